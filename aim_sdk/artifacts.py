@@ -1,0 +1,189 @@
+"""A projector as a folder: ``projector.safetensors``, ``projector_config.json`` and a model card (``README.md``)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import huggingface_hub
+import safetensors.torch
+from huggingface_hub import ModelCard, ModelHubMixin
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from pydantic import ValidationError
+from safetensors import SafetensorError
+
+from aim_sdk.config import Fingerprint, ProjectorConfig
+from aim_sdk.errors import ArtifactError, ArtifactNotFoundError, CorruptArtifactError, FingerprintError, did_you_mean
+from aim_sdk.files import write_atomic
+
+if TYPE_CHECKING:
+    from aim_sdk.interfaces import Projector
+
+CONFIG_FILE = "projector_config.json"
+WEIGHTS_FILE = "projector.safetensors"
+
+
+CARD = """---
+{{ card_data }}
+---
+
+# AIM projector ({{ kind }}) for {{ backbone }}
+
+Turns the frozen backbone's readings of image+text demonstrations ({{ sizes }}) into fused virtual tokens.
+
+```python
+from aim_sdk import AIMPipeline
+
+pipe = AIMPipeline.from_pretrained("{{ backend }}", model="{{ backbone }}", projector="path/or/hub-id/of/this/folder")
+```
+
+Training: {{ summary }}
+"""
+
+
+class SavedProjector(
+    ModelHubMixin, library_name="aim-icl", tags=["aim-icl", "in-context-learning"], model_card_template=CARD
+):  # type: ignore[misc]
+    """Saving and loading, mixed into every projector; ``push_to_hub`` is huggingface_hub's own.
+
+    Attributes:
+        fingerprint: the backbone that the projector belongs to; needed to save it.
+        summary: how it was trained, kept in the config.
+    """
+
+    kind: ClassVar[str]
+    fingerprint: Fingerprint | None
+    summary: dict[str, Any]
+    _classes: ClassVar[dict[str, type[Projector]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "kind" in vars(cls):
+            known = SavedProjector._classes.setdefault(cls.kind, cls)  # type: ignore[arg-type]
+            if known.__qualname__ != cls.__qualname__ or known.__module__ != cls.__module__:
+                raise TypeError(f"projector kind {cls.kind!r} is already taken by {known.__module__}.{known.__qualname__}")
+
+    def _save_pretrained(self: Projector, save_directory: Path) -> None:  # type: ignore[misc]
+        if self.fingerprint is None:
+            raise ArtifactError(
+                "this projector belongs to no backbone yet. Set `projector.fingerprint = backend.fingerprint` before saving."
+            )
+        weights = safetensors.torch.save({name: value.contiguous().cpu() for name, value in self.state_dict().items()})
+        config = ProjectorConfig(
+            kind=self.kind,
+            hidden_size=self.hidden_size,
+            embedding_size=self.embedding_size,
+            fingerprint=self.fingerprint,
+            weights_sha256=hashlib.sha256(weights).hexdigest(),
+            training=self.summary,
+        )
+        write_atomic(save_directory / WEIGHTS_FILE, weights)
+        write_atomic(save_directory / CONFIG_FILE, (config.model_dump_json(indent=2) + "\n").encode())
+
+    def generate_model_card(self: Projector, *args: Any, **kwargs: Any) -> ModelCard:  # type: ignore[misc]
+        """The ``README.md`` of the folder: what the projector is and the line that loads it."""
+        fingerprint = self.fingerprint
+        assert fingerprint is not None  # _save_pretrained has refused it
+        return super().generate_model_card(  # type: ignore[misc]
+            kind=self.kind,
+            backbone=fingerprint.model,
+            backend=fingerprint.backend,
+            sizes=f"hidden {self.hidden_size}, embedding {self.embedding_size}",
+            summary=json.dumps(self.summary) if self.summary else "none",
+            **kwargs,
+        )
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, revision: str | None = None, token: str | None = None) -> Projector:  # type: ignore[override]
+        """Load a projector of any registered kind from a folder or a hub id.
+
+        Raises:
+            ArtifactNotFoundError: no such folder, file or hub repository.
+            CorruptArtifactError: a file is cut, altered or malformed, or of a newer version.
+        """
+        folder = _locate(str(source), revision, token)
+        config = _read_config(folder / CONFIG_FILE)
+        from aim_sdk import projectors  # noqa: F401  registers the built-in kinds
+
+        if config.kind not in cls._classes:
+            raise CorruptArtifactError(
+                f"{folder / CONFIG_FILE}: projector kind {config.kind!r} is not known.{did_you_mean(config.kind, cls._classes)} "
+                f"Known: {', '.join(sorted(cls._classes))}. A kind of your own must be imported before it is loaded."
+            )
+        projector = cls._classes[config.kind](config.hidden_size, config.embedding_size)
+        _load_weights(projector, folder / WEIGHTS_FILE, config)
+        projector.fingerprint, projector.summary = config.fingerprint, config.training
+        return projector.eval()
+
+    def check_backbone(self, fingerprint: Fingerprint) -> None:
+        """Refuse a backbone other than the one the projector was made with.
+
+        Raises:
+            FingerprintError: names both backbones and the fields that differ.
+        """
+        if self.fingerprint is None:
+            return
+        differences = self.fingerprint.differences(fingerprint)
+        if differences:
+            rows = "".join(f"\n  {field}: projector {ours}, backbone {theirs}" for field, (ours, theirs) in differences.items())
+            raise FingerprintError(
+                f"this projector was made with {_name(self.fingerprint)}, but the loaded backbone is {_name(fingerprint)}.{rows}\n"
+                f"Load {self.fingerprint.model!r}, or pass a projector of {fingerprint.model!r}."
+            )
+
+
+def _name(fingerprint: Fingerprint) -> str:
+    revision = f" (revision {fingerprint.revision})" if fingerprint.revision else ""
+    return f"{fingerprint.model!r}{revision} of backend {fingerprint.backend!r}"
+
+
+def _locate(source: str, revision: str | None, token: str | None) -> Path:
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
+        if missing:
+            raise ArtifactNotFoundError(f"{folder}: not a projector folder; {' and '.join(missing)} not found in it.")
+        return folder
+    if folder.exists() or folder.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
+        siblings = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        raise ArtifactNotFoundError(f"{folder}: no such projector folder.{did_you_mean(folder.name, siblings)}")
+    try:
+        paths = [
+            huggingface_hub.hf_hub_download(source, name, revision=revision, token=token) for name in (CONFIG_FILE, WEIGHTS_FILE)
+        ]
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ArtifactNotFoundError(
+            f"projector {source!r}: no such local folder, and it cannot be fetched from the hub ({type(error).__name__}). "
+            "Without network, pass the path of a local projector folder."
+        ) from error
+    return Path(paths[0]).parent
+
+
+def _read_config(path: Path) -> ProjectorConfig:
+    try:
+        raw = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise CorruptArtifactError(f"{path}: cut or not JSON ({error}).") from error
+    version = raw.get("format_version") if isinstance(raw, dict) else None
+    if isinstance(version, int) and version > 1:
+        raise CorruptArtifactError(f"{path}: format_version {version}, but this aim-icl reads 1. Run `pip install -U aim-icl`.")
+    try:
+        return ProjectorConfig.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the file"
+        raise CorruptArtifactError(f"{path}: {field}: {first['msg']}.") from error
+
+
+def _load_weights(projector: Projector, path: Path, config: ProjectorConfig) -> None:
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != config.weights_sha256:
+        raise CorruptArtifactError(
+            f"{path}: cut or altered: its SHA-256 is not the one in {CONFIG_FILE}. Copy or download the folder again."
+        )
+    try:
+        projector.load_state_dict(safetensors.torch.load(data))
+    except (SafetensorError, RuntimeError) as error:
+        raise CorruptArtifactError(f"{path}: does not hold a {config.kind!r} projector ({error}).") from error

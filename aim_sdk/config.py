@@ -1,0 +1,113 @@
+"""Validated settings: how prompts are written, and what identifies a backbone."""
+
+from __future__ import annotations
+
+import math
+import string
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from aim_sdk.errors import FormatError
+
+
+class PromptFormat(BaseModel):
+    """How a demonstration and a query become text round an image.
+
+    ``PromptFormat.chat()`` uses the family's own chat template (user turn: image and text; assistant turn: answer).
+    ``PromptFormat.plain(template)`` uses a format string with ``{image}``, ``{text}`` and ``{answer}``, as evaluation
+    protocols prescribe. A query is the part of the template before the answer, without its trailing blanks; what
+    follows the answer (a newline, say) ends it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["chat", "plain"] = "chat"
+    template: str | None = Field(default=None, description="plain: a format string; chat: none")
+    system: str | None = Field(default=None, description="text before the first demonstration")
+
+    @classmethod
+    def chat(cls, *, system: str | None = None) -> Self:
+        """The family's chat template, with an optional system message."""
+        return cls(kind="chat", system=system)
+
+    @classmethod
+    def plain(cls, template: str, *, system: str | None = None) -> Self:
+        """A format string that holds ``{image}`` and ``{answer}`` once and ``{text}`` at most once.
+
+        Raises:
+            FormatError: a field is missing, repeated or unknown, or the image stands after the answer.
+        """
+        try:
+            return cls(kind="plain", template=template, system=system)
+        except ValidationError as error:
+            raise FormatError(f"prompt template {template!r}: {error.errors()[0]['msg']}") from error
+
+    @model_validator(mode="after")
+    def _template_is_complete(self) -> Self:
+        if self.kind == "chat":
+            if self.template is not None:
+                raise ValueError("a chat format takes its template from the model's processor")
+            return self
+        try:
+            fields = [name for _, name, _, _ in string.Formatter().parse(self.template or "") if name is not None]
+        except ValueError as error:
+            raise ValueError(f"not a format string ({error})") from error
+        if sorted(set(fields) | {"text"}) != ["answer", "image", "text"] or len(fields) != len(set(fields)):
+            raise ValueError("expected {image} and {answer} once and {text} at most once")
+        if fields[-1] != "answer":
+            raise ValueError("expected {answer} to be the last field")
+        return self
+
+    def pieces(self) -> tuple[str, str, str]:
+        """Split a plain template at the answer: (query, blanks that lead the answer, suffix that ends it)."""
+        assert self.template is not None
+        before, after = self.template.split("{answer}")
+        query = before.rstrip(" ")
+        return query, before[len(query) :], after
+
+    @property
+    def stop(self) -> str | None:
+        """The string that ends a plain answer, if the template has one."""
+        return (self.pieces()[2] or None) if self.kind == "plain" else None
+
+
+class Fingerprint(BaseModel):
+    """What identifies a frozen backbone; every artifact made with it carries one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backend: str
+    model: str = Field(description="hub id or folder name, for people to read")
+    revision: str | None = None
+    weights_hash: str | None = Field(description="of samples of every parameter; none where some are quantised or offloaded")
+    embedding_hash: str = Field(description="of samples of the input embeddings")
+    tokenizer_hash: str
+    hidden_size: int
+    embedding_size: int
+    embedding_rms: float
+    libraries: dict[str, str] = Field(default_factory=dict, description="versions, for people to read")
+
+    def differences(self, other: Fingerprint) -> dict[str, tuple[Any, Any]]:
+        """Return the identifying fields that differ, as ``{field: (self's, other's)}``; empty means the same backbone."""
+        fields = ["embedding_hash", "tokenizer_hash", "hidden_size", "embedding_size"]
+        if self.weights_hash is not None and other.weights_hash is not None:
+            fields.append("weights_hash")
+        found = {f: (getattr(self, f), getattr(other, f)) for f in fields if getattr(self, f) != getattr(other, f)}
+        if not math.isclose(self.embedding_rms, other.embedding_rms, rel_tol=1e-2):
+            found["embedding_rms"] = (self.embedding_rms, other.embedding_rms)
+        return found
+
+
+class ProjectorConfig(BaseModel):
+    """``projector_config.json``: what a saved projector is and which backbone it belongs to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = 1
+    kind: str
+    hidden_size: int = Field(gt=0)
+    embedding_size: int = Field(gt=0)
+    fingerprint: Fingerprint
+    weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    training: dict[str, Any] = Field(default_factory=dict, description="a summary of how it was trained")

@@ -1,0 +1,108 @@
+"""Every exception that AIM SDK raises on purpose.
+
+Each member also subclasses the builtin that a caller would catch::
+
+    AIMError                         Exception
+    ├── InputError                   ValueError          a demonstration, a query or an argument cannot be used
+    │   ├── ImageError               ValueError          not an image, truncated, too large, unreadable
+    │   ├── FormatError              ValueError          a prompt format does not fit the family or the text
+    │   ├── ContextLengthError       ValueError          the prompt does not fit the backbone's context
+    │   └── ShotsError               ValueError          more shots than the bank holds
+    ├── BackendError                 Exception
+    │   ├── UnknownBackendError      KeyError            no installed distribution registers that name
+    │   ├── DuplicateBackendError    RuntimeError        two distributions register one name
+    │   ├── BrokenBackendError       ImportError         the backend's code failed when it was imported
+    │   ├── MissingDependencyError   ImportError         a package is missing; the message holds the `pip install`
+    │   ├── ModelNotFoundError       FileNotFoundError   no such model folder, or the hub cannot be reached
+    │   ├── UnsupportedModelError    TypeError           the checkpoint is of a family the backend does not serve
+    │   └── DeviceError              ValueError          a device or dtype that does not exist here
+    └── ArtifactError                Exception
+        ├── ArtifactNotFoundError    FileNotFoundError   no projector folder or file there
+        ├── CorruptArtifactError     ValueError          cut, altered or malformed file
+        └── FingerprintError         ValueError          made with another backbone
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class AIMError(Exception):
+    """Base of all errors that AIM SDK raises on purpose."""
+
+    def __str__(self) -> str:
+        # KeyError would print the repr of the message.
+        return "\n".join(str(arg) for arg in self.args)
+
+
+class InputError(AIMError, ValueError):
+    """A demonstration, a query or an argument cannot be used as it is."""
+
+
+class ImageError(InputError):
+    """An image is missing, truncated, too large, or not an image."""
+
+
+class FormatError(InputError):
+    """A prompt format does not fit the model family or the text."""
+
+
+class ContextLengthError(InputError):
+    """The prompt and the tokens to generate exceed the backbone's context."""
+
+
+class ShotsError(InputError):
+    """More shots were asked for than there are demonstrations."""
+
+
+class BackendError(AIMError):
+    """A backend cannot be found, imported or loaded."""
+
+
+class UnknownBackendError(BackendError, KeyError):
+    """No installed distribution registers a backend of that name."""
+
+
+class DuplicateBackendError(BackendError, RuntimeError):
+    """Two installed distributions register a backend of the same name."""
+
+
+class BrokenBackendError(BackendError, ImportError):
+    """A backend's code failed while it was imported; the cause is chained."""
+
+
+class MissingDependencyError(BackendError, ImportError):
+    """A package that a backend needs is not installed."""
+
+
+class ModelNotFoundError(BackendError, FileNotFoundError):
+    """A model folder does not exist, or the hub cannot be reached."""
+
+
+class UnsupportedModelError(BackendError, TypeError):
+    """A checkpoint belongs to a family that this backend does not serve."""
+
+
+class DeviceError(BackendError, ValueError):
+    """A device or dtype does not exist on this machine."""
+
+
+class ArtifactError(AIMError):
+    """A saved projector cannot be used."""
+
+
+class ArtifactNotFoundError(ArtifactError, FileNotFoundError):
+    """A projector folder, or a file in it, does not exist."""
+
+
+class CorruptArtifactError(ArtifactError, ValueError):
+    """A projector file is cut, altered or malformed."""
+
+
+class FingerprintError(ArtifactError, ValueError):
+    """A projector was made with another backbone."""
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the nearest of ``choices``, or an empty string."""
+    near = difflib.get_close_matches(name, list(choices), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -1,0 +1,181 @@
+"""What a backend author implements: reader, projector, injector, and the backend that hands them out.
+
+Callers may rely on this:
+
+* a **reading** depends on its demonstration alone, not on what stands beside it in a batch or on padding (up to float
+  noise), and covers exactly the text tokens that the demonstration occupies in a text-only few-shot prompt;
+* an **injector** puts fused tokens where those text tokens would stand; with the true embeddings of the text it gives
+  exactly the plain backbone's logits (the identity test), with no fused tokens it *is* the plain backbone;
+* nothing but the **projector** has trainable parameters, and nothing stays injected after a call, also a failed one.
+
+A backend need not be a transformers model: these classes know tensors and nothing else.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from aim_sdk.artifacts import SavedProjector
+from aim_sdk.config import Fingerprint, PromptFormat
+from aim_sdk.types import Context, Demonstration, FusedTokens, Generation, Query, Reading
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingBatch:
+    """Readings padded on the right to one length."""
+
+    hidden: Float[Tensor, "batch tokens hidden"]
+    embeddings: Float[Tensor, "batch tokens embed"]
+    mask: Bool[Tensor, "batch tokens"]
+    """True on real tokens."""
+    image_position: Int[Tensor, " batch"]
+    answer_start: Int[Tensor, " batch"]
+
+    @classmethod
+    def collate(cls, readings: Sequence[Reading]) -> Self:
+        """Pad at least one reading with zeros."""
+        hidden = pad_sequence([reading.hidden for reading in readings], batch_first=True)
+        lengths = torch.tensor([len(reading) for reading in readings])
+        return cls(
+            hidden=hidden,
+            embeddings=pad_sequence([reading.embeddings for reading in readings], batch_first=True),
+            mask=(torch.arange(hidden.shape[1]) < lengths[:, None]).to(hidden.device),
+            image_position=torch.tensor([reading.image_position for reading in readings]).to(hidden.device),
+            answer_start=torch.tensor([reading.answer_start for reading in readings]).to(hidden.device),
+        )
+
+
+class DemoReader(ABC):
+    """Reads demonstrations with the frozen backbone, each on its own."""
+
+    @abstractmethod
+    def read(
+        self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat, with_images: bool = True
+    ) -> list[Reading]:
+        """Read one batch of demonstrations; ``with_images=False`` reads their text alone (the no-image control)."""
+
+    @abstractmethod
+    def text_only(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[FusedTokens]:
+        """Return the true input embeddings of each demonstration's text tokens: injected, they are its text."""
+
+
+class Projector(nn.Module, SavedProjector, ABC):
+    """Turns readings into fused tokens of the same number; the only trainable part.
+
+    A subclass names its ``kind`` (unique; saved artifacts are loaded by it) and implements :meth:`forward`. It may move
+    information between the tokens of one demonstration, never between demonstrations.
+    """
+
+    def __init__(self, hidden_size: int, embedding_size: int) -> None:
+        super().__init__()
+        self.hidden_size, self.embedding_size = hidden_size, embedding_size
+        self.fingerprint = None
+        self.summary = {}
+        self._hub_mixin_config = None  # projector_config.json is the only config
+
+    @abstractmethod
+    def forward(self, batch: ReadingBatch) -> Float[Tensor, "batch tokens embed"]:
+        """Project padded readings; what stands at padding must not change the rest, and is cut off."""
+
+    def project(self, readings: Sequence[Reading]) -> list[FusedTokens]:
+        """Project readings of any lengths; dtype and device are the embeddings'."""
+        if not readings:
+            return []
+        fused = self(ReadingBatch.collate(readings))
+        return [FusedTokens(row[: len(reading)]) for row, reading in zip(fused, readings, strict=True)]
+
+
+class Injector(ABC):
+    """Answers queries with fused tokens in the frozen backbone's prompt."""
+
+    @abstractmethod
+    def generate(
+        self,
+        queries: Sequence[Query],
+        contexts: Sequence[Context],
+        *,
+        prompt_format: PromptFormat,
+        max_new_tokens: int,
+        **generation: Any,
+    ) -> list[Generation]:
+        """Answer one batch of queries, each behind its own context; greedy unless ``generation`` says otherwise."""
+
+    @abstractmethod
+    def stream(
+        self, query: Query, context: Context, *, prompt_format: PromptFormat, max_new_tokens: int, **generation: Any
+    ) -> Iterator[str]:
+        """Yield the text of :meth:`generate` piece by piece."""
+
+    @abstractmethod
+    def score(
+        self, query: Query, context: Context, choices: Sequence[str], *, prompt_format: PromptFormat
+    ) -> list[list[float]]:
+        """Return each choice's token log-probabilities (natural log) as the answer; the prompt is computed once."""
+
+
+class Backend(ABC):
+    """One model family: loads a frozen backbone and hands out its reader and its injector."""
+
+    name: ClassVar[str]
+    default_model: ClassVar[str | None] = None
+    """The hub id that ``from_pretrained()`` loads when no model is named."""
+
+    @classmethod
+    @abstractmethod
+    def from_pretrained(
+        cls, model: str | None = None, *, device: str | None = None, dtype: str | torch.dtype | None = None, **options: Any
+    ) -> Self:
+        """Load a frozen backbone from a hub id or a local folder.
+
+        Raises:
+            ModelNotFoundError: no such folder, or the hub cannot be reached.
+            UnsupportedModelError: the checkpoint is of another family.
+            DeviceError: a device or dtype that does not exist here.
+        """
+
+    @property
+    @abstractmethod
+    def reader(self) -> DemoReader:
+        """Reads demonstrations."""
+
+    @property
+    @abstractmethod
+    def injector(self) -> Injector:
+        """Answers queries."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> Fingerprint:
+        """Identifies the backbone; computed once."""
+
+    @property
+    @abstractmethod
+    def default_format(self) -> PromptFormat:
+        """The family's own chat template where it has one."""
+
+    @property
+    def supports_interleaved(self) -> bool:
+        """Whether one prompt may hold several images."""
+        return True
+
+    @abstractmethod
+    def default_projector(self) -> Projector:
+        """The projector that is used when none is named; trained where the backend ships one."""
+
+    @property
+    @abstractmethod
+    def input_embeddings(self) -> Float[Tensor, "vocabulary embed"]:
+        """The inner LLM's input embedding matrix."""
+
+    @property
+    @abstractmethod
+    def output_embeddings(self) -> Float[Tensor, "vocabulary hidden"]:
+        """The LM head's matrix (the same tensor where it is tied)."""

@@ -1,0 +1,123 @@
+"""The values that flow through the SDK: frozen, validated where a user makes them, with named axes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from aim_sdk.errors import ImageError, InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from PIL.Image import Image
+    from torch import Tensor
+
+ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | Image"
+"""A path, the bytes of an image file, or a PIL image."""
+
+Mode = Literal["aim", "text-only", "interleaved", "zero-shot", "no-image"]
+"""How demonstrations enter the prompt; everything but ``"aim"`` is a baseline or a control."""
+
+
+def _check_image(image: object, owner: str) -> None:
+    is_pil = any(f"{cls.__module__}.{cls.__name__}" == "PIL.Image.Image" for cls in type(image).__mro__)
+    if not is_pil and not isinstance(image, str | os.PathLike | bytes):
+        raise ImageError(
+            f"{owner}: `image` is {type(image).__name__}; expected a path, the bytes of an image file or a PIL image."
+        )
+
+
+def _check_text(text: object, owner: str, field: str) -> None:
+    if not isinstance(text, str):
+        raise InputError(f"{owner}: `{field}` is {type(text).__name__}; expected a string.")
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """One worked example: an image, what stands beside it, and the response.
+
+    Args:
+        image: a path, the bytes of an image file, or a PIL image.
+        text: a question, an instruction, or nothing.
+        answer: the response; never blank.
+
+    Raises:
+        InputError: a field has the wrong type, or the answer is blank.
+    """
+
+    image: ImageInput
+    text: str
+    answer: str
+
+    def __post_init__(self) -> None:
+        _check_image(self.image, "Demonstration")
+        _check_text(self.text, "Demonstration", "text")
+        _check_text(self.answer, "Demonstration", "answer")
+        if not self.answer.strip():
+            raise InputError("Demonstration: `answer` is blank; a demonstration shows the response to its image.")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What the backbone is asked: an image and the text beside it (which may be empty).
+
+    Raises:
+        InputError: a field has the wrong type.
+    """
+
+    image: ImageInput
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        _check_image(self.image, "Query")
+        _check_text(self.text, "Query", "text")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the frozen backbone says on top of one demonstration's text tokens.
+
+    The tokens are the demonstration's text with its role markers and separators, without BOS, system prompt and image
+    tokens: exactly those of the same demonstration in a text-only few-shot prompt.
+    """
+
+    token_ids: Int[Tensor, " tokens"]
+    hidden: Float[Tensor, "tokens hidden"]
+    """Last hidden states, after the final norm."""
+    embeddings: Float[Tensor, "tokens embed"]
+    """Input embeddings of ``token_ids``."""
+    image_position: int
+    """Index of the first text token after the place where the image stood."""
+    answer_start: int
+    """Index of the answer's first token; the token before it is the last one that has not seen the answer."""
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class FusedTokens:
+    """The virtual tokens that stand for one demonstration in a prompt."""
+
+    embeddings: Float[Tensor, "tokens embed"]
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+
+Context: TypeAlias = "Sequence[FusedTokens] | Sequence[Demonstration]"
+"""What stands before a query: fused tokens to inject, or demonstrations to interleave with their images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One generated answer."""
+
+    text: str
+    """The answer without surrounding blanks, cut before the first stop string."""
+    token_ids: tuple[int, ...]
+    """The generated token ids, with the end-of-text token where one was generated."""
+    prompt_tokens: int
+    """Positions of the prompt in the backbone's context: text, visual and fused tokens together."""

@@ -1,0 +1,1 @@
+"""The built-in backends, registered through entry points like anybody else's."""
