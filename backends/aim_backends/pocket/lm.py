@@ -1,0 +1,224 @@
+"""The inner language model: a Llama decoder in plain torch.
+
+It takes embeddings and returns the hidden states after the last normalisation, because a reader wants the states, a connector and a
+projector make the embeddings, and only a few positions need the (large) head. Positions come from the attention mask, so a prompt gives the
+same states wherever its padding stands.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class LlamaSpec:
+    """Sizes of the decoder; the defaults are SmolLM2-135M's."""
+
+    vocabulary: int = 49152
+    hidden: int = 576
+    intermediate: int = 1536
+    layers: int = 30
+    heads: int = 9
+    key_value_heads: int = 3
+    head_size: int = 64
+    rope_theta: float = 100_000.0
+    norm_eps: float = 1e-5
+    context: int = 8192
+
+
+class KVCache:
+    """Keys and values of the tokens already seen; one pair ``(B, key_value_heads, T, head_size)`` a layer.
+
+    Tensors are replaced, never written into, so copies and expansions may share them.
+    """
+
+    def __init__(self) -> None:
+        self._layers: list[tuple[Tensor, Tensor]] = []
+
+    def __len__(self) -> int:
+        """Return the number of tokens held."""
+        return int(self._layers[0][0].shape[2]) if self._layers else 0
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Append a layer's new keys and values; return all of them."""
+        if layer == len(self._layers):
+            self._layers.append((keys, values))
+        else:
+            old_keys, old_values = self._layers[layer]
+            self._layers[layer] = (torch.cat([old_keys, keys], 2), torch.cat([old_values, values], 2))
+        return self._layers[layer]
+
+    def copy(self) -> "KVCache":
+        """Return a cache that grows on its own."""
+        other = KVCache()
+        other._layers = list(self._layers)
+        return other
+
+    def expand(self, batch: int) -> "KVCache":
+        """Return a copy for ``batch`` rows, made from one row."""
+        other = KVCache()
+        other._layers = [(k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1)) for k, v in self._layers]
+        return other
+
+
+class _RMSNorm(nn.Module):
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(size)), eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+
+
+class _Attention(nn.Module):
+    def __init__(self, spec: LlamaSpec, layer: int) -> None:
+        super().__init__()
+        self.spec, self.layer = spec, layer
+        queries, keys = spec.heads * spec.head_size, spec.key_value_heads * spec.head_size
+        self.q_proj = nn.Linear(spec.hidden, queries, bias=False)
+        self.k_proj = nn.Linear(spec.hidden, keys, bias=False)
+        self.v_proj = nn.Linear(spec.hidden, keys, bias=False)
+        self.o_proj = nn.Linear(queries, spec.hidden, bias=False)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None) -> Tensor:
+        """``x`` is ``(B, T, hidden)``; ``mask`` is ``(B, 1, T, T_total)`` or None for plain causal attention."""
+        queries, keys, values = (self._split(linear(x)) for linear in (self.q_proj, self.k_proj, self.v_proj))
+        queries, keys = _rotate(queries, rotation), _rotate(keys, rotation)
+        if cache is not None:
+            keys, values = cache.extend(self.layer, keys, values)
+        repeats = self.spec.heads // self.spec.key_value_heads
+        keys, values = keys.repeat_interleave(repeats, 1), values.repeat_interleave(repeats, 1)
+        causal = mask is None and x.shape[1] > 1
+        out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal)
+        result: Tensor = self.o_proj(out.transpose(1, 2).flatten(2))
+        return result
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], -1, self.spec.head_size).transpose(1, 2)  # (B, heads, T, head_size)
+
+
+def _rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    cos, sin = rotation
+    low, high = x.chunk(2, -1)
+    return x * cos + torch.cat([-high, low], -1) * sin
+
+
+class _MLP(nn.Module):
+    def __init__(self, spec: LlamaSpec) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(spec.hidden, spec.intermediate, bias=False)
+        self.up_proj = nn.Linear(spec.hidden, spec.intermediate, bias=False)
+        self.down_proj = nn.Linear(spec.intermediate, spec.hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+
+class _Layer(nn.Module):
+    def __init__(self, spec: LlamaSpec, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = _RMSNorm(spec.hidden, spec.norm_eps)
+        self.self_attn = _Attention(spec, layer)
+        self.post_attention_layernorm = _RMSNorm(spec.hidden, spec.norm_eps)
+        self.mlp = _MLP(spec)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), rotation, mask, cache)
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
+
+
+class Llama(nn.Module):
+    """A frozen Llama decoder with tied embeddings; its parameters carry transformers' names without ``model.``."""
+
+    def __init__(self, spec: LlamaSpec | None = None) -> None:
+        super().__init__()
+        self.spec = spec or LlamaSpec()
+        self.embed_tokens = nn.Embedding(self.spec.vocabulary, self.spec.hidden)
+        self.layers = nn.ModuleList(_Layer(self.spec, index) for index in range(self.spec.layers))
+        self.norm = _RMSNorm(self.spec.hidden, self.spec.norm_eps)
+        self.requires_grad_(False)
+
+    @classmethod
+    def from_state(
+        cls, state: Mapping[str, Tensor], spec: LlamaSpec | None = None, dtype: torch.dtype = torch.float32
+    ) -> Self:
+        """Build from a ``LlamaForCausalLM`` state dict without initialising the weights first."""
+        with torch.device("meta"):
+            model = cls(spec)
+        own = {
+            name.removeprefix("model."): tensor.to(dtype) for name, tensor in state.items() if name != "lm_head.weight"
+        }
+        model.load_state_dict(own, assign=True)
+        return model.requires_grad_(False).eval()
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Map ids ``(B, T)`` to embeddings ``(B, T, hidden)``."""
+        out: Tensor = self.embed_tokens(ids)
+        return out
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Map hidden states ``(..., hidden)`` to logits ``(..., vocabulary)``."""
+        return F.linear(hidden, self.embed_tokens.weight)
+
+    def forward(
+        self, embeddings: Tensor, *, attention_mask: Tensor | None = None, cache: KVCache | None = None
+    ) -> Tensor:
+        """Return the last hidden states, after the final normalisation, ``(B, T, hidden)``.
+
+        ``attention_mask`` is ``(B, T_total)``, 1 for tokens and 0 for padding on either side, and covers the cached tokens too. A given
+        ``cache`` is extended by the new tokens.
+        """
+        past = len(cache) if cache is not None else 0
+        batch, length = embeddings.shape[:2]
+        if attention_mask is not None and bool(attention_mask.all()):
+            attention_mask = None
+        positions = _positions(attention_mask, batch, past, length, embeddings.device)
+        mask = _attention_mask(attention_mask, batch, past, length, embeddings.device)
+        rotation = self._rotation(positions, embeddings.dtype)
+        x = embeddings
+        for layer in self.layers:
+            x = layer(x, rotation, mask, cache)
+        out: Tensor = self.norm(x)
+        return out
+
+    @torch.no_grad()
+    def merge_lora(self, state: Mapping[str, Tensor]) -> None:
+        """Add ``lora_b @ lora_a`` to each weight that ``state`` names (``<linear>.lora_a``, ``<linear>.lora_b``)."""
+        for name in state:
+            if name.endswith(".lora_a"):
+                linear = name.removesuffix(".lora_a")
+                weight = self.get_parameter(f"{linear}.weight")
+                update = state[f"{linear}.lora_b"].float() @ state[name].float()
+                weight.copy_((weight.float() + update.to(weight.device)).to(weight.dtype))
+
+    def _rotation(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return cos and sin, ``(B, 1, T, head_size)``."""
+        steps = torch.arange(0, self.spec.head_size, 2, device=positions.device).float() / self.spec.head_size
+        angles = positions[:, None, :, None].float() * self.spec.rope_theta**-steps
+        angles = torch.cat([angles, angles], -1)
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def _positions(mask: Tensor | None, batch: int, past: int, length: int, device: torch.device) -> Tensor:
+    """Return ``(B, T)``: the number of real tokens before each token."""
+    if mask is None:
+        return torch.arange(past, past + length, device=device).expand(batch, -1)
+    return (mask.long().cumsum(1) - 1).clamp(min=0)[:, past:]
+
+
+def _attention_mask(mask: Tensor | None, batch: int, past: int, length: int, device: torch.device) -> Tensor | None:
+    """Return ``bool (B, 1, T, past + T)``; None where plain causal attention (or one new token) needs no mask."""
+    if mask is None and (past == 0 or length == 1):
+        return None
+    keys = torch.arange(past + length, device=device)
+    queries = keys[past:, None]
+    allowed = (keys <= queries).expand(batch, -1, -1)
+    if mask is not None:
+        allowed = (allowed & mask.bool()[:, None, :]) | (keys == queries)  # padding sees itself: no empty softmax
+    return allowed[:, None]

@@ -1,0 +1,122 @@
+"""Pocket: the tokenizer, the vision trunk, the connector and the language model, put together.
+
+Prompt layout::
+
+    <|im_start|>
+    Question: {text}\\n  [16 visual tokens]  \\nAnswer:  {answer}\\n      one a demonstration
+    Question: {text}\\n  [16 visual tokens]  \\nAnswer:                 the query
+
+The segments (``question``, ``PROMPT_SUFFIX``, ``answer``) are tokenised separately, and an answer ends at the newline. Text-only
+demonstrations are the same without the visual tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from aim_backends.pocket.connector import Connector
+from aim_backends.pocket.lm import Llama
+from aim_backends.pocket.vision import Trunk, preprocess
+from aim_backends.pocket.weights import PocketFiles, prepare_weights
+from aim_sdk.errors import ArtifactNotFoundError, CorruptArtifactError
+
+DATA: Final = Path(__file__).parent / "data"
+BOS: Final = "<|im_start|>"
+PROMPT_SUFFIX: Final = "\nAnswer:"
+STOP: Final = "\n"
+_IMAGE_BATCH = 32
+
+
+def question_segment(text: str) -> str:
+    """Return what stands before the image."""
+    return f"Question: {text}\n"
+
+
+def answer_segment(answer: str) -> str:
+    """Return what stands after ``PROMPT_SUFFIX`` in a demonstration."""
+    return f" {answer}\n"
+
+
+@dataclass
+class PocketModel:
+    """A small multimodal LLM; every part is frozen."""
+
+    tokenizer: Tokenizer
+    trunk: Trunk
+    connector: Connector
+    lm: Llama
+
+    @classmethod
+    def load(cls, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Self:
+        """Load the converted packages and the trained parts that ship with this module."""
+        model = cls.load_base(dtype, device)
+        model.connector.load_state_dict(_read(DATA / "connector.safetensors"))
+        model.lm.merge_lora(_read(DATA / "lora.safetensors"))
+        return model
+
+    @classmethod
+    def load_base(
+        cls, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", files: PocketFiles | None = None
+    ) -> Self:
+        """Load the packages alone: the untuned language model and an untrained connector."""
+        files = files or prepare_weights()
+        lm = Llama.from_state(_read(files.lm), dtype=dtype).to(device)
+        connector = Connector().to(device=device, dtype=dtype).requires_grad_(False).eval()
+        trunk = Trunk.load(files.trunk).to(device=device, dtype=dtype)
+        return cls(Tokenizer.from_file(str(files.tokenizer)), trunk, connector, lm)
+
+    @property
+    def device(self) -> torch.device:
+        return self.lm.embed_tokens.weight.device
+
+    @property
+    def bos_id(self) -> int:
+        return self._token_id(BOS)
+
+    @property
+    def stop_id(self) -> int:
+        """The token that ends an answer: the newline."""
+        return self.tokenize(STOP)[0]
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the ids of one segment, without special tokens around it."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids, special tokens left out."""
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    @torch.no_grad()
+    def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
+        """Return the visual tokens of images, ``(B, 16, 576)``."""
+        if not images:
+            return self.connector.norm_out.weight.new_zeros(0, 16, self.lm.spec.hidden)
+        pixels = torch.stack([preprocess(image) for image in images]).to(self.device)
+        features = torch.cat([self.trunk.features(batch) for batch in torch.split(pixels, _IMAGE_BATCH)])
+        out: Tensor = self.connector(features)
+        return out
+
+    def _token_id(self, token: str) -> int:
+        found: int | None = self.tokenizer.token_to_id(token)
+        if found is None:
+            raise CorruptArtifactError(f"The tokenizer lacks the token {token!r}.")
+        return found
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise ArtifactNotFoundError(f"{path.name} is missing from the installed backend 'pocket'.") from error
+    except SafetensorError as error:
+        raise CorruptArtifactError(f"{path.name} is cut or malformed: {error}") from error
