@@ -1,0 +1,36 @@
+"""Tiny random multimodal models in the files of real checkpoints, made offline.
+
+`build("qwen2-vl", folder)` writes a folder that `AutoProcessor` and `AutoModelForImageTextToText` load as they load a
+real checkpoint: the family's own processor, special tokens and chat template round two random layers. An image costs 1
+to 40 visual tokens, a model less than a megabyte.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from . import idefics, llava, qwen
+
+FAMILIES: dict[str, Callable[[Path], None]] = {
+    "llava-1.5": llava.llava_15,
+    "llava-next": llava.llava_next,
+    "llava-onevision": llava.llava_onevision,
+    "vipllava": llava.vipllava,
+    "qwen2-vl": qwen.qwen2_vl,
+    "qwen2.5-vl": qwen.qwen2_5_vl,
+    "qwen3-vl": qwen.qwen3_vl,
+    "qwen3.5": qwen.qwen3_5,
+    "idefics": idefics.idefics,
+    "idefics2": idefics.idefics2,
+    "idefics3": idefics.idefics3,
+    "smolvlm": idefics.smolvlm,
+}
+
+
+def build(variant: str, folder: Path) -> Path:
+    """Write `variant` to `folder`, with the same weights each time; the caller's random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        FAMILIES[variant](folder)
+    return folder
