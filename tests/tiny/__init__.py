@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from . import idefics, llava, qwen
+from . import generic, idefics, llava, qwen
 
 FAMILIES: dict[str, Callable[[Path], None]] = {
     "llava-1.5": llava.llava_15,
@@ -25,6 +25,9 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "idefics2": idefics.idefics2,
     "idefics3": idefics.idefics3,
     "smolvlm": idefics.smolvlm,
+    "internvl": generic.internvl,
+    "gemma3": generic.gemma3,
+    "aya-vision": generic.aya_vision,
 }
 
 

@@ -91,7 +91,7 @@ def spare(tokenizer: PreTrainedTokenizerBase) -> int:
     return (len(tokenizer) // 64 + 1) * 64
 
 
-def _text_options(vocab: int, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def text_options(vocab: int, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     return {
         "vocab_size": vocab,
         "hidden_size": HIDDEN,
@@ -107,18 +107,18 @@ def _text_options(vocab: int, tokenizer: PreTrainedTokenizerBase) -> dict[str, A
 
 
 def llama(vocab: int, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
-    return LlamaConfig(**_text_options(vocab, tokenizer))
+    return LlamaConfig(**text_options(vocab, tokenizer))
 
 
 def mistral(vocab: int, tokenizer: PreTrainedTokenizerBase) -> MistralConfig:
-    return MistralConfig(**_text_options(vocab, tokenizer), sliding_window=None)
+    return MistralConfig(**text_options(vocab, tokenizer), sliding_window=None)
 
 
 def qwen2(vocab: int, tokenizer: PreTrainedTokenizerBase, *, tied: bool = False) -> Qwen2Config:
-    return Qwen2Config(**_text_options(vocab, tokenizer), tie_word_embeddings=tied)
+    return Qwen2Config(**text_options(vocab, tokenizer), tie_word_embeddings=tied)
 
 
-def _tower_options(patch: int) -> dict[str, int]:
+def tower_options(patch: int) -> dict[str, Any]:
     return {
         "hidden_size": HIDDEN,
         "intermediate_size": 2 * HIDDEN,
@@ -130,11 +130,11 @@ def _tower_options(patch: int) -> dict[str, int]:
 
 
 def clip(patch: int) -> CLIPVisionConfig:
-    return CLIPVisionConfig(**_tower_options(patch), projection_dim=HIDDEN)
+    return CLIPVisionConfig(**tower_options(patch), projection_dim=HIDDEN)
 
 
 def siglip(patch: int) -> SiglipVisionConfig:
-    return SiglipVisionConfig(**_tower_options(patch), vision_use_head=False)
+    return SiglipVisionConfig(**tower_options(patch), vision_use_head=False)
 
 
 def save(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, *, eos: str | None = None) -> None:

@@ -23,7 +23,7 @@ from transformers import (
     SmolVLMVideoProcessor,
 )
 
-from .common import HIDDEN, IMAGE, WINDOW, byte_level_tokenizer, llama, llama_tokenizer, mistral, save
+from .common import HIDDEN, IMAGE, WINDOW, byte_level_tokenizer, llama, llama_tokenizer, mistral, save, tower_options
 
 TURNS = """{% for message in messages %}{{ message['role'].capitalize() }}\
 {{ ':' if message['content'][0]['type'] == 'image' else ': ' }}\
@@ -31,14 +31,7 @@ TURNS = """{% for message in messages %}{{ message['role'].capitalize() }}\
 {{ '<end_of_utterance>\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"""
 
 TILES = [f"<row_{row}_col_{col}>" for row in range(1, 7) for col in range(1, 7)]
-TOWER: dict[str, Any] = {
-    "hidden_size": HIDDEN,
-    "intermediate_size": 2 * HIDDEN,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "image_size": IMAGE,
-    "patch_size": 8,
-}
+TOWER = tower_options(8)
 RESAMPLER: dict[str, Any] = {
     "resampler_n_latents": 6,
     "resampler_depth": 2,

@@ -1,0 +1,49 @@
+"""The tiny models load as real checkpoints do and really look at their image."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
+
+from tests.tiny import FAMILIES, build
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if request.param == "smolvlm":
+        pytest.importorskip("num2words", reason="SmolVLM's processor needs num2words")
+    return build(request.param, tmp_path_factory.mktemp("tiny"))
+
+
+def gradient(turn: int) -> Image.Image:
+    return Image.linear_gradient("L").resize((64, 48)).convert("RGB").rotate(turn)
+
+
+def encode(processor: ProcessorMixin, image: Image.Image) -> Mapping[str, torch.Tensor]:
+    if processor.chat_template is None:  # Idefics 1
+        return processor(text=[["User:", image, "What is it?\nAssistant:"]], return_tensors="pt")
+    content = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
+    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return processor(text=[prompt], images=[[image]], return_tensors="pt")
+
+
+def test_loads_and_sees_its_image(folder: Path) -> None:
+    processor = AutoProcessor.from_pretrained(folder)
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    first, second = encode(processor, gradient(0)), encode(processor, gradient(180))
+    assert torch.equal(first["input_ids"], second["input_ids"])
+    with torch.inference_mode():
+        difference = model(**first).logits[:, -1] - model(**second).logits[:, -1]
+        assert difference.abs().max() > 0.05
+        assert model.generate(**first, max_new_tokens=2).shape[1] > first["input_ids"].shape[1]
+
+
+def test_same_weights_each_time(tmp_path: Path) -> None:
+    state = torch.get_rng_state()
+    once, again = (build("llava-1.5", tmp_path / name) for name in ("once", "again"))
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert (once / name).read_bytes() == (again / name).read_bytes()
+    assert torch.equal(torch.get_rng_state(), state)
