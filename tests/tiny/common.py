@@ -38,7 +38,7 @@ A chat between a curious human and an artificial intelligence assistant. The ass
 polite answers to the human's questions. Yes. No. Red, green, blue, white and black. One, two, three, four, five.
 """
 
-Bpe = tuple[dict[str, int], list[tuple[str, str]]]
+Bpe = tuple[dict[str, int], list[Any]]
 
 
 def _train(pre_tokenizer: pre_tokenizers.PreTokenizer, trainer: BpeTrainer) -> Bpe:
@@ -151,5 +151,5 @@ def save(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, *, eos
         eos_token_id=tokenizer.eos_token_id if eos is None else tokenizer.convert_tokens_to_ids(eos),
         pad_token_id=tokenizer.pad_token_id,
     )
-    model.to(torch.float32).save_pretrained(folder)
+    model.save_pretrained(folder)
     processor.save_pretrained(folder)
