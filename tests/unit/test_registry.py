@@ -3,13 +3,14 @@
 import importlib
 import subprocess
 import sys
+import tempfile
 import tomllib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aim_sdk.interfaces
@@ -232,10 +233,9 @@ def test_a_development_install_without_a_version_is_listed(install: Install) -> 
     assert [entry.version for entry in listed("local")] == ["0.3"]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_no_registered_text_breaks_the_list(name: str, target: str) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         info = Path(folder, "odd-1.0.dist-info")

@@ -1,0 +1,5 @@
+"""A third-party AIM backend round a toy multimodal LLM."""
+
+from aim_echo.backend import EchoBackend
+
+__all__ = ["EchoBackend"]
