@@ -1,0 +1,34 @@
+"""Any decoder-only image-text-to-text model of transformers."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from aim_backends.hf import TransformersBackend
+
+
+class AutoBackend(TransformersBackend):
+    """Any decoder-only ``AutoModelForImageTextToText``; a family with a backend of its own gets that one."""
+
+    name = "auto"
+    # An untested family may keep state beside its cache: its prompt is computed again for every choice.
+    cached: ClassVar[tuple[str, ...]] = ("aya_vision", "gemma3", "internvl")
+
+    @classmethod
+    def variant(cls, model_type: str) -> type[TransformersBackend]:
+        family = serving(model_type)
+        return cls if family is None else family.variant(model_type)
+
+    @property
+    def continues_cache(self) -> bool:
+        return self.model.config.model_type in self.cached
+
+
+def serving(model_type: str) -> type[TransformersBackend] | None:
+    """Return the built-in family backend that serves a ``model_type``."""
+    from aim_backends.idefics import IdeficsBackend
+    from aim_backends.llava import LlavaBackend
+    from aim_backends.qwen_vl import QwenVLBackend
+
+    families: list[type[TransformersBackend]] = [LlavaBackend, QwenVLBackend, IdeficsBackend]
+    return next((family for family in families if model_type in family.model_types), None)

@@ -1,0 +1,264 @@
+"""The backend that every transformers family shares; a family overrides what is special to it."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any, ClassVar, Self, cast
+
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor, nn
+
+from aim_backends.hf import loading
+from aim_backends.hf.fingerprint import fingerprint
+from aim_backends.hf.injector import TransformersInjector
+from aim_backends.hf.prompts import ChatPrompts, PlainPrompts, Prompts
+from aim_backends.hf.reader import TransformersReader
+from aim_backends.hf.slots import choose_slot, image_ids
+from aim_backends.hf.tap import attach
+from aim_backends.hf.text import Layout, Tokens
+from aim_sdk.config import Fingerprint, PromptFormat
+from aim_sdk.errors import FormatError, InputError
+from aim_sdk.interfaces import Backend, Projector
+from aim_sdk.projectors import CarrierProjector
+
+
+class TransformersBackend(Backend):
+    """A frozen decoder-only multimodal LLM of transformers.
+
+    Args:
+        model: an image-text-to-text model with a decoder-only LM; it is frozen and gets two hooks.
+        processor: its processor, with a fast tokenizer.
+        source: the hub id or folder it came from, for the fingerprint.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ()
+    """``model_type`` of the checkpoints that this backend serves; empty: any."""
+    plain_template: ClassVar[str] = "{image}Question: {text} Answer: {answer}\n"
+    """The default format where there is no chat template."""
+    template_options: ClassVar[Mapping[str, Any]] = {}
+    """Variables that the chat template is rendered with."""
+
+    def __init__(self, model: Any, processor: Any, source: str) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.processor = processor
+        self.tokenizer: Any = processor.tokenizer
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.lock = threading.RLock()
+        """Held round every use of the backbone: some families keep the positions of the last prompt on the module."""
+        self._source = source
+        config = model.config.to_dict()
+        self.image_ids = image_ids(processor, config)
+        self.slot = choose_slot(self.tokenizer, self.rows, config, self.image_ids, str(self._chat_template or ""))
+        self.tokens = Tokens(self.tokenizer, self.image_ids, self._layout())
+        self._prompts: dict[PromptFormat, Prompts] = {}
+        self._reader, self._injector = TransformersReader(self), TransformersInjector(self)
+        attach(model)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | None = None,
+        *,
+        device: str | None = None,
+        dtype: str | torch.dtype | None = None,
+        **options: Any,
+    ) -> Self:
+        """Load a frozen backbone from a hub id or a local folder.
+
+        Args:
+            model: None takes the backend's default.
+            device: None takes a GPU where there is one.
+            dtype: a name, a ``torch.dtype`` or ``"auto"`` (the checkpoint's); None: ``"auto"`` on a GPU, float32 on a CPU.
+            **options: passed to transformers' ``from_pretrained``: ``revision``, ``device_map``, ``quantization_config``,
+                ``attn_implementation``, ...; ``processor_options`` (a dict) goes to the processor alone.
+
+        Raises:
+            ModelNotFoundError: no such folder, or the hub cannot be reached.
+            UnsupportedModelError: the checkpoint is of another family, or its LM is no decoder.
+            CorruptArtifactError: a file of the folder is cut or malformed.
+            DeviceError: a device or dtype that does not exist here.
+        """
+        source = loading.source(cls, model)
+        loaded, processor = loading.load(cls, source, device, dtype, options)
+        return cast(Self, cls.variant(loaded.config.model_type)(loaded, processor, source))
+
+    @classmethod
+    def variant(cls, model_type: str) -> type[TransformersBackend]:
+        """The class that serves a ``model_type``, where one of the family needs its own."""
+        return cls
+
+    @property
+    def reader(self) -> TransformersReader:
+        return self._reader
+
+    @property
+    def injector(self) -> TransformersInjector:
+        return self._injector
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        with self.lock:
+            return fingerprint(self, self._source)
+
+    @property
+    def default_format(self) -> PromptFormat:
+        return PromptFormat.chat() if self._chat_template else PromptFormat.plain(self.plain_template)
+
+    def default_projector(self) -> Projector:
+        """The training-free carrier projector, with a warning: this package ships none that was trained."""
+        warnings.warn(
+            f"no projector was given: the training-free carrier projector is used, which nobody trained for "
+            f"{self.fingerprint.model!r}. Pass projector=<folder, hub id or Projector> to use a trained one.",
+            stacklevel=2,
+        )
+        return CarrierProjector.training_free(self)
+
+    @property
+    def input_embeddings(self) -> Float[Tensor, "vocabulary embed"]:
+        """The vectors that enter the inner LLM: some families scale the matrix, or keep it in two parts."""
+        module = self.model.get_input_embeddings()
+        if type(module) is nn.Embedding:
+            return module.weight
+        return self.embed(range(self.rows))
+
+    @property
+    def output_embeddings(self) -> Float[Tensor, "vocabulary hidden"]:
+        weight: Tensor = self.model.get_output_embeddings().weight
+        return weight
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs go."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
+
+    @property
+    def embedding_size(self) -> int:
+        return int(self.model.get_input_embeddings().embedding_dim)
+
+    @property
+    def context_length(self) -> int | None:
+        """The most positions that a prompt and its answer may have; None where the configuration does not say."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def pad_token_id(self) -> int:
+        return int(self.tokenizer.pad_token_id)
+
+    @torch.no_grad()
+    def embed(self, ids: Sequence[int]) -> Float[Tensor, "tokens embed"]:
+        """The true input embeddings of token ids."""
+        embedded: Tensor = self.model.get_input_embeddings()(torch.tensor([list(ids)], device=self.device))
+        return embedded[0]
+
+    def prompts(self, prompt_format: PromptFormat) -> Prompts:
+        """How a format is written for this family.
+
+        Raises:
+            FormatError: there is no chat template, or it cannot be cut into independent demonstrations.
+        """
+        if prompt_format not in self._prompts:
+            self.check_text([prompt_format.system or ""])
+            self._prompts[prompt_format] = self._make_prompts(prompt_format)
+        return self._prompts[prompt_format]
+
+    def check_text(self, texts: Sequence[str]) -> None:
+        """Refuse text that holds an image token or the slot.
+
+        Raises:
+            FormatError: naming the token.
+        """
+        self.tokens.check_text(texts, {*self.image_ids, self.slot}, self.placeholder)
+
+    @property
+    def placeholder(self) -> str:
+        """What stands for an image in the processor's input."""
+        return str(self.processor.image_token)
+
+    def process(
+        self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], *, padding_side: str
+    ) -> dict[str, Tensor]:
+        """Run the processor on one batch; its outputs as they are, on the backbone's device.
+
+        Raises:
+            InputError: the processor refuses an image.
+        """
+        try:
+            outputs = self.processor(
+                images=[list(row) for row in images],
+                text=list(prompts),
+                add_special_tokens=self.tokens.adds_special(prompts[0]),
+                padding=True,
+                padding_side=padding_side,
+                return_tensors="pt",
+            )
+        except ValueError as error:
+            raise InputError(f"the processor of {self.name!r} refuses its input: {error}") from error
+        return self.moved(outputs)
+
+    def text_inputs(self, ids: Int[Tensor, "rows tokens"], mask: Int[Tensor, "rows tokens"]) -> dict[str, Tensor]:
+        """The backbone's inputs for text without an image."""
+        return {"input_ids": ids, "attention_mask": mask}
+
+    def continuation_inputs(
+        self, inputs: Mapping[str, Tensor], prompt: Any, rows: int, tokens: int
+    ) -> dict[str, Tensor]:
+        """What a forward behind a cached prompt of one row needs beside the cache and ``(rows, tokens)`` ids."""
+        return {}
+
+    def moved(self, outputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Move a processor's tensors to the backbone; pixels take its dtype."""
+        dtype = self.model.dtype
+        return {
+            name: value.to(self.device, dtype) if value.is_floating_point() else value.to(self.device)
+            for name, value in outputs.items()
+            if isinstance(value, Tensor) and name != "labels"
+        }
+
+    @property
+    def continues_cache(self) -> bool:
+        """Whether a cached prompt plus :meth:`continuation_inputs` is all that a later forward needs."""
+        return True
+
+    @property
+    def _chat_template(self) -> Any:
+        return getattr(self.processor, "chat_template", None)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the input embeddings."""
+        return int(self.model.get_input_embeddings().num_embeddings)
+
+    def _make_prompts(self, prompt_format: PromptFormat) -> Prompts:
+        if prompt_format.kind == "plain":
+            return PlainPrompts(prompt_format, self.placeholder)
+        if not self._chat_template:
+            raise FormatError(
+                f"{self._source!r} has no chat template.\nNext: use PromptFormat.plain({self.plain_template!r})."
+            )
+
+        # A variable that a template does not use makes the processor warn.
+        options = {name: value for name, value in self.template_options.items() if name in str(self._chat_template)}
+        return ChatPrompts(prompt_format, partial(self.processor.apply_chat_template, tokenize=False, **options))
+
+    def _layout(self) -> Layout:
+        """Learn from one blank image what the processor writes round an image."""
+        outputs = self.processor(
+            images=[[Image.new("RGB", (64, 64))]],
+            text=[self.placeholder],
+            add_special_tokens=False,
+            return_tensors="pt",
+        )
+        ids = outputs["input_ids"][0].tolist()
+        places = [place for place, index in enumerate(ids) if index in self.image_ids]
+        if not places:
+            raise FormatError(f"the processor of {self._source!r} writes no image token for {self.placeholder!r}.")
+        lead, trail = (self.tokenizer.decode(part) for part in (ids[: places[0]], ids[places[-1] + 1 :]))
+        first, last = self.tokenizer.convert_ids_to_tokens([ids[places[0]], ids[places[-1]]])
+        return Layout(self.placeholder, f"{lead}{first}{last}{trail}")

@@ -1,0 +1,194 @@
+"""Generation: options, stopping, and text as it comes."""
+
+from __future__ import annotations
+
+import contextvars
+import queue
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from aim_sdk.answers import clean_answer, stream_answer
+from aim_sdk.errors import InputError
+from aim_sdk.types import Generation
+
+if TYPE_CHECKING:
+    from aim_backends.hf.backend import TransformersBackend
+
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+_OURS = ("inputs", "input_ids", "inputs_embeds", "attention_mask", "streamer", "return_dict_in_generate", "max_length")
+
+
+class Decoding:
+    """Runs ``generate`` behind one batch of prompts of ``width`` positions."""
+
+    def __init__(self, backend: TransformersBackend, width: int, stop: str | None) -> None:
+        self._backend, self._width, self._stop = backend, width, stop
+        self._ends: set[int] = set()
+
+    def options(self, generation: Mapping[str, Any], max_new_tokens: int, *, slots: bool) -> dict[str, Any]:
+        """Merge the caller's options with ours: greedy by default, no slot is ever generated.
+
+        Raises:
+            InputError: an option that the injector sets itself.
+        """
+        if ours := sorted(set(generation) & set(_OURS)):
+            raise InputError(f"generation option {ours[0]!r} is set by the injector itself; remove it.")
+        defaults = self._backend.model.generation_config
+        options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "max_new_tokens": max_new_tokens, **generation}
+        if options.get("pad_token_id", defaults.pad_token_id) is None:
+            options["pad_token_id"] = self._backend.pad_token_id
+        if slots:
+            wanted = options.get("suppress_tokens", defaults.suppress_tokens)
+            options["suppress_tokens"] = [*(wanted or []), self._backend.slot]
+        if "stop_strings" in options:
+            options.setdefault("tokenizer", self._backend.tokenizer)
+        if self._stop:
+            criteria = [*options.get("stopping_criteria", []), _AnswerEnds(self)]
+            options["stopping_criteria"] = StoppingCriteriaList(criteria)
+        ends = options.get("eos_token_id", defaults.eos_token_id)
+        self._ends = set(ends if isinstance(ends, list) else [] if ends is None else [ends])
+        return options
+
+    @torch.no_grad()
+    def run(self, inputs: Mapping[str, Tensor], options: Mapping[str, Any]) -> list[list[int]]:
+        """Return the generated ids of each row, without padding."""
+        try:
+            sequences: Tensor = self._backend.model.generate(**inputs, **options)
+        except (TypeError, ValueError) as error:
+            if "model_kwargs" not in str(error) and "unexpected keyword" not in str(error):
+                raise
+            raise InputError(f"a generation option is unknown to this backbone: {error}") from error
+        pad = options.get("pad_token_id", self._backend.model.generation_config.pad_token_id)
+        return [self._cut(row, pad) for row in sequences[:, self._width :].tolist()]
+
+    def stream(
+        self, inputs: Mapping[str, Tensor], options: Mapping[str, Any], injection: AbstractContextManager[None]
+    ) -> Iterator[str]:
+        """Yield the answer's text while a thread generates; leaving the iterator early stops the thread."""
+        if options["num_beams"] != 1 or options.get("num_return_sequences", 1) != 1:
+            raise InputError("stream: beams and several answers cannot be streamed; use generate().")
+        pieces = _Pieces(self.text, self.settled)
+        stopped = [*options.get("stopping_criteria", []), pieces.left]
+        options = {**options, "streamer": pieces, "stopping_criteria": StoppingCriteriaList(stopped)}
+
+        def work() -> None:
+            try:
+                with self._backend.lock, injection:
+                    self.run(inputs, options)
+            except BaseException as error:
+                pieces.fail(error)
+            else:
+                pieces.finish()
+
+        # The thread gets a copy of this context: what the caller has set (another injection, say) holds there too.
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
+        return self._answer(thread, pieces)
+
+    def text(self, ids: list[int]) -> str:
+        """Decode generated ids."""
+        return str(self._backend.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def settled(self, ids: list[int]) -> bool:
+        """Whether later tokens leave the text of these as it is: they do not end inside a character.
+
+        SentencePiece decodes a run of byte tokens together: one bad byte spoils the run.
+        """
+        token = str(self._backend.tokenizer.convert_ids_to_tokens(ids[-1]))
+        return not self.text(ids).endswith("\ufffd") and not _BYTE.fullmatch(token)
+
+    def generation(self, ids: list[int], prompt_tokens: int) -> Generation:
+        """Make the answer out of generated ids."""
+        return Generation(clean_answer(self.text(ids), self._stop), tuple(ids), prompt_tokens)
+
+    def ended(self, ids: list[int]) -> bool:
+        """Whether an answer (not the blanks that lead it) has reached the stop string."""
+        return bool(self._stop) and str(self._stop) in self.text(ids).lstrip()
+
+    def _answer(self, thread: threading.Thread, pieces: _Pieces) -> Iterator[str]:
+        thread.start()
+        try:
+            yield from stream_answer(pieces, self._stop)
+        finally:
+            pieces.left.event.set()
+            thread.join()
+
+    def _cut(self, ids: list[int], pad: int | None) -> list[int]:
+        """Drop what ``generate`` puts behind a finished row."""
+        if self.ended(ids):
+            return next(ids[:n] for n in range(1, len(ids) + 1) if self.ended(ids[:n]))
+        end = next((n for n, index in enumerate(ids) if index in self._ends), None)
+        if end is not None:
+            return ids[: end + 1]
+        while ids and ids[-1] == pad:
+            ids = ids[:-1]
+        return ids
+
+
+class _AnswerEnds(StoppingCriteria):  # type: ignore[misc]
+    """Ends a row behind its stop string. Unlike ``stop_strings``, one that leads the answer does not count."""
+
+    def __init__(self, decoding: Decoding) -> None:
+        self._decoding = decoding
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        width = self._decoding._width
+        done = [self._decoding.ended(row) for row in input_ids[:, width:].tolist()]
+        return torch.tensor(done, device=input_ids.device)
+
+
+class _Left(StoppingCriteria):  # type: ignore[misc]
+    """Ends generation when its reader has left."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
+
+
+class _Pieces(BaseStreamer):  # type: ignore[misc]
+    """Generated text from one thread to another. Decodes the whole answer each time: exact for every tokenizer."""
+
+    def __init__(self, decode: Callable[[list[int]], str], settled: Callable[[list[int]], bool]) -> None:
+        self._decode, self._settled = decode, settled
+        self._ids: list[int] = []
+        self._given = 0
+        self._queue: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
+        self._prompt = True
+        self.left = _Left()
+
+    def put(self, value: Tensor) -> None:
+        if self._prompt:
+            self._prompt = False
+            return
+        self._ids += value.flatten().tolist()
+        if self._settled(self._ids):
+            self._give()
+
+    def end(self) -> None:
+        self._give()
+
+    def finish(self) -> None:
+        self._queue.put(None)
+
+    def fail(self, error: BaseException) -> None:
+        self._queue.put(error)
+
+    def __iter__(self) -> Iterator[str]:
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def _give(self) -> None:
+        text = self._decode(self._ids)
+        self._queue.put(text[self._given :])
+        self._given = len(text)

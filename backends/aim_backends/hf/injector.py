@@ -1,0 +1,201 @@
+"""Answers queries with fused tokens (or interleaved demonstrations) in a transformers backbone's prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from aim_backends.hf.decoding import Decoding
+from aim_backends.hf.scoring import score
+from aim_backends.hf.slots import insert_slots
+from aim_backends.hf.tap import Injection, injected
+from aim_sdk.config import PromptFormat
+from aim_sdk.errors import ContextLengthError, FormatError, InputError
+from aim_sdk.images import load_image
+from aim_sdk.interfaces import Injector
+from aim_sdk.types import Context, Demonstration, FusedTokens, Generation, Query
+
+if TYPE_CHECKING:
+    from aim_backends.hf.backend import TransformersBackend
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One batch of prompts, ready for ``model(**inputs)`` or ``model.generate(**inputs)``."""
+
+    inputs: dict[str, Tensor]
+    """Padded on the left; fused tokens are slots."""
+    fused: Float[Tensor, "rows slots embed"] | None
+    """The fused tokens of each row, padded on the right; None where no row has any."""
+    lengths: tuple[int, ...]
+    """Positions of each prompt, without padding."""
+    ends: tuple[str, ...]
+    """Each prompt as a string."""
+
+
+class TransformersInjector(Injector):
+    """Fused tokens enter at id level, behind the prefix (BOS, system prompt) and before the query's turn."""
+
+    def __init__(self, backend: TransformersBackend) -> None:
+        self._backend = backend
+
+    def prepare(
+        self,
+        queries: Sequence[Query],
+        contexts: Sequence[Context],
+        *,
+        prompt_format: PromptFormat,
+        max_new_tokens: int = 0,
+    ) -> Prepared:
+        """Write one batch of prompts: the inputs of the backbone with slots in them, and the fused tokens.
+
+        Gradients flow to the fused tokens' embeddings. Run the backbone inside :meth:`injected`.
+
+        Raises:
+            InputError: a context mixes kinds, or holds fused tokens of another size.
+            ContextLengthError: a prompt with ``max_new_tokens`` behind it is too long for the backbone.
+        """
+        if len(queries) != len(contexts):
+            raise InputError(f"{len(queries)} queries, but {len(contexts)} contexts; expected one context a query.")
+        backend = self._backend
+        fused = [self._fused(context) for context in contexts]
+        shown = [[item for item in context if isinstance(item, Demonstration)] for context in contexts]
+        with backend.lock:
+            prompts = backend.prompts(prompt_format)
+            backend.check_text([q.text for q in queries])
+            backend.check_text([text for items in shown for d in items for text in (d.text, d.answer)])
+            texts = [
+                prompts.whole([(d.text, d.answer) for d in items], query.text)
+                for items, query in zip(shown, queries, strict=True)
+            ]
+            images = [
+                [load_image(item.image) for item in (*items, query)]
+                for items, query in zip(shown, queries, strict=True)
+            ]
+            if not backend.supports_interleaved and any(shown):
+                raise FormatError(
+                    f"backend {backend.name!r} takes one image a prompt: demonstrations cannot be interleaved."
+                )
+            inputs = backend.process(texts, images, padding_side="left")
+            heads = [
+                self._prefix(text, prompts.prefix, row) for text, row in zip(texts, self._rows(inputs), strict=True)
+            ]
+        counts = [0 if row is None else len(row) for row in fused]
+        if any(counts):
+            inputs = insert_slots(inputs, counts, heads, slot=backend.slot, pad=backend.pad_token_id)
+        lengths = tuple(inputs["attention_mask"].sum(1).tolist())
+        self._check_length(lengths, queries, contexts, prompt_format, max_new_tokens)
+        return Prepared(inputs, self._pad(fused) if any(counts) else None, lengths, tuple(texts))
+
+    def injected(self, prepared: Prepared) -> AbstractContextManager[None]:
+        """Inside the block, the backbone's slots are the fused tokens; nothing stays behind."""
+        injection = None if prepared.fused is None else Injection(prepared.fused, self._backend.slot)
+        return injected(injection)
+
+    def generate(
+        self,
+        queries: Sequence[Query],
+        contexts: Sequence[Context],
+        *,
+        prompt_format: PromptFormat,
+        max_new_tokens: int,
+        **generation: Any,
+    ) -> list[Generation]:
+        """Answer one batch; ``num_return_sequences=n`` gives n answers a query, one query's behind the other's."""
+        if not queries:
+            return []
+        prepared = self.prepare(queries, contexts, prompt_format=prompt_format, max_new_tokens=max_new_tokens)
+        decoding = Decoding(self._backend, prepared.inputs["input_ids"].shape[1], prompt_format.stop)
+        options = decoding.options(generation, max_new_tokens, slots=prepared.fused is not None)
+        with self._backend.lock, self.injected(prepared):
+            answers = decoding.run(prepared.inputs, options)
+        each = len(answers) // len(queries)
+        return [decoding.generation(ids, prepared.lengths[row // each]) for row, ids in enumerate(answers)]
+
+    def stream(
+        self, query: Query, context: Context, *, prompt_format: PromptFormat, max_new_tokens: int, **generation: Any
+    ) -> Iterator[str]:
+        prepared = self.prepare([query], [context], prompt_format=prompt_format, max_new_tokens=max_new_tokens)
+        decoding = Decoding(self._backend, prepared.inputs["input_ids"].shape[1], prompt_format.stop)
+        options = decoding.options(generation, max_new_tokens, slots=prepared.fused is not None)
+        return decoding.stream(prepared.inputs, options, self.injected(prepared))
+
+    def score(
+        self, query: Query, context: Context, choices: Sequence[str], *, prompt_format: PromptFormat
+    ) -> list[list[float]]:
+        if any(not choice.strip() for choice in choices):
+            raise InputError("score: a choice is blank; it has no tokens to score.")
+        if not choices:
+            return []
+        backend = self._backend
+        with backend.lock:
+            prompts = backend.prompts(prompt_format)
+            backend.check_text(choices)
+            prepared = self.prepare([query], [context], prompt_format=prompt_format)
+            answers = [prompts.answer(query.text, choice) for choice in choices]
+            tokens = [backend.tokens.continuation(prepared.ends[0], answer) for answer in answers]
+            self._check_length(prepared.lengths, [query], [context], prompt_format, max(map(len, tokens)))
+            with self.injected(prepared):
+                return score(backend, prepared.inputs, tokens)
+
+    def _fused(self, context: Context) -> Float[Tensor, "slots embed"] | None:
+        kinds = {type(item) for item in context}
+        if kinds - {FusedTokens, Demonstration} or len(kinds) > 1:
+            names = ", ".join(sorted(kind.__name__ for kind in kinds))
+            raise InputError(f"a context holds {names}; expected fused tokens alone or demonstrations alone.")
+        rows = [item.embeddings for item in context if isinstance(item, FusedTokens)]
+        size = self._backend.embedding_size
+        if any(row.ndim != 2 or row.shape[1] != size for row in rows):
+            shapes = sorted({tuple(row.shape) for row in rows})
+            raise InputError(f"fused tokens of shape {shapes}; this backbone needs (tokens, {size}).")
+        return torch.cat([row.to(self._backend.device) for row in rows]) if rows else None
+
+    def _pad(self, fused: Sequence[Float[Tensor, "slots embed"] | None]) -> Float[Tensor, "rows slots embed"]:
+        known = next(row for row in fused if row is not None)
+        return pad_sequence([known[:0] if row is None else row for row in fused], batch_first=True)
+
+    def _rows(self, inputs: dict[str, Tensor]) -> list[list[int]]:
+        ids, masks = inputs["input_ids"].tolist(), inputs["attention_mask"].tolist()
+        rows = [[i for i, keep in zip(row, mask, strict=True) if keep] for row, mask in zip(ids, masks, strict=True)]
+        if any(self._backend.slot in row for row in rows):
+            raise FormatError("the prompt itself holds the token that marks fused tokens; remove it from the text.")
+        return rows
+
+    def _prefix(self, text: str, prefix: str, row: Sequence[int]) -> int:
+        head = self._backend.tokens.prefix_ids(prefix, text)
+        if list(row[: len(head)]) != head:
+            raise FormatError("the processor writes the beginning of the prompt differently from its tokenizer.")
+        return len(head)
+
+    def _check_length(
+        self,
+        lengths: Sequence[int],
+        queries: Sequence[Query],
+        contexts: Sequence[Context],
+        prompt_format: PromptFormat,
+        new: int,
+    ) -> None:
+        limit = self._backend.context_length
+        row = max(range(len(lengths)), key=lambda i: lengths[i])
+        if limit is None or lengths[row] + new <= limit:
+            return
+        context, total = contexts[row], lengths[row]
+        (bare,) = self.prepare([queries[row]], [[]], prompt_format=prompt_format).lengths if context else (total,)
+        room, cost = limit - new - bare, total - bare
+        message = f"the prompt has {total} tokens and {new} are to be generated, but {limit} fit into this backbone."
+        if context:
+            fits = max(0, min(len(context) - 1, room * len(context) // cost))
+            message += (
+                f"\n{cost} of them are {len(context)} demonstrations; about {fits} demonstrations fit beside the query."
+                f"\nNext: use shots={fits}, or shorter demonstrations."
+            )
+        else:
+            message += "\nNext: shorten the text, scale the image down, or lower max_new_tokens."
+        raise ContextLengthError(message)

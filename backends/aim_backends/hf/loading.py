@@ -1,0 +1,195 @@
+"""Loads a checkpoint with its processor, or says in one sentence why it cannot be loaded."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+from aim_sdk.devices import resolve_device, resolve_dtype
+from aim_sdk.errors import (
+    CorruptArtifactError,
+    InputError,
+    MissingDependencyError,
+    ModelNotFoundError,
+    UnsupportedModelError,
+    did_you_mean,
+)
+
+if TYPE_CHECKING:
+    from aim_backends.hf.backend import TransformersBackend
+
+_HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "proxies", "trust_remote_code")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def source(backend: type[TransformersBackend], model: str | None) -> str:
+    """Return the local folder or hub id to load.
+
+    Raises:
+        InputError: no model is named and the backend has no default.
+        ModelNotFoundError: a local path without a folder.
+    """
+    if model is None:
+        if backend.default_model is None:
+            raise InputError(
+                f"backend {backend.name!r} has no default model; pass model=<hub id or local folder>, "
+                f'for example from_pretrained("{backend.name}", model="OpenGVLab/InternVL3-1B-hf").'
+            )
+        return backend.default_model
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return str(path)
+    if path.exists():
+        raise ModelNotFoundError(f"{model} is a file; expected the folder of a checkpoint (config.json and weights).")
+    local = path.is_absolute() or model.startswith((".", "~")) or not _HUB_ID.fullmatch(model)
+    if local or (path.parent != Path() and path.parent.is_dir()):
+        raise ModelNotFoundError(f"{model}: no such folder.{_near(path)}")
+    return model
+
+
+def load(
+    backend: type[TransformersBackend],
+    source: str,
+    device: str | None,
+    dtype: str | torch.dtype | None,
+    options: Mapping[str, Any],
+) -> tuple[Any, Any]:
+    """Return the model and its processor."""
+    options = dict(options)
+    found = resolve_device(device)
+    precision: str | torch.dtype
+    if dtype == "auto" or (dtype is None and found.type != "cpu"):
+        precision = "auto"
+    else:
+        precision = resolve_dtype(dtype, torch.float32)
+    processor_options = options.pop("processor_options", {})
+    hub = {name: options[name] for name in _HUB_OPTIONS if name in options}
+    config = _config(source, hub)
+    _check_family(backend, config)
+    processor = _processor(source, {**hub, **processor_options})
+    model = _model(source, {"dtype": precision, **options})
+    # Where accelerate or a quantiser has placed the weights, they stay.
+    placed = "device_map" in options or getattr(model, "is_quantized", False)
+    return (model if placed else model.to(found)), processor
+
+
+def _config(source: str, hub: Mapping[str, Any]) -> Any:
+    if Path(source).is_dir():
+        _check_folder(Path(source))
+    try:
+        return AutoConfig.from_pretrained(source, **hub)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if not Path(source).is_dir():
+            raise ModelNotFoundError(_unreachable(source, error)) from error
+        kind = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))["model_type"]
+        if "does not recognize" in str(error) or "Unrecognized" in str(error):
+            raise UnsupportedModelError(
+                f"{source}: transformers knows no model_type {kind!r}; {_first(error)}"
+            ) from error
+        raise CorruptArtifactError(
+            f"{source}/config.json does not describe a {kind!r} model: {_first(error)}"
+        ) from error
+
+
+def _check_folder(folder: Path) -> None:
+    path = folder / "config.json"
+    if not path.is_file():
+        held = ", ".join(sorted(item.name for item in folder.iterdir())[:8]) or "nothing"
+        raise ModelNotFoundError(f"{folder} holds no config.json: not a checkpoint of transformers. It holds: {held}.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CorruptArtifactError(f"{path} is cut or malformed: {error}.") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise CorruptArtifactError(f"{path} names no model_type; expected the configuration of a transformers model.")
+
+
+def _check_family(backend: type[TransformersBackend], config: Any) -> None:
+    kind = str(config.model_type)
+    # BLIP-2 and its like carry either kind of LM.
+    parts = (config, config.get_text_config(), getattr(config, "text_config", None))
+    if any(getattr(part, "is_encoder_decoder", False) for part in parts):
+        raise UnsupportedModelError(
+            f"model_type {kind!r} with an encoder-decoder LM: a demonstration's text has no causal states to read there. "
+            "Expected a decoder-only LM."
+        )
+    if backend.model_types and kind not in backend.model_types:
+        from aim_backends.auto import serving
+
+        other = serving(kind)
+        raise UnsupportedModelError(
+            f"model_type {kind!r} is not served by backend {backend.name!r}, which serves: "
+            f"{', '.join(backend.model_types)}." + f"\nNext: use backend {other.name if other else 'auto'!r}."
+        )
+    if type(config) not in AutoModelForImageTextToText._model_mapping and not hasattr(config, "auto_map"):
+        raise UnsupportedModelError(
+            f"model_type {kind!r} is not an image-text-to-text model of transformers; expected a multimodal LLM."
+        )
+
+
+def _processor(source: str, options: Mapping[str, Any]) -> Any:
+    try:
+        processor = AutoProcessor.from_pretrained(source, **options)
+    except ImportError as error:
+        raise MissingDependencyError(f"the processor of {source} needs another package: {_first(error)}") from error
+    except Exception as error:  # a broken tokenizer or processor file fails in as many ways as there are classes
+        if not Path(source).is_dir():
+            raise ModelNotFoundError(_unreachable(source, error)) from error
+        raise CorruptArtifactError(
+            f"{source}: the processor's files are missing, cut or malformed ({type(error).__name__}: {_first(error)})."
+        ) from error
+    if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
+        raise CorruptArtifactError(
+            f"{source} has no processor for images and text; expected preprocessor_config.json beside the tokenizer."
+        )
+    return processor
+
+
+def _model(source: str, options: Mapping[str, Any]) -> Any:
+    try:
+        model, report = AutoModelForImageTextToText.from_pretrained(source, output_loading_info=True, **options)
+    except SafetensorError as error:
+        raise CorruptArtifactError(f"{source}: a weights file is cut or malformed ({error}).") from error
+    except ImportError as error:
+        raise MissingDependencyError(f"{source} needs another package: {_first(error)}") from error
+    except OSError as error:
+        if not Path(source).is_dir():
+            raise ModelNotFoundError(_unreachable(source, error)) from error
+        raise ModelNotFoundError(f"{source}: the weights cannot be read: {_first(error)}") from error
+    except RuntimeError as error:
+        if "size mismatch" not in str(error) and "mismatched" not in str(error):
+            raise
+        raise CorruptArtifactError(f"{source}: the weights do not fit config.json: {_first(error)}") from error
+    if missing := sorted(report["missing_keys"]):
+        raise CorruptArtifactError(
+            f"{source}: {len(missing)} weights are missing (would be random): {', '.join(missing[:3])}"
+            f"{', ...' if len(missing) > 3 else ''}."
+        )
+    return model
+
+
+def _unreachable(source: str, error: Exception) -> str:
+    return (
+        f"{source!r} is neither a local folder nor could the hub give it ({_first(error)})."
+        f"{_near(Path(source))}\n"
+        "Next: check the name and the network; without a network pass a local folder: model='/path/to/checkpoint'."
+    )
+
+
+def _near(path: Path) -> str:
+    """Name the existing folders that are nearest to a missing one."""
+    parent = path.parent
+    if not parent.is_dir():
+        return f" The folder {parent} does not exist either."
+    return did_you_mean(path.name, sorted(item.name for item in parent.iterdir() if item.is_dir()))
+
+
+def _first(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,54 @@
+"""Log-probabilities of given answers behind one prompt, which is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from aim_backends.hf.slots import append_tokens
+from aim_backends.hf.tap import recording
+
+if TYPE_CHECKING:
+    from aim_backends.hf.backend import TransformersBackend
+
+
+@torch.no_grad()
+def score(
+    backend: TransformersBackend, inputs: Mapping[str, Tensor], choices: Sequence[Sequence[int]]
+) -> list[list[float]]:
+    """Return each choice's token log-probabilities behind a prompt of one row."""
+    ids = pad_sequence(
+        [torch.tensor(choice) for choice in choices], batch_first=True, padding_value=backend.pad_token_id
+    ).to(inputs["input_ids"].device)
+    logits = _continued(backend, inputs, ids) if backend.continues_cache else _whole(backend, inputs, ids)
+    chosen = logits.float().log_softmax(-1).gather(2, ids[..., None])[..., 0]
+    return [row[: len(choice)] for row, choice in zip(chosen.tolist(), choices, strict=True)]
+
+
+def _continued(
+    backend: TransformersBackend, inputs: Mapping[str, Tensor], ids: Tensor
+) -> Float[Tensor, "choices tokens vocabulary"]:
+    with recording():  # the prompt's logits at its last position alone
+        prompt = backend.model(**inputs, use_cache=True)
+    first = prompt.logits[:, -1:].expand(len(ids), -1, -1)
+    if ids.shape[1] == 1:
+        return first
+    cache = prompt.past_key_values
+    cache.reorder_cache(torch.zeros(len(ids), dtype=torch.long, device=ids.device))
+    # One unpadded prompt and padding on the right: causality alone keeps the choices right, no mask is needed.
+    more = backend.continuation_inputs(inputs, prompt, *ids[:, :-1].shape)
+    rest = backend.model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True, **more)
+    return torch.cat([first, rest.logits], dim=1)
+
+
+def _whole(
+    backend: TransformersBackend, inputs: Mapping[str, Tensor], ids: Tensor
+) -> Float[Tensor, "choices tokens vocabulary"]:
+    width = inputs["input_ids"].shape[1]
+    rows = [backend.model(**append_tokens(inputs, row[None]), use_cache=False).logits[:, width - 1 : -1] for row in ids]
+    return torch.cat(rows)

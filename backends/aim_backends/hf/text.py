@@ -1,0 +1,149 @@
+"""The text tokens of a prompt's pieces, and where they stand once the processor has expanded the images.
+
+They are found in the *unexpanded* prompt, in which one image is at most two tokens: whatever else the processor writes
+for an image (tiles, rows, line ends between them) lies between these two, and is no text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aim_backends.hf.prompts import Piece, Prompts
+from aim_sdk.errors import FormatError, UnsupportedModelError
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the processor writes for an image, without the visual tokens between the first and the last one."""
+
+    placeholder: str
+    expansion: str
+
+    def __call__(self, text: str) -> str:
+        """Write a prompt's images as the processor does."""
+        return text.replace(self.placeholder, self.expansion)
+
+
+@dataclass(frozen=True, slots=True)
+class TextTokens:
+    """A demonstration's text tokens, without prefix and image."""
+
+    prefix_ids: tuple[int, ...]
+    ids: tuple[int, ...]
+    places: tuple[int, ...]
+    """Where the ids stand in the unexpanded prompt ``prefix + demonstration``."""
+    unexpanded: tuple[int, ...]
+    image_position: int
+    answer_start: int
+
+
+class Tokens:
+    """Tokenises unexpanded prompts.
+
+    Raises:
+        UnsupportedModelError: the tokenizer gives no character offsets.
+    """
+
+    def __init__(self, tokenizer: Any, images: Collection[int], layout: Layout) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise UnsupportedModelError(
+                f"{type(tokenizer).__name__} gives no character offsets; expected a fast tokenizer (tokenizer.json)."
+            )
+        self._tokenizer, self._images, self.layout = tokenizer, frozenset(images), layout
+
+    def adds_special(self, prompt: str) -> bool:
+        """Whether the tokenizer must still put its own BOS before a rendered prompt."""
+        bos = self._tokenizer.bos_token
+        return not (bos and prompt.startswith(bos))
+
+    def encode(self, prompt: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Tokenise an unexpanded prompt whose images are laid out: ids and character offsets."""
+        encoded = self._tokenizer(
+            prompt, add_special_tokens=self.adds_special(prompt), return_offsets_mapping=True, verbose=False
+        )
+        return list(encoded["input_ids"]), [tuple(pair) for pair in encoded["offset_mapping"]]
+
+    def prefix_ids(self, prefix: str, prompt: str) -> list[int]:
+        """The tokens (BOS, system prompt) before a prompt's first piece."""
+        ids, offsets = self.encode(self.layout(prompt))
+        return ids[: _length_before(len(self.layout(prefix)), offsets)]
+
+    def demonstration(self, prompts: Prompts, piece: Piece) -> TextTokens:
+        """Tokenise one demonstration behind the prefix."""
+        whole = self.layout(prompts.prefix + piece.text)
+        ids, offsets = self.encode(whole)
+        border = len(self.layout(prompts.prefix))
+        # From the end: the layout changes lengths at the image, and the answer stands behind it.
+        answer = len(whole) - (len(piece.text) - piece.answer_start)
+        places = [i for i, (_, end) in enumerate(offsets) if end > border and ids[i] not in self._images]
+        first, last = self.image_span(ids)
+        if any(first < place < last for place in places):
+            raise FormatError("this model's template writes text between the tokens of one image.")
+        return TextTokens(
+            prefix_ids=tuple(ids[: _length_before(border, offsets)]),
+            ids=tuple(ids[place] for place in places),
+            places=tuple(places),
+            unexpanded=tuple(ids),
+            image_position=sum(place < first for place in places),
+            answer_start=next(n for n, place in enumerate(places) if offsets[place][1] > answer),
+        )
+
+    def continuation(self, prompt: str, answer: str) -> list[int]:
+        """The tokens of ``answer`` as it would be tokenised behind ``prompt``."""
+        start = len(self.layout(prompt))
+        ids, offsets = self.encode(self.layout(prompt) + answer)
+        return [index for index, (_, end) in zip(ids, offsets, strict=True) if end > start]
+
+    def image_span(self, ids: Sequence[int]) -> tuple[int, int]:
+        """First and last place of the image's tokens.
+
+        Raises:
+            FormatError: there is none.
+        """
+        places = [place for place, index in enumerate(ids) if index in self._images]
+        if not places:
+            raise FormatError("the prompt holds no image token; the chat template or the format string dropped it.")
+        return places[0], places[-1]
+
+    def expanded_places(self, tokens: TextTokens, expanded: Sequence[int]) -> list[int]:
+        """Where a demonstration's text tokens stand in the processor's ids of the same prompt.
+
+        Raises:
+            FormatError: the processor's ids hold other text than the unexpanded prompt.
+        """
+        old_first, old_last = self.image_span(tokens.unexpanded)
+        new_first, new_last = self.image_span(expanded)
+        same_head = list(tokens.unexpanded[:old_first]) == list(expanded[:new_first])
+        if not same_head or list(tokens.unexpanded[old_last + 1 :]) != list(expanded[new_last + 1 :]):
+            decode = self._tokenizer.convert_ids_to_tokens
+            raise FormatError(
+                "the processor writes the text round the image differently from a text-only prompt:\n"
+                f"  text-only: {decode(list(tokens.unexpanded))}\n"
+                f"  with image: {decode([*expanded[:new_first], *expanded[new_first : new_first + 1], *expanded[new_last:]])}"
+            )
+        shift = new_last - old_last
+        return [place if place < old_first else place + shift for place in tokens.places]
+
+    def check_text(self, texts: Sequence[str], forbidden: Collection[int], placeholder: str) -> None:
+        """Refuse text that holds a token with a meaning of its own for images or fused tokens.
+
+        Raises:
+            FormatError: naming the token.
+        """
+        for text in filter(None, texts):
+            found = [
+                i for i in self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if i in forbidden
+            ]
+            if not found and placeholder not in text:
+                continue
+            token = self._tokenizer.convert_ids_to_tokens(found[0]) if found else placeholder
+            raise FormatError(
+                f"the text {text[:80]!r} holds {token!r}, which this model reads as an image or a placeholder.\n"
+                "Next: remove it from the text; the image is put in by the prompt format."
+            )
+
+
+def _length_before(border: int, offsets: Sequence[tuple[int, int]]) -> int:
+    return next((i for i, (_, end) in enumerate(offsets) if end > border), len(offsets))
