@@ -45,7 +45,7 @@ Training: {{ summary }}
 
 class SavedProjector(
     ModelHubMixin, library_name="aim-icl", tags=["aim-icl", "in-context-learning"], model_card_template=CARD
-):  # type: ignore[misc]
+):
     """Saving and loading, mixed into every projector; ``push_to_hub`` is huggingface_hub's own.
 
     Attributes:
@@ -63,12 +63,15 @@ class SavedProjector(
         if "kind" in vars(cls):
             known = SavedProjector._classes.setdefault(cls.kind, cls)  # type: ignore[arg-type]
             if known.__qualname__ != cls.__qualname__ or known.__module__ != cls.__module__:
-                raise TypeError(f"projector kind {cls.kind!r} is already taken by {known.__module__}.{known.__qualname__}")
+                raise TypeError(
+                    f"projector kind {cls.kind!r} is already taken by {known.__module__}.{known.__qualname__}"
+                )
 
     def _save_pretrained(self: Projector, save_directory: Path) -> None:  # type: ignore[misc]
         if self.fingerprint is None:
             raise ArtifactError(
-                "this projector belongs to no backbone yet. Set `projector.fingerprint = backend.fingerprint` before saving."
+                "this projector belongs to no backbone yet. "
+                "Set `projector.fingerprint = backend.fingerprint` before saving."
             )
         weights = safetensors.torch.save({name: value.contiguous().cpu() for name, value in self.state_dict().items()})
         config = ProjectorConfig(
@@ -86,7 +89,7 @@ class SavedProjector(
         """The ``README.md`` of the folder: what the projector is and the line that loads it."""
         fingerprint = self.fingerprint
         assert fingerprint is not None  # _save_pretrained has refused it
-        return super().generate_model_card(  # type: ignore[misc]
+        return super().generate_model_card(
             kind=self.kind,
             backbone=fingerprint.model,
             backend=fingerprint.backend,
@@ -109,8 +112,9 @@ class SavedProjector(
 
         if config.kind not in cls._classes:
             raise CorruptArtifactError(
-                f"{folder / CONFIG_FILE}: projector kind {config.kind!r} is not known.{did_you_mean(config.kind, cls._classes)} "
-                f"Known: {', '.join(sorted(cls._classes))}. A kind of your own must be imported before it is loaded."
+                f"{folder / CONFIG_FILE}: unknown projector kind {config.kind!r}."
+                f"{did_you_mean(config.kind, cls._classes)} Known: {', '.join(sorted(cls._classes))}. "
+                "A kind of your own must be imported before it is loaded."
             )
         projector = cls._classes[config.kind](config.hidden_size, config.embedding_size)
         _load_weights(projector, folder / WEIGHTS_FILE, config)
@@ -127,9 +131,12 @@ class SavedProjector(
             return
         differences = self.fingerprint.differences(fingerprint)
         if differences:
-            rows = "".join(f"\n  {field}: projector {ours}, backbone {theirs}" for field, (ours, theirs) in differences.items())
+            rows = "".join(
+                f"\n  {field}: projector {ours}, backbone {theirs}" for field, (ours, theirs) in differences.items()
+            )
             raise FingerprintError(
-                f"this projector was made with {_name(self.fingerprint)}, but the loaded backbone is {_name(fingerprint)}.{rows}\n"
+                f"this projector was made with {_name(self.fingerprint)}, "
+                f"but the loaded backbone is {_name(fingerprint)}.{rows}\n"
                 f"Load {self.fingerprint.model!r}, or pass a projector of {fingerprint.model!r}."
             )
 
@@ -151,11 +158,13 @@ def _locate(source: str, revision: str | None, token: str | None) -> Path:
         raise ArtifactNotFoundError(f"{folder}: no such projector folder.{did_you_mean(folder.name, siblings)}")
     try:
         paths = [
-            huggingface_hub.hf_hub_download(source, name, revision=revision, token=token) for name in (CONFIG_FILE, WEIGHTS_FILE)
+            huggingface_hub.hf_hub_download(source, name, revision=revision, token=token)
+            for name in (CONFIG_FILE, WEIGHTS_FILE)
         ]
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ArtifactNotFoundError(
-            f"projector {source!r}: no such local folder, and it cannot be fetched from the hub ({type(error).__name__}). "
+            f"projector {source!r}: no such local folder, and the hub cannot be reached or does not hold it "
+            f"({type(error).__name__}).\n"
             "Without network, pass the path of a local projector folder."
         ) from error
     return Path(paths[0]).parent
@@ -168,7 +177,9 @@ def _read_config(path: Path) -> ProjectorConfig:
         raise CorruptArtifactError(f"{path}: cut or not JSON ({error}).") from error
     version = raw.get("format_version") if isinstance(raw, dict) else None
     if isinstance(version, int) and version > 1:
-        raise CorruptArtifactError(f"{path}: format_version {version}, but this aim-icl reads 1. Run `pip install -U aim-icl`.")
+        raise CorruptArtifactError(
+            f"{path}: format_version {version}, but this aim-icl reads 1. Run `pip install -U aim-icl`."
+        )
     try:
         return ProjectorConfig.model_validate(raw)
     except ValidationError as error:

@@ -42,9 +42,7 @@ class DemonstrationBank:
         parts = [image_digest(demonstration.image), demonstration.text, demonstration.answer, self._scope]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def add(
-        self, demonstrations: Iterable[Demonstration], *, batch_size: int = 8, progress: bool = False
-    ) -> list[str]:
+    def add(self, demonstrations: Iterable[Demonstration], *, batch_size: int = 8, progress: bool = False) -> list[str]:
         """Read the demonstrations that are not here yet and return the key of each one given.
 
         Every batch is kept as soon as it is read: an interruption loses at most the batch in flight.

@@ -80,7 +80,9 @@ class Fingerprint(BaseModel):
     backend: str
     model: str = Field(description="hub id or folder name, for people to read")
     revision: str | None = None
-    weights_hash: str | None = Field(description="of samples of every parameter; none where some are quantised or offloaded")
+    weights_hash: str | None = Field(
+        description="of samples of every parameter; none where some are quantised or offloaded"
+    )
     embedding_hash: str = Field(description="of samples of the input embeddings")
     tokenizer_hash: str
     hidden_size: int
@@ -89,7 +91,7 @@ class Fingerprint(BaseModel):
     libraries: dict[str, str] = Field(default_factory=dict, description="versions, for people to read")
 
     def differences(self, other: Fingerprint) -> dict[str, tuple[Any, Any]]:
-        """Return the identifying fields that differ, as ``{field: (self's, other's)}``; empty means the same backbone."""
+        """Return the identifying fields that differ, as ``{field: (self's, other's)}``; none in the same backbone."""
         fields = ["embedding_hash", "tokenizer_hash", "hidden_size", "embedding_size"]
         if self.weights_hash is not None and other.weights_hash is not None:
             fields.append("weights_hash")

@@ -38,13 +38,15 @@ def load_image(source: ImageInput) -> Image:
             image = source if isinstance(source, PIL.Image.Image) else PIL.Image.open(_open(source))
         if image.width * image.height > MAX_PIXELS:
             raise ImageError(
-                f"{name}: {image.width} x {image.height} pixels; at most {MAX_PIXELS} are accepted. Scale it down first."
+                f"{name}: {image.width} x {image.height} pixels; at most {MAX_PIXELS} are accepted. Scale it down."
             )
         return _to_rgb(image)
     except ImageError:
         raise
     except PIL.Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: a decompression bomb; at most {MAX_PIXELS} pixels are accepted ({error}).") from error
+        raise ImageError(
+            f"{name}: a decompression bomb; at most {MAX_PIXELS} pixels are accepted ({error})."
+        ) from error
     except PIL.UnidentifiedImageError as error:
         raise ImageError(f"{name}: not an image that Pillow can read.") from error
     except FileNotFoundError as error:

@@ -131,7 +131,12 @@ class Backend(ABC):
     @classmethod
     @abstractmethod
     def from_pretrained(
-        cls, model: str | None = None, *, device: str | None = None, dtype: str | torch.dtype | None = None, **options: Any
+        cls,
+        model: str | None = None,
+        *,
+        device: str | None = None,
+        dtype: str | torch.dtype | None = None,
+        **options: Any,
     ) -> Self:
         """Load a frozen backbone from a hub id or a local folder.
 

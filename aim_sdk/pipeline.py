@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from aim_sdk.config import PromptFormat
 
 MODES: tuple[Mode, ...] = ("aim", "text-only", "interleaved", "zero-shot", "no-image")
+READ_BATCH = 16
+"""Demonstrations a forward, where a call brings its own."""
+
 Normalization = Literal["none", "tokens", "characters"]
 Demonstrations = Sequence[Demonstration] | Sequence[Sequence[Demonstration]]
 
@@ -47,7 +50,9 @@ class AIMPipeline:
         self.backend = backend
         self.prompt_format = prompt_format or backend.default_format
         self.projector = _fit(projector or backend.default_projector(), backend)
-        scope = f"{backend.fingerprint.model_dump_json()} {_hash(self.projector)} {self.prompt_format.model_dump_json()}"
+        scope = (
+            f"{backend.fingerprint.model_dump_json()} {_hash(self.projector)} {self.prompt_format.model_dump_json()}"
+        )
         self.bank = DemonstrationBank(self._encode, scope)
 
     @classmethod
@@ -81,7 +86,9 @@ class AIMPipeline:
             None if model is None else str(model), device=device, dtype=dtype, **options
         )
         if isinstance(projector, str | Path):
-            projector = untrained(str(projector), loaded) if projector in KINDS else Projector.from_pretrained(projector)
+            projector = (
+                untrained(str(projector), loaded) if projector in KINDS else Projector.from_pretrained(projector)
+            )
         return cls(loaded, projector, prompt_format=prompt_format)
 
     def __call__(
@@ -200,7 +207,9 @@ class AIMPipeline:
         self, queries: Sequence[Query], shots: int | None, demonstrations: Demonstrations | None, mode: Mode
     ) -> list[Context]:
         if mode not in MODES:
-            raise InputError(f"unknown mode {mode!r}.{did_you_mean(str(mode), MODES)} Expected one of: {', '.join(MODES)}.")
+            raise InputError(
+                f"unknown mode {mode!r}.{did_you_mean(str(mode), MODES)} Expected one of: {', '.join(MODES)}."
+            )
         if shots is not None and (not isinstance(shots, int) or shots < 0):
             raise InputError(f"shots={shots!r}; expected a whole number of at least 0, or None for all demonstrations.")
         chosen = [[]] * len(queries) if mode == "zero-shot" else self._choose(queries, shots, demonstrations)
@@ -210,7 +219,9 @@ class AIMPipeline:
                     raise InputError("the query has no text and no demonstrations: nothing says what is asked.")
         if mode == "interleaved":
             if not self.backend.supports_interleaved and any(chosen):
-                raise FormatError(f"backend {self.backend.name!r} takes one image a prompt: mode='interleaved' cannot run on it.")
+                raise FormatError(
+                    f"backend {self.backend.name!r} takes one image a prompt: mode='interleaved' cannot run on it."
+                )
             return list(chosen)
         unique = {id(item): item for items in chosen for item in items}
         fused = dict(zip(unique, self._fuse(list(unique.values()), mode), strict=True))
@@ -241,7 +252,8 @@ class AIMPipeline:
             "no-image": lambda items: self._encode(items, with_images=False),
             "text-only": lambda items: self.backend.reader.text_only(items, prompt_format=self.prompt_format),
         }.get(mode, self._encode)
-        made = iter([tokens for start in range(0, len(missing), 8) for tokens in encode(missing[start : start + 8])])
+        batches = [missing[start : start + READ_BATCH] for start in range(0, len(missing), READ_BATCH)]
+        made = iter([tokens for batch in batches for tokens in encode(batch)])
         return [entry.fused if entry else next(made) for entry in banked]
 
     @torch.no_grad()
@@ -255,8 +267,8 @@ def _fit(projector: Projector, backend: Backend) -> Projector:
     expected = (backend.fingerprint.hidden_size, backend.fingerprint.embedding_size)
     if (projector.hidden_size, projector.embedding_size) != expected:
         raise InputError(
-            f"the projector maps {projector.hidden_size} -> {projector.embedding_size}, but {backend.fingerprint.model!r} "
-            f"needs {expected[0]} -> {expected[1]}."
+            f"the projector maps {projector.hidden_size} -> {projector.embedding_size}, "
+            f"but {backend.fingerprint.model!r} needs {expected[0]} -> {expected[1]}."
         )
     projector.fingerprint = backend.fingerprint
     return projector.to(backend.input_embeddings.device).eval()

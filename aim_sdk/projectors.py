@@ -1,4 +1,4 @@
-"""The built-in projectors. Each is a small module over padded readings; :mod:`aim_sdk.artifacts` saves and loads them."""
+"""The built-in projectors: small modules over padded readings. :mod:`aim_sdk.artifacts` saves and loads them."""
 
 from __future__ import annotations
 
@@ -92,9 +92,7 @@ class CarrierProjector(Projector):
         return batch.embeddings.index_put((rows, place), carrier.to(batch.embeddings.dtype))
 
 
-KINDS: dict[str, type[Projector]] = {
-    cls.kind: cls for cls in (LinearProjector, ResidualProjector, CarrierProjector)
-}
+KINDS: dict[str, type[Projector]] = {cls.kind: cls for cls in (LinearProjector, ResidualProjector, CarrierProjector)}
 """The built-in projectors by kind."""
 
 
@@ -105,7 +103,9 @@ def untrained(kind: str, backend: Backend) -> Projector:
         InputError: no projector is of that kind.
     """
     if kind not in KINDS:
-        raise InputError(f"unknown projector kind {kind!r}.{did_you_mean(kind, KINDS)} Expected one of: {', '.join(KINDS)}.")
+        raise InputError(
+            f"unknown projector kind {kind!r}.{did_you_mean(kind, KINDS)} Expected one of: {', '.join(KINDS)}."
+        )
     cls = KINDS[kind]
     if issubclass(cls, CarrierProjector):
         return cls.training_free(backend)

@@ -64,6 +64,12 @@ class KVCache:
         other._layers = [(k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1)) for k, v in self._layers]
         return other
 
+    def select(self, rows: Tensor) -> "KVCache":
+        """Return a copy that holds the given rows, each as often as it is named."""
+        other = KVCache()
+        other._layers = [(k[rows], v[rows]) for k, v in self._layers]
+        return other
+
 
 class _RMSNorm(nn.Module):
     def __init__(self, size: int, eps: float) -> None:

@@ -130,7 +130,7 @@ class Trunk(nn.Module):
         """Load ``trunk.safetensors`` and fold the normalisations."""
         trunk = cls()
         trunk.load_timm(load_file(path))
-        return trunk.to(memory_format=torch.channels_last).eval()
+        return trunk.eval()
 
     @torch.no_grad()
     def load_timm(self, state: Mapping[str, Tensor]) -> None:
@@ -153,7 +153,7 @@ class Trunk(nn.Module):
     @torch.no_grad()
     def features(self, batch: Tensor) -> Tensor:
         """Turn ``uint8 (B, 3, 192, 192)`` into ``(B, 16, 1416)``."""
-        x = (batch.to(self.stem.weight.dtype) / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        x = batch.to(self.stem.weight.dtype) / 127.5 - 1
         x = F.relu6(self.stem(x))  # (B, 32, 96, 96)
         kept = []
         for number, blocks in enumerate(self.stages):

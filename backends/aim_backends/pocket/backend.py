@@ -1,0 +1,97 @@
+"""The embedded default: a real, small MLLM from packages, with no model hub and no transformers model behind it."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from aim_backends.pocket.images import ImageEncoder
+from aim_backends.pocket.injector import PocketInjector
+from aim_backends.pocket.model import DATA, PocketModel
+from aim_backends.pocket.prompts import DEFAULT_FORMAT
+from aim_backends.pocket.reader import PocketReader
+from aim_sdk.config import Fingerprint, PromptFormat
+from aim_sdk.devices import resolve_device, resolve_dtype
+from aim_sdk.errors import InputError, ModelNotFoundError
+from aim_sdk.fingerprint import rms, tensor_hash, versions
+from aim_sdk.interfaces import Backend, Projector
+
+MODEL = "pocket-1"
+
+
+class PocketBackend(Backend):
+    """SmolLM2-135M and EfficientNet-Lite0 from their packages, a connector, a LoRA and a projector from this one."""
+
+    name = "pocket"
+    default_model = MODEL
+
+    def __init__(self, model: PocketModel) -> None:
+        self.model = model
+        images = ImageEncoder(model)
+        self._reader, self._injector = PocketReader(model, images), PocketInjector(model, images)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | None = None,
+        *,
+        device: str | None = None,
+        dtype: str | torch.dtype | None = None,
+        **options: Any,
+    ) -> Self:
+        if model not in (None, MODEL):
+            raise ModelNotFoundError(
+                f"pocket is one embedded model, {MODEL!r}; got model={model!r}. Leave `model` out."
+            )
+        if options:
+            raise InputError(f"pocket takes no option {', '.join(map(repr, options))}; expected device or dtype.")
+        return cls(PocketModel.load(resolve_dtype(dtype, torch.float32), resolve_device(device)))
+
+    @property
+    def reader(self) -> PocketReader:
+        return self._reader
+
+    @property
+    def injector(self) -> PocketInjector:
+        return self._injector
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        embeddings = self.input_embeddings
+        parts = {"lm": self.model.lm, "connector": self.model.connector, "trunk": self.model.trunk}
+        weights = (
+            (f"{part}.{name}", value) for part, module in parts.items() for name, value in module.named_parameters()
+        )
+        embedding_hash = tensor_hash([("embedding", embeddings)], samples=4096)
+        tokenizer_hash = hashlib.sha256(self.model.tokenizer.to_str().encode()).hexdigest()
+        assert embedding_hash is not None
+        return Fingerprint(
+            backend=self.name,
+            model=MODEL,
+            weights_hash=tensor_hash(weights),
+            embedding_hash=embedding_hash,
+            tokenizer_hash=tokenizer_hash,
+            hidden_size=embeddings.shape[1],
+            embedding_size=embeddings.shape[1],
+            embedding_rms=rms(embeddings),
+            libraries=versions("torch", "tokenizers", "timm"),
+        )
+
+    @property
+    def default_format(self) -> PromptFormat:
+        return DEFAULT_FORMAT
+
+    def default_projector(self) -> Projector:
+        return Projector.from_pretrained(DATA / "projector")
+
+    @property
+    def input_embeddings(self) -> Tensor:
+        return self.model.lm.embed_tokens.weight
+
+    @property
+    def output_embeddings(self) -> Tensor:
+        return self.model.lm.embed_tokens.weight

@@ -1,0 +1,41 @@
+"""From images to visual tokens, once for each image: queries and demonstrations come back in many prompts."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from aim_backends.pocket.model import PocketModel
+from aim_sdk.images import image_digest, load_image
+from aim_sdk.types import ImageInput
+
+CAPACITY = 1024
+"""Images whose visual tokens are kept: 36 KB each in float32."""
+
+
+class ImageEncoder:
+    """Encodes images in one batch and keeps the visual tokens of the last ``CAPACITY`` by content; thread-safe."""
+
+    def __init__(self, model: PocketModel) -> None:
+        self._model = model
+        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def encode(self, sources: Sequence[ImageInput]) -> list[Tensor]:
+        """Return the visual tokens ``(16, embed)`` of each image."""
+        digests = [image_digest(source) for source in sources]
+        with self._lock:
+            tokens = {digest: self._kept[digest] for digest in digests if digest in self._kept}
+        missing = {d: source for d, source in zip(digests, sources, strict=True) if d not in tokens}
+        encoded = self._model.encode_images([load_image(source) for source in missing.values()])
+        tokens.update(zip(missing, encoded, strict=True))
+        with self._lock:
+            for digest in digests:
+                self._kept[digest] = tokens[digest]
+                self._kept.move_to_end(digest)
+            while len(self._kept) > CAPACITY:
+                self._kept.popitem(last=False)
+        return [tokens[digest] for digest in digests]

@@ -1,0 +1,230 @@
+"""Answers queries with pocket: fused tokens stand in its prompt as embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from aim_backends.pocket.images import ImageEncoder
+from aim_backends.pocket.lm import KVCache
+from aim_backends.pocket.model import PocketModel
+from aim_backends.pocket.prompts import Prompts, Segments
+from aim_sdk.answers import clean_answer, stream_answer
+from aim_sdk.config import PromptFormat
+from aim_sdk.errors import ContextLengthError, InputError, did_you_mean
+from aim_sdk.interfaces import Injector
+from aim_sdk.types import Context, Demonstration, FusedTokens, Generation, Query
+
+END_TOKENS = ("<|im_end|>", "<|endoftext|>")
+
+
+class Sampling(BaseModel):
+    """How the next token is chosen; greedy by default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    do_sample: bool = False
+    temperature: float = Field(default=1.0, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    seed: int | None = None
+
+    @classmethod
+    def parse(cls, options: dict[str, Any]) -> Sampling:
+        """Validate generation options by name and value."""
+        for name in options:
+            if name not in cls.model_fields:
+                raise InputError(
+                    f"pocket takes no generation option {name!r}.{did_you_mean(name, cls.model_fields)} "
+                    f"Expected: {', '.join(cls.model_fields)}."
+                )
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(f"{first['loc'][0]}={first['input']!r}: {first['msg']}.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Prompts that have been run."""
+
+    cache: KVCache
+    mask: Bool[Tensor, "batch tokens"]
+    """True on real tokens; padding stands on the left of each part."""
+    last: Float[Tensor, "batch one hidden"]
+    """Last hidden states at the last position."""
+
+
+class PocketInjector(Injector):
+    """Builds prompts of embeddings, padded on the left, and decodes with a key-value cache."""
+
+    def __init__(self, model: PocketModel, images: ImageEncoder) -> None:
+        self._model, self._images, self._prompts = model, images, Prompts(model)
+        self._ends = {model.tokenizer.token_to_id(token) for token in END_TOKENS}
+
+    def contexts(self, contexts: Sequence[Context], prompt_format: PromptFormat) -> list[Tensor]:
+        """Return what stands before each query, BOS first, as embeddings ``(tokens, embed)``."""
+        shown = {id(item): item for context in contexts for item in context if isinstance(item, Demonstration)}
+        visual = dict(zip(shown, self._images.encode([item.image for item in shown.values()]), strict=True))
+        opening = self._embed(self._prompts.opening(prompt_format))
+        rows = []
+        for context in contexts:
+            parts = [opening]
+            for item in context:
+                if isinstance(item, FusedTokens):
+                    parts.append(item.embeddings.to(opening))
+                else:
+                    parts += self._segments(self._prompts.demonstration(item, prompt_format), visual[id(item)])
+            rows.append(torch.cat(parts))
+        return rows
+
+    def queries(self, queries: Sequence[Query], prompt_format: PromptFormat) -> list[Tensor]:
+        """Return each query as embeddings ``(tokens, embed)``."""
+        visual = self._images.encode([query.image for query in queries])
+        segments = [self._prompts.query(query, prompt_format) for query in queries]
+        return [torch.cat(self._segments(item, image)) for item, image in zip(segments, visual, strict=True)]
+
+    @torch.no_grad()
+    def generate(
+        self,
+        queries: Sequence[Query],
+        contexts: Sequence[Context],
+        *,
+        prompt_format: PromptFormat,
+        max_new_tokens: int,
+        **generation: Any,
+    ) -> list[Generation]:
+        sampling = Sampling.parse(generation)
+        if not queries:
+            return []
+        prompt = self._prefill(queries, contexts, prompt_format, max_new_tokens)
+        rows: list[list[int]] = [[] for _ in queries]
+        for step in self._decode(prompt, prompt_format.stop, max_new_tokens, sampling):
+            for row, token in zip(rows, step, strict=True):
+                if token is not None:
+                    row.append(token)
+        return [
+            Generation(clean_answer(self._model.decode(row), prompt_format.stop), tuple(row), length)
+            for row, length in zip(rows, prompt.mask.sum(1).tolist(), strict=True)
+        ]
+
+    def stream(
+        self, query: Query, context: Context, *, prompt_format: PromptFormat, max_new_tokens: int, **generation: Any
+    ) -> Iterator[str]:
+        sampling = Sampling.parse(generation)
+        prompt = self._prefill([query], [context], prompt_format, max_new_tokens)
+        return stream_answer(self._pieces(prompt, prompt_format.stop, max_new_tokens, sampling), prompt_format.stop)
+
+    @torch.no_grad()
+    def score(
+        self, query: Query, context: Context, choices: Sequence[str], *, prompt_format: PromptFormat
+    ) -> list[list[float]]:
+        ids = [torch.tensor(self._prompts.choice(choice, prompt_format)) for choice in choices]
+        padded = pad_sequence(ids, batch_first=True).to(self._model.device)  # (choices, longest)
+        prompt = self._prefill([query], [context], prompt_format, padded.shape[1])
+        hidden = prompt.last.expand(len(ids), -1, -1)  # (choices, 1, hidden)
+        if padded.shape[1] > 1:
+            inputs = self._model.lm.embed(padded[:, :-1])
+            hidden = torch.cat([hidden, self._model.lm(inputs, cache=prompt.cache.expand(len(ids)))], 1)
+        log_probs = F.log_softmax(self._model.lm.head(hidden).float(), -1).gather(2, padded[..., None])[..., 0]
+        return [row[: len(tokens)].tolist() for row, tokens in zip(log_probs, ids, strict=True)]
+
+    @torch.no_grad()
+    def _prefill(
+        self, queries: Sequence[Query], contexts: Sequence[Context], prompt_format: PromptFormat, new_tokens: int
+    ) -> Prompt:
+        """Run the prompts; a context that several queries share is run once."""
+        places: dict[tuple[int, ...], int] = {}
+        rows = [places.setdefault(tuple(map(id, context)), len(places)) for context in contexts]
+        before = self.contexts([contexts[rows.index(place)] for place in range(len(places))], prompt_format)
+        after = self.queries(queries, prompt_format)
+        self._check_length([len(before[row]) + len(query) for row, query in zip(rows, after, strict=True)], new_tokens)
+        cache = KVCache()
+        if len(before) == len(after) or not any(contexts):
+            prompts = [torch.cat([before[row], query]) for row, query in zip(rows, after, strict=True)]
+            embeddings, mask = _pad_left(prompts)
+        else:
+            context_embeddings, context_mask = _pad_left(before)
+            self._model.lm(context_embeddings, attention_mask=context_mask, cache=cache)
+            cache = cache.select(torch.tensor(rows, device=context_mask.device))
+            embeddings, mask = _pad_left(after)
+            mask = torch.cat([context_mask[rows], mask], 1)
+        last = self._model.lm(embeddings, attention_mask=mask, cache=cache)[:, -1:]
+        return Prompt(cache, mask, last)
+
+    def _decode(
+        self, prompt: Prompt, stop: str | None, max_new_tokens: int, sampling: Sampling
+    ) -> Iterator[list[int | None]]:
+        """Yield one token a row and step; None for rows that have ended."""
+        mask = prompt.mask
+        logits = self._model.lm.head(prompt.last[:, -1])
+        generator = None if sampling.seed is None else torch.Generator(mask.device).manual_seed(sampling.seed)
+        rows: list[list[int]] = [[] for _ in mask]
+        ended = [False] * len(rows)
+        for left in range(max_new_tokens, 0, -1):
+            tokens = _choose(logits.float(), sampling, generator)
+            chosen = [None if over else int(token) for over, token in zip(ended, tokens.tolist(), strict=True)]
+            yield chosen
+            for i, token in enumerate(chosen):
+                if token is not None:
+                    rows[i].append(token)
+                    text = self._model.decode(rows[i])
+                    ended[i] = token in self._ends or bool(stop and stop in text.lstrip())
+            if all(ended) or left == 1:
+                return
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+            hidden = self._model.lm(self._model.lm.embed(tokens[:, None]), attention_mask=mask, cache=prompt.cache)
+            logits = self._model.lm.head(hidden[:, -1])
+
+    @torch.no_grad()
+    def _pieces(self, prompt: Prompt, stop: str | None, max_new_tokens: int, sampling: Sampling) -> Iterator[str]:
+        ids: list[int] = []
+        sent = ""
+        for (token,) in self._decode(prompt, stop, max_new_tokens, sampling):
+            if token is not None:
+                ids.append(token)
+            text = self._model.decode(ids)
+            if not text.endswith("\ufffd"):  # a character's last byte is still to come
+                yield text[len(sent) :]
+                sent = text
+        yield self._model.decode(ids)[len(sent) :]
+
+    def _check_length(self, lengths: list[int], new_tokens: int) -> None:
+        limit, longest = self._model.lm.spec.context, max(lengths)
+        if longest + new_tokens > limit:
+            raise ContextLengthError(
+                f"the prompt has {longest} tokens and up to {new_tokens} are to be generated, but pocket's context "
+                f"holds {limit}. Use fewer shots or shorter texts."
+            )
+
+    def _segments(self, segments: Segments, image: Tensor) -> list[Tensor]:
+        return [self._embed(segments.before), image, self._embed(segments.after), self._embed(segments.answer)]
+
+    def _embed(self, ids: list[int]) -> Tensor:
+        return self._model.lm.embed(torch.tensor(ids, dtype=torch.long, device=self._model.device))
+
+
+def _pad_left(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Stack rows ``(tokens, embed)`` of any lengths; return them with their mask ``(batch, longest)``."""
+    padded = pad_sequence(rows, batch_first=True, padding_side="left")
+    lengths = torch.tensor([len(row) for row in rows], device=padded.device)
+    return padded, torch.arange(padded.shape[1], device=padded.device).flip(0) < lengths[:, None]
+
+
+def _choose(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
+    """Pick one token a row of logits ``(batch, vocabulary)``."""
+    if not sampling.do_sample:
+        return logits.argmax(-1)
+    probabilities = F.softmax(logits / sampling.temperature, -1)
+    ordered, places = probabilities.sort(-1, descending=True)
+    beyond = ordered.cumsum(-1) - ordered > sampling.top_p  # the token that crosses top_p stays
+    ordered = ordered.masked_fill(beyond, 0.0)
+    return places.gather(-1, torch.multinomial(ordered, 1, generator=generator))[:, 0]

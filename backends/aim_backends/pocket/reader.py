@@ -1,0 +1,78 @@
+"""Reads demonstrations with pocket."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from aim_backends.pocket.images import ImageEncoder
+from aim_backends.pocket.model import PocketModel
+from aim_backends.pocket.prompts import Prompts, Segments
+from aim_sdk.config import PromptFormat
+from aim_sdk.interfaces import DemoReader
+from aim_sdk.types import Demonstration, FusedTokens, Reading
+
+
+class PocketReader(DemoReader):
+    """One forward a batch, padded on the right; causal attention keeps every row independent of the rest."""
+
+    def __init__(self, model: PocketModel, images: ImageEncoder) -> None:
+        self._model, self._images, self._prompts = model, images, Prompts(model)
+
+    @torch.no_grad()
+    def read(
+        self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat, with_images: bool = True
+    ) -> list[Reading]:
+        if not demonstrations:
+            return []
+        opening = self._embed(self._prompts.opening(prompt_format))
+        visual: Sequence[Tensor | None] = [None] * len(demonstrations)
+        if with_images:
+            visual = self._images.encode([item.image for item in demonstrations])
+        segments = [self._prompts.demonstration(item, prompt_format) for item in demonstrations]
+        texts = [self._embed(_text(item)) for item in segments]
+        rows = [
+            _join(opening, text, len(segment.before), tokens)
+            for text, segment, tokens in zip(texts, segments, visual, strict=True)
+        ]
+        lengths = torch.tensor([len(row) for row in rows], device=self._model.device)
+        padded = pad_sequence(rows, batch_first=True)  # (batch, longest, embed)
+        mask = torch.arange(padded.shape[1], device=self._model.device) < lengths[:, None]
+        hidden = self._model.lm(padded, attention_mask=mask)
+        return [
+            _reading(segment, text, row[len(opening) : len(prompt)], tokens)
+            for segment, text, row, prompt, tokens in zip(segments, texts, hidden, rows, visual, strict=True)
+        ]
+
+    @torch.no_grad()
+    def text_only(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[FusedTokens]:
+        return [
+            FusedTokens(self._embed(_text(self._prompts.demonstration(item, prompt_format)))) for item in demonstrations
+        ]
+
+    def _embed(self, ids: list[int]) -> Tensor:
+        return self._model.lm.embed(torch.tensor(ids, dtype=torch.long, device=self._model.device))
+
+
+def _text(segments: Segments) -> list[int]:
+    return segments.before + segments.after + segments.answer
+
+
+def _join(opening: Tensor, text: Tensor, image_position: int, visual: Tensor | None) -> Tensor:
+    image = [] if visual is None else [visual]
+    return torch.cat([opening, text[:image_position], *image, text[image_position:]])
+
+
+def _reading(segments: Segments, text: Tensor, hidden: Tensor, visual: Tensor | None) -> Reading:
+    before = len(segments.before)
+    skipped = 0 if visual is None else len(visual)
+    return Reading(
+        token_ids=torch.tensor(_text(segments), device=text.device),
+        hidden=torch.cat([hidden[:before], hidden[before + skipped :]]),
+        embeddings=text,
+        image_position=before,
+        answer_start=before + len(segments.after),
+    )
