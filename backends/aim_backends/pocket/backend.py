@@ -15,6 +15,7 @@ from aim_backends.pocket.model import DATA, PocketModel
 from aim_backends.pocket.prompts import DEFAULT_FORMAT
 from aim_backends.pocket.reader import PocketReader
 from aim_sdk.config import Fingerprint, PromptFormat
+from aim_sdk.demo.tasks import DemoTask
 from aim_sdk.devices import resolve_device, resolve_dtype
 from aim_sdk.errors import InputError, ModelNotFoundError
 from aim_sdk.fingerprint import rms, tensor_hash, versions
@@ -84,6 +85,12 @@ class PocketBackend(Backend):
     @property
     def default_format(self) -> PromptFormat:
         return DEFAULT_FORMAT
+
+    def demo_tasks(self, n: int, *, seed: int) -> list[DemoTask]:
+        """Tasks of ``n`` episodes each for ``aim-icl demo``."""
+        from aim_backends.pocket.demo import demo_tasks
+
+        return demo_tasks(n, seed=seed)
 
     def default_projector(self) -> Projector:
         return Projector.from_pretrained(DATA / "projector")

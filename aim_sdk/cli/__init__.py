@@ -1,0 +1,50 @@
+"""The ``aim-icl`` command: one module a subcommand, heavy imports inside functions."""
+
+import sys
+
+import typer
+
+from aim_sdk.cli import answer, backends, demo
+from aim_sdk.errors import AIMError
+
+app = typer.Typer(
+    name="aim-icl",
+    help="AIM SDK: multimodal LLMs that learn from a few image+text demonstrations.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.command("demo")(demo.demo)
+app.command("answer")(answer.answer)
+app.add_typer(backends.app, name="backends")
+
+
+def _version(requested: bool) -> None:
+    if requested:
+        import aim_sdk
+
+        typer.echo(f"aim-icl {aim_sdk.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and exit.", callback=_version, is_eager=True
+    ),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; a user's error is a message and exit code 1, never a traceback."""
+    try:
+        app()
+    except AIMError as error:
+        typer.secho("error: ", fg=typer.colors.RED, bold=True, err=True, nl=False)
+        typer.echo(str(error), err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; what was finished is kept.", err=True)
+        sys.exit(130)

@@ -1,0 +1,62 @@
+"""``aim-icl answer``: queries from a file, answers to a file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def answer(
+    demos: Annotated[Path, typer.Option(help='JSON lines: {"image": path, "text": ..., "answer": ...}.')],
+    queries: Annotated[Path, typer.Option(help='JSON lines: {"image": path, "text": ...}; more fields are kept.')],
+    out: Annotated[Path, typer.Option(help="JSON lines, one a query; an existing file is continued.")],
+    backend: Annotated[str, typer.Option(help="`aim-icl backends list` shows the names.")] = "pocket",
+    model: Annotated[str | None, typer.Option(help="Hub id or local folder; default: the backend's.")] = None,
+    projector: Annotated[
+        str | None,
+        typer.Option(help="Folder, hub id, or linear | residual | carrier (untrained); default: the backend's."),
+    ] = None,
+    mode: Annotated[str, typer.Option(help="aim | text-only | interleaved | zero-shot | no-image.")] = "aim",
+    shots: Annotated[int | None, typer.Option(help="Demonstrations to use, from the top; default: all.", min=0)] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.", min=1)] = 32,
+    batch_size: Annotated[int, typer.Option(help="Queries a forward.", min=1)] = 8,
+    template: Annotated[
+        str | None,
+        typer.Option(help="A plain format with {image}, {text} and {answer}; default: the backend's format."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 | bfloat16 | float16.")] = None,
+) -> None:
+    """Answer the queries of a file behind the demonstrations of another.
+
+    Image paths are relative to the file that names them. Every finished batch is on disk: run the same command again
+    after an interruption and it goes on. A bad line is reported with its number and does not lose the others; the exit
+    code is then 3.
+    """
+    from aim_sdk.answer_files import AnswerJob, read_demonstrations, read_queries
+    from aim_sdk.config import PromptFormat
+    from aim_sdk.pipeline import AIMPipeline
+
+    shown, bad_demos = read_demonstrations(demos)
+    asked, bad_queries = read_queries(queries)
+    for problem in [*bad_demos, *bad_queries]:
+        typer.secho(problem, fg=typer.colors.YELLOW, err=True)
+    job = AnswerJob(out, asked)
+    if job.resumed:
+        typer.echo(f"{out}: {job.resumed} answers are there; going on.", err=True)
+    unread: list[str] = []
+    if job.left:
+        pipe = AIMPipeline.from_pretrained(
+            backend,
+            model=model,
+            projector=projector,
+            device=device,
+            dtype=dtype,
+            prompt_format=None if template is None else PromptFormat.plain(template),
+        )
+        unread = job.run(pipe, shown, mode=mode, shots=shots, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    for problem in unread:
+        typer.secho(problem, fg=typer.colors.YELLOW, err=True)
+    typer.echo(f"{out}: {job.answered} answers of {len(asked)} queries.", err=True)
+    if bad_demos or bad_queries or unread:
+        raise typer.Exit(3)

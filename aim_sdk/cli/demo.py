@@ -1,0 +1,65 @@
+"""``aim-icl demo``: the embedded model on real images, measured while you watch."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the plot and the result file.")] = Path("aim-demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer episodes and shots: under a minute.")] = False,
+    seed: Annotated[int, typer.Option(help="Chooses the episodes.")] = 0,
+) -> None:
+    """Let the embedded model "pocket" learn three tasks from k demonstrations, on images that no training saw.
+
+    Compares AIM with zero-shot, text-only demonstrations, interleaved images, and AIM without images (the control).
+    """
+    import time
+
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from aim_sdk.demo import report, run
+    from aim_sdk.demo.tasks import BringsDemo
+    from aim_sdk.pipeline import AIMPipeline
+
+    console = Console()
+    started = time.monotonic()
+    n, shots, repeats = (14, (0, 2, 8), 3) if quick else (70, (0, 1, 2, 4, 8), 7)
+    with console.status("loading pocket (the first start converts its weights, about half a minute)"):
+        pipe = AIMPipeline.from_pretrained("pocket")
+        assert isinstance(pipe.backend, BringsDemo)
+        tasks = pipe.backend.demo_tasks(n, seed=seed)
+    demonstrations = {id(d): d for task in tasks for episode in task.episodes for d in episode.demonstrations}
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        reading = bar.add_task(f"reading {len(demonstrations)} demonstrations into the bank", total=len(demonstrations))
+        for start in range(0, len(demonstrations), run.BATCH):
+            batch = list(demonstrations.values())[start : start + run.BATCH]
+            pipe.bank.add(batch, batch_size=run.BATCH)
+            bar.advance(reading, len(batch))
+        cells = run.cells_of(shots)
+        answering = bar.add_task("answering", total=len(cells) * sum(len(task.episodes) for task in tasks))
+        outcomes = run.answer_all(pipe, tasks, shots, lambda done: bar.advance(answering, done))
+        timing = bar.add_task("timing single queries", total=repeats * sum(mode != "no-image" for mode, _ in cells))
+        latencies = run.time_all(pipe, tasks, shots, repeats, lambda done: bar.advance(timing, done))
+    measured = run.summarize(outcomes, latencies)
+
+    report.show_queries(console, tasks, outcomes, shots=2)
+    console.print()
+    for task in tasks:
+        console.print(
+            report.table(measured, task.name, f"{task.name} · exact match, n={len(task.episodes)} a cell"), ""
+        )
+    total = sum(len(task.episodes) for task in tasks)
+    console.print(report.table(measured, run.ALL, f"All tasks · exact match, n={total} a cell"), "")
+    console.print(report.cost_table(measured), "")
+    settings = {"n": n, "shots": shots, "seed": seed, "quick": quick, "seconds": round(time.monotonic() - started)}
+    result, plot = out / "result.json", out / "plot.png"
+    report.write_result(result, pipe, tasks, outcomes, measured, settings)
+    report.plot(measured, plot)
+    console.print(
+        f"{len(pipe.bank)} demonstrations banked, {len(outcomes)} queries answered in {settings['seconds']} s."
+    )
+    console.print(f"Plot: {plot}\nResult: {result}", highlight=False)

@@ -1,0 +1,1 @@
+"""The demo behind ``aim-icl demo``: tasks that a backend brings, measured under every mode."""

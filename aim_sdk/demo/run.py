@@ -1,0 +1,145 @@
+"""Measures exact-match accuracy, context tokens and latency of every mode and number of shots."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from aim_sdk.demo.tasks import DemoTask, Episode
+from aim_sdk.pipeline import AIMPipeline
+from aim_sdk.types import Mode
+
+MODES: tuple[Mode, ...] = ("text-only", "interleaved", "aim", "no-image")
+ALL = "all tasks"
+BATCH = 32
+MAX_NEW_TOKENS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One answer."""
+
+    task: str
+    mode: Mode
+    shots: int
+    episode: int
+    group: str
+    answer: str
+    correct: bool
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One number of the table, over ``n`` episodes."""
+
+    task: str
+    mode: Mode
+    shots: int
+    n: int
+    accuracy: float
+    standard_error: float
+    prompt_tokens: float
+    latency_ms: float | None
+
+
+def cells_of(shots: Sequence[int]) -> list[tuple[Mode, int]]:
+    """The rows and columns: zero-shot once, every other mode at every k."""
+    return [("zero-shot", 0), *((mode, k) for mode in MODES for k in shots if k)]
+
+
+def answer_all(
+    pipe: AIMPipeline, tasks: Sequence[DemoTask], shots: Sequence[int], advance: Callable[[int], None]
+) -> list[Outcome]:
+    """Answer every episode under every mode and k, a batch at a time; ``advance`` hears of each."""
+    outcomes = []
+    for task in tasks:
+        for mode, k in cells_of(shots):
+            for start in range(0, len(task.episodes), BATCH):
+                batch = list(enumerate(task.episodes))[start : start + BATCH]
+                outcomes += _answer(pipe, task.name, mode, k, batch)
+                advance(len(batch))
+    return outcomes
+
+
+def _answer(pipe: AIMPipeline, task: str, mode: Mode, shots: int, batch: list[tuple[int, Episode]]) -> list[Outcome]:
+    answers = pipe.generate(
+        [episode.query for _, episode in batch],
+        demonstrations=[episode.demonstrations for _, episode in batch],
+        shots=shots,
+        mode=mode,
+        max_new_tokens=MAX_NEW_TOKENS,
+        batch_size=len(batch),
+    )
+    return [
+        Outcome(
+            task=task,
+            mode=mode,
+            shots=shots,
+            episode=index,
+            group=f"{task} {episode.group}",
+            answer=answer.text,
+            correct=answer.text.casefold() == episode.answer.casefold(),
+            prompt_tokens=answer.prompt_tokens,
+        )
+        for (index, episode), answer in zip(batch, answers, strict=True)
+    ]
+
+
+def time_all(
+    pipe: AIMPipeline, tasks: Sequence[DemoTask], shots: Sequence[int], repeats: int, advance: Callable[[int], None]
+) -> dict[tuple[Mode, int], float]:
+    """Median milliseconds of one query's call, bank warm and images encoded; the control is AIM's twin and not timed."""
+    medians = {}
+    for mode, k in cells_of(shots):
+        if mode == "no-image":
+            continue
+        times = []
+        for i in range(repeats):
+            episode = tasks[i % len(tasks)].episodes[i // len(tasks)]
+            started = time.perf_counter()
+            pipe.generate([episode.query], demonstrations=episode.demonstrations, shots=k, mode=mode, max_new_tokens=1)
+            times.append(1e3 * (time.perf_counter() - started))
+            advance(1)
+        medians[mode, k] = statistics.median(times)
+    return medians
+
+
+def summarize(outcomes: Sequence[Outcome], latencies: dict[tuple[Mode, int], float]) -> list[Cell]:
+    """One cell for each task, mode and k, and for all tasks together."""
+    groups: dict[tuple[str, Mode, int], list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        for task in (outcome.task, ALL):
+            groups[task, outcome.mode, outcome.shots].append(outcome)
+    return [
+        Cell(
+            task=task,
+            mode=mode,
+            shots=k,
+            n=len(found),
+            accuracy=sum(outcome.correct for outcome in found) / len(found),
+            standard_error=clustered_error(found),
+            prompt_tokens=statistics.median(outcome.prompt_tokens for outcome in found),
+            latency_ms=latencies.get((mode, k)),
+        )
+        for (task, mode, k), found in groups.items()
+    ]
+
+
+def clustered_error(outcomes: Sequence[Outcome]) -> float:
+    """Standard error of the mean, clustered by the demonstrations that episodes share.
+
+    The usual sandwich estimate: sqrt(G / (G - 1) * sum over clusters of (sum of residuals)^2) / n.
+    """
+    mean = sum(outcome.correct for outcome in outcomes) / len(outcomes)
+    residuals: dict[str, float] = defaultdict(float)
+    for outcome in outcomes:
+        residuals[outcome.group] += outcome.correct - mean
+    clusters = len(residuals)
+    if clusters < 2:
+        return math.nan
+    return math.sqrt(clusters / (clusters - 1) * sum(value**2 for value in residuals.values())) / len(outcomes)
