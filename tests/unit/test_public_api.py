@@ -45,7 +45,8 @@ def test_types_and_errors_load_no_framework() -> None:
 
 
 def test_import_takes_under_100_ms() -> None:
-    code = "from time import perf_counter as now; start = now(); import aim_sdk; print(now() - start)"
+    # processor time: on a busy machine the clock measures the neighbours
+    code = "from time import process_time as now; start = now(); import aim_sdk; print(now() - start)"
     assert statistics.median(float(fresh(code)) for _ in range(7)) < 0.1
 
 
