@@ -1,6 +1,7 @@
 """The ``aim-icl`` command: one module a subcommand, heavy imports inside functions."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -28,12 +29,11 @@ def _version(requested: bool) -> None:
         raise typer.Exit
 
 
+Version = Annotated[bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)]
+
+
 @app.callback()
-def _options(
-    version: bool = typer.Option(
-        False, "--version", help="Print the version and exit.", callback=_version, is_eager=True
-    ),
-) -> None:
+def _options(version: Version = False) -> None:
     pass
 
 

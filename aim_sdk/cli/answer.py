@@ -14,7 +14,7 @@ def answer(
     model: Annotated[str | None, typer.Option(help="Hub id or local folder; default: the backend's.")] = None,
     projector: Annotated[
         str | None,
-        typer.Option(help="Folder, hub id, or linear | residual | carrier (untrained); default: the backend's."),
+        typer.Option(help="Folder, hub id, or untrained: linear | residual | carrier; default: the backend's."),
     ] = None,
     mode: Annotated[str, typer.Option(help="aim | text-only | interleaved | zero-shot | no-image.")] = "aim",
     shots: Annotated[int | None, typer.Option(help="Demonstrations to use, from the top; default: all.", min=0)] = None,
@@ -22,7 +22,7 @@ def answer(
     batch_size: Annotated[int, typer.Option(help="Queries a forward.", min=1)] = 8,
     template: Annotated[
         str | None,
-        typer.Option(help="A plain format with {image}, {text} and {answer}; default: the backend's format."),
+        typer.Option(help="A plain format with {image}, {text}, {answer}; default: the backend's format."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 | bfloat16 | float16.")] = None,

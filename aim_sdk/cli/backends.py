@@ -13,6 +13,7 @@ def list_(as_json: bool = typer.Option(False, "--json", help="Print JSON instead
     import dataclasses
 
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from aim_sdk.registry import list_backends
@@ -24,10 +25,5 @@ def list_(as_json: bool = typer.Option(False, "--json", help="Print JSON instead
     table = Table("name", "status", "distribution", "target", box=None, header_style="bold")
     for info in found:
         colour = "green" if info.status == "ready" else "yellow"
-        table.add_row(
-            info.name,
-            f"[{colour}]{info.status}[/]",
-            f"{info.distribution} {info.version}",
-            info.target.replace("[", r"\["),
-        )
+        table.add_row(info.name, f"[{colour}]{info.status}[/]", info.origin, escape(info.target))
     Console().print(table)

@@ -48,18 +48,13 @@ def demo(
 
     report.show_queries(console, tasks, outcomes, shots=2)
     console.print()
-    for task in tasks:
-        console.print(
-            report.table(measured, task.name, f"{task.name} · exact match, n={len(task.episodes)} a cell"), ""
-        )
-    total = sum(len(task.episodes) for task in tasks)
-    console.print(report.table(measured, run.ALL, f"All tasks · exact match, n={total} a cell"), "")
+    for name in [*(task.name for task in tasks), run.ALL]:
+        console.print(report.table(measured, name), "")
     console.print(report.cost_table(measured), "")
-    settings = {"n": n, "shots": shots, "seed": seed, "quick": quick, "seconds": round(time.monotonic() - started)}
+    seconds = round(time.monotonic() - started)
+    settings = {"n": n, "shots": shots, "seed": seed, "quick": quick, "seconds": seconds}
     result, plot = out / "result.json", out / "plot.png"
     report.write_result(result, pipe, tasks, outcomes, measured, settings)
     report.plot(measured, plot)
-    console.print(
-        f"{len(pipe.bank)} demonstrations banked, {len(outcomes)} queries answered in {settings['seconds']} s."
-    )
+    console.print(f"{len(pipe.bank)} demonstrations banked, {len(outcomes)} queries answered in {seconds} s.")
     console.print(f"Plot: {plot}\nResult: {result}", highlight=False)

@@ -30,9 +30,11 @@ LABELS = {
 }
 
 
-def table(cells: Sequence[Cell], task: str, title: str) -> Table:
+def table(cells: Sequence[Cell], task: str) -> Table:
     """Accuracy +- standard error for every mode and k of one task."""
     shots = sorted({cell.shots for cell in cells})
+    n = next(cell.n for cell in cells if cell.task == task)
+    title = f"{task} · exact match ± standard error, n={n} a cell"
     made = Table("", *(f"k={k}" for k in shots), title=title, title_justify="left", box=None, header_style="bold")
     for mode, label in LABELS.items():
         row = {cell.shots: cell for cell in cells if cell.task == task and cell.mode == mode}

@@ -93,8 +93,8 @@ def _answer(pipe: AIMPipeline, task: str, mode: Mode, shots: int, batch: list[tu
 def time_all(
     pipe: AIMPipeline, tasks: Sequence[DemoTask], shots: Sequence[int], repeats: int, advance: Callable[[int], None]
 ) -> dict[tuple[Mode, int], float]:
-    """Median milliseconds of one query's call, bank warm and images encoded; the control is AIM's twin and not timed."""
-    medians = {}
+    """Median milliseconds of one query to its first token, bank warm, images encoded; the control is not timed."""
+    medians: dict[tuple[Mode, int], float] = {}
     for mode, k in cells_of(shots):
         if mode == "no-image":
             continue

@@ -42,9 +42,7 @@ def _easy_vqa(n: int, rng: random.Random) -> list[Episode]:
     try:
         import easy_vqa
     except ImportError as error:
-        raise MissingDependencyError(
-            'The demo needs easy-VQA. Install it with:\n  pip install "aim-icl[pocket]"'
-        ) from error
+        raise MissingDependencyError('The demo needs easy-VQA: pip install "aim-icl[pocket]"') from error
     paths = easy_vqa.get_test_image_paths()
     records = list(zip(*easy_vqa.get_test_questions(), strict=True))
     episodes: list[Episode] = []
