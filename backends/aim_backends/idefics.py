@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from PIL.Image import Image
 from torch import Tensor
-from transformers.models.idefics.processing_idefics import is_url
+from transformers.models.idefics import processing_idefics
 
 from aim_backends.hf import TransformersBackend
 from aim_backends.hf.text import Layout
@@ -88,6 +88,7 @@ class _Idefics1Backend(IdeficsBackend):
     def process(
         self, prompts: Sequence[str], images: Sequence[Sequence[Image]], *, padding_side: str
     ) -> dict[str, Tensor]:
+        is_url: Any = processing_idefics.is_url
         rows = []
         for prompt, shown in zip(prompts, images, strict=True):
             parts = prompt.split(self.placeholder)

@@ -74,9 +74,10 @@ class TransformersBackend(Backend):
         Args:
             model: None takes the backend's default.
             device: None takes a GPU where there is one.
-            dtype: a name, a ``torch.dtype`` or ``"auto"`` (the checkpoint's); None: ``"auto"`` on a GPU, float32 on a CPU.
-            **options: passed to transformers' ``from_pretrained``: ``revision``, ``device_map``, ``quantization_config``,
-                ``attn_implementation``, ...; ``processor_options`` (a dict) goes to the processor alone.
+            dtype: a name, a ``torch.dtype`` or ``"auto"`` (the checkpoint's); None: ``"auto"`` on a GPU, else float32.
+            **options: passed to transformers' ``from_pretrained``: ``revision``, ``device_map``,
+                ``quantization_config``, ``attn_implementation``, ...; ``processor_options`` (a dict) goes to the
+                processor alone.
 
         Raises:
             ModelNotFoundError: no such folder, or the hub cannot be reached.

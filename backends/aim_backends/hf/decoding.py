@@ -132,7 +132,7 @@ class Decoding:
         return ids
 
 
-class _AnswerEnds(StoppingCriteria):  # type: ignore[misc]
+class _AnswerEnds(StoppingCriteria):
     """Ends a row behind its stop string. Unlike ``stop_strings``, one that leads the answer does not count."""
 
     def __init__(self, decoding: Decoding) -> None:
@@ -144,7 +144,7 @@ class _AnswerEnds(StoppingCriteria):  # type: ignore[misc]
         return torch.tensor(done, device=input_ids.device)
 
 
-class _Left(StoppingCriteria):  # type: ignore[misc]
+class _Left(StoppingCriteria):
     """Ends generation when its reader has left."""
 
     def __init__(self) -> None:
@@ -154,7 +154,7 @@ class _Left(StoppingCriteria):  # type: ignore[misc]
         return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
 
 
-class _Pieces(BaseStreamer):  # type: ignore[misc]
+class _Pieces(BaseStreamer):
     """Generated text from one thread to another. Decodes the whole answer each time: exact for every tokenizer."""
 
     def __init__(self, decode: Callable[[list[int]], str], settled: Callable[[list[int]], bool]) -> None:

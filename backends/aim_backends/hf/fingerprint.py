@@ -23,8 +23,10 @@ def fingerprint(backend: TransformersBackend, source: str) -> Fingerprint:
     """Measure a backbone's fingerprint: samples of its weights, its tokenizer, the scale of its embeddings."""
     embeddings = backend.input_embeddings
     places = torch.linspace(0, len(embeddings) - 1, min(_EMBEDDING_SAMPLES, len(embeddings))).long()
-    embedding_hash = tensor_hash([("embeddings", embeddings)], samples=_EMBEDDING_SAMPLES)
-    assert embedding_hash is not None  # they are what the module gives: never quantised
+    # The matrix itself, for what Gemma's module gives differs between precisions; quantised ones have only the latter.
+    matrix = backend.model.get_input_embeddings().named_parameters()
+    embedding_hash = tensor_hash(matrix, _EMBEDDING_SAMPLES) or tensor_hash([("", embeddings)], _EMBEDDING_SAMPLES)
+    assert embedding_hash is not None
     folder = Path(source).expanduser()
     return Fingerprint(
         backend=backend.name,

@@ -36,7 +36,7 @@ class Prepared:
     """The fused tokens of each row, padded on the right; None where no row has any."""
     lengths: tuple[int, ...]
     """Positions of each prompt, without padding."""
-    ends: tuple[str, ...]
+    texts: tuple[str, ...]
     """Each prompt as a string."""
 
 
@@ -76,7 +76,7 @@ class TransformersInjector(Injector):
                 for items, query in zip(shown, queries, strict=True)
             ]
             images = [
-                [load_image(item.image) for item in (*items, query)]
+                [load_image(source) for source in (*(d.image for d in items), query.image)]
                 for items, query in zip(shown, queries, strict=True)
             ]
             if not backend.supports_interleaved and any(shown):
@@ -140,7 +140,7 @@ class TransformersInjector(Injector):
             backend.check_text(choices)
             prepared = self.prepare([query], [context], prompt_format=prompt_format)
             answers = [prompts.answer(query.text, choice) for choice in choices]
-            tokens = [backend.tokens.continuation(prepared.ends[0], answer) for answer in answers]
+            tokens = [backend.tokens.continuation(prepared.texts[0], answer) for answer in answers]
             self._check_length(prepared.lengths, [query], [context], prompt_format, max(map(len, tokens)))
             with self.injected(prepared):
                 return score(backend, prepared.inputs, tokens)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
@@ -85,7 +86,7 @@ def _config(source: str, hub: Mapping[str, Any]) -> Any:
         _check_folder(Path(source))
     try:
         return AutoConfig.from_pretrained(source, **hub)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
         if not Path(source).is_dir():
             raise ModelNotFoundError(_unreachable(source, error)) from error
         kind = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))["model_type"]
@@ -117,7 +118,7 @@ def _check_family(backend: type[TransformersBackend], config: Any) -> None:
     parts = (config, config.get_text_config(), getattr(config, "text_config", None))
     if any(getattr(part, "is_encoder_decoder", False) for part in parts):
         raise UnsupportedModelError(
-            f"model_type {kind!r} with an encoder-decoder LM: a demonstration's text has no causal states to read there. "
+            f"model_type {kind!r} has an encoder-decoder LM: a demonstration's text has no causal states there. "
             "Expected a decoder-only LM."
         )
     if backend.model_types and kind not in backend.model_types:
@@ -136,7 +137,8 @@ def _check_family(backend: type[TransformersBackend], config: Any) -> None:
 
 def _processor(source: str, options: Mapping[str, Any]) -> Any:
     try:
-        processor = AutoProcessor.from_pretrained(source, **options)
+        load: Any = AutoProcessor.from_pretrained
+        processor = load(source, **options)
     except ImportError as error:
         raise MissingDependencyError(f"the processor of {source} needs another package: {_first(error)}") from error
     except Exception as error:  # a broken tokenizer or processor file fails in as many ways as there are classes
@@ -154,7 +156,8 @@ def _processor(source: str, options: Mapping[str, Any]) -> Any:
 
 def _model(source: str, options: Mapping[str, Any]) -> Any:
     try:
-        model, report = AutoModelForImageTextToText.from_pretrained(source, output_loading_info=True, **options)
+        load: Any = AutoModelForImageTextToText.from_pretrained
+        model, report = load(source, output_loading_info=True, **options)
     except SafetensorError as error:
         raise CorruptArtifactError(f"{source}: a weights file is cut or malformed ({error}).") from error
     except ImportError as error:

@@ -35,7 +35,7 @@ def _continued(
 ) -> Float[Tensor, "choices tokens vocabulary"]:
     with recording():  # the prompt's logits at its last position alone
         prompt = backend.model(**inputs, use_cache=True)
-    first = prompt.logits[:, -1:].expand(len(ids), -1, -1)
+    first: Tensor = prompt.logits[:, -1:].expand(len(ids), -1, -1)
     if ids.shape[1] == 1:
         return first
     cache = prompt.past_key_values

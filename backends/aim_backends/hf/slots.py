@@ -71,18 +71,18 @@ def choose_slot(tokenizer: Any, rows: int, config: Mapping[str, Any], images: Co
         return spare[-1]
     used = named | set(images) | {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
     added = {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    free = {
+    free: dict[str, int] = {
         content: index
         for content, index in added.items()
         if index < rows and index not in used and content not in template and index != tokenizer.unk_token_id
     }
     reserved = [index for content, index in free.items() if _SPARE.search(content)]
     # unk and the byte 0 can be written by text: such text is refused.
-    last = [tokenizer.unk_token_id, *(vocabulary.get(token) for token in _NUL)]
+    last: list[int | None] = [tokenizer.unk_token_id, *(vocabulary.get(token) for token in _NUL)]
     usable = [index for index in last if index is not None and index not in used and index < rows]
     if not (candidates := [*reserved, *free.values(), *usable]):
         raise UnsupportedModelError(
-            f"no token id is free to mark fused tokens: {rows} embedding rows, {len(vocabulary)} tokens, none reserved.\n"
+            f"no token id is free to mark fused tokens: {rows} embedding rows for {len(vocabulary)} tokens.\n"
             "Next: model.resize_token_embeddings(rows + 1), save the checkpoint and load that."
         )
     return candidates[0]

@@ -117,11 +117,11 @@ class Tokens:
         new_first, new_last = self.image_span(expanded)
         same_head = list(tokens.unexpanded[:old_first]) == list(expanded[:new_first])
         if not same_head or list(tokens.unexpanded[old_last + 1 :]) != list(expanded[new_last + 1 :]):
-            decode = self._tokenizer.convert_ids_to_tokens
+            names = self._tokenizer.convert_ids_to_tokens
             raise FormatError(
                 "the processor writes the text round the image differently from a text-only prompt:\n"
-                f"  text-only: {decode(list(tokens.unexpanded))}\n"
-                f"  with image: {decode([*expanded[:new_first], *expanded[new_first : new_first + 1], *expanded[new_last:]])}"
+                f"  text-only: {names(list(tokens.unexpanded))}\n"
+                f"  with image: {names([*expanded[: new_first + 1], *expanded[new_last:]])}"
             )
         shift = new_last - old_last
         return [place if place < old_first else place + shift for place in tokens.places]

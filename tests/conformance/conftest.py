@@ -1,0 +1,39 @@
+"""Each tiny backbone is built and loaded once."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForImageTextToText
+
+from aim_backends.hf import TransformersBackend
+from aim_backends.llava import LlavaBackend
+from tests.conformance.families import BACKENDS, Family
+from tests.tiny import FAMILIES, build
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Builds a variant's folder once."""
+    folders: dict[str, Path] = {}
+
+    def folder(variant: str) -> Path:
+        if variant not in folders:
+            folders[variant] = build(variant, tmp_path_factory.mktemp(variant) / variant)
+        return folders[variant]
+
+    return folder
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def family(request: pytest.FixtureRequest, tiny: Callable[[str], Path]) -> Family:
+    if request.param == "smolvlm":
+        pytest.importorskip("num2words", reason="SmolVLM's processor needs num2words")
+    folder = tiny(request.param)
+    backend = BACKENDS[request.param].from_pretrained(str(folder), device="cpu")
+    return Family(request.param, folder, backend, AutoModelForImageTextToText.from_pretrained(folder).eval())
+
+
+@pytest.fixture(scope="session")
+def llava(tiny: Callable[[str], Path]) -> TransformersBackend:
+    return LlavaBackend.from_pretrained(str(tiny("llava-1.5")), device="cpu")

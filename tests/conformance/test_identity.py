@@ -1,0 +1,159 @@
+"""Fused tokens that are true embeddings give exactly the plain model: the test that catches every wrong mask,
+position id or lost image. And nothing but them is changed, ever."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from aim_backends.hf import TransformersBackend
+from aim_sdk import FusedTokens, PromptFormat, Query, ResidualProjector, load_image
+from tests.conformance.families import DEMONSTRATIONS, QUERIES, Family
+
+UNEQUAL = [[0, 1, 2], [], [1]]
+"""Contexts of one batch: by the demonstrations' places."""
+
+
+def test_true_embeddings_give_the_plain_logits(family: Family) -> None:
+    contexts = [family.text_only(*places) for places in UNEQUAL]
+    prepared = family.backend.injector.prepare(QUERIES, contexts, prompt_format=family.form)
+    with torch.no_grad():
+        expected = family.plain(**family.true_inputs(prepared, UNEQUAL)).logits
+        with family.backend.injector.injected(prepared):
+            found = family.backend.model(**prepared.inputs).logits
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_true_embeddings_give_the_plain_answers(family: Family, beams: int) -> None:
+    contexts = [family.text_only(*places) for places in UNEQUAL]
+    prepared = family.backend.injector.prepare(QUERIES, contexts, prompt_format=family.form)
+    options = {"max_new_tokens": 6, "num_beams": beams, "suppress_tokens": [family.backend.slot]}
+    inputs = family.true_inputs(prepared, UNEQUAL)
+    expected = family.plain.generate(**inputs, do_sample=False, **options)[:, inputs["input_ids"].shape[1] :]
+    answers = family.backend.injector.generate(QUERIES, contexts, prompt_format=family.form, **options)
+    for answer, row in zip(answers, expected.tolist(), strict=True):
+        assert list(answer.token_ids) == row[: len(answer.token_ids)]
+    assert [answer.prompt_tokens for answer in answers] == inputs["attention_mask"].sum(1).tolist()
+
+
+def test_per_token_tensors_are_the_processors_own(family: Family) -> None:
+    """Write the text-only prompt as a string: what the processor makes of it is what the injector prepares."""
+    if family.variant == "gemma3":
+        pytest.skip("its processor puts line ends round an image, which merge with their neighbours as one string")
+    blank = "" if family.variant == "idefics" else " "  # that processor strips it
+    form = PromptFormat.plain(f"{{image}}{blank}Q: {{text}}\nA: {{answer}}\n")
+    texts = family.backend.reader.text_only(DEMONSTRATIONS[:2], prompt_format=form)
+    prepared = family.backend.injector.prepare(QUERIES[:2], [texts, []], prompt_format=form)
+    readings = family.backend.reader.read(DEMONSTRATIONS[:2], prompt_format=form)
+    ids = prepared.inputs["input_ids"]
+    ids[ids == family.backend.slot] = torch.cat([reading.token_ids for reading in readings])
+    shown = "".join(f"{blank}Q: {d.text}\nA: {d.answer}\n" for d in DEMONSTRATIONS[:2])
+    mark = family.backend.placeholder
+    prompts = [f"{shown}{mark}{blank}Q: {QUERIES[0].text}\nA:", f"{mark}{blank}Q: {QUERIES[1].text}\nA:"]
+    images = [[load_image(query.image)] for query in QUERIES[:2]]
+    expected = family.backend.process(prompts, images, padding_side="left")
+    assert expected.keys() == prepared.inputs.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(prepared.inputs[name], tensor), name
+
+
+def test_no_demonstration_is_the_plain_model_bit_for_bit(family: Family) -> None:
+    query = QUERIES[1]
+    if family.form.kind == "chat":
+        content = [{"type": "image"}, {"type": "text", "text": query.text}]
+        conversation = [{"role": "user", "content": content}]
+        inputs = family.processor.apply_chat_template([conversation], add_generation_prompt=True, tokenize=False)
+        inputs = family.processor(
+            images=[[query.image]],
+            text=inputs,
+            return_tensors="pt",
+            add_special_tokens=not inputs[0].startswith(family.processor.tokenizer.bos_token or "\0"),
+        )
+    else:
+        inputs = family.processor(text=[["User:", query.image, f"{query.text}\nAssistant:"]], return_tensors="pt")
+    prepared = family.backend.injector.prepare([query], [[]], prompt_format=family.form)
+    assert {name for name in inputs if isinstance(inputs[name], torch.Tensor)} == set(prepared.inputs)
+    assert all(torch.equal(tensor, inputs[name]) for name, tensor in prepared.inputs.items())
+    expected = family.plain.generate(**inputs, do_sample=False, max_new_tokens=8)
+    (answer,) = family.backend.injector.generate([query], [[]], prompt_format=family.form, max_new_tokens=8)
+    found = list(answer.token_ids)
+    assert found == expected[0, inputs["input_ids"].shape[1] :].tolist()[: len(found)]
+    with torch.no_grad():
+        assert torch.equal(family.backend.model(**prepared.inputs).logits, family.plain(**inputs).logits)
+
+
+def test_gradient_reaches_the_fused_tokens_only(family: Family) -> None:
+    fused = [FusedTokens(item.embeddings.clone().requires_grad_()) for item in family.text_only(0, 1)]
+    prepared = family.backend.injector.prepare(QUERIES[:2], [fused, fused[:1]], prompt_format=family.form)
+    with family.backend.injector.injected(prepared):
+        family.backend.model(**prepared.inputs).logits[:, -1].logsumexp(-1).sum().backward()
+    for item in fused:
+        assert item.embeddings.grad is not None
+        assert (item.embeddings.grad.abs().sum(1) > 0).all()
+    assert all(parameter.grad is None for parameter in family.backend.model.parameters())
+
+
+def test_the_untrained_residual_projector_is_text_only_bit_for_bit(family: Family) -> None:
+    backend, print_ = family.backend, family.backend.fingerprint
+    readings = backend.reader.read(DEMONSTRATIONS, prompt_format=family.form)
+    fused = ResidualProjector(print_.hidden_size, print_.embedding_size).project(readings)
+    for found, expected in zip(fused, family.text_only(0, 1, 2), strict=True):
+        assert torch.equal(found.embeddings, expected.embeddings)
+
+
+def test_nothing_stays_injected_after_an_exception(family: Family) -> None:
+    backend = family.backend
+    prepared = backend.injector.prepare(QUERIES[:1], [family.text_only(0)], prompt_format=family.form)
+    with torch.no_grad():
+        before = backend.model(**prepared.inputs).logits
+        broken = backend.model.get_output_embeddings().register_forward_pre_hook(_fail)
+        try:
+            with pytest.raises(RuntimeError, match="broken on purpose"), backend.injector.injected(prepared):
+                backend.model(**prepared.inputs)
+            with pytest.raises(RuntimeError, match="broken on purpose"):
+                backend.reader.read(DEMONSTRATIONS[:1], prompt_format=family.form)
+        finally:
+            broken.remove()
+        after = backend.model(**prepared.inputs).logits
+    assert torch.equal(before, after)
+    assert after.shape[1] == prepared.inputs["input_ids"].shape[1]
+
+
+def _fail(*_: object) -> None:
+    raise RuntimeError("broken on purpose")
+
+
+def test_two_threads_never_mix(family: Family) -> None:
+    backend = family.backend
+    work = [(QUERIES[0], family.text_only(0, 1)), (QUERIES[1], family.text_only(2)), (QUERIES[2], [])]
+
+    def answer(item: tuple[Query, list[FusedTokens]]) -> tuple[int, ...]:
+        query, context = item
+        (generation,) = backend.injector.generate([query], [context], prompt_format=family.form, max_new_tokens=4)
+        return generation.token_ids
+
+    expected = [answer(item) for item in work]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(answer, work * 2)) == expected * 2
+
+
+def test_another_thread_sees_no_injection(llava: TransformersBackend) -> None:
+    form = llava.default_format
+    fused = llava.reader.text_only(DEMONSTRATIONS[:1], prompt_format=form)
+    prepared = llava.injector.prepare(QUERIES[:1], [fused], prompt_format=form)
+    found = []
+
+    def run() -> None:
+        with torch.no_grad():
+            found.append(llava.model(**prepared.inputs).logits)
+
+    run()
+    with llava.injector.injected(prepared):
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        run()
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
