@@ -47,6 +47,23 @@ def demonstrations() -> list[Demonstration]:
     return [Demonstration(picture(colour), f"What colour ({i})?", colour) for i, colour in enumerate(COLOURS)]
 
 
+def run_beside(site: Path, code: str, *arguments: str) -> str:
+    """Run code in a fresh interpreter that has the plugin's folder on its path; return what it prints."""
+    path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+    ).stdout
+
+
+def test_the_command_lists_it_with_the_built_in_ones(site: Path) -> None:
+    listed = json.loads(run_beside(site, "from aim_sdk.cli import main; main()", "backends", "list", "--json"))
+    assert {"echo", "llava", "pocket"} <= {info["name"] for info in listed}
+
+
 def test_a_fresh_process_lists_it_without_importing_it_and_uses_it_by_name(site: Path) -> None:
     code = """
 import json, sys
@@ -60,15 +77,7 @@ pipe.bank.add([Demonstration(image, "What colour?", "red")])
 answer = pipe(image, "What colour?", shots=1, max_new_tokens=4)
 print(json.dumps([info.target, info.distribution, info.version, info.status, imported, answer]))
 """
-    paths = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        check=True,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-    )
-    *info, imported, answer = json.loads(done.stdout)
+    *info, imported, answer = json.loads(run_beside(site, code))
     assert info == ["aim_echo:EchoBackend", "aim-echo", "0.1.0", "ready"]
     assert not imported
     assert isinstance(answer, str)
