@@ -1,8 +1,8 @@
 """The inner language model: a Llama decoder in plain torch.
 
-It takes embeddings and returns the hidden states after the last normalisation, because a reader wants the states, a connector and a
-projector make the embeddings, and only a few positions need the (large) head. Positions come from the attention mask, so a prompt gives the
-same states wherever its padding stands.
+It takes embeddings and returns the hidden states after the last normalisation: a reader wants the states, a
+connector and a projector make the embeddings, and only a few positions need the (large) head. Positions come from
+the attention mask, so a prompt gives the same states wherever its padding stands.
 """
 
 from collections.abc import Mapping
@@ -177,8 +177,8 @@ class Llama(nn.Module):
     ) -> Tensor:
         """Return the last hidden states, after the final normalisation, ``(B, T, hidden)``.
 
-        ``attention_mask`` is ``(B, T_total)``, 1 for tokens and 0 for padding on either side, and covers the cached tokens too. A given
-        ``cache`` is extended by the new tokens.
+        ``attention_mask`` is ``(B, T_total)``, 1 for tokens and 0 for padding on either side, and covers the cached
+        tokens too. A given ``cache`` is extended by the new tokens.
         """
         past = len(cache) if cache is not None else 0
         batch, length = embeddings.shape[:2]

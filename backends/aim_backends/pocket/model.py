@@ -6,8 +6,8 @@ Prompt layout::
     Question: {text}\\n  [16 visual tokens]  \\nAnswer:  {answer}\\n      one a demonstration
     Question: {text}\\n  [16 visual tokens]  \\nAnswer:                 the query
 
-The segments (``question``, ``PROMPT_SUFFIX``, ``answer``) are tokenised separately, and an answer ends at the newline. Text-only
-demonstrations are the same without the visual tokens.
+The segments (``question``, ``PROMPT_SUFFIX``, ``answer``) are tokenised separately, and an answer ends at the newline.
+Text-only demonstrations are the same without the visual tokens.
 """
 
 from collections.abc import Sequence

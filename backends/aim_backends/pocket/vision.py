@@ -1,4 +1,4 @@
-"""The vision trunk: EfficientNet-Lite0 in plain torch, under timm's names, with batch normalisation folded into the convolutions.
+"""The vision trunk: EfficientNet-Lite0 in plain torch, batch normalisation folded into the convolutions.
 
 An image becomes 192 x 192 pixels, and three depths of the trunk, pooled to a 4 x 4 grid, become 16 visual features:
 1280 channels of the head (what), 112 of stage 4 (parts) and 24 of stage 1 (colour, edges).
@@ -105,8 +105,7 @@ class _Block(nn.Module):
         """List (convolution, normalisation, module) under timm's names."""
         if self.expand is None:
             return [("conv_dw", "bn1", self.depthwise), ("conv_pw", "bn2", self.reduce)]
-        inner = [("conv_pw", "bn1", self.expand), ("conv_dw", "bn2", self.depthwise), ("conv_pwl", "bn3", self.reduce)]
-        return inner
+        return [("conv_pw", "bn1", self.expand), ("conv_dw", "bn2", self.depthwise), ("conv_pwl", "bn3", self.reduce)]
 
 
 class Trunk(nn.Module):

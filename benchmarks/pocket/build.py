@@ -1,0 +1,105 @@
+"""One command for the whole of pocket: ``python -m benchmarks.pocket.build [--stage NAME ...]``."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+_ALLOCATOR: Final = {
+    # glibc gives large freed blocks back to the system, and the page faults of getting them again can cost ten times
+    # the arithmetic.
+    "MALLOC_MMAP_THRESHOLD_": str(2**32),
+    "MALLOC_TRIM_THRESHOLD_": str(2**34),
+    "MALLOC_TOP_PAD_": str(2**28),
+    "OMP_NUM_THREADS": "2",
+}
+
+
+def _data() -> None:
+    from benchmarks.pocket import catalog
+
+    catalog.build()
+
+
+def _features() -> None:
+    from benchmarks.pocket import features
+
+    features.build()
+
+
+def _stage0() -> None:
+    from benchmarks.pocket import stages
+
+    stages.stage0(steps=1200)
+
+
+def _stage1() -> None:
+    from benchmarks.pocket import stages
+
+    stages.stage1(steps=110)
+
+
+def _stage_a() -> None:
+    from benchmarks.pocket import stages
+
+    stages.stage_a(steps=200)
+
+
+def _ship() -> None:
+    from benchmarks.pocket import stages
+
+    stages.ship()
+
+
+def _carrier() -> None:
+    from benchmarks.pocket import carrier
+
+    carrier.train(steps=110)
+
+
+def _demo_data() -> None:
+    from benchmarks.pocket import demo_data
+
+    demo_data.build()
+
+
+def _evaluate() -> None:
+    from benchmarks.pocket import evaluate
+
+    evaluate.run(episodes=100, others=60)
+
+
+STAGES: Final[dict[str, Callable[[], None]]] = {
+    "data": _data,
+    "features": _features,
+    "stage0": _stage0,
+    "stage1": _stage1,
+    "stageA": _stage_a,
+    "ship": _ship,
+    "carrier": _carrier,
+    "demo_data": _demo_data,
+    "evaluate": _evaluate,
+}
+
+
+def main() -> None:
+    """Run the named stages, or all of them, in order; a stage that was cut goes on from its last checkpoint."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--stage", nargs="+", choices=STAGES, default=list(STAGES), help="default: all")
+    chosen = parser.parse_args().stage
+    if any(os.environ.get(name) != value for name, value in _ALLOCATOR.items()):
+        os.execve(
+            sys.executable, [sys.executable, "-m", "benchmarks.pocket.build", *sys.argv[1:]], os.environ | _ALLOCATOR
+        )
+    for name, stage in STAGES.items():
+        if name in chosen:
+            started = time.monotonic()
+            print(f"== {name}", flush=True)
+            stage()
+            print(f"== {name}: {time.monotonic() - started:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Stage ``carrier``: the projector, from its training-free start; the backbone stays frozen."""
+
+import random
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from aim_backends.pocket.model import PocketModel, answer_segment
+from aim_sdk.projectors import CarrierProjector
+from benchmarks.pocket.aim_episodes import Cell, Episode, EpisodeMaker
+from benchmarks.pocket.config import SEED, SHIPPED, THREADS, WORK
+from benchmarks.pocket.corpus import Corpus
+from benchmarks.pocket.episodes import question
+from benchmarks.pocket.loop import Loop, Schedule
+from benchmarks.pocket.prompts import Assembler, Prompt, Text
+from benchmarks.pocket.readings import Reader, carried, carriers, keys_of, newline_embedding
+from benchmarks.pocket.training_lm import TrainingLM
+
+START: Final = "carrier_start"
+_SCALE: Final = 0.14  # the root mean square of a carrier at the start: that of the embeddings
+_EPISODES: Final = 12
+_CONTRAST: Final = 0.5
+_MEAN_READINGS: Final = 400
+
+
+class FrozenPocket:
+    """The shipped backbone with what episodes need: an assembler, a maker, a reader."""
+
+    def __init__(self) -> None:
+        torch.set_num_threads(THREADS)
+        self.model = PocketModel.load()
+        self.corpus = Corpus(self.model)
+        self.maker = EpisodeMaker(self.corpus)
+        self.assembler = Assembler(self.model, self.model.connector, TrainingLM(self.model.lm))
+        self.reader = Reader(self.assembler, self.maker)
+
+
+def train(steps: int) -> None:
+    """Train the carrier and save it here and among the shipped files."""
+    pocket = FrozenPocket()
+    projector = start(pocket)
+    save_file(projector.state_dict(), WORK / f"{START}.safetensors")
+    newline = newline_embedding(pocket.assembler)
+
+    def step(rng: random.Random) -> dict[str, float]:
+        episodes = [_draw(rng, pocket.maker) for _ in range(_EPISODES)]
+        return _backward(pocket, projector, episodes, newline)
+
+    modules: dict[str, nn.Module] = {"matrix": _Matrix(projector), "rest": _Rest(projector)}
+    Loop(Schedule("carrier", steps), modules, {"matrix": 1.5e-4, "rest": 3e-3}).run(step)
+    state = {name: tensor.to(torch.bfloat16) for name, tensor in projector.state_dict().items()}
+    save_file(state, WORK / "carrier_shipped.safetensors")
+    save_file(state, SHIPPED / "carrier.safetensors")
+
+
+def start(pocket: FrozenPocket) -> CarrierProjector:
+    """Return the training-free carrier: embeddings are tied, so a reading already points at the token it expects."""
+    rng = random.Random(SEED)
+    pictures = [(concept, rng.choice(pocket.corpus.styles(concept))) for concept in pocket.corpus.training]
+    sample = rng.sample(pictures, min(_MEAN_READINGS, len(pictures)))
+    keys = [(("drawing", concept, style), "What is this?") for concept, style in sample]
+    size = pocket.model.lm.spec.hidden
+    projector = CarrierProjector(size, size)
+    with torch.no_grad():
+        projector.mean.copy_(torch.stack(pocket.reader.read(keys)).mean(0))
+        projector.weight.copy_(_SCALE * torch.eye(size))
+    return projector
+
+
+def load(name: str, pocket: FrozenPocket) -> CarrierProjector:
+    """Read a carrier from the work folder."""
+    size = pocket.model.lm.spec.hidden
+    projector = CarrierProjector(size, size)
+    state = load_file(WORK / f"{name}.safetensors")
+    projector.load_state_dict({key: value.float() for key, value in state.items()})
+    return projector.requires_grad_(False).eval()
+
+
+class _Matrix(nn.Module):
+    """The part of a carrier that learns slowly."""
+
+    def __init__(self, projector: CarrierProjector) -> None:
+        super().__init__()
+        self.weight = projector.weight
+
+
+class _Rest(nn.Module):
+    """The part that learns fast."""
+
+    def __init__(self, projector: CarrierProjector) -> None:
+        super().__init__()
+        self.norm, self.gate = projector.norm, projector.gate
+
+
+def _draw(rng: random.Random, maker: EpisodeMaker) -> Episode:
+    """Draw a training episode: training concepts, styles and labels only."""
+    kind, shots = rng.random(), rng.choice((2, 2, 3, 4, 4, 5, 6, 8))
+    asked = question(rng)
+    if kind < 0.6:
+        classes = 2 if shots < 3 or rng.random() < 0.5 else rng.choice((3, 4) if shots > 3 else (3,))
+        return maker.make(rng, Cell("A", shots, classes), False, False, asked)
+    if kind < 0.8:
+        return maker.make(rng, Cell("B", max(4, shots), 2), False, False, asked)
+    if kind < 0.9:
+        return maker.make(rng, Cell("V", shots, 2), False, False)
+    return maker.make(rng, Cell("C", min(3, shots), 0), False, False, asked)
+
+
+def _backward(
+    pocket: FrozenPocket, projector: CarrierProjector, episodes: list[Episode], newline: Tensor
+) -> dict[str, float]:
+    """Leave the gradient of LM loss + contrast between candidates."""
+    keys = [keys_of(episode) for episode in episodes]
+    hidden = torch.stack(pocket.reader.read([key for part in keys for key in part]))
+    vectors = carriers(projector, hidden, newline)
+    leaf = vectors.detach().requires_grad_()
+    parts = torch.split(leaf, [len(part) for part in keys])
+    prompts = [
+        [*carried(episode, part, pocket.maker.visual(episode.query)), _target(episode)]
+        for episode, part in zip(episodes, parts, strict=True)
+    ]
+    losses = {"lm": 0.0, "contrast": 0.0}
+    for group in pocket.assembler.batches(prompts):
+        lm, contrast = _losses(pocket, [episodes[i] for i in group], [prompts[i] for i in group])
+        total = (lm + _CONTRAST * contrast) * (len(group) / len(episodes))
+        total.backward()  # type: ignore[no-untyped-call]
+        losses["lm"] += float(lm) * len(group) / len(episodes)
+        losses["contrast"] += float(contrast) * len(group) / len(episodes)
+    vectors.backward(leaf.grad)
+    return losses
+
+
+def _losses(pocket: FrozenPocket, episodes: list[Episode], prompts: list[Prompt]) -> tuple[Tensor, Tensor]:
+    """Return the mean loss of the answers, and of choosing the right candidate by its first token."""
+    assembler = pocket.assembler
+    batch = assembler.pack(prompts)
+    hidden = assembler.forward(batch.embeddings)
+    lm = assembler.losses(batch, hidden).mean()
+    sizes = torch.tensor([len(assembler.ids(answer_segment(e.candidates[e.right]))) for e in episodes])
+    before = hidden[torch.arange(len(episodes)), batch.lengths - sizes - 1]
+    logits = pocket.model.lm.head(before)
+    contrasts = [
+        F.cross_entropy(
+            row[[assembler.ids(f" {word}")[0] for word in episode.candidates]][None], torch.tensor([episode.right])
+        )
+        for row, episode in zip(logits, episodes, strict=True)
+        if episode.cell.task != "C"
+    ]
+    return lm, torch.stack(contrasts).sum() / len(episodes) if contrasts else lm.new_zeros(())
+
+
+def _target(episode: Episode) -> Text:
+    return Text(answer_segment(episode.candidates[episode.right]), True)

@@ -1,0 +1,20 @@
+"""Paths, seeds and sizes that the stages share."""
+
+from pathlib import Path
+from typing import Final
+
+from aim_backends.pocket import model
+
+WORK: Final = Path(__file__).parent / "work"
+PACKAGES: Final = WORK / "npm"
+DRAWINGS: Final = WORK / "drawings"
+CATALOG: Final = WORK / "catalog.json"
+FEATURES: Final = WORK / "features.safetensors"
+EASY_VQA: Final = WORK / "easy_vqa.safetensors"
+RESULTS: Final = Path(__file__).parents[1] / "results"
+SHIPPED: Final = model.DATA
+
+SEED: Final = 7
+HELD_OUT_CONCEPTS: Final = 0.15
+EXTRA_VIEWS: Final = 3
+THREADS: Final = 2

@@ -1,0 +1,153 @@
+"""Stage ``features``: run the frozen trunk once over every drawing (with augmented views) and over easy-VQA."""
+
+import json
+import random
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from PIL import Image, ImageEnhance
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from aim_backends.pocket.vision import Trunk, preprocess
+from aim_backends.pocket.weights import prepare_weights
+from benchmarks.pocket.catalog import Concept, load_catalog
+from benchmarks.pocket.config import EASY_VQA, EXTRA_VIEWS, FEATURES, THREADS, WORK
+from benchmarks.pocket.sources import HELD_OUT_STYLE, STYLES
+
+_BATCH: Final = 64
+_TEST_IMAGES: Final = 1000
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing's views: rows of the feature matrix, the unaugmented one first."""
+
+    concept: int
+    style: str
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """Features of all drawings: ``matrix`` is ``float16 (N, 16, 1416)``."""
+
+    matrix: Tensor
+    pictures: dict[tuple[int, str], Picture]
+
+
+@dataclass(frozen=True)
+class Question:
+    text: str
+    answer: str
+    image: int
+
+
+@dataclass(frozen=True)
+class EasyVQA:
+    """One split of easy-VQA: questions, and their images' features ``float16 (N, 16, 1416)``."""
+
+    questions: tuple[Question, ...]
+    matrix: Tensor
+
+
+def build() -> None:
+    """Compute both feature files."""
+    torch.set_num_threads(THREADS)
+    trunk = Trunk.load(prepare_weights().trunk)
+    if not FEATURES.exists():
+        _build_drawings(trunk)
+    if not EASY_VQA.exists():
+        _build_easy_vqa(trunk)
+
+
+def load_drawings() -> Drawings:
+    """Read the drawings' features and regroup them into pictures."""
+    data = load_file(FEATURES)
+    rows: dict[tuple[int, str], list[int]] = {}
+    for row, (concept, style) in enumerate(data["index"].tolist()):
+        rows.setdefault((concept, STYLES[style].name), []).append(row)
+    return Drawings(data["matrix"], {key: Picture(*key, tuple(value)) for key, value in rows.items()})
+
+
+def load_easy_vqa(split: str) -> EasyVQA:
+    """Read ``train`` or ``test``."""
+    entries = json.loads((_easy_vqa_folder(split) / "questions.json").read_text(encoding="utf-8"))
+    questions = tuple(Question(text[0].upper() + text[1:], answer, image) for text, answer, image in entries)
+    return EasyVQA(questions, load_file(EASY_VQA)[split])
+
+
+def _build_drawings(trunk: Trunk) -> None:
+    numbers = {style.name: number for number, style in enumerate(STYLES)}
+    jobs: list[tuple[int, Concept, str, int]] = []
+    for index, concept in enumerate(load_catalog()):
+        for style in concept.drawings:
+            trained = not concept.held_out and style != HELD_OUT_STYLE
+            jobs += [(index, concept, style, view) for view in range(1 + EXTRA_VIEWS * trained)]
+    views = (lambda job=job: _view(job[1], job[2], job[3]) for job in jobs)
+    index = torch.tensor([[job[0], numbers[job[2]]] for job in jobs], dtype=torch.int16)
+    save_file({"matrix": _run(trunk, views, len(jobs), "drawings"), "index": index}, FEATURES)
+
+
+def _build_easy_vqa(trunk: Trunk) -> None:
+    tensors = {}
+    for split in ("train", "test"):
+        folder = _easy_vqa_folder(split) / "images"
+        paths = [folder / f"{number}.png" for number in range(len(list(folder.glob("*.png"))))]
+        tensors[split] = _run(trunk, (lambda p=path: Image.open(p) for path in paths), len(paths), f"easy-VQA {split}")
+    save_file(tensors, EASY_VQA)
+
+
+def _easy_vqa_folder(split: str) -> Path:
+    spec = find_spec("easy_vqa")
+    if spec is None or spec.origin is None:
+        raise ImportError("easy-VQA is missing: pip install --no-deps easy-vqa")
+    return Path(spec.origin).parent / "data" / split
+
+
+def _run(trunk: Trunk, views: Iterable[Callable[[], Image.Image]], total: int, what: str) -> Tensor:
+    """Return ``float16 (N, 16, 1416)``."""
+    out: list[Tensor] = []
+    pending: list[Tensor] = []
+    for number, view in enumerate(views, 1):
+        pending.append(preprocess(view()))
+        if len(pending) == _BATCH or number == total:
+            out.append(trunk.features(torch.stack(pending)).half())
+            pending = []
+        if number % (_BATCH * 40) == 0:
+            print(f"{what}: {number}/{total}", flush=True)
+    return torch.cat(out)
+
+
+def _view(concept: Concept, style: str, view: int) -> Image.Image:
+    path = concept.drawings[style]
+    image = Image.open(WORK / path).convert("RGBA")
+    if view == 0:
+        return image
+    return _augment(image, random.Random(zlib.crc32(f"{path}:{view}".encode())), flip=concept.category != "symbol")
+
+
+def _augment(image: Image.Image, rng: random.Random, flip: bool) -> Image.Image:
+    """Flip, turn, shift, scale and tint a drawing, on white."""
+    if flip and rng.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    image = image.rotate(rng.uniform(-14, 14), Image.Resampling.BICUBIC)
+    side = round(image.width * rng.uniform(1.0, 1.35))
+    canvas = Image.new("RGBA", (side, side), (255, 255, 255, 255))
+    room = side - image.width
+    canvas.alpha_composite(image, (rng.randint(0, room), rng.randint(0, room)))
+    out = canvas.convert("RGB")
+    changes: Sequence[tuple[Any, float]] = (
+        (ImageEnhance.Color, 0.4),
+        (ImageEnhance.Brightness, 0.15),
+        (ImageEnhance.Contrast, 0.25),
+        (ImageEnhance.Sharpness, 0.9),
+    )
+    for enhance, strength in changes:
+        out = enhance(out).enhance(1 + rng.uniform(-strength, strength))
+    return out

@@ -1,0 +1,88 @@
+"""Readings of single demonstrations by the frozen model, and prompts that carry them."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aim_backends.pocket.model import PROMPT_SUFFIX, answer_segment, question_segment
+from aim_sdk.projectors import CarrierProjector
+from benchmarks.pocket.aim_episodes import Episode, EpisodeMaker, PictureKey, Shown
+from benchmarks.pocket.prompts import Assembler, Embedded, Prompt, Segment, Text, ask, show
+
+MODES: Final = ("zero-shot", "text-only", "interleaved", "names as text", "aim", "no-image")
+_CARRIER, _AFTER = PROMPT_SUFFIX[:1], PROMPT_SUFFIX[1:]  # the newline where the image stood
+
+ReadingKey = tuple[PictureKey | None, str]  # picture (None: read without its image), question
+
+
+class Reader:
+    """Reads demonstrations up to the token before their answer, each once.
+
+    In a causal model that reading does not depend on the answer, so it can be shared between episodes.
+    """
+
+    def __init__(self, assembler: Assembler, maker: EpisodeMaker) -> None:
+        self._assembler, self._maker = assembler, maker
+        self._readings: dict[ReadingKey, Tensor] = {}
+
+    def read(self, keys: Sequence[ReadingKey]) -> list[Tensor]:
+        """Return the hidden state ``(576,)`` at the token before the answer, for each key."""
+        missing = [key for key in dict.fromkeys(keys) if key not in self._readings]
+        prompts = [self._prompt(*key) for key in missing]
+        with torch.no_grad():
+            for group in self._assembler.batches(prompts):
+                batch = self._assembler.pack([prompts[index] for index in group])
+                hidden = self._assembler.forward(batch.embeddings)
+                last = hidden[torch.arange(len(group)), batch.lengths - 1]
+                self._readings |= {missing[index]: state for index, state in zip(group, last, strict=True)}
+        return [self._readings[key] for key in keys]
+
+    def _prompt(self, picture: PictureKey | None, question: str) -> Prompt:
+        if picture is None:
+            return [Text(question_segment(question)), Text(PROMPT_SUFFIX)]
+        return ask(question, self._maker.visual(picture))
+
+
+def keys_of(episode: Episode, images: bool = True) -> list[ReadingKey]:
+    """List what must be read for an episode's demonstrations."""
+    return [(shown.picture if images else None, episode.question) for shown in episode.shown]
+
+
+def carriers(projector: CarrierProjector, hidden: Tensor, newline: Tensor) -> Tensor:
+    """Map readings ``(n, 576)`` to the embeddings of the carrier tokens ``(n, 576)``."""
+    values = F.linear(projector.norm(hidden - projector.mean), projector.weight)
+    gate = torch.sigmoid(projector.gate)
+    return (1 - gate) * newline + gate * values
+
+
+def newline_embedding(assembler: Assembler) -> Tensor:
+    """Return the embedding that a carrier replaces, ``(576,)``."""
+    (token,) = assembler.ids(_CARRIER)
+    return assembler.model.lm.embed(torch.tensor(token))
+
+
+def carried(episode: Episode, vectors: Tensor, query: Segment) -> Prompt:
+    """Return the prompt of fused tokens and the query; ``vectors`` is ``(k, 576)``."""
+    prompt: Prompt = []
+    for shown, vector in zip(episode.shown, vectors, strict=True):
+        middle: Prompt = [Text(question_segment(episode.question)), Embedded(vector[None]), Text(_AFTER)]
+        prompt += [*middle, Text(answer_segment(shown.answer))]
+    return [*prompt, *ask(episode.question, query)]
+
+
+def prompt_of(episode: Episode, mode: str, maker: EpisodeMaker) -> Prompt:
+    """Return the prompt of a baseline."""
+
+    def content(shown: Shown) -> Segment | None:
+        if mode == "interleaved":
+            return maker.visual(shown.picture)
+        return Text(shown.name) if mode == "names as text" else None
+
+    prompt: Prompt = []
+    if mode != "zero-shot":
+        for shown in episode.shown:
+            prompt += show(episode.question, content(shown), shown.answer)
+    return [*prompt, *ask(episode.question, maker.visual(episode.query))]

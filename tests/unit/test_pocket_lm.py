@@ -1,0 +1,119 @@
+"""The pocket language model is transformers' Llama, and neither padding nor the cache changes what it computes."""
+
+import pytest
+import torch
+from aim_backends.pocket.lm import KVCache, Llama, LlamaSpec
+from torch import Tensor
+
+transformers = pytest.importorskip("transformers")
+
+SPEC = LlamaSpec(vocabulary=97, hidden=24, intermediate=40, layers=3, heads=3, key_value_heads=1, head_size=8)
+
+
+@pytest.fixture(scope="module")
+def reference() -> "transformers.LlamaForCausalLM":
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=SPEC.vocabulary,
+        hidden_size=SPEC.hidden,
+        intermediate_size=SPEC.intermediate,
+        num_hidden_layers=SPEC.layers,
+        num_attention_heads=SPEC.heads,
+        num_key_value_heads=SPEC.key_value_heads,
+        head_dim=SPEC.head_size,
+        rope_theta=SPEC.rope_theta,
+        rms_norm_eps=SPEC.norm_eps,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+    )
+    return transformers.LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture
+def lm(reference: "transformers.LlamaForCausalLM") -> Llama:
+    return Llama.from_state({name: tensor.clone() for name, tensor in reference.state_dict().items()}, SPEC)
+
+
+@pytest.fixture
+def ids() -> Tensor:
+    return torch.randint(0, SPEC.vocabulary, (2, 11), generator=torch.Generator().manual_seed(1))
+
+
+def test_equals_transformers(reference: "transformers.LlamaForCausalLM", lm: Llama, ids: Tensor) -> None:
+    with torch.no_grad():
+        expected = reference(ids).logits
+    torch.testing.assert_close(lm.head(lm(lm.embed(ids))), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_equals_transformers_on_left_padded_prompts(
+    reference: "transformers.LlamaForCausalLM", lm: Llama, ids: Tensor
+) -> None:
+    mask = torch.ones_like(ids)
+    mask[0, :4] = 0
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad():
+        expected = reference(ids, attention_mask=mask, position_ids=positions).logits
+    found = lm.head(lm(lm.embed(ids), attention_mask=mask))
+    torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_changes_nothing(lm: Llama, ids: Tensor, side: str) -> None:
+    alone = lm(lm.embed(ids[:1]))
+    padding = torch.full((1, 5), 3)
+    parts = [padding, ids[:1]] if side == "left" else [ids[:1], padding]
+    masks = [torch.zeros_like(padding), torch.ones_like(ids[:1])]
+    mask = torch.cat(masks if side == "left" else masks[::-1], 1)
+    padded = lm(lm.embed(torch.cat(parts, 1)), attention_mask=mask)
+    torch.testing.assert_close(padded[mask.bool()], alone[0], atol=1e-5, rtol=1e-5)
+
+
+def test_neighbours_in_a_batch_change_nothing(lm: Llama, ids: Tensor) -> None:
+    torch.testing.assert_close(lm(lm.embed(ids))[:1], lm(lm.embed(ids[:1])), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("steps", [(11,), (7, 4), (5, 3, 1, 1, 1)])
+def test_the_cache_changes_nothing(lm: Llama, ids: Tensor, steps: tuple[int, ...], padded: bool) -> None:
+    mask = torch.ones_like(ids)
+    if padded:
+        mask[1, :3] = 0
+    full = lm(lm.embed(ids), attention_mask=mask)
+    cache, parts, end = KVCache(), [], 0
+    for piece in ids.split(list(steps), 1):
+        end += piece.shape[1]
+        parts.append(lm(lm.embed(piece), attention_mask=mask[:, :end] if padded else None, cache=cache))
+    assert len(cache) == ids.shape[1]
+    torch.testing.assert_close(torch.cat(parts, 1)[mask.bool()], full[mask.bool()], atol=1e-5, rtol=1e-5)
+
+
+def test_a_prefix_is_read_once_and_shared_by_a_batch(lm: Llama, ids: Tensor) -> None:
+    prefix = torch.randint(0, SPEC.vocabulary, (1, 6), generator=torch.Generator().manual_seed(2))
+    cache = KVCache()
+    lm(lm.embed(prefix), cache=cache)
+    mask = torch.ones(2, 6 + ids.shape[1])
+    mask[0, 6:9] = 0  # the first query is shorter
+    reused = lm(lm.embed(ids), attention_mask=mask, cache=cache.expand(2))
+    whole = lm(lm.embed(torch.cat([prefix.expand(2, -1), ids], 1)), attention_mask=mask)
+    kept = mask[:, 6:].bool()
+    torch.testing.assert_close(reused[kept], whole[:, 6:][kept], atol=1e-5, rtol=1e-5)
+    assert len(cache) == 6, "an expanded cache must not write into its origin"
+    assert len(cache.copy()) == 6
+
+
+def test_gradients_reach_the_embeddings_and_nothing_else(lm: Llama, ids: Tensor) -> None:
+    embeddings = lm.embed(ids).clone().requires_grad_()
+    lm(embeddings).sum().backward()
+    assert embeddings.grad is not None
+    assert embeddings.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in lm.parameters())
+
+
+def test_lora_is_merged_into_the_weights_it_names(lm: Llama) -> None:
+    name = "layers.1.self_attn.q_proj"
+    before = {key: value.clone() for key, value in lm.state_dict().items()}
+    down, up = torch.randn(2, SPEC.hidden), torch.randn(SPEC.hidden, 2)
+    lm.merge_lora({f"{name}.lora_a": down, f"{name}.lora_b": up})
+    for key, value in lm.state_dict().items():
+        expected = before[key] + up @ down if key == f"{name}.weight" else before[key]
+        torch.testing.assert_close(value, expected)
