@@ -45,6 +45,3 @@ def main() -> None:
         typer.secho("error: ", fg=typer.colors.RED, bold=True, err=True, nl=False)
         typer.echo(str(error), err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; what was finished is kept.", err=True)
-        sys.exit(130)

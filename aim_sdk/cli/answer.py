@@ -45,16 +45,20 @@ def answer(
     if job.resumed:
         typer.echo(f"{out}: {job.resumed} answers are there; going on.", err=True)
     unread: list[str] = []
-    if job.left:
-        pipe = AIMPipeline.from_pretrained(
-            backend,
-            model=model,
-            projector=projector,
-            device=device,
-            dtype=dtype,
-            prompt_format=None if template is None else PromptFormat.plain(template),
-        )
-        unread = job.run(pipe, shown, mode=mode, shots=shots, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    try:
+        if job.left:
+            pipe = AIMPipeline.from_pretrained(
+                backend,
+                model=model,
+                projector=projector,
+                device=device,
+                dtype=dtype,
+                prompt_format=None if template is None else PromptFormat.plain(template),
+            )
+            unread = job.run(pipe, shown, mode=mode, shots=shots, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: {job.answered} answers are kept; run the same command again to go on.", err=True)
+        raise typer.Exit(130) from None
     for problem in unread:
         typer.secho(problem, fg=typer.colors.YELLOW, err=True)
     typer.echo(f"{out}: {job.answered} answers of {len(asked)} queries.", err=True)

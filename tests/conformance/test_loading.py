@@ -112,9 +112,7 @@ def _config(folder: Path, **changes: object) -> None:
 
 
 def test_models_without_a_causal_multimodal_decoder_are_refused(checkpoint: Path, tmp_path: Path) -> None:
-    T5ForConditionalGeneration(
-        T5Config(vocab_size=8, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=1)
-    ).save_pretrained(tmp_path / "t5")
+    T5Config(vocab_size=8).save_pretrained(tmp_path / "t5")
     with pytest.raises(UnsupportedModelError, match="encoder-decoder"):
         AutoBackend.from_pretrained(str(tmp_path / "t5"))
     for kind, reason in (("florence2", "encoder-decoder"), ("llama", "image-text-to-text"), ("nonesuch", "knows no")):
@@ -146,6 +144,13 @@ def test_a_config_with_wrong_values_is_named(checkpoint: Path) -> None:
 def test_a_broken_processor_is_named(checkpoint: Path, name: str) -> None:
     (checkpoint / name).write_text("{")
     with pytest.raises(CorruptArtifactError, match="processor"):
+        LlavaBackend.from_pretrained(str(checkpoint))
+
+
+def test_a_processor_that_cannot_write_an_image_is_named(checkpoint: Path) -> None:
+    path = checkpoint / "processor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"patch_size": None}))
+    with pytest.raises(CorruptArtifactError, match="cannot write an image"):
         LlavaBackend.from_pretrained(str(checkpoint))
 
 

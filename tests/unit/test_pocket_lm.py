@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from aim_backends.pocket.lm import KVCache, Llama, LlamaSpec
 from torch import Tensor
+
+from aim_backends.pocket.lm import KVCache, Llama, LlamaSpec
 
 transformers = pytest.importorskip("transformers")
 

@@ -79,7 +79,7 @@ class PocketBackend(Backend):
             hidden_size=embeddings.shape[1],
             embedding_size=embeddings.shape[1],
             embedding_rms=rms(embeddings),
-            libraries=versions("torch", "tokenizers", "timm"),
+            libraries=versions("aim-icl", "torch", "tokenizers"),
         )
 
     @property

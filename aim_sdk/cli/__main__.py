@@ -1,0 +1,3 @@
+from aim_sdk.cli import main
+
+main()
