@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from aim_backends.hf import TransformersBackend
 from aim_backends.hf.slots import append_tokens, insert_slots
-from aim_backends.hf.tap import Injection, place
+from aim_backends.hf.tap import Injection, attach, injected, place
 from aim_sdk import Demonstration
 from aim_sdk.errors import FormatError
 from tests.conformance.families import Family, picture
@@ -114,3 +114,35 @@ def test_any_text_reads_as_its_text_only_demonstration(family: Family, data: Any
     (reading,) = family.backend.reader.read([demonstration], prompt_format=family.form)
     assert torch.equal(reading.embeddings, text.embeddings)
     assert reading.image_position <= reading.answer_start < len(reading)
+
+
+class _PerLayer(torch.nn.Module):
+    """Looks ids up twice, as Gemma 3n and Gemma 4 do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.once, self.again = torch.nn.Embedding(8, 3), torch.nn.Embedding(8, 3)
+        self.head = torch.nn.Linear(3, 8)
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.once
+
+    def get_per_layer_input_embeddings(self) -> torch.nn.Module:
+        return self.again
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        return self.head
+
+    def forward(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.once(ids), self.again(ids)
+
+
+def test_a_second_look_at_the_ids_sees_padding() -> None:
+    model, ids = _PerLayer(), torch.tensor([[1, 7, 2]])
+    attach(model)
+    fused = torch.ones(1, 1, 3)
+    with torch.no_grad(), injected(Injection(fused, slot=7, pad=4)):
+        first, second = model(ids)
+    assert torch.equal(first[0, 1], fused[0, 0])
+    assert torch.equal(second[0], model.again.weight[[1, 4, 2]])
+    assert torch.equal(model(ids)[1][0], model.again.weight[[1, 7, 2]])

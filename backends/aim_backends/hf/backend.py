@@ -22,7 +22,7 @@ from aim_backends.hf.slots import choose_slot, image_ids
 from aim_backends.hf.tap import attach
 from aim_backends.hf.text import Layout, Tokens
 from aim_sdk.config import Fingerprint, PromptFormat
-from aim_sdk.errors import FormatError, InputError
+from aim_sdk.errors import CorruptArtifactError, FormatError, InputError
 from aim_sdk.interfaces import Backend, Projector
 from aim_sdk.projectors import CarrierProjector
 
@@ -250,12 +250,13 @@ class TransformersBackend(Backend):
 
     def _layout(self) -> Layout:
         """Learn from one blank image what the processor writes round an image."""
-        outputs = self.processor(
-            images=[[Image.new("RGB", (64, 64))]],
-            text=[self.placeholder],
-            add_special_tokens=False,
-            return_tensors="pt",
-        )
+        blank = [[Image.new("RGB", (64, 64))]]
+        try:
+            outputs = self.processor(
+                images=blank, text=[self.placeholder], add_special_tokens=False, return_tensors="pt"
+            )
+        except (TypeError, ValueError) as error:  # an old checkpoint's processor lacks settings (patch_size)
+            raise CorruptArtifactError(f"the processor of {self._source!r} cannot write an image: {error}.") from error
         ids = outputs["input_ids"][0].tolist()
         places = [place for place, index in enumerate(ids) if index in self.image_ids]
         if not places:

@@ -21,11 +21,11 @@ _EMBEDDING_SAMPLES = 4096
 @torch.no_grad()
 def fingerprint(backend: TransformersBackend, source: str) -> Fingerprint:
     """Measure a backbone's fingerprint: samples of its weights, its tokenizer, the scale of its embeddings."""
-    embeddings = backend.input_embeddings
-    places = torch.linspace(0, len(embeddings) - 1, min(_EMBEDDING_SAMPLES, len(embeddings))).long()
-    # The matrix itself, for what Gemma's module gives differs between precisions; quantised ones have only the latter.
-    matrix = backend.model.get_input_embeddings().named_parameters()
-    embedding_hash = tensor_hash(matrix, _EMBEDDING_SAMPLES) or tensor_hash([("", embeddings)], _EMBEDDING_SAMPLES)
+    module = backend.model.get_input_embeddings()
+    places = torch.linspace(0, backend.rows - 1, min(_EMBEDDING_SAMPLES, backend.rows)).long()
+    embedded = backend.embed(places.tolist())
+    # The matrix itself where it can be sampled: what Gemma's module makes of it differs between precisions.
+    embedding_hash = tensor_hash(module.named_parameters(), _EMBEDDING_SAMPLES) or tensor_hash([("", embedded)])
     assert embedding_hash is not None
     folder = Path(source).expanduser()
     return Fingerprint(
@@ -35,9 +35,9 @@ def fingerprint(backend: TransformersBackend, source: str) -> Fingerprint:
         weights_hash=tensor_hash(backend.model.named_parameters()),
         embedding_hash=embedding_hash,
         tokenizer_hash=_tokenizer_hash(backend.tokenizer),
-        hidden_size=backend.output_embeddings.shape[1],
+        hidden_size=int(backend.model.get_output_embeddings().in_features),
         embedding_size=backend.embedding_size,
-        embedding_rms=rms(embeddings[places.to(embeddings.device)]),
+        embedding_rms=rms(embedded),
         libraries=versions("aim-icl", "torch", "transformers"),
     )
 

@@ -96,8 +96,8 @@ class TransformersInjector(Injector):
 
     def injected(self, prepared: Prepared) -> AbstractContextManager[None]:
         """Inside the block, the backbone's slots are the fused tokens; nothing stays behind."""
-        injection = None if prepared.fused is None else Injection(prepared.fused, self._backend.slot)
-        return injected(injection)
+        backend, fused = self._backend, prepared.fused
+        return injected(None if fused is None else Injection(fused, backend.slot, backend.pad_token_id))
 
     def generate(
         self,
@@ -155,7 +155,8 @@ class TransformersInjector(Injector):
         if any(row.ndim != 2 or row.shape[1] != size for row in rows):
             shapes = sorted({tuple(row.shape) for row in rows})
             raise InputError(f"fused tokens of shape {shapes}; this backbone needs (tokens, {size}).")
-        return torch.cat([row.to(self._backend.device) for row in rows]) if rows else None
+        weight = self._backend.model.get_input_embeddings().weight
+        return torch.cat([row.to(weight.device, weight.dtype) for row in rows]) if rows else None
 
     def _pad(self, fused: Sequence[Float[Tensor, "slots embed"] | None]) -> Float[Tensor, "rows slots embed"]:
         known = next(row for row in fused if row is not None)

@@ -49,8 +49,7 @@ def source(backend: type[TransformersBackend], model: str | None) -> str:
         return str(path)
     if path.exists():
         raise ModelNotFoundError(f"{model} is a file; expected the folder of a checkpoint (config.json and weights).")
-    local = path.is_absolute() or model.startswith((".", "~")) or not _HUB_ID.fullmatch(model)
-    if local or (path.parent != Path() and path.parent.is_dir()):
+    if path.is_absolute() or model.startswith((".", "~")) or not _HUB_ID.fullmatch(model):
         raise ModelNotFoundError(f"{model}: no such folder.{_near(path)}")
     return model
 
@@ -190,7 +189,7 @@ def _near(path: Path) -> str:
     """Name the existing folders that are nearest to a missing one."""
     parent = path.parent
     if not parent.is_dir():
-        return f" The folder {parent} does not exist either."
+        return f" The folder {parent} does not exist either." if path.is_absolute() else ""
     return did_you_mean(path.name, sorted(item.name for item in parent.iterdir() if item.is_dir()))
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
+
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import FormatError
 
@@ -92,19 +94,19 @@ class ChatPrompts(Prompts):
         if answer not in whole or closed not in two:
             raise self._error("it does not write an answer the same way in the middle and at the end")
         self._anchored = two[: two.index(closed) + len(closed)]  # prefix + the anchor's piece
-        query = two[len(self._anchored) :]
-        self.prefix = one.removesuffix(query)
-        if not one.endswith(query) or not self._anchored.startswith(self.prefix):
+        self._query = two[len(self._anchored) :]
+        self.prefix = one.removesuffix(self._query)
+        if not one.endswith(self._query) or not self._anchored.startswith(self.prefix):
             raise self._error("it writes the first turn differently from the others")
         for shots in ([self._OTHER], [self._OTHER, self._ANCHOR], [self._ANCHOR, self._OTHER, self._ANCHOR]):
             self.check(shots, anchor)
 
     def demonstration(self, text: str, answer: str) -> Piece:
-        query, answer = self._ANCHOR[0], answer.strip()
-        whole = self._conversation([self._ANCHOR, (text, answer)], query)
-        piece = whole.removeprefix(self._anchored).removesuffix(self.query(query))
+        answer = answer.strip()
+        whole = self._conversation([self._ANCHOR, (text, answer)], self._ANCHOR[0])
+        piece = whole.removeprefix(self._anchored).removesuffix(self._query)
         end = len(piece) - len(self._end)
-        if self._anchored + piece + self.query(query) != whole or not piece.endswith(answer + self._end):
+        if self._anchored + piece + self._query != whole or not piece.endswith(answer + self._end):
             raise self._error(f"it changes the answer {answer!r} or the turns round it")
         return Piece(piece, end - len(answer), end)
 
@@ -125,7 +127,10 @@ class ChatPrompts(Prompts):
             messages += [_message("user", text, image=True), _message("assistant", answer.strip())]
         if query is not None:
             messages.append(_message("user", query, image=True))
-        return self._render(messages, add_generation_prompt=query is not None)
+        try:
+            return self._render(messages, add_generation_prompt=query is not None)
+        except TemplateError as error:
+            raise self._error(f"it refuses the conversation ({error})") from error
 
     def _error(self, reason: str) -> FormatError:
         system = " (try it without the system text)" if self._system else ""

@@ -25,6 +25,8 @@ class Injection:
 
     fused: Float[Tensor, "rows slots embed"]
     slot: int
+    pad: int = 0
+    """What a slot is where a family looks its id up a second time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,10 @@ def attach(model: Any) -> None:
         )
     embeddings.register_forward_hook(_write, with_kwargs=True)
     head.register_forward_pre_hook(_read)
+    # Gemma 3n and 4 give every layer another embedding of the ids.
+    per_layer = getattr(model, "get_per_layer_input_embeddings", lambda: None)()
+    if per_layer is not None:
+        per_layer.register_forward_pre_hook(_hide)
 
 
 def place(
@@ -83,7 +89,8 @@ def place(
     """Put the n-th fused token of each row at the n-th slot of that row; beams repeat the rows."""
     mask = ids == injection.slot
     fused = injection.fused.to(embeddings.device, embeddings.dtype)
-    fused = fused.repeat_interleave(len(ids) // len(fused), dim=0)
+    if len(ids) != len(fused):
+        fused = fused.repeat_interleave(len(ids) // len(fused), dim=0)
     # No copy to the host: positions without a slot gather any fused token, and `where` drops it.
     index = (mask.cumsum(1) - 1).clamp(0, fused.shape[1] - 1)
     chosen = fused.gather(1, index[..., None].expand(-1, -1, fused.shape[2]))
@@ -97,6 +104,13 @@ def _write(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out
     ids: Tensor = args[0] if args else next(iter(kwargs.values()))
     # Some families also embed one special token alone, to compare with it.
     return place(output, ids, injection) if ids.ndim == 2 else None
+
+
+def _hide(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    injection = _INJECTION.get()
+    if injection is None:
+        return None
+    return (args[0].masked_fill(args[0] == injection.slot, injection.pad), *args[1:])
 
 
 def _read(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:

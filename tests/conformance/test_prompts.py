@@ -1,0 +1,78 @@
+"""Pieces are cut out of any chat template that writes turns independently; one that does not is refused."""
+
+from typing import Any
+
+import pytest
+from jinja2 import Environment
+
+from aim_backends.hf.prompts import ChatPrompts, Render
+from aim_sdk import PromptFormat
+from aim_sdk.errors import FormatError
+
+
+def renderer(template: str) -> Render:
+    environment = Environment()
+    environment.globals["refuse"] = _refuse
+    compiled = environment.from_string(template)
+
+    def render(messages: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:
+        flat = [
+            (m["role"], "".join("<image>" if part["type"] == "image" else part["text"] for part in m["content"]))
+            for m in messages
+        ]
+        return compiled.render(messages=flat, generate=add_generation_prompt)
+
+    return render
+
+
+def _refuse(reason: str) -> str:
+    from jinja2 import TemplateError
+
+    raise TemplateError(reason)
+
+
+TURNS = "{% for role, text in messages %}[{{ role }}]{{ text }}|{% endfor %}{% if generate %}[assistant]{% endif %}"
+# Only the last answer of a conversation shows its (empty) thought.
+THINKING = """{% for role, text in messages %}[{{ role }}]{% if role == 'assistant' and loop.last %}<think></think>{% endif %}\
+{{ text }}|{% endfor %}{% if generate %}[assistant]<think></think>{% endif %}"""
+# No mark ends an answer, and the system text stands inside the first turn.
+FOLDED = """{% for role, text in messages if role != 'system' %}{% if role == 'user' %}Q: \
+{% if loop.first and messages[0][0] == 'system' %}{{ messages[0][1] }} {% endif %}\
+{% else %} A: {% endif %}{{ text }}{% endfor %}{% if generate %} A:{% endif %}"""
+NUMBERED = "{% for role, text in messages %}{{ loop.index }} {{ text }}|{% endfor %}"
+ALTERNATING = "{% if messages | length > 1 %}{{ refuse('one turn only') }}{% endif %}{{ messages }}"
+
+
+def test_an_answer_continues_its_query_with_the_blanks_that_lead_it() -> None:
+    prompts = ChatPrompts(PromptFormat.chat(), renderer(FOLDED))
+    assert prompts.prefix == ""
+    assert prompts.query("q") == "Q: <image>q A:"
+    assert prompts.answer("q", "yes") == " yes"
+    assert prompts.demonstration("q", " yes ").text == "Q: <image>q A: yes"
+
+
+def test_the_system_text_is_the_prefix() -> None:
+    prompts = ChatPrompts(PromptFormat.chat(system="Be brief."), renderer(TURNS))
+    assert prompts.prefix == "[system]Be brief.|"
+    assert prompts.demonstration("a", "b").text == "[user]<image>a|[assistant]b|"
+
+
+def test_a_thought_at_the_end_of_a_conversation_is_no_part_of_a_demonstration() -> None:
+    prompts = ChatPrompts(PromptFormat.chat(), renderer(THINKING))
+    assert prompts.demonstration("a", "b").text == "[user]<image>a|[assistant]b|"
+    assert prompts.query("a") == "[user]<image>a|[assistant]<think></think>"
+    assert prompts.answer("a", "b") == "b"
+
+
+@pytest.mark.parametrize(
+    ("template", "system", "reason"),
+    [
+        (FOLDED, "Be brief.", "without the system text"),
+        (NUMBERED, None, "cannot be cut"),
+        (ALTERNATING, None, "one turn only"),
+    ],
+)
+def test_a_template_that_ties_turns_together_is_refused(template: str, system: str | None, reason: str) -> None:
+    with pytest.raises(FormatError, match=reason) as caught:
+        ChatPrompts(PromptFormat.chat(system=system), renderer(template))
+    assert "PromptFormat.plain" in str(caught.value)
