@@ -12,22 +12,38 @@ from aim_sdk.errors import ArtifactError, ArtifactNotFoundError, CorruptArtifact
 from tests.unit.test_types_and_config import FINGERPRINT
 
 
-def saved(folder: Path, cls: type[Projector] = ResidualProjector) -> Projector:
+def saved(
+    folder: Path,
+    cls: type[Projector] = ResidualProjector,
+    hidden: int = 4,
+    embedding: int = 4,
+    summary: dict[str, Any] | None = None,
+) -> Projector:
     torch.manual_seed(0)
-    projector = cls(4, 4)
+    projector = cls(hidden, embedding)
     for parameter in projector.parameters():
         torch.nn.init.normal_(parameter)
-    projector.fingerprint, projector.summary = FINGERPRINT, {"steps": 3}
+    projector.fingerprint, projector.summary = FINGERPRINT, summary or {}
     projector.save_pretrained(folder)
     return projector
 
 
-@pytest.mark.parametrize("cls", [LinearProjector, ResidualProjector, CarrierProjector])
-def test_round_trip(tmp_path: Path, cls: type[Projector]) -> None:
-    projector = saved(tmp_path, cls)
-    loaded = Projector.from_pretrained(tmp_path)
+@settings(max_examples=20)
+@given(
+    cls=st.sampled_from([LinearProjector, ResidualProjector, CarrierProjector]),
+    hidden=st.integers(1, 20),
+    embedding=st.integers(1, 20),
+    summary=st.dictionaries(st.text(), st.integers() | st.text()),
+)
+def test_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, cls: type[Projector], hidden: int, embedding: int, summary: dict[str, Any]
+) -> None:
+    folder = tmp_path_factory.mktemp("artifact")
+    projector = saved(folder, cls, hidden, embedding, summary)
+    loaded = Projector.from_pretrained(folder)
     assert type(loaded) is cls
-    assert (loaded.fingerprint, loaded.summary) == (FINGERPRINT, {"steps": 3})
+    assert (loaded.hidden_size, loaded.embedding_size) == (hidden, embedding)
+    assert (loaded.fingerprint, loaded.summary) == (FINGERPRINT, summary)
     state = loaded.state_dict()
     assert state.keys() == projector.state_dict().keys()
     assert all(torch.equal(value, state[name]) for name, value in projector.state_dict().items())
@@ -112,3 +128,23 @@ def test_another_backbone_is_refused_by_both_names() -> None:
         projector.check_backbone(other)
     assert "weights_hash" in str(caught.value)
     projector.check_backbone(FINGERPRINT)
+
+
+def test_pushing_uploads_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No hub here: its client is replaced, the folder that it is handed is real."""
+    uploaded: dict[str, Any] = {}
+
+    class Api:
+        def __init__(self, **_: Any) -> None: ...
+
+        def create_repo(self, repo_id: str, **_: Any) -> Any:
+            return type("Repo", (), {"repo_id": repo_id})
+
+        def upload_folder(self, folder_path: Path, repo_id: str, **_: Any) -> str:
+            uploaded.update(repo=repo_id, loaded=Projector.from_pretrained(folder_path))
+            return "url"
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Api)
+    assert saved(tmp_path).push_to_hub("me/aim-projector") == "url"
+    assert uploaded["repo"] == "me/aim-projector"
+    assert uploaded["loaded"].fingerprint == FINGERPRINT

@@ -10,7 +10,7 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 
-from aim_backends.pocket.drawings import Drawing, load_drawings, load_labels
+from aim_backends.pocket.drawings import QUERY_STYLE, Drawing, load_drawings, load_label_words
 from aim_sdk.demo.tasks import DemoTask, Episode
 from aim_sdk.errors import MissingDependencyError
 from aim_sdk.types import Demonstration, Query
@@ -22,7 +22,7 @@ QUESTION = "What is this?"
 
 def demo_tasks(n: int, *, seed: int) -> list[DemoTask]:
     """Return easy-VQA, name binding and category labels with ``n`` episodes each."""
-    drawings, labels = load_drawings(), load_labels()
+    drawings, labels = load_drawings(), load_label_words()
     return [
         DemoTask("easy-VQA", "test questions on coloured shapes", _easy_vqa(n, random.Random(f"easy-vqa {seed}"))),
         DemoTask(
@@ -79,9 +79,9 @@ def _name_binding(n: int, rng: random.Random, drawings: list[Drawing], labels: l
         if category[pair[0]] == category[pair[1]]:
             continue
         names = dict(zip(pair, rng.sample(labels, 2), strict=True))
-        shown = _alternate({c: [d for d in concepts[c] if not d.held_out_style] for c in pair}, names, rng)
+        shown = _alternate({c: [d for d in concepts[c] if not _asks(d)] for c in pair}, names, rng)
         for concept in pair:
-            query = next(d for d in concepts[concept] if d.held_out_style)
+            query = next(d for d in concepts[concept] if _asks(d))
             episodes.append(Episode(Query(query.path, QUESTION), shown, names[concept], group))
     return episodes[:n]
 
@@ -98,10 +98,8 @@ def _category_label(n: int, rng: random.Random, drawings: list[Drawing], labels:
         for category in pair:
             concepts = _by(categories[category], "concept")
             order = rng.sample(sorted(concepts), len(concepts))
-            shown[category] = [
-                next(d for d in concepts[concept] if not d.held_out_style) for concept in order[: SHOTS // 2]
-            ]
-            held_out = [d for concept in order[SHOTS // 2 :] for d in concepts[concept] if d.held_out_style]
+            shown[category] = [next(d for d in concepts[concept] if not _asks(d)) for concept in order[: SHOTS // 2]]
+            held_out = [d for concept in order[SHOTS // 2 :] for d in concepts[concept] if _asks(d)]
             asked += [(category, d) for d in held_out[: QUERIES_A_SET // 2 + 1]]
         rng.shuffle(asked)
         context = _alternate(shown, names, rng)
@@ -118,6 +116,10 @@ def _alternate(shown: dict[str, list[Drawing]], names: dict[str, str], rng: rand
             drawing = shown[side][turn % len(shown[side])]
             demonstrations.append(Demonstration(drawing.path, QUESTION, names[side]))
     return tuple(demonstrations)
+
+
+def _asks(drawing: Drawing) -> bool:
+    return drawing.style == QUERY_STYLE
 
 
 def _by(drawings: Sequence[Drawing], field: str) -> dict[str, list[Drawing]]:
