@@ -44,7 +44,7 @@ def _stage1() -> None:
 def _stage_a() -> None:
     from benchmarks.pocket import stages
 
-    stages.stage_a(steps=200)
+    stages.stage_a(steps=155)
 
 
 def _ship() -> None:
@@ -56,7 +56,7 @@ def _ship() -> None:
 def _carrier() -> None:
     from benchmarks.pocket import carrier
 
-    carrier.train(steps=110)
+    carrier.train(steps=45)
 
 
 def _demo_data() -> None:
@@ -68,7 +68,7 @@ def _demo_data() -> None:
 def _evaluate() -> None:
     from benchmarks.pocket import evaluate
 
-    evaluate.run(episodes=100, others=60)
+    evaluate.run(evaluate.Sizes(binding=100, others=40, controls=50, look_up=60, questions=600, images=50))
 
 
 STAGES: Final[dict[str, Callable[[], None]]] = {

@@ -21,7 +21,7 @@ from benchmarks.pocket.training_lm import TrainingLM
 
 START: Final = "carrier_start"
 _SCALE: Final = 0.14  # the root mean square of a carrier at the start: that of the embeddings
-_EPISODES: Final = 12
+_EPISODES: Final = 10
 _CONTRAST: Final = 0.5
 _MEAN_READINGS: Final = 400
 
@@ -127,9 +127,9 @@ def _backward(
         lm, contrast = _losses(pocket, [episodes[i] for i in group], [prompts[i] for i in group])
         total = (lm + _CONTRAST * contrast) * (len(group) / len(episodes))
         total.backward()  # type: ignore[no-untyped-call]
-        losses["lm"] += float(lm) * len(group) / len(episodes)
-        losses["contrast"] += float(contrast) * len(group) / len(episodes)
-    vectors.backward(leaf.grad)
+        losses["lm"] += float(lm.detach()) * len(group) / len(episodes)
+        losses["contrast"] += float(contrast.detach()) * len(group) / len(episodes)
+    vectors.backward(leaf.grad)  # type: ignore[no-untyped-call]
     return losses
 
 

@@ -5,6 +5,7 @@ import os
 import platform
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Final
@@ -31,33 +32,54 @@ Score = dict[str, float]
 Scores = dict[str, Score]
 
 
-def run(episodes: int, others: int) -> None:
-    """Measure everything, print it and write ``benchmarks/results/pocket-<date>.json``."""
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers of items; ``controls``: how many of a cell's episodes the baselines beyond text-only see."""
+
+    binding: int
+    others: int
+    controls: int
+    look_up: int
+    questions: int
+    images: int
+
+
+class Report:
+    """Collects scores, prints them and keeps the result file up to date."""
+
+    def __init__(self) -> None:
+        self._path = RESULTS / f"pocket-{datetime.now(UTC):%Y-%m-%d}.json"
+        self._scores: dict[str, Scores] = {}
+
+    def add(self, title: str, scores: Scores) -> None:
+        """Add one table."""
+        self._scores[title] = scores
+        print(f"\n{title}")
+        for name, score in scores.items():
+            print(f"  {name:48} {score['mean']:.3f} +- {score['se']:.3f}  n={score['n']:.0f}", flush=True)
+        result = {
+            "what": "pocket: the frozen backbone and its carrier on held-out concepts, style, labels and images",
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seeds": {"training": SEED, "evaluation": _EVALUATION_SEED},
+            "machine": _machine(),
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+            "scores": self._scores,
+        }
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        self._path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def run(sizes: Sizes) -> None:
+    """Measure everything, print it and write ``benchmarks/results/pocket-<date>.json`` after every part."""
     pocket = carrier.FrozenPocket()
-    parts: dict[str, Scores] = {}
-    for name, measure in (
-        ("easy-VQA test split", easy_vqa),
-        ("single images", single_images),
-        ("text look-up", look_up),
-    ):
-        parts[name] = measure(pocket)
-        _print(name, parts[name])
-    parts |= few_shot(pocket, episodes, others)
-    result = {
-        "what": "pocket: frozen backbone and carrier, held-out concepts, style and labels",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seeds": {"training": SEED, "evaluation": _EVALUATION_SEED},
-        "machine": _machine(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
-        "scores": parts,
-    }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"pocket-{datetime.now(UTC):%Y-%m-%d}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"wrote {path.name}")
+    report = Report()
+    few_shot(pocket, sizes, report)
+    report.add("text look-up", look_up(pocket, sizes.look_up))
+    report.add("easy-VQA test split", easy_vqa(pocket, sizes.questions))
+    report.add("single images", single_images(pocket, sizes.images))
 
 
-def easy_vqa(pocket: carrier.FrozenPocket, number: int = 900) -> Scores:
+def easy_vqa(pocket: carrier.FrozenPocket, number: int) -> Scores:
     """Answer a sample of the official test questions, choosing among the answers of the question's kind."""
     data = load_easy_vqa("test")
     questions = random.Random(_EVALUATION_SEED).sample(data.questions, number)
@@ -71,7 +93,7 @@ def easy_vqa(pocket: carrier.FrozenPocket, number: int = 900) -> Scores:
     return {kind: _score(values) for kind, values in hits.items()}
 
 
-def single_images(pocket: carrier.FrozenPocket, number: int = 80) -> Scores:
+def single_images(pocket: carrier.FrozenPocket, number: int) -> Scores:
     """Name drawings (exact match) and choose their category among seven."""
     corpus, rng, out = pocket.corpus, random.Random(_EVALUATION_SEED), dict[str, Score]()
     kinds = tuple(CATEGORIES.values())
@@ -91,7 +113,7 @@ def single_images(pocket: carrier.FrozenPocket, number: int = 80) -> Scores:
     return out
 
 
-def look_up(pocket: carrier.FrozenPocket, number: int = 100) -> Scores:
+def look_up(pocket: carrier.FrozenPocket, number: int) -> Scores:
     """Text-only few-shot: held-out words as contents, held-out words as labels."""
     rng, words, out = random.Random(_EVALUATION_SEED), pocket.corpus.words, dict[str, Score]()
     for classes, shots in LOOK_UP:
@@ -111,25 +133,33 @@ def look_up(pocket: carrier.FrozenPocket, number: int = 100) -> Scores:
     return out
 
 
-def few_shot(pocket: carrier.FrozenPocket, number: int, others: int) -> dict[str, Scores]:
+def few_shot(pocket: carrier.FrozenPocket, sizes: Sizes, report: Report) -> None:
     """Compare AIM with its baselines and controls on fresh episodes, half of them with held-out concepts and style."""
     rng = random.Random(_EVALUATION_SEED)
-    binding = [_episode(pocket, rng, cell, index) for cell in BINDING for index in range(number)]
-    rest = [_episode(pocket, rng, cell, index) for cell in OTHERS for index in range(others)]
-    out: dict[str, Scores] = {}
-    for mode in ("zero-shot", "text-only", "interleaved", "names as text"):
-        episodes = [*binding, *rest]
-        prompts = [prompt_of(episode, mode, pocket.maker) for episode in episodes]
-        out[mode] = _tabulate(episodes, _right(pocket, episodes, prompts))
-        _print(mode, out[mode])
-    for name, file in (("AIM, trained carrier", "carrier_shipped"), ("AIM, training-free carrier", carrier.START)):
-        for images in (True, False):
-            label = name if images else f"{name}, demonstrations read without their images"
-            episodes = [*binding, *rest] if images else binding
-            prompts = _carried(pocket, file, episodes, images)
-            out[label] = _tabulate(episodes, _right(pocket, episodes, prompts))
-            _print(label, out[label])
-    return out
+    plan = [(cell, sizes.binding) for cell in BINDING] + [(cell, sizes.others) for cell in OTHERS]
+    numbered = [(index, _episode(pocket, rng, cell, index)) for cell, size in plan for index in range(size)]
+    episodes = [episode for _, episode in numbered]
+    binding = [episode for episode in episodes if episode.cell in BINDING]
+    fewer = [episode for index, episode in numbered if index < sizes.controls]
+    without = "demonstrations read without their images"
+    trained, free = "AIM, trained carrier", "AIM, training-free carrier"
+
+    def aim(title: str, file: str, chosen: Sequence[Episode], images: bool) -> None:
+        prompts = _carried(pocket, file, chosen, images)
+        report.add(title, _tabulate(chosen, _right(pocket, chosen, prompts)))
+
+    def baseline(mode: str, chosen: Sequence[Episode]) -> None:
+        prompts = [prompt_of(episode, mode, pocket.maker) for episode in chosen]
+        report.add(mode, _tabulate(chosen, _right(pocket, chosen, prompts)))
+
+    aim(trained, "carrier_shipped", episodes, True)
+    aim(f"{trained}, {without}", "carrier_shipped", binding, False)
+    baseline("text-only", episodes)
+    baseline("zero-shot", fewer)
+    baseline("interleaved", fewer)
+    baseline("names as text", fewer)
+    aim(free, carrier.START, fewer, True)
+    aim(f"{free}, {without}", carrier.START, [e for e in fewer if e.cell in BINDING], False)
 
 
 def _episode(pocket: carrier.FrozenPocket, rng: random.Random, cell: Cell, index: int) -> Episode:
@@ -174,12 +204,6 @@ def _options(question: Question) -> Sequence[str]:
 def _score(hits: Sequence[bool]) -> Score:
     mean = sum(hits) / len(hits)
     return {"mean": round(mean, 4), "se": round((mean * (1 - mean) / len(hits)) ** 0.5, 4), "n": len(hits)}
-
-
-def _print(title: str, scores: Scores) -> None:
-    print(f"\n{title}")
-    for name, score in scores.items():
-        print(f"  {name:48} {score['mean']:.3f} +- {score['se']:.3f}  n={score['n']:.0f}", flush=True)
 
 
 def _machine() -> dict[str, Any]:

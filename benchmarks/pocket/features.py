@@ -5,6 +5,7 @@ import random
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -89,9 +90,9 @@ def _build_drawings(trunk: Trunk) -> None:
         for style in concept.drawings:
             trained = not concept.held_out and style != HELD_OUT_STYLE
             jobs += [(index, concept, style, view) for view in range(1 + EXTRA_VIEWS * trained)]
-    views = (lambda job=job: _view(job[1], job[2], job[3]) for job in jobs)
-    index = torch.tensor([[job[0], numbers[job[2]]] for job in jobs], dtype=torch.int16)
-    save_file({"matrix": _run(trunk, views, len(jobs), "drawings"), "index": index}, FEATURES)
+    views = (partial(_view, concept, style, view) for _, concept, style, view in jobs)
+    owners = torch.tensor([[job[0], numbers[job[2]]] for job in jobs], dtype=torch.int16)
+    save_file({"matrix": _run(trunk, views, len(jobs), "drawings"), "index": owners}, FEATURES)
 
 
 def _build_easy_vqa(trunk: Trunk) -> None:
@@ -99,7 +100,7 @@ def _build_easy_vqa(trunk: Trunk) -> None:
     for split in ("train", "test"):
         folder = _easy_vqa_folder(split) / "images"
         paths = [folder / f"{number}.png" for number in range(len(list(folder.glob("*.png"))))]
-        tensors[split] = _run(trunk, (lambda p=path: Image.open(p) for path in paths), len(paths), f"easy-VQA {split}")
+        tensors[split] = _run(trunk, (partial(Image.open, path) for path in paths), len(paths), f"easy-VQA {split}")
     save_file(tensors, EASY_VQA)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from benchmarks.pocket.config import SEED, WORK
 
 _SAVE_EVERY: Final = 120.0  # seconds
-_WARM_UP: Final = 15
+_WARM_UP: Final = 10
 
 
 @dataclass

@@ -23,7 +23,7 @@ class _Lora(nn.Module):
     def qkv(self, x: Tensor) -> Tensor:
         """Map ``(B, T, hidden)`` to the update of the fused projection."""
         down = torch.cat([self.a[name] for name in _LINEARS[:3]])
-        up = torch.block_diag(*(self.b[name] for name in _LINEARS[:3]))
+        up = torch.block_diag(*(self.b[name] for name in _LINEARS[:3]))  # type: ignore[no-untyped-call]
         return F.linear(F.linear(x, down), up)
 
     def out(self, x: Tensor) -> Tensor:
@@ -40,12 +40,11 @@ class TrainingLM(nn.Module):
         self.lora = nn.ModuleList()
         self._frozen: list[tuple[Tensor, ...]] = []
         for layer in lm.layers:
-            linears = {name: layer.get_submodule(f"self_attn.{name}").weight for name in _LINEARS}  # type: ignore[misc]
-            weights = {name: weight.detach() for name, weight in linears.items()}  # type: ignore[union-attr, operator]
+            get = layer.get_parameter
+            weights = {name: get(f"self_attn.{name}.weight").detach() for name in _LINEARS}
             if rank:
                 self.lora.append(_Lora({name: (w.shape[1], w.shape[0]) for name, w in weights.items()}, rank))
             qkv = torch.cat([weights[name] for name in _LINEARS[:3]])
-            get = layer.get_parameter
             mlp = torch.cat([get("mlp.gate_proj.weight"), get("mlp.up_proj.weight")]).detach()
             norms = get("input_layernorm.weight").detach(), get("post_attention_layernorm.weight").detach()
             self._frozen.append((qkv, weights["o_proj"], mlp, get("mlp.down_proj.weight").detach(), *norms))
