@@ -2,15 +2,18 @@
 
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import StoppingCriteria
 
 from aim_backends.hf import TransformersBackend
-from aim_sdk import FusedTokens, PromptFormat
+from aim_backends.idefics import IdeficsBackend
+from aim_sdk import FusedTokens, PromptFormat, Query
 from aim_sdk.errors import ContextLengthError, FormatError, InputError
-from tests.conformance.families import DEMONSTRATIONS, QUERIES, Family
+from tests.conformance.families import DEMONSTRATIONS, QUERIES, Family, picture
 
 PLAIN = PromptFormat.plain("{image} Question: {text} Short answer: {answer}\n")
 
@@ -224,8 +227,14 @@ def test_a_prompt_beyond_the_context_says_how_much_fits(llava: TransformersBacke
         llava.injector.generate(QUERIES[:1], [[]], prompt_format=form, max_new_tokens=limit)
 
 
-def test_a_chat_format_needs_a_chat_template(family: Family) -> None:
-    if family.form.kind == "chat":
-        pytest.skip("it has one")
+def test_a_chat_format_needs_a_chat_template(tiny: Callable[[str], Path]) -> None:
+    backend = IdeficsBackend.from_pretrained(str(tiny("idefics")), device="cpu")
     with pytest.raises(FormatError, match="no chat template"):
-        family.backend.reader.read(DEMONSTRATIONS[:1], prompt_format=PromptFormat.chat())
+        backend.reader.read(DEMONSTRATIONS[:1], prompt_format=PromptFormat.chat())
+
+
+def test_a_text_that_the_processor_would_download_is_refused(tiny: Callable[[str], Path]) -> None:
+    backend = IdeficsBackend.from_pretrained(str(tiny("idefics")), device="cpu")
+    form = PromptFormat.plain("{image}{text}\nA:{answer}\n")
+    with pytest.raises(FormatError, match="address"):
+        backend.injector.prepare([Query(picture(8, 8, 0), "https://example.com/a.png")], [[]], prompt_format=form)

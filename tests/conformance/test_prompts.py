@@ -33,8 +33,9 @@ def _refuse(reason: str) -> str:
 
 TURNS = "{% for role, text in messages %}[{{ role }}]{{ text }}|{% endfor %}{% if generate %}[assistant]{% endif %}"
 # Only the last answer of a conversation shows its (empty) thought.
-THINKING = """{% for role, text in messages %}[{{ role }}]{% if role == 'assistant' and loop.last %}<think></think>{% endif %}\
-{{ text }}|{% endfor %}{% if generate %}[assistant]<think></think>{% endif %}"""
+THINKING = """{% for role, text in messages %}[{{ role }}]\
+{% if role == 'assistant' and loop.last %}<think></think>{% endif %}{{ text }}|{% endfor %}\
+{% if generate %}[assistant]<think></think>{% endif %}"""
 # No mark ends an answer, and the system text stands inside the first turn.
 FOLDED = """{% for role, text in messages if role != 'system' %}{% if role == 'user' %}Q: \
 {% if loop.first and messages[0][0] == 'system' %}{{ messages[0][1] }} {% endif %}\

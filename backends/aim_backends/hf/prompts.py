@@ -66,8 +66,8 @@ class PlainPrompts(Prompts):
         self.prefix = prompt_format.system or ""
 
     def demonstration(self, text: str, answer: str) -> Piece:
-        before, answer = self.query(text) + self._lead.format(), answer.strip()
-        return Piece(before + answer + self._after.format(), len(before), len(before) + len(answer))
+        before, answer = self.query(text) + self._lead, answer.strip()
+        return Piece(before + answer + self._after, len(before), len(before) + len(answer))
 
     def query(self, text: str) -> str:
         return self._before.format(image=self._placeholder, text=text)
