@@ -60,11 +60,20 @@ class PromptFormat(BaseModel):
         return self
 
     def pieces(self) -> tuple[str, str, str]:
-        """Split a plain template at the answer: (query, blanks that lead the answer, suffix that ends it)."""
-        assert self.template is not None
-        before, after = self.template.split("{answer}")
+        """Split a plain template at the answer: (query, blanks that lead the answer, suffix that ends it).
+
+        The query is a format string with ``{image}`` and ``{text}``; the other two are as they are.
+        """
+        before, suffix, answered = "", "", False
+        for literal, name, _, _ in string.Formatter().parse(self.template or ""):
+            if answered:
+                suffix += literal
+                continue
+            answered = name == "answer"
+            before += literal.replace("{", "{{").replace("}", "}}")
+            before += "" if answered or name is None else f"{{{name}}}"
         query = before.rstrip(" ")
-        return query, before[len(query) :], after
+        return query, before[len(query) :], suffix
 
     @property
     def stop(self) -> str | None:

@@ -54,6 +54,9 @@ def test_a_template_splits_at_the_answer() -> None:
     assert form.pieces() == ("{image}Q: {text} A:", " ", "\n")
     assert form.stop == "\n"
     assert PromptFormat.plain("{image}{answer}").stop is None
+    braces = PromptFormat.plain("{image}{{answer}} {text}: {{{answer}}}")
+    query, lead, suffix = braces.pieces()
+    assert (query.format(image="I", text="T"), lead, suffix) == ("I{answer} T: {", "", "}")
     assert PromptFormat.chat().stop is None
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, Self
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from aim_backends.pocket.images import ImageEncoder
@@ -63,17 +65,13 @@ class PocketBackend(Backend):
     @cached_property
     def fingerprint(self) -> Fingerprint:
         embeddings = self.input_embeddings
-        parts = {"lm": self.model.lm, "connector": self.model.connector, "trunk": self.model.trunk}
-        weights = (
-            (f"{part}.{name}", value) for part, module in parts.items() for name, value in module.named_parameters()
-        )
         embedding_hash = tensor_hash([("embedding", embeddings)], samples=4096)
         tokenizer_hash = hashlib.sha256(self.model.tokenizer.to_str().encode()).hexdigest()
         assert embedding_hash is not None
         return Fingerprint(
             backend=self.name,
             model=MODEL,
-            weights_hash=tensor_hash(weights),
+            weights_hash=tensor_hash(self._weights()),
             embedding_hash=embedding_hash,
             tokenizer_hash=tokenizer_hash,
             hidden_size=embeddings.shape[1],
@@ -81,6 +79,15 @@ class PocketBackend(Backend):
             embedding_rms=rms(embeddings),
             libraries=versions("aim-icl", "torch", "tokenizers"),
         )
+
+    def _weights(self) -> Iterator[tuple[str, Tensor]]:
+        """All weights as they were read: what the LoRA is merged into depends on the machine's arithmetic."""
+        for part, module in (("lm", self.model.lm), ("connector", self.model.connector), ("trunk", self.model.trunk)):
+            for name, value in module.named_parameters():
+                if "self_attn" not in name:
+                    yield f"{part}.{name}", value
+        for name, value in load_file(DATA / "lora.safetensors").items():
+            yield f"lora.{name}", value
 
     @property
     def default_format(self) -> PromptFormat:
