@@ -149,6 +149,11 @@ class AIMPipeline:
                 max_new_tokens=max_new_tokens,
                 **generation,
             )
+            if len(generated) != len(batch):
+                raise InputError(
+                    f"{len(generated)} answers for {len(batch)} queries; pass each query as often as it is to be "
+                    "answered instead of num_return_sequences."
+                )
             answers.update(zip(batch, generated, strict=True))
         return [answers[i] for i in range(len(queries))]
 

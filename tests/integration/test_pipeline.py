@@ -160,6 +160,8 @@ def test_bad_arguments_are_explained(
         pipe(image, "  ", shots=0)
     with pytest.raises(InputError, match="3 queries, but demonstrations for 2"):
         pipe.generate(queries, demonstrations=[demonstrations, demonstrations])
+    with pytest.raises(InputError, match="num_return_sequences"):
+        pipe.generate(queries, num_return_sequences=2, do_sample=True, max_new_tokens=2)
     with pytest.raises(InputError, match="choices"):
         pipe.score(queries[0], ["yes", " "])
     with pytest.raises(InputError, match="normalize"):
