@@ -36,7 +36,7 @@ def split(prompt_format: PromptFormat, text: str) -> tuple[str, str, str, str]:
         raise FormatError("backend 'echo' has no chat template; pass prompt_format=PromptFormat.plain(...).")
     query, blanks, suffix = prompt_format.pieces()
     before, after = query.split("{image}")
-    return before.format(text=text), after.format(text=text), blanks.format(), suffix.format()
+    return before.format(text=text), after.format(text=text), blanks, suffix
 
 
 class EchoReader(DemoReader):
