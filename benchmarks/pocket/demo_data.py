@@ -17,7 +17,7 @@ from benchmarks.pocket.words import Words
 _FOLDER: Final = SHIPPED / "demo"
 _PIXELS: Final = 96
 _COLOURS: Final = 48
-_WORDS: Final = 400
+_WORDS: Final = Path(__file__).parent / "demo_words.txt"
 _DEMONSTRATIONS: Final = 2
 
 
@@ -63,9 +63,11 @@ def _save(source: Path, target: Path) -> str:
 
 
 def _label_words() -> list[str]:
-    """Take the most frequent held-out words (a tokenizer's early merges are whole, common words)."""
-    words = Words(PocketModel.load_base())
-    return sorted(sorted(words.held_out, key=words.first_token)[:_WORDS])
+    """Read the chosen words (whole and harmless ones), and check that they were held out."""
+    chosen = _WORDS.read_text(encoding="utf-8").split()
+    if seen := set(chosen) - set(Words(PocketModel.load_base()).held_out):
+        raise ValueError(f"not held out: {', '.join(sorted(seen))}")
+    return sorted(chosen)
 
 
 def _attribution() -> str:

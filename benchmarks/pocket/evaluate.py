@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,7 +19,7 @@ from benchmarks.pocket.config import RESULTS, SEED, THREADS
 from benchmarks.pocket.corpus import KIND, NAME
 from benchmarks.pocket.features import Question, load_easy_vqa
 from benchmarks.pocket.prompts import Prompt, Text, Visual, ask, show
-from benchmarks.pocket.readings import carried, carriers, keys_of, newline_embedding, prompt_of
+from benchmarks.pocket.readings import carried, carriers, keys_of, newline_embedding, prompt_of, soft_carriers
 from benchmarks.pocket.words import COLOURS, SHAPES
 
 BINDING: Final = (Cell("A", 2, 2), Cell("A", 4, 2), Cell("A", 8, 2), Cell("A", 4, 4))
@@ -30,6 +30,7 @@ _PACKAGES: Final = ("torch", "tokenizers", "safetensors", "pillow", "numpy")
 
 Score = dict[str, float]
 Scores = dict[str, Score]
+Carry = Callable[[torch.Tensor], torch.Tensor]  # readings (k, 576) to carriers (k, 576)
 
 
 @dataclass(frozen=True)
@@ -142,36 +143,48 @@ def few_shot(pocket: carrier.FrozenPocket, sizes: Sizes, report: Report) -> None
     binding = [episode for episode in episodes if episode.cell in BINDING]
     fewer = [episode for index, episode in numbered if index < sizes.controls]
     without = "demonstrations read without their images"
-    trained, free = "AIM, trained carrier", "AIM, training-free carrier"
 
-    def aim(title: str, file: str, chosen: Sequence[Episode], images: bool) -> None:
-        prompts = _carried(pocket, file, chosen, images)
+    def aim(title: str, carry: Carry, chosen: Sequence[Episode], images: bool = True) -> None:
+        prompts = _carried(pocket, carry, chosen, images)
         report.add(title, _tabulate(chosen, _right(pocket, chosen, prompts)))
 
     def baseline(mode: str, chosen: Sequence[Episode]) -> None:
         prompts = [prompt_of(episode, mode, pocket.maker) for episode in chosen]
         report.add(mode, _tabulate(chosen, _right(pocket, chosen, prompts)))
 
-    aim(trained, "carrier_shipped", episodes, True)
-    aim(f"{trained}, {without}", "carrier_shipped", binding, False)
+    soft, trained, start = _soft(pocket), _linear(pocket, "carrier_shipped"), _linear(pocket, carrier.START)
+    aim("AIM, soft carrier (training-free)", soft, episodes)
+    aim(f"AIM, soft carrier (training-free), {without}", soft, binding, images=False)
     baseline("text-only", episodes)
-    baseline("zero-shot", fewer)
+    aim("AIM, linear carrier, trained", trained, fewer)
     baseline("interleaved", fewer)
     baseline("names as text", fewer)
-    aim(free, carrier.START, fewer, True)
-    aim(f"{free}, {without}", carrier.START, [e for e in fewer if e.cell in BINDING], False)
+    baseline("zero-shot", fewer)
+    fewer_binding = [episode for episode in fewer if episode.cell in BINDING]
+    aim(f"AIM, linear carrier, trained, {without}", trained, fewer_binding, images=False)
+    aim("AIM, linear carrier, training-free", start, fewer_binding)
+
+
+def _soft(pocket: carrier.FrozenPocket) -> Carry:
+    table = pocket.model.lm.embed_tokens.weight
+    return lambda hidden: soft_carriers(hidden, table)
+
+
+def _linear(pocket: carrier.FrozenPocket, file: str) -> Carry:
+    projector, newline = carrier.load(file, pocket), newline_embedding(pocket.assembler)
+    return lambda hidden: carriers(projector, hidden, newline)
 
 
 def _episode(pocket: carrier.FrozenPocket, rng: random.Random, cell: Cell, index: int) -> Episode:
     return pocket.maker.make(rng, cell, held_out=index % 2 == 1, new_labels=True)
 
 
-def _carried(pocket: carrier.FrozenPocket, file: str, episodes: Sequence[Episode], images: bool) -> list[Prompt]:
-    projector, newline = carrier.load(file, pocket), newline_embedding(pocket.assembler)
+def _carried(pocket: carrier.FrozenPocket, carry: Carry, episodes: Sequence[Episode], images: bool) -> list[Prompt]:
+    pocket.reader.read([key for episode in episodes for key in keys_of(episode, images)])  # in large batches
     prompts = []
     for episode in episodes:
         hidden = torch.stack(pocket.reader.read(keys_of(episode, images)))
-        prompts.append(carried(episode, carriers(projector, hidden, newline), pocket.maker.visual(episode.query)))
+        prompts.append(carried(episode, carry(hidden), pocket.maker.visual(episode.query)))
     return prompts
 
 

@@ -58,6 +58,15 @@ def carriers(projector: CarrierProjector, hidden: Tensor, newline: Tensor) -> Te
     return (1 - gate) * newline + gate * values
 
 
+def soft_carriers(hidden: Tensor, table: Tensor) -> Tensor:
+    """Map readings to carriers without any training: the mean embedding of the token that each reading expects next.
+
+    ``table`` is the (tied) embedding matrix ``(vocabulary, 576)``; the scale is that of its rows.
+    """
+    expected = (hidden @ table.T).softmax(-1) @ table
+    return table.square().mean().sqrt() * F.layer_norm(expected, expected.shape[-1:])
+
+
 def newline_embedding(assembler: Assembler) -> Tensor:
     """Return the embedding that a carrier replaces, ``(576,)``."""
     (token,) = assembler.ids(_CARRIER)
