@@ -85,6 +85,9 @@ class Projector(nn.Module, SavedProjector, ABC):
     def forward(self, batch: ReadingBatch) -> Float[Tensor, "batch tokens embed"]:
         """Project padded readings; what stands at padding must not change the rest, and is cut off."""
 
+    def bind(self, backend: Backend) -> None:
+        """Take what the projector needs of its backbone beside the readings; called before the first projection."""
+
     def project(self, readings: Sequence[Reading]) -> list[FusedTokens]:
         """Project readings of any lengths; dtype and device are the embeddings'."""
         if not readings:

@@ -276,6 +276,7 @@ def _fit(projector: Projector, backend: Backend) -> Projector:
             f"but {backend.fingerprint.model!r} needs {expected[0]} -> {expected[1]}."
         )
     projector.fingerprint = backend.fingerprint
+    projector.bind(backend)
     return projector.to(backend.input_embeddings.device).eval()
 
 

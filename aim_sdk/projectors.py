@@ -42,54 +42,54 @@ class ResidualProjector(Projector):
 
 
 class CarrierProjector(Projector):
-    """Moves the reading at the last token before the answer onto the text token where the image stood.
+    """Moves what the backbone expects before the answer onto the text token where the image stood.
 
-    In a causal LM that reading is what the image made the backbone expect next. With ``v = W LN(h - mean)`` and
-    ``g = sigmoid(gate)`` the carrier's embedding ``e`` becomes ``(1 - g) e + g v``; all other tokens keep their own
+    The reading ``h`` at the last token before the answer is what the image made the backbone expect next. Through the
+    vocabulary it becomes the embedding of the expected token, ``s = E_in^T softmax(E_out h)``. With ``v = W LN(s)`` and
+    ``g = sigmoid(gate)`` the carrier's embedding ``e`` becomes ``(1 - g) e + g v``. All other tokens keep their own
     embeddings, so the answer's format survives. Works without training (:meth:`training_free`), and trains from there.
+    E_in and E_out are the backbone's own: :meth:`bind` takes them, an artifact does not hold them.
     """
 
     kind = "carrier"
-    mean: Tensor
 
     def __init__(self, hidden_size: int, embedding_size: int) -> None:
         super().__init__(hidden_size, embedding_size)
-        self.register_buffer("mean", torch.zeros(hidden_size))
-        self.norm = nn.LayerNorm(hidden_size)
-        self.weight = nn.Parameter(torch.zeros(embedding_size, hidden_size))
+        self.norm = nn.LayerNorm(embedding_size)
+        self.weight = nn.Parameter(torch.eye(embedding_size))
         self.gate = nn.Parameter(torch.tensor(4.0))
+        self._vocabulary: tuple[Tensor, Tensor] | None = None
 
     @classmethod
-    def training_free(cls, backend: Backend, *, ridge: float = 1e-2) -> CarrierProjector:
-        """Start from the least-squares map of output directions to input embeddings over the vocabulary.
-
-        W solves ``min sum_t |W LN(u_t) - e_t|^2`` over the rows u of the LM head and e of the input embeddings, then is
-        scaled so that a carrier has a typical token embedding's RMS. Where they are tied and square it is close to a
-        multiple of the identity: a hidden state points at the token it expects.
-        """
-        directions = backend.output_embeddings.detach().float()
-        embeddings = backend.input_embeddings.detach().float()
-        rows = min(len(directions), len(embeddings))
-        directions, embeddings = F.layer_norm(directions[:rows], directions.shape[1:]), embeddings[:rows]
-        projector = cls(directions.shape[1], embeddings.shape[1]).to(directions.device)
-        gram = directions.T @ directions
-        gram += ridge * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device)
-        weight = torch.linalg.solve(gram, directions.T @ embeddings).T
-        rms = embeddings.square().mean().sqrt() / (directions @ weight.T).square().mean().sqrt().clamp_min(1e-12)
+    def training_free(cls, backend: Backend) -> CarrierProjector:
+        """W = the RMS of the input embeddings times the identity: a carrier has a typical token's scale."""
+        projector = cls(backend.fingerprint.hidden_size, backend.fingerprint.embedding_size)
         with torch.no_grad():
-            projector.weight.copy_(weight * rms)
+            projector.weight.mul_(backend.fingerprint.embedding_rms)
+        projector.bind(backend)
         return projector
+
+    def bind(self, backend: Backend) -> None:
+        outputs, inputs = backend.output_embeddings.detach(), backend.input_embeddings.detach()
+        rows = min(len(outputs), len(inputs))  # either may have spare rows
+        self._vocabulary = outputs[:rows], inputs[:rows]
+
+    def value(self, last: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch embed"]:
+        """Map readings at the last token before the answer to carriers."""
+        if self._vocabulary is None:
+            raise InputError("a carrier needs its backbone's embeddings; call projector.bind(backend) first.")
+        outputs, inputs = self._vocabulary
+        expected = F.softmax(F.linear(last.to(outputs), outputs).float(), -1).to(inputs) @ inputs
+        return F.linear(self.norm(expected.to(self.weight)), self.weight)
 
     def forward(self, batch: ReadingBatch) -> Float[Tensor, "batch tokens embed"]:
         rows = torch.arange(len(batch.hidden), device=batch.hidden.device)
         # The token before the answer is never moved: it is where the answer is predicted from.
         place = torch.minimum(batch.image_position, (batch.answer_start - 2).clamp_min(0))
-        last = batch.hidden[rows, (batch.answer_start - 1).clamp_min(0)].to(self.weight.dtype)
-        value = F.linear(self.norm(last - self.mean), self.weight)
-        embedding = batch.embeddings[rows, place].to(value.dtype)
+        value = self.value(batch.hidden[rows, (batch.answer_start - 1).clamp_min(0)])
         gate = torch.sigmoid(self.gate)
-        carrier = (1 - gate) * embedding + gate * value
-        return batch.embeddings.index_put((rows, place), carrier.to(batch.embeddings.dtype))
+        carrier = (1 - gate) * batch.embeddings[rows, place].to(value) + gate * value
+        return batch.embeddings.index_put((rows, place), carrier.to(batch.embeddings))
 
 
 KINDS: dict[str, type[Projector]] = {cls.kind: cls for cls in (LinearProjector, ResidualProjector, CarrierProjector)}

@@ -1,20 +1,9 @@
 """One command for the whole of pocket: ``python -m benchmarks.pocket.build [--stage NAME ...]``."""
 
 import argparse
-import os
-import sys
 import time
 from collections.abc import Callable
 from typing import Final
-
-_ALLOCATOR: Final = {
-    # glibc gives large freed blocks back to the system, and the page faults of getting them again can cost ten times
-    # the arithmetic.
-    "MALLOC_MMAP_THRESHOLD_": str(2**32),
-    "MALLOC_TRIM_THRESHOLD_": str(2**34),
-    "MALLOC_TOP_PAD_": str(2**28),
-    "OMP_NUM_THREADS": "2",
-}
 
 
 def _data() -> None:
@@ -44,7 +33,7 @@ def _stage1() -> None:
 def _stage_a() -> None:
     from benchmarks.pocket import stages
 
-    stages.stage_a(steps=155)
+    stages.stage_a(steps=310)
 
 
 def _ship() -> None:
@@ -56,7 +45,13 @@ def _ship() -> None:
 def _carrier() -> None:
     from benchmarks.pocket import carrier
 
-    carrier.train(steps=45)
+    carrier.train(steps=60)
+
+
+def _projector() -> None:
+    from benchmarks.pocket import artifact
+
+    artifact.publish()
 
 
 def _demo_data() -> None:
@@ -79,6 +74,7 @@ STAGES: Final[dict[str, Callable[[], None]]] = {
     "stageA": _stage_a,
     "ship": _ship,
     "carrier": _carrier,
+    "projector": _projector,
     "demo_data": _demo_data,
     "evaluate": _evaluate,
 }
@@ -89,10 +85,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--stage", nargs="+", choices=STAGES, default=list(STAGES), help="default: all")
     chosen = parser.parse_args().stage
-    if any(os.environ.get(name) != value for name, value in _ALLOCATOR.items()):
-        os.execve(
-            sys.executable, [sys.executable, "-m", "benchmarks.pocket.build", *sys.argv[1:]], os.environ | _ALLOCATOR
-        )
     for name, stage in STAGES.items():
         if name in chosen:
             started = time.monotonic()

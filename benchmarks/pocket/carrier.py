@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from aim_backends.pocket.backend import PocketBackend
 from aim_backends.pocket.model import PocketModel, answer_segment
 from aim_sdk.projectors import CarrierProjector
 from benchmarks.pocket.aim_episodes import Cell, Episode, EpisodeMaker
-from benchmarks.pocket.config import SEED, SHIPPED, THREADS, WORK
+from benchmarks.pocket.config import THREADS, WORK
 from benchmarks.pocket.corpus import Corpus
 from benchmarks.pocket.episodes import question
 from benchmarks.pocket.loop import Loop, Schedule
@@ -20,10 +21,8 @@ from benchmarks.pocket.readings import Reader, carried, carriers, keys_of, newli
 from benchmarks.pocket.training_lm import TrainingLM
 
 START: Final = "carrier_start"
-_SCALE: Final = 0.14  # the root mean square of a carrier at the start: that of the embeddings
-_EPISODES: Final = 10
+EPISODES: Final = 10
 _CONTRAST: Final = 0.5
-_MEAN_READINGS: Final = 400
 
 
 class FrozenPocket:
@@ -46,34 +45,23 @@ def train(steps: int) -> None:
     newline = newline_embedding(pocket.assembler)
 
     def step(rng: random.Random) -> dict[str, float]:
-        episodes = [_draw(rng, pocket.maker) for _ in range(_EPISODES)]
+        episodes = [_draw(rng, pocket.maker) for _ in range(EPISODES)]
         return _backward(pocket, projector, episodes, newline)
 
     modules: dict[str, nn.Module] = {"matrix": _Matrix(projector), "rest": _Rest(projector)}
     Loop(Schedule("carrier", steps), modules, {"matrix": 1.5e-4, "rest": 3e-3}).run(step)
     state = {name: tensor.to(torch.bfloat16) for name, tensor in projector.state_dict().items()}
     save_file(state, WORK / "carrier_shipped.safetensors")
-    save_file(state, SHIPPED / "carrier.safetensors")
 
 
 def start(pocket: FrozenPocket) -> CarrierProjector:
-    """Return the training-free carrier: embeddings are tied, so a reading already points at the token it expects."""
-    rng = random.Random(SEED)
-    pictures = [(concept, rng.choice(pocket.corpus.styles(concept))) for concept in pocket.corpus.training]
-    sample = rng.sample(pictures, min(_MEAN_READINGS, len(pictures)))
-    keys = [(("drawing", concept, style), "What is this?") for concept, style in sample]
-    size = pocket.model.lm.spec.hidden
-    projector = CarrierProjector(size, size)
-    with torch.no_grad():
-        projector.mean.copy_(torch.stack(pocket.reader.read(keys)).mean(0))
-        projector.weight.copy_(_SCALE * torch.eye(size))
-    return projector
+    """Return the training-free carrier."""
+    return CarrierProjector.training_free(PocketBackend(pocket.model))
 
 
 def load(name: str, pocket: FrozenPocket) -> CarrierProjector:
     """Read a carrier from the work folder."""
-    size = pocket.model.lm.spec.hidden
-    projector = CarrierProjector(size, size)
+    projector = start(pocket)
     state = load_file(WORK / f"{name}.safetensors")
     projector.load_state_dict({key: value.float() for key, value in state.items()})
     return projector.requires_grad_(False).eval()

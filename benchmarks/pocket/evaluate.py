@@ -19,7 +19,7 @@ from benchmarks.pocket.config import RESULTS, SEED, THREADS
 from benchmarks.pocket.corpus import KIND, NAME
 from benchmarks.pocket.features import Question, load_easy_vqa
 from benchmarks.pocket.prompts import Prompt, Text, Visual, ask, show
-from benchmarks.pocket.readings import carried, carriers, keys_of, newline_embedding, prompt_of, soft_carriers
+from benchmarks.pocket.readings import carried, carriers, keys_of, newline_embedding, prompt_of
 from benchmarks.pocket.words import COLOURS, SHAPES
 
 BINDING: Final = (Cell("A", 2, 2), Cell("A", 4, 2), Cell("A", 8, 2), Cell("A", 4, 4))
@@ -152,25 +152,19 @@ def few_shot(pocket: carrier.FrozenPocket, sizes: Sizes, report: Report) -> None
         prompts = [prompt_of(episode, mode, pocket.maker) for episode in chosen]
         report.add(mode, _tabulate(chosen, _right(pocket, chosen, prompts)))
 
-    soft, trained, start = _soft(pocket), _linear(pocket, "carrier_shipped"), _linear(pocket, carrier.START)
-    aim("AIM, soft carrier (training-free)", soft, episodes)
-    aim(f"AIM, soft carrier (training-free), {without}", soft, binding, images=False)
+    trained, start = _carry(pocket, "carrier_shipped"), _carry(pocket, carrier.START)
+    aim("AIM, trained carrier", trained, episodes)
+    aim(f"AIM, trained carrier, {without}", trained, binding, images=False)
     baseline("text-only", episodes)
-    aim("AIM, linear carrier, trained", trained, fewer)
     baseline("interleaved", fewer)
     baseline("names as text", fewer)
     baseline("zero-shot", fewer)
     fewer_binding = [episode for episode in fewer if episode.cell in BINDING]
-    aim(f"AIM, linear carrier, trained, {without}", trained, fewer_binding, images=False)
-    aim("AIM, linear carrier, training-free", start, fewer_binding)
+    aim("AIM, training-free carrier", start, fewer)
+    aim(f"AIM, training-free carrier, {without}", start, fewer_binding, images=False)
 
 
-def _soft(pocket: carrier.FrozenPocket) -> Carry:
-    table = pocket.model.lm.embed_tokens.weight
-    return lambda hidden: soft_carriers(hidden, table)
-
-
-def _linear(pocket: carrier.FrozenPocket, file: str) -> Carry:
+def _carry(pocket: carrier.FrozenPocket, file: str) -> Carry:
     projector, newline = carrier.load(file, pocket), newline_embedding(pocket.assembler)
     return lambda hidden: carriers(projector, hidden, newline)
 

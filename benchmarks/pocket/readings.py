@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from aim_backends.pocket.model import PROMPT_SUFFIX, answer_segment, question_segment
@@ -53,18 +52,8 @@ def keys_of(episode: Episode, images: bool = True) -> list[ReadingKey]:
 
 def carriers(projector: CarrierProjector, hidden: Tensor, newline: Tensor) -> Tensor:
     """Map readings ``(n, 576)`` to the embeddings of the carrier tokens ``(n, 576)``."""
-    values = F.linear(projector.norm(hidden - projector.mean), projector.weight)
     gate = torch.sigmoid(projector.gate)
-    return (1 - gate) * newline + gate * values
-
-
-def soft_carriers(hidden: Tensor, table: Tensor) -> Tensor:
-    """Map readings to carriers without any training: the mean embedding of the token that each reading expects next.
-
-    ``table`` is the (tied) embedding matrix ``(vocabulary, 576)``; the scale is that of its rows.
-    """
-    expected = (hidden @ table.T).softmax(-1) @ table
-    return table.square().mean().sqrt() * F.layer_norm(expected, expected.shape[-1:])
+    return (1 - gate) * newline + gate * projector.value(hidden)
 
 
 def newline_embedding(assembler: Assembler) -> Tensor:

@@ -56,9 +56,9 @@ def stage_a(steps: int) -> None:
     lm = TrainingLM(model.lm, RANK)
     assembler = Assembler(model, connector, lm)
     kinds: Sequence[tuple[str, Callable[[random.Random, Corpus], Prompt], int, float]] = (
-        ("text", episodes.text_only, 3, 0.3),
-        ("image", episodes.one_image, 7, 0.4),
-        ("single", lambda rng, corpus: corpus.single(rng), 10, 0.3),
+        ("text", episodes.text_only, 6, 0.4),
+        ("image", episodes.one_image, 6, 0.4),
+        ("single", lambda rng, corpus: corpus.single(rng), 6, 0.2),
     )
 
     def step(rng: random.Random) -> dict[str, float]:

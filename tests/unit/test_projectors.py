@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aim_sdk import CarrierProjector, LinearProjector, Projector, Reading, ReadingBatch, ResidualProjector
+from aim_sdk.errors import InputError
 
 HIDDEN, EMBED = 6, 4
 KINDS = [LinearProjector, ResidualProjector, CarrierProjector]
@@ -20,9 +21,17 @@ def reading(tokens: int, seed: int, image_position: int = 0) -> Reading:
     )
 
 
+class Vocabulary:
+    """The part of a backend that a projector may bind to; its matrices have unequal numbers of rows."""
+
+    input_embeddings = torch.randn(11, EMBED, generator=torch.Generator().manual_seed(7))
+    output_embeddings = torch.randn(10, HIDDEN, generator=torch.Generator().manual_seed(8))
+
+
 def randomized(cls: type[Projector]) -> Projector:
     torch.manual_seed(0)
     projector = cls(HIDDEN, EMBED)
+    projector.bind(Vocabulary())  # type: ignore[arg-type]
     for parameter in projector.parameters():
         torch.nn.init.normal_(parameter)
     return projector.eval()
@@ -72,7 +81,23 @@ def test_dtype_is_the_embeddings() -> None:
     one = reading(4, 0)
     half = Reading(one.token_ids, one.hidden.bfloat16(), one.embeddings.bfloat16(), 0, 3)
     for cls in KINDS:
-        assert cls(HIDDEN, EMBED).project([half])[0].embeddings.dtype == torch.bfloat16
+        assert randomized(cls).project([half])[0].embeddings.dtype == torch.bfloat16
+
+
+def test_an_untrained_carrier_is_the_embedding_of_the_expected_token() -> None:
+    """A reading that points at one token, far from all others, is carried as that token's (normalised) embedding."""
+    projector = CarrierProjector(HIDDEN, EMBED)
+    projector.bind(Vocabulary())  # type: ignore[arg-type]
+    for token in range(10):
+        value = projector.value(1e4 * Vocabulary.output_embeddings[token][None])
+        best = (1e4 * Vocabulary.output_embeddings[token] @ Vocabulary.output_embeddings.T).argmax()
+        expected = torch.nn.functional.layer_norm(Vocabulary.input_embeddings[best], (EMBED,))
+        torch.testing.assert_close(value[0], expected)
+
+
+def test_a_carrier_says_that_it_is_not_bound() -> None:
+    with pytest.raises(InputError, match=r"bind\(backend\)"):
+        CarrierProjector(HIDDEN, EMBED).project([reading(5, 0)])
 
 
 def test_collate_pads_on_the_right() -> None:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from aim_backends.pocket.connector import Connector
 from aim_backends.pocket.lm import Llama
+from aim_backends.pocket.memory import keep_freed_memory
 from aim_backends.pocket.vision import Trunk, preprocess
 from aim_backends.pocket.weights import PocketFiles, prepare_weights
 from aim_sdk.errors import ArtifactNotFoundError, CorruptArtifactError
@@ -68,6 +69,8 @@ class PocketModel:
     ) -> Self:
         """Load the packages alone: the untuned language model and an untrained connector."""
         files = files or prepare_weights()
+        if torch.device(device).type == "cpu":
+            keep_freed_memory()
         lm = Llama.from_state(_read(files.lm), dtype=dtype).to(device)
         connector = Connector().to(device=device, dtype=dtype).requires_grad_(False).eval()
         trunk = Trunk.load(files.trunk).to(device=device, dtype=dtype)

@@ -16,6 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from aim_sdk.images import load_image
+
 IMAGE_SIZE = 192
 GRID = 4
 VISUAL_TOKENS = GRID * GRID
@@ -50,11 +52,7 @@ _LOW, _MIDDLE = 1, 4  # stages whose outputs are kept
 
 def preprocess(image: Image.Image) -> Tensor:
     """Return ``uint8 (3, 192, 192)``: composed on white, aspect ratio kept, padded with white."""
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        background = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(background, image)
-    image = image.convert("RGB")
+    image = load_image(image)
     scale = _CONTENT / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     canvas = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (255, 255, 255))
