@@ -16,7 +16,7 @@ from aim_sdk.types import Mode
 MODES: tuple[Mode, ...] = ("text-only", "interleaved", "aim", "no-image")
 ALL = "all tasks"
 BATCH = 32
-MAX_NEW_TOKENS = 6
+MAX_NEW_TOKENS = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ def _ship() -> None:
 def _carrier() -> None:
     from benchmarks.pocket import carrier
 
-    carrier.train(steps=60)
+    carrier.train(steps=36)
 
 
 def _projector() -> None:
@@ -63,7 +63,7 @@ def _demo_data() -> None:
 def _evaluate() -> None:
     from benchmarks.pocket import evaluate
 
-    evaluate.run(evaluate.Sizes(binding=100, others=40, controls=50, look_up=60, questions=600, images=50))
+    evaluate.run(evaluate.Sizes(binding=100, others=40, controls=25, look_up=60, questions=600, images=50))
 
 
 STAGES: Final[dict[str, Callable[[], None]]] = {
