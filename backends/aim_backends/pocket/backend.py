@@ -86,8 +86,7 @@ class PocketBackend(Backend):
             for name, value in module.named_parameters():
                 if "self_attn" not in name:
                     yield f"{part}.{name}", value
-        for name, value in load_file(DATA / "lora.safetensors").items():
-            yield f"lora.{name}", value
+        yield from ((f"lora.{name}", value) for name, value in load_file(DATA / "lora.safetensors").items())
 
     @property
     def default_format(self) -> PromptFormat:
