@@ -1,4 +1,4 @@
-"""Each tiny backbone is built and loaded once."""
+"""Each tiny backbone is loaded once."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,20 +9,7 @@ from transformers import AutoModelForImageTextToText
 from aim_backends.hf import TransformersBackend
 from aim_backends.llava import LlavaBackend
 from tests.conformance.families import BACKENDS, Family
-from tests.tiny import FAMILIES, build
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Builds a variant's folder once."""
-    folders: dict[str, Path] = {}
-
-    def folder(variant: str) -> Path:
-        if variant not in folders:
-            folders[variant] = build(variant, tmp_path_factory.mktemp(variant) / variant)
-        return folders[variant]
-
-    return folder
+from tests.tiny import FAMILIES
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
