@@ -228,9 +228,10 @@ class AIMPipeline:
                     f"backend {self.backend.name!r} takes one image a prompt: mode='interleaved' cannot run on it."
                 )
             return list(chosen)
-        unique = {id(item): item for items in chosen for item in items}
+        identity: Callable[[Demonstration], object] = id if mode == "aim" else _texts
+        unique = {identity(item): item for items in chosen for item in items}
         fused = dict(zip(unique, self._fuse(list(unique.values()), mode), strict=True))
-        return [[fused[id(item)] for item in items] for items in chosen]
+        return [[fused[identity(item)] for item in items] for items in chosen]
 
     def _choose(
         self, queries: Sequence[Query], shots: int | None, demonstrations: Demonstrations | None
@@ -287,6 +288,11 @@ def _hash(projector: Projector) -> str:
 
 def _length(context: Context) -> int:
     return sum(len(item) if isinstance(item, FusedTokens) else 1 for item in context)
+
+
+def _texts(demonstration: Demonstration) -> tuple[str, str]:
+    """What tells demonstrations apart where their images are not looked at."""
+    return demonstration.text, demonstration.answer
 
 
 def _check_positive(**arguments: int) -> None:

@@ -8,8 +8,7 @@ import typer
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the plot and the result file.")] = Path("aim-demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="8 episodes a task, fewer shots: about a minute.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="70 episodes a task, 210 a cell: over ten minutes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="14 episodes a task, fewer shots: under a minute.")] = False,
     seed: Annotated[int, typer.Option(help="Chooses the episodes.")] = 0,
 ) -> None:
     """Let the embedded model "pocket" learn three tasks from k demonstrations, on images that no training saw.
@@ -27,7 +26,7 @@ def demo(
 
     console = Console()
     started = time.monotonic()
-    n, repeats = (8, 3) if quick else (70, 7) if full else (28, 7)
+    n, repeats = (14, 3) if quick else (70, 7)
     shots = (0, 2, 8) if quick else (0, 1, 2, 4, 8)
     with console.status("loading pocket (the first start converts its weights, about half a minute)"):
         pipe = AIMPipeline.from_pretrained("pocket")

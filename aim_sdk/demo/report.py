@@ -85,6 +85,7 @@ def plot(cells: Sequence[Cell], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    shots = sorted({cell.shots for cell in cells})
     tasks = [ALL, *dict.fromkeys(cell.task for cell in cells if cell.task != ALL)]
     figure = Figure(figsize=(4 * (len(tasks) + 1), 3.8), layout="constrained")
     FigureCanvasAgg(figure)
@@ -107,6 +108,7 @@ def plot(cells: Sequence[Cell], path: Path) -> None:
             )
         panel.set(title=f"{task} (n={zero.n})", xlabel="shots k", ylim=(-0.03, 1.03))
         panel.set_xscale("symlog", base=2, linthresh=1)
+        panel.set_xticks(shots, [str(k) for k in shots])
     panels[0].set_ylabel("exact match")
     for mode, colour in colours.items():
         row = sorted((cell for cell in cells if cell.task == ALL and cell.mode == mode), key=lambda c: c.shots)

@@ -15,7 +15,7 @@ from aim_sdk.types import Mode
 
 MODES: tuple[Mode, ...] = ("text-only", "interleaved", "aim", "no-image")
 ALL = "all tasks"
-BATCH = 32
+BATCH = 70
 MAX_NEW_TOKENS = 4
 
 
@@ -56,20 +56,20 @@ def answer_all(
     pipe: AIMPipeline, tasks: Sequence[DemoTask], shots: Sequence[int], advance: Callable[[int], None]
 ) -> list[Outcome]:
     """Answer every episode under every mode and k, a batch at a time; ``advance`` hears of each."""
+    numbered = [(task.name, index, episode) for task in tasks for index, episode in enumerate(task.episodes)]
     outcomes = []
-    for task in tasks:
-        for mode, k in cells_of(shots):
-            for start in range(0, len(task.episodes), BATCH):
-                batch = list(enumerate(task.episodes))[start : start + BATCH]
-                outcomes += _answer(pipe, task.name, mode, k, batch)
-                advance(len(batch))
+    for mode, k in cells_of(shots):
+        for start in range(0, len(numbered), BATCH):
+            batch = numbered[start : start + BATCH]
+            outcomes += _answer(pipe, mode, k, batch)
+            advance(len(batch))
     return outcomes
 
 
-def _answer(pipe: AIMPipeline, task: str, mode: Mode, shots: int, batch: list[tuple[int, Episode]]) -> list[Outcome]:
+def _answer(pipe: AIMPipeline, mode: Mode, shots: int, batch: Sequence[tuple[str, int, Episode]]) -> list[Outcome]:
     answers = pipe.generate(
-        [episode.query for _, episode in batch],
-        demonstrations=[episode.demonstrations for _, episode in batch],
+        [episode.query for *_, episode in batch],
+        demonstrations=[episode.demonstrations for *_, episode in batch],
         shots=shots,
         mode=mode,
         max_new_tokens=MAX_NEW_TOKENS,
@@ -86,7 +86,7 @@ def _answer(pipe: AIMPipeline, task: str, mode: Mode, shots: int, batch: list[tu
             correct=answer.text.casefold() == episode.answer.casefold(),
             prompt_tokens=answer.prompt_tokens,
         )
-        for (index, episode), answer in zip(batch, answers, strict=True)
+        for (task, index, episode), answer in zip(batch, answers, strict=True)
     ]
 
 

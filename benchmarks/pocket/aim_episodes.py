@@ -1,4 +1,4 @@
-"""Episodes of image demonstrations: name binding (A), category to label (B), answer style (C), easy-VQA facts (V)."""
+"""Episodes with image demonstrations: names (A), categories (B), answer styles (C), labels (V) or true answers (T)."""
 
 import random
 from collections.abc import Sequence
@@ -64,6 +64,8 @@ class EpisodeMaker:
         """Draw one episode of a cell."""
         if cell.task == "C":
             return self._styles(rng, cell, held_out, new_labels, question)
+        if cell.task == "T":
+            return self._true_answers(rng, cell)
         labels = self.corpus.words.labels(rng, cell.classes, new_labels)
         if cell.task == "V":
             return self._facts_episode(rng, cell, labels)
@@ -138,6 +140,15 @@ class EpisodeMaker:
         shown = [Shown(("easy-vqa", rng.choice(facts[chosen[c]]), ""), chosen[c], labels[c]) for c in order]
         query = ("easy-vqa", rng.choice(facts[chosen[asked]]), "")
         return Episode(cell, False, question, tuple(shown), query, tuple(labels), asked)
+
+    def _true_answers(self, rng: random.Random, cell: Cell) -> Episode:
+        """Colours or shapes of easy-VQA's training images, each by its own name."""
+        question = rng.choice(sorted(self._facts))
+        facts = self._facts[question]
+        *shown, asked = [rng.choice([answer for answer in facts if facts[answer]]) for _ in range(cell.shots + 1)]
+        pictures = [Shown(("easy-vqa", rng.choice(facts[answer]), ""), answer, answer) for answer in shown]
+        query = ("easy-vqa", rng.choice(facts[asked]), "")
+        return Episode(cell, False, question, tuple(pictures), query, tuple(facts), list(facts).index(asked))
 
     def _pictures_by_answer(self, question: str) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {answer: [] for answer in _FACTS[question]}

@@ -87,13 +87,13 @@ def _draw(rng: random.Random, maker: EpisodeMaker) -> Episode:
     """Draw a training episode: training concepts, styles and labels only."""
     kind, shots = rng.random(), rng.choice((2, 2, 3, 4, 4, 5, 6, 8))
     asked = question(rng)
-    if kind < 0.6:
+    if kind < 0.55:
         classes = 2 if shots < 3 or rng.random() < 0.5 else rng.choice((3, 4) if shots > 3 else (3,))
         return maker.make(rng, Cell("A", shots, classes), False, False, asked)
-    if kind < 0.8:
+    if kind < 0.75:
         return maker.make(rng, Cell("B", max(4, shots), 2), False, False, asked)
     if kind < 0.9:
-        return maker.make(rng, Cell("V", shots, 2), False, False)
+        return maker.make(rng, Cell("V", shots, 2) if kind < 0.85 else Cell("T", shots, 0), False, False)
     return maker.make(rng, Cell("C", min(3, shots), 0), False, False, asked)
 
 

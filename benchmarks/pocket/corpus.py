@@ -33,6 +33,8 @@ class Corpus:
         ]
         self._open_questions = [q for q in self.easy_vqa.questions if q.answer not in ("yes", "no")]
         self.shapes = self._colour_and_shape()
+        self.described = dict(self.shapes)
+        self._facts = [question for question in self.easy_vqa.questions if question.image in self.described]
 
     def name(self, concept: int) -> str:
         return self.concepts[concept].name
@@ -84,6 +86,10 @@ class Corpus:
         question = rng.choice(self.easy_vqa.questions if rng.random() < 0.6 else self._open_questions)
         image = Visual(self.easy_vqa.matrix[question.image])
         return [*ask(question.text, image), Text(f" {question.answer}\n", True)]
+
+    def fact(self, rng: random.Random) -> features.Question:
+        """One question of easy-VQA's training split about an image in :attr:`described`."""
+        return rng.choice(self._facts)
 
     def single(self, rng: random.Random) -> Prompt:
         """One single-image item of any kind."""

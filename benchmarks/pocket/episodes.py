@@ -97,11 +97,11 @@ def text_only(rng: random.Random, corpus: Corpus) -> Prompt:
 
 
 def one_image(rng: random.Random, corpus: Corpus) -> Prompt:
-    """Name binding, category to label, or answer style; one content, mostly the query's, is an image."""
+    """Name binding, easy-VQA, category to label, or answer style; one content, mostly the query's, is an image."""
     kind = rng.random()
-    if kind < 0.6:
-        return _name_binding(rng, corpus)
-    items, query = _image_categories(rng, corpus) if kind < 0.8 else _image_styles(rng, corpus)
+    if kind < 0.7:
+        return _name_binding(rng, corpus) if kind < 0.5 else _visual_question(rng, corpus)
+    items, query = _image_categories(rng, corpus) if kind < 0.85 else _image_styles(rng, corpus)
     return _asking_last(rng, [*items, query])
 
 
@@ -201,3 +201,13 @@ def _image_styles(rng: random.Random, corpus: Corpus) -> tuple[Items, tuple[Segm
     *shown, asked = rng.sample(corpus.training, rng.choice((3, 4)))
     items: Items = [(Text(corpus.name(c)), styled(style, corpus.name(c))) for c in shown]
     return items, (corpus.any_view(rng, asked), styled(style, corpus.name(asked)))
+
+
+def _visual_question(rng: random.Random, corpus: Corpus) -> Prompt:
+    """An image is asked about, behind true answers about other images: nothing in them is to be looked up."""
+    told = rng.random() < 0.6
+    prompt: Prompt = []
+    for _ in range(rng.randint(1, 8)):
+        fact = corpus.fact(rng)
+        prompt += show(fact.text, Text(corpus.described[fact.image]) if told else None, fact.answer)
+    return [*prompt, *corpus.visual_question(rng)]

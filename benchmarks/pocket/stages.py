@@ -49,8 +49,11 @@ def stage1(steps: int) -> None:
     print(retrieval(model, connector.eval(), corpus), flush=True)
 
 
-def stage_a(steps: int) -> None:
-    """Tune the language model (LoRA) and the connector on text-only few-shot episodes and single images."""
+def stage_a(steps: int, rate: float = 1.0) -> None:
+    """Tune the language model (LoRA) and the connector on text-only few-shot episodes and single images.
+
+    ``rate`` scales the learning rates.
+    """
     model, corpus, connector = _start("stage1")
     alignment = _alignment(model, corpus, "stage1")
     lm = TrainingLM(model.lm, RANK)
@@ -69,8 +72,26 @@ def stage_a(steps: int) -> None:
         return losses | {"align": _backward_alignment(alignment, connector, rng)}
 
     modules: dict[str, nn.Module] = {"connector": connector, "alignment": alignment, "lora": lm.lora}
-    rates = {"connector": 5e-4, "alignment": 1e-3, "lora": 1e-3}
+    rates = {"connector": 5e-4 * rate, "alignment": 1e-3 * rate, "lora": 1e-3 * rate}
     Loop(Schedule("stageA", steps), modules, rates).run(step)
+
+
+def adopt_shipped() -> None:
+    """Make the shipped weights the start of stage A, instead of stage 1's."""
+    if (WORK / "stageA.safetensors").exists():
+        return
+    model = PocketModel.load_base()
+    lm = TrainingLM(model.lm, RANK)
+    lm.load_lora_state(load_file(SHIPPED / "lora.safetensors"))
+    modules = {"connector": Connector(), "alignment": Alignment(model, Corpus(model)), "lora": lm.lora}
+    modules["connector"].load_state_dict(load_file(SHIPPED / "connector.safetensors"))
+    tensors = {
+        f"{name}.{key}": value.detach().clone()
+        for name, module in modules.items()
+        for key, value in module.state_dict().items()
+    }
+    for stage in ("stage1", "stageA"):
+        save_file(tensors, WORK / f"{stage}.safetensors", {"step": "0"})
 
 
 def ship() -> None:

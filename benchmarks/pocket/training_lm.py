@@ -95,6 +95,14 @@ class TrainingLM(nn.Module):
             mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
         return mixed.transpose(1, 2).flatten(2)
 
+    def load_lora_state(self, state: dict[str, Tensor]) -> None:
+        """Take over what :meth:`lora_state` returned."""
+        for number, lora in enumerate(self.lora):
+            assert isinstance(lora, _Lora)
+            for name in _LINEARS:
+                lora.a[name].data = state[f"layers.{number}.self_attn.{name}.lora_a"].float()
+                lora.b[name].data = state[f"layers.{number}.self_attn.{name}.lora_b"].float()
+
     def lora_state(self) -> dict[str, Tensor]:
         """Return the updates under the names that :meth:`Llama.merge_lora` reads."""
         state = {}

@@ -102,6 +102,17 @@ def test_a_prefix_is_read_once_and_shared_by_a_batch(lm: Llama, ids: Tensor) -> 
     assert len(cache.copy()) == 6
 
 
+def test_copies_of_a_cache_grow_apart(lm: Llama, ids: Tensor) -> None:
+    first, second = ids[:1], ids[1:]
+    origin = KVCache()
+    lm(lm.embed(first[:, :5]), cache=origin)
+    lm(lm.embed(first[:, 5:6]), cache=origin)  # written into the room behind the first five
+    copy = origin.copy()
+    lm(lm.embed(second[:, :1]), cache=origin)
+    grown = lm(lm.embed(first[:, 6:]), cache=copy)
+    torch.testing.assert_close(grown, lm(lm.embed(first))[:, 6:], atol=1e-5, rtol=1e-5)
+
+
 def test_gradients_reach_the_embeddings_and_nothing_else(lm: Llama, ids: Tensor) -> None:
     embeddings = lm.embed(ids).clone().requires_grad_()
     lm(embeddings).sum().backward()

@@ -5,13 +5,15 @@ connector and a projector make the embeddings, and only a few positions need the
 the attention mask, so a prompt gives the same states wherever its padding stands.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+_ROOM: Final = 8  # tokens
 
 
 @dataclass(frozen=True)
@@ -33,42 +35,63 @@ class LlamaSpec:
 class KVCache:
     """Keys and values of the tokens already seen; one pair ``(B, key_value_heads, T, head_size)`` a layer.
 
-    Tensors are replaced, never written into, so copies and expansions may share them.
+    Room for a few more tokens is kept behind them, so that decoding writes one token instead of copying all. Copies
+    never see that room: they share what is there and make room of their own when they grow.
     """
 
     def __init__(self) -> None:
         self._layers: list[tuple[Tensor, Tensor]] = []
+        self._held: list[int] = []  # tokens a layer
 
     def __len__(self) -> int:
         """Return the number of tokens held."""
-        return int(self._layers[0][0].shape[2]) if self._layers else 0
+        return self._held[0] if self._held else 0
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Append a layer's new keys and values; return all of them."""
         if layer == len(self._layers):
-            self._layers.append((keys, values))
-        else:
+            self._layers.append((keys[:, :, :0], values[:, :, :0]))
+            self._held.append(0)
+        past, held = self._held[layer], self._held[layer] + keys.shape[2]
+        if held > self._layers[layer][0].shape[2]:
             old_keys, old_values = self._layers[layer]
-            self._layers[layer] = (torch.cat([old_keys, keys], 2), torch.cat([old_values, values], 2))
-        return self._layers[layer]
+            self._layers[layer] = _with_room(old_keys[:, :, :past], held), _with_room(old_values[:, :, :past], held)
+        for kept, new in zip(self._layers[layer], (keys, values), strict=True):
+            kept[:, :, past:held] = new
+        self._held[layer] = held
+        return self._all(layer)
 
     def copy(self) -> "KVCache":
         """Return a cache that grows on its own."""
-        other = KVCache()
-        other._layers = list(self._layers)
-        return other
+        return self._map(lambda part: part)
 
     def expand(self, batch: int) -> "KVCache":
         """Return a copy for ``batch`` rows, made from one row."""
-        other = KVCache()
-        other._layers = [(k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1)) for k, v in self._layers]
-        return other
+        return self._map(lambda part: part.expand(batch, -1, -1, -1))
 
     def select(self, rows: Tensor) -> "KVCache":
         """Return a copy that holds the given rows, each as often as it is named."""
+        return self._map(lambda part: part[rows])
+
+    def _all(self, layer: int) -> tuple[Tensor, Tensor]:
+        keys, values = self._layers[layer]
+        return keys[:, :, : self._held[layer]], values[:, :, : self._held[layer]]
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "KVCache":
         other = KVCache()
-        other._layers = [(k[rows], v[rows]) for k, v in self._layers]
+        for layer in range(len(self._layers)):
+            keys, values = self._all(layer)
+            other._layers.append((change(keys), change(values)))
+        other._held = list(self._held)
         return other
+
+
+def _with_room(part: Tensor, tokens: int) -> Tensor:
+    """Copy ``part`` to where there is room for ``tokens`` and some more."""
+    batch, heads, held, size = part.shape
+    roomy = part.new_empty(batch, heads, tokens + _ROOM, size)
+    roomy[:, :, :held] = part
+    return roomy
 
 
 class _RMSNorm(nn.Module):
@@ -91,15 +114,14 @@ class _Attention(nn.Module):
         self.o_proj = nn.Linear(queries, spec.hidden, bias=False)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None) -> Tensor:
-        """``x`` is ``(B, T, hidden)``; ``mask`` is ``(B, 1, T, T_total)`` or None for plain causal attention."""
+        """``x`` is ``(B, T, hidden)``; ``mask`` is ``(B, 1, groups * T, T_total)``, or None where all may be seen."""
         queries, keys, values = (self._split(linear(x)) for linear in (self.q_proj, self.k_proj, self.v_proj))
         queries, keys = _rotate(queries, rotation), _rotate(keys, rotation)
         if cache is not None:
             keys, values = cache.extend(self.layer, keys, values)
-        repeats = self.spec.heads // self.spec.key_value_heads
-        keys, values = keys.repeat_interleave(repeats, 1), values.repeat_interleave(repeats, 1)
-        causal = mask is None and x.shape[1] > 1
-        out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal)
+        # The queries that share a key head stand below one another, as more tokens: no copies of the keys are needed.
+        grouped = queries.reshape(len(x), self.spec.key_value_heads, -1, self.spec.head_size)
+        out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask).view(queries.shape)
         result: Tensor = self.o_proj(out.transpose(1, 2).flatten(2))
         return result
 
@@ -185,7 +207,9 @@ class Llama(nn.Module):
         if attention_mask is not None and bool(attention_mask.all()):
             attention_mask = None
         positions = _positions(attention_mask, batch, past, length, embeddings.device)
-        mask = _attention_mask(attention_mask, batch, past, length, embeddings.device)
+        mask = _attention_mask(attention_mask, past, length, embeddings.device)
+        if mask is not None:
+            mask = mask.repeat(1, 1, self.spec.heads // self.spec.key_value_heads, 1)
         rotation = self._rotation(positions, embeddings.dtype)
         x = embeddings
         for layer in self.layers:
@@ -218,13 +242,13 @@ def _positions(mask: Tensor | None, batch: int, past: int, length: int, device: 
     return (mask.long().cumsum(1) - 1).clamp(min=0)[:, past:]
 
 
-def _attention_mask(mask: Tensor | None, batch: int, past: int, length: int, device: torch.device) -> Tensor | None:
-    """Return ``bool (B, 1, T, past + T)``; None where plain causal attention (or one new token) needs no mask."""
-    if mask is None and (past == 0 or length == 1):
+def _attention_mask(mask: Tensor | None, past: int, length: int, device: torch.device) -> Tensor | None:
+    """Return ``bool (B or 1, 1, T, past + T)``; None where one new token may see all."""
+    if mask is None and length == 1:
         return None
     keys = torch.arange(past + length, device=device)
     queries = keys[past:, None]
-    allowed = (keys <= queries).expand(batch, -1, -1)
+    allowed = (keys <= queries)[None]
     if mask is not None:
         allowed = (allowed & mask.bool()[:, None, :]) | (keys == queries)  # padding sees itself: no empty softmax
     return allowed[:, None]
