@@ -27,13 +27,13 @@ def _stage0() -> None:
 def _stage1() -> None:
     from benchmarks.pocket import stages
 
-    stages.stage1(steps=350)
+    stages.stage1(steps=450)
 
 
 def _stage_a() -> None:
     from benchmarks.pocket import stages
 
-    stages.stage_a(steps=320)
+    stages.stage_a(steps=640)
 
 
 def _further() -> None:
@@ -52,7 +52,7 @@ def _ship() -> None:
 def _carrier() -> None:
     from benchmarks.pocket import carrier
 
-    carrier.train(steps=120)
+    carrier.train(steps=200)
 
 
 def _projector() -> None:

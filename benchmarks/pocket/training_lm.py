@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from aim_backends.pocket.lm import Llama
 
 RANK: Final = 32
+_FAST_BF16: Final = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 _LINEARS: Final = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
@@ -58,7 +59,14 @@ class TrainingLM(nn.Module):
         return self.lm.head(hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map right-padded embeddings ``(B, T, hidden)`` to hidden states; what stands at padding is meaningless."""
+        """Map right-padded embeddings ``(B, T, hidden)`` to hidden states; what stands at padding is meaningless.
+
+        While it is trained, matrices are multiplied in bf16 where the CPU has an instruction for it; otherwise in fp32.
+        """
+        with torch.autocast("cpu", torch.bfloat16, enabled=_FAST_BF16 and torch.is_grad_enabled()):
+            return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         length, hidden = x.shape[1], x.shape[2]
         positions = torch.arange(length)[None]
         cos, sin = self.lm._rotation(positions, x.dtype)
