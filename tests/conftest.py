@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.tiny import build
+from aim_sdk.testing.tiny import build
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from transformers import AutoModelForImageTextToText
 
 from aim_backends.hf import TransformersBackend
 from aim_backends.llava import LlavaBackend
+from aim_sdk.testing.tiny import FAMILIES
 from tests.conformance.families import BACKENDS, Family
-from tests.tiny import FAMILIES
 
 
 @pytest.fixture(scope="session", params=FAMILIES)

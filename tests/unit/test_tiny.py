@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
 
-from tests.tiny import FAMILIES, build
+from aim_sdk.testing.tiny import FAMILIES, build
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

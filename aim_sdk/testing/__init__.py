@@ -1,0 +1,1 @@
+"""Checks, strategies and tiny models for authors of backends."""
