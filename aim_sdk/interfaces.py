@@ -25,6 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from aim_sdk.artifacts import SavedProjector
 from aim_sdk.config import Fingerprint, PromptFormat
+from aim_sdk.errors import CapabilityError
 from aim_sdk.types import Context, Demonstration, FusedTokens, Generation, Query, Reading
 
 
@@ -107,9 +108,13 @@ class Injector(ABC):
         *,
         prompt_format: PromptFormat,
         max_new_tokens: int,
+        log_probs: bool = False,
         **generation: Any,
     ) -> list[Generation]:
-        """Answer one batch of queries, each behind its own context; greedy unless ``generation`` says otherwise."""
+        """Answer one batch of queries, each behind its own context; greedy unless ``generation`` says otherwise.
+
+        ``log_probs=True`` fills :attr:`Generation.log_probs` with the backbone's own (before any sampling option).
+        """
 
     @abstractmethod
     def stream(
@@ -123,6 +128,24 @@ class Injector(ABC):
     ) -> list[list[float]]:
         """Return each choice's token log-probabilities (natural log) as the answer; the prompt is computed once."""
 
+    def log_probs(
+        self,
+        queries: Sequence[Query],
+        contexts: Sequence[Context],
+        answers: Sequence[str],
+        *,
+        prompt_format: PromptFormat,
+    ) -> list[Float[Tensor, " tokens"]]:
+        """Return the token log-probabilities of one answer a query, from the whole forward.
+
+        The same numbers as :meth:`score`, but nothing is cached and gradients flow to the fused tokens: what a
+        projector is trained on. A backend that only answers need not implement it.
+
+        Raises:
+            CapabilityError: the backend cannot.
+        """
+        raise CapabilityError(f"{type(self).__name__} gives no gradients: it has no `log_probs`.")
+
 
 class Backend(ABC):
     """One model family: loads a frozen backbone and hands out its reader and its injector."""
@@ -130,6 +153,8 @@ class Backend(ABC):
     name: ClassVar[str]
     default_model: ClassVar[str | None] = None
     """The hub id that ``from_pretrained()`` loads when no model is named."""
+    slot: int | None = None
+    """The token id that marks the places of fused tokens, where the injector uses one; it is never generated."""
 
     @classmethod
     @abstractmethod
@@ -173,6 +198,16 @@ class Backend(ABC):
     def supports_interleaved(self) -> bool:
         """Whether one prompt may hold several images."""
         return True
+
+    def plain_answer(self, query: Query, *, prompt_format: PromptFormat, max_new_tokens: int) -> list[int]:
+        """Return the backbone's own greedy answer as token ids, past reader and injector.
+
+        What the family's documentation would have you write; the conformance kit compares zero demonstrations with it.
+
+        Raises:
+            CapabilityError: there is no such way past the injector.
+        """
+        raise CapabilityError(f"backend {self.name!r} has no `plain_answer` to compare with.")
 
     @abstractmethod
     def default_projector(self) -> Projector:

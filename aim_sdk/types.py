@@ -121,3 +121,5 @@ class Generation:
     """The generated token ids, with the end-of-text token where one was generated."""
     prompt_tokens: int
     """Positions of the prompt in the backbone's context: text, visual and fused tokens together."""
+    log_probs: tuple[float, ...] | None = None
+    """The natural-log probability of each generated token, where it was asked for."""

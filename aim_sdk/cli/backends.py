@@ -1,10 +1,26 @@
-"""``aim-icl backends``: what is installed."""
+"""``aim-icl backends``: what is installed, whether it keeps its promises, and a new one to start from."""
 
 import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-app = typer.Typer(help="The installed backends.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aim_sdk.interfaces import Backend
+    from aim_sdk.testing import CheckResult
+
+app = typer.Typer(help="The installed backends, checks for them, and a new one to start from.", no_args_is_help=True)
+
+_COLOURS = {
+    "passed": "green",
+    "failed": "bold red",
+    "unexpected pass": "bold red",
+    "expected failure": "yellow",
+    "not applicable": "dim",
+}
 
 
 @app.command("list")
@@ -27,3 +43,101 @@ def list_(as_json: bool = typer.Option(False, "--json", help="Print JSON instead
         colour = "green" if info.status == "ready" else "yellow"
         table.add_row(info.name, f"[{colour}]{info.status}[/]", info.origin, escape(info.target))
     Console().print(table)
+
+
+@app.command("check")
+def check(
+    name: Annotated[str, typer.Argument(help="`aim-icl backends list` shows the names.")],
+    model: Annotated[str | None, typer.Option(help="Hub id or local folder; default: the backend's.")] = None,
+    tiny: Annotated[
+        str | None, typer.Option(help="Check on a tiny random model of this variant instead, such as llava-1.5.")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option("--check", help="Run this check alone; repeatable.")] = None,
+    expect: Annotated[list[str] | None, typer.Option(help="check=reason: a failure that is known; repeatable.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 (the default on a CPU) | bfloat16 | float16.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Run the conformance checks on a backend and print a table.
+
+    The exit code is 1 where a check fails, or passes although it is expected to fail.
+    """
+    import dataclasses
+    from tempfile import TemporaryDirectory
+
+    from aim_sdk.registry import get_backend
+    from aim_sdk.testing import CHECKS, run_checks
+
+    backend_class = get_backend(name)
+    expected = _expected(expect or [])
+    with TemporaryDirectory() as folder:
+        backend = backend_class.from_pretrained(
+            _tiny(tiny, model, Path(folder)) if tiny else model, device=device, dtype=dtype
+        )
+        results = run_checks(backend, expected_failures=expected, checks=only)
+        if as_json:
+            found = list(results)
+            typer.echo(json.dumps([dataclasses.asdict(result) for result in found], indent=2))
+        else:
+            found = _watch(results, len(only or CHECKS), backend)
+    if not all(result.ok for result in found):
+        raise typer.Exit(1)
+
+
+@app.command("new")
+def new(
+    name: Annotated[str, typer.Argument(help="The new backend's name, such as my-vlm.")],
+    out: Annotated[Path, typer.Option(help="The folder to write aim-NAME into.")] = Path(),
+) -> None:
+    """Write a complete backend distribution to start from: a toy model, its adapter, its tests."""
+    from aim_sdk.testing.new import new_backend
+
+    folder = new_backend(name, out)
+    typer.echo(f"{folder}: a working backend round a toy model. Next:")
+    typer.echo(f'  pip install -e "{folder}[test]"\n  pytest {folder}\n  aim-icl backends check {name}')
+
+
+def _expected(items: list[str]) -> dict[str, str]:
+    from aim_sdk.errors import InputError
+
+    pairs = [item.partition("=") for item in items]
+    if bad := [name for name, _, reason in pairs if not reason.strip()]:
+        raise InputError(f"--expect {bad[0]!r}: expected check=reason, for example identity_beams='greedy only'.")
+    return {name: reason for name, _, reason in pairs}
+
+
+def _tiny(variant: str, model: str | None, folder: Path) -> str:
+    from aim_sdk.errors import InputError, did_you_mean
+    from aim_sdk.testing.tiny import FAMILIES, build
+
+    if model is not None:
+        raise InputError("--tiny makes its own model; leave --model out.")
+    if variant not in FAMILIES:
+        raise InputError(
+            f"unknown tiny variant {variant!r}.{did_you_mean(variant, FAMILIES)} Variants: {', '.join(FAMILIES)}."
+        )
+    return str(build(variant, folder / variant))
+
+
+def _watch(results: "Iterator[CheckResult]", total: int, backend: "Backend") -> "list[CheckResult]":
+    """Show a bar while the checks run, then their table."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress
+    from rich.table import Table
+
+    found = []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("checks", total=total)
+        for result in results:
+            found.append(result)
+            progress.update(task, advance=1, description=result.check)
+    table = Table("check", "result", "seconds", "", box=None, header_style="bold")
+    for result in found:
+        colour = _COLOURS[result.status]
+        table.add_row(result.check, f"[{colour}]{result.status}[/]", f"{result.seconds:.1f}", escape(result.message))
+    console = Console()
+    console.print(table)
+    bad = sum(not result.ok for result in found)
+    console.print(f"{backend.name}, {backend.fingerprint.model}: {len(found) - bad} of {len(found)} as expected")
+    return found

@@ -1,1 +1,45 @@
-"""Checks, strategies and tiny models for authors of backends."""
+"""The public conformance kit: prove that a backend keeps the promises of :mod:`aim_sdk.interfaces`.
+
+Plain functions (:func:`check_backend`, :func:`run_checks`) need no test framework. :class:`BackendTests` and
+:func:`backend_checks` need pytest, :mod:`aim_sdk.testing.strategies` hypothesis; :mod:`aim_sdk.testing.tiny` builds
+tiny random models of many families, with real processors, in the files of real checkpoints.
+"""
+
+from typing import TYPE_CHECKING
+
+from aim_sdk.testing import answers, identity, isolation, readings
+from aim_sdk.testing.kit import (
+    CHECKS,
+    CheckFailure,
+    CheckResult,
+    ConformanceError,
+    NotApplicable,
+    check_backend,
+    run_checks,
+)
+
+if TYPE_CHECKING:
+    from aim_sdk.testing.suite import BackendTests, backend_checks
+
+__all__ = [
+    "CHECKS",
+    "BackendTests",
+    "CheckFailure",
+    "CheckResult",
+    "ConformanceError",
+    "NotApplicable",
+    "backend_checks",
+    "check_backend",
+    "run_checks",
+]
+
+_REGISTERING = (identity, readings, answers, isolation)
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name in ("BackendTests", "backend_checks"):  # they need pytest
+            from aim_sdk.testing import suite
+
+            return getattr(suite, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

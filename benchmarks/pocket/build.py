@@ -33,7 +33,7 @@ def _stage1() -> None:
 def _stage_a() -> None:
     from benchmarks.pocket import stages
 
-    stages.stage_a(steps=640)
+    stages.stage_a(steps=360)
 
 
 def _further() -> None:
@@ -52,7 +52,7 @@ def _ship() -> None:
 def _carrier() -> None:
     from benchmarks.pocket import carrier
 
-    carrier.train(steps=200)
+    carrier.train(steps=120)
 
 
 def _projector() -> None:

@@ -23,8 +23,10 @@ from aim_backends.hf.tap import attach
 from aim_backends.hf.text import Layout, Tokens
 from aim_sdk.config import Fingerprint, PromptFormat
 from aim_sdk.errors import CorruptArtifactError, FormatError, InputError
+from aim_sdk.images import load_image
 from aim_sdk.interfaces import Backend, Projector
 from aim_sdk.projectors import CarrierProjector
+from aim_sdk.types import Query
 
 
 class TransformersBackend(Backend):
@@ -40,6 +42,7 @@ class TransformersBackend(Backend):
     """``model_type`` of the checkpoints that this backend serves; empty: any."""
     plain_template: ClassVar[str] = "{image}Question: {text} Answer: {answer}\n"
     """The default format where there is no chat template."""
+    slot: int
     template_options: ClassVar[Mapping[str, Any]] = {}
     """Variables that the chat template is rendered with."""
 
@@ -119,6 +122,15 @@ class TransformersBackend(Backend):
             stacklevel=2,
         )
         return CarrierProjector.training_free(self)
+
+    @torch.no_grad()
+    def plain_answer(self, query: Query, *, prompt_format: PromptFormat, max_new_tokens: int) -> list[int]:
+        """What the model's own ``generate`` makes of the processor's own output."""
+        with self.lock:
+            prompt = self.prompts(prompt_format).whole([], query.text)
+            inputs = self.process([prompt], [[load_image(query.image)]], padding_side="left")
+            ids = self.model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens)
+        return list(ids[0, inputs["input_ids"].shape[1] :].tolist())
 
     @property
     def input_embeddings(self) -> Float[Tensor, "vocabulary embed"]:

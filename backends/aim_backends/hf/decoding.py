@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +24,16 @@ if TYPE_CHECKING:
     from aim_backends.hf.backend import TransformersBackend
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-_OURS = ("inputs", "input_ids", "inputs_embeds", "attention_mask", "streamer", "return_dict_in_generate", "max_length")
+_RETURNED = ("return_dict_in_generate", "output_logits", "output_scores")
+_OURS = ("inputs", "input_ids", "inputs_embeds", "attention_mask", "streamer", "max_length", *_RETURNED)
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One row's generated ids and, if they were asked for, their log-probabilities."""
+
+    ids: list[int]
+    log_probs: tuple[float, ...] | None = None
 
 
 class Decoding:
@@ -58,16 +68,32 @@ class Decoding:
         return options
 
     @torch.no_grad()
-    def run(self, inputs: Mapping[str, Tensor], options: Mapping[str, Any]) -> list[list[int]]:
-        """Return the generated ids of each row, without padding."""
+    def run(
+        self, inputs: Mapping[str, Tensor], options: Mapping[str, Any], *, log_probs: bool = False
+    ) -> list[Generated]:
+        """Return the generated ids of each row, without padding.
+
+        Raises:
+            InputError: an option that this backbone does not know, or log-probabilities of beams.
+        """
+        if log_probs and options["num_beams"] != 1:
+            raise InputError("log_probs=True: beams are reordered as they grow; use num_beams=1, or score().")
         try:
-            sequences: Tensor = self._backend.model.generate(**inputs, **options)
+            output = self._backend.model.generate(
+                **inputs, **options, return_dict_in_generate=True, output_logits=log_probs
+            )
         except (TypeError, ValueError) as error:
             if "model_kwargs" not in str(error) and "unexpected keyword" not in str(error):
                 raise
             raise InputError(f"a generation option is unknown to this backbone: {error}") from error
         pad = options.get("pad_token_id", self._backend.model.generation_config.pad_token_id)
-        return [self._cut(row, pad) for row in sequences[:, self._width :].tolist()]
+        new: Tensor = output.sequences[:, self._width :]
+        rows = [self._cut(row, pad) for row in new.tolist()]
+        if not log_probs:
+            return [Generated(row) for row in rows]
+        steps = [logits.float().log_softmax(-1) for logits in output.logits]  # (rows, vocabulary) each
+        chosen = torch.stack([step.gather(1, new[:, n : n + 1])[:, 0] for n, step in enumerate(steps)], 1)
+        return [Generated(row, tuple(logs[: len(row)])) for row, logs in zip(rows, chosen.tolist(), strict=True)]
 
     def stream(
         self, inputs: Mapping[str, Tensor], options: Mapping[str, Any], injection: AbstractContextManager[None]
@@ -104,9 +130,10 @@ class Decoding:
         token = str(self._backend.tokenizer.convert_ids_to_tokens(ids[-1]))
         return not self.text(ids).endswith("\ufffd") and not _BYTE.fullmatch(token)
 
-    def generation(self, ids: list[int], prompt_tokens: int) -> Generation:
+    def generation(self, made: Generated, prompt_tokens: int) -> Generation:
         """Make the answer out of generated ids."""
-        return Generation(clean_answer(self.text(ids), self._stop), tuple(ids), prompt_tokens)
+        answer = clean_answer(self.text(made.ids), self._stop)
+        return Generation(answer, tuple(made.ids), prompt_tokens, made.log_probs)
 
     def ended(self, ids: list[int]) -> bool:
         """Whether an answer (not the blanks that lead it) has reached the stop string."""

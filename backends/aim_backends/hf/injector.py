@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from aim_backends.hf.decoding import Decoding
-from aim_backends.hf.scoring import score
+from aim_backends.hf.scoring import score, whole
 from aim_backends.hf.slots import insert_slots
 from aim_backends.hf.tap import Injection, injected
 from aim_sdk.config import PromptFormat
@@ -106,6 +106,7 @@ class TransformersInjector(Injector):
         *,
         prompt_format: PromptFormat,
         max_new_tokens: int,
+        log_probs: bool = False,
         **generation: Any,
     ) -> list[Generation]:
         """Answer one batch; ``num_return_sequences=n`` gives n answers a query, one query's behind the other's."""
@@ -115,9 +116,9 @@ class TransformersInjector(Injector):
         decoding = Decoding(self._backend, prepared.inputs["input_ids"].shape[1], prompt_format.stop)
         options = decoding.options(generation, max_new_tokens, slots=prepared.fused is not None)
         with self._backend.lock, self.injected(prepared):
-            answers = decoding.run(prepared.inputs, options)
+            answers = decoding.run(prepared.inputs, options, log_probs=log_probs)
         each = len(answers) // len(queries)
-        return [decoding.generation(ids, prepared.lengths[row // each]) for row, ids in enumerate(answers)]
+        return [decoding.generation(answer, prepared.lengths[row // each]) for row, answer in enumerate(answers)]
 
     def stream(
         self, query: Query, context: Context, *, prompt_format: PromptFormat, max_new_tokens: int, **generation: Any
@@ -134,16 +135,40 @@ class TransformersInjector(Injector):
             raise InputError("score: a choice is blank; it has no tokens to score.")
         if not choices:
             return []
-        backend = self._backend
-        with backend.lock:
-            prompts = backend.prompts(prompt_format)
-            backend.check_text(choices)
-            prepared = self.prepare([query], [context], prompt_format=prompt_format)
-            answers = [prompts.answer(query.text, choice) for choice in choices]
-            tokens = [backend.tokens.continuation(prepared.texts[0], answer) for answer in answers]
-            self._check_length(prepared.lengths, [query], [context], prompt_format, max(map(len, tokens)))
+        with self._backend.lock:
+            prepared, tokens = self._answered(query, context, choices, prompt_format)
             with self.injected(prepared):
-                return score(backend, prepared.inputs, tokens)
+                return score(self._backend, prepared.inputs, tokens)
+
+    def log_probs(
+        self,
+        queries: Sequence[Query],
+        contexts: Sequence[Context],
+        answers: Sequence[str],
+        *,
+        prompt_format: PromptFormat,
+    ) -> list[Float[Tensor, " tokens"]]:
+        found = []
+        for query, context, answer in zip(queries, contexts, answers, strict=True):
+            with self._backend.lock:
+                prepared, tokens = self._answered(query, context, [answer], prompt_format)
+                with self.injected(prepared):
+                    ids = torch.tensor(tokens, device=prepared.inputs["input_ids"].device)
+                    found.append(whole(self._backend, prepared.inputs, ids)[0])
+        return found
+
+    def _answered(
+        self, query: Query, context: Context, answers: Sequence[str], prompt_format: PromptFormat
+    ) -> tuple[Prepared, list[list[int]]]:
+        """Write a prompt, and the tokens of each answer behind it."""
+        backend = self._backend
+        prompts = backend.prompts(prompt_format)
+        backend.check_text(answers)
+        prepared = self.prepare([query], [context], prompt_format=prompt_format)
+        written = [prompts.answer(query.text, answer) for answer in answers]
+        tokens = [backend.tokens.continuation(prepared.texts[0], answer) for answer in written]
+        self._check_length(prepared.lengths, [query], [context], prompt_format, max(map(len, tokens)))
+        return prepared, tokens
 
     def _fused(self, context: Context) -> Float[Tensor, "slots embed"] | None:
         kinds = {type(item) for item in context}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -25,8 +25,7 @@ def score(
     ids = pad_sequence(
         [torch.tensor(choice) for choice in choices], batch_first=True, padding_value=backend.pad_token_id
     ).to(inputs["input_ids"].device)
-    logits = _continued(backend, inputs, ids) if backend.continues_cache else _whole(backend, inputs, ids)
-    chosen = logits.float().log_softmax(-1).gather(2, ids[..., None])[..., 0]
+    chosen = _chosen(_continued(backend, inputs, ids), ids) if backend.continues_cache else whole(backend, inputs, ids)
     return [row[: len(choice)] for row, choice in zip(chosen.tolist(), choices, strict=True)]
 
 
@@ -46,9 +45,16 @@ def _continued(
     return torch.cat([first, rest.logits], dim=1)
 
 
-def _whole(
-    backend: TransformersBackend, inputs: Mapping[str, Tensor], ids: Tensor
-) -> Float[Tensor, "choices tokens vocabulary"]:
+def whole(
+    backend: TransformersBackend, inputs: Mapping[str, Tensor], ids: Int[Tensor, "choices tokens"]
+) -> Float[Tensor, "choices tokens"]:
+    """Return log-probabilities behind a prompt of one row, one forward without a cache for each choice."""
     width = inputs["input_ids"].shape[1]
     rows = [backend.model(**append_tokens(inputs, row[None]), use_cache=False).logits[:, width - 1 : -1] for row in ids]
-    return torch.cat(rows)
+    return _chosen(torch.cat(rows), ids)
+
+
+def _chosen(
+    logits: Float[Tensor, "choices tokens vocabulary"], ids: Int[Tensor, "choices tokens"]
+) -> Float[Tensor, "choices tokens"]:
+    return logits.float().log_softmax(-1).gather(2, ids[..., None])[..., 0]

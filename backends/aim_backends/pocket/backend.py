@@ -22,6 +22,7 @@ from aim_sdk.devices import resolve_device, resolve_dtype
 from aim_sdk.errors import InputError, ModelNotFoundError
 from aim_sdk.fingerprint import rms, tensor_hash, versions
 from aim_sdk.interfaces import Backend, Projector
+from aim_sdk.types import Query
 
 MODEL = "pocket-1"
 
@@ -97,6 +98,17 @@ class PocketBackend(Backend):
         from aim_backends.pocket.demo import demo_tasks
 
         return demo_tasks(n, seed=seed)
+
+    @torch.no_grad()
+    def plain_answer(self, query: Query, *, prompt_format: PromptFormat, max_new_tokens: int) -> list[int]:
+        """The model's likeliest tokens, one whole forward each."""
+        (prompt,) = self._injector.queries([query], prompt_format)
+        (opening,) = self._injector.contexts([[]], prompt_format)
+        lm, ids = self.model.lm, list[int]()
+        for _ in range(max_new_tokens):
+            answer = lm.embed(torch.tensor(ids, dtype=torch.long, device=self.model.device))
+            ids.append(int(lm.head(lm(torch.cat([opening, prompt, answer])[None])[0, -1]).argmax()))
+        return ids
 
     def default_projector(self) -> Projector:
         return Projector.from_pretrained(DATA / "projector")

@@ -100,6 +100,7 @@ class PocketInjector(Injector):
         *,
         prompt_format: PromptFormat,
         max_new_tokens: int,
+        log_probs: bool = False,
         **generation: Any,
     ) -> list[Generation]:
         sampling = Sampling.parse(generation)
@@ -107,13 +108,23 @@ class PocketInjector(Injector):
             return []
         prompt = self._prefill(queries, contexts, prompt_format, max_new_tokens)
         rows: list[list[int]] = [[] for _ in queries]
-        for step in self._decode(prompt, prompt_format.stop, max_new_tokens, sampling):
+        logs: list[list[float]] = [[] for _ in queries]
+        for step, logits in self._decode(prompt, prompt_format.stop, max_new_tokens, sampling):
             for row, token in zip(rows, step, strict=True):
                 if token is not None:
                     row.append(token)
+            if log_probs:
+                for log, row, token in zip(logs, logits.float().log_softmax(-1), step, strict=True):
+                    if token is not None:
+                        log.append(float(row[token]))
         return [
-            Generation(clean_answer(self._model.decode(row), prompt_format.stop), tuple(row), length)
-            for row, length in zip(rows, prompt.mask.sum(1).tolist(), strict=True)
+            Generation(
+                clean_answer(self._model.decode(row), prompt_format.stop),
+                tuple(row),
+                length,
+                tuple(log) if log_probs else None,
+            )
+            for row, log, length in zip(rows, logs, prompt.mask.sum(1).tolist(), strict=True)
         ]
 
     def stream(
@@ -136,6 +147,24 @@ class PocketInjector(Injector):
             hidden = torch.cat([hidden, self._model.lm(inputs, cache=prompt.cache.expand(len(ids)))], 1)
         log_probs = F.log_softmax(self._model.lm.head(hidden).float(), -1).gather(2, padded[..., None])[..., 0]
         return [row[: len(tokens)].tolist() for row, tokens in zip(log_probs, ids, strict=True)]
+
+    def log_probs(
+        self,
+        queries: Sequence[Query],
+        contexts: Sequence[Context],
+        answers: Sequence[str],
+        *,
+        prompt_format: PromptFormat,
+    ) -> list[Float[Tensor, " tokens"]]:
+        before, after = self.contexts(contexts, prompt_format), self.queries(queries, prompt_format)
+        found = []
+        for context, query, answer in zip(before, after, answers, strict=True):
+            ids = torch.tensor(self._prompts.choice(answer, prompt_format), device=self._model.device)
+            prompt = torch.cat([context, query, self._model.lm.embed(ids[:-1])])  # (tokens, embed)
+            self._check_length([len(prompt)], 1)
+            logits = self._model.lm.head(self._model.lm(prompt[None])[0, -len(ids) :])
+            found.append(F.log_softmax(logits.float(), -1).gather(1, ids[:, None])[:, 0])
+        return found
 
     @torch.no_grad()
     def _prefill(
@@ -162,8 +191,8 @@ class PocketInjector(Injector):
 
     def _decode(
         self, prompt: Prompt, stop: str | None, max_new_tokens: int, sampling: Sampling
-    ) -> Iterator[list[int | None]]:
-        """Yield one token a row and step; None for rows that have ended."""
+    ) -> Iterator[tuple[list[int | None], Tensor]]:
+        """Yield one token a row and step (None for rows that have ended) with its logits ``(batch, vocabulary)``."""
         mask = prompt.mask
         logits = self._model.lm.head(prompt.last[:, -1])
         generator = None if sampling.seed is None else torch.Generator(mask.device).manual_seed(sampling.seed)
@@ -172,7 +201,7 @@ class PocketInjector(Injector):
         for left in range(max_new_tokens, 0, -1):
             tokens = _choose(logits.float(), sampling, generator)
             chosen = [None if over else int(token) for over, token in zip(ended, tokens.tolist(), strict=True)]
-            yield chosen
+            yield chosen, logits
             for i, token in enumerate(chosen):
                 if token is not None:
                     rows[i].append(token)
@@ -188,7 +217,7 @@ class PocketInjector(Injector):
     def _pieces(self, prompt: Prompt, stop: str | None, max_new_tokens: int, sampling: Sampling) -> Iterator[str]:
         ids: list[int] = []
         sent = ""
-        for (token,) in self._decode(prompt, stop, max_new_tokens, sampling):
+        for (token,), _ in self._decode(prompt, stop, max_new_tokens, sampling):
             if token is not None:
                 ids.append(token)
             text = self._model.decode(ids)

@@ -73,13 +73,16 @@ class EchoInjector(Injector):
         *,
         prompt_format: PromptFormat,
         max_new_tokens: int,
+        log_probs: bool = False,
         **generation: Any,
     ) -> list[Generation]:
         answers = []
         for query, context in zip(queries, contexts, strict=True):
             prompt = self._prompt(query, context, prompt_format, max_new_tokens, generation)
-            ids = list(self._continue(prompt, prompt_format.stop, max_new_tokens))
-            answers.append(Generation(clean_answer(decode(ids), prompt_format.stop), tuple(ids), len(prompt)))
+            steps = list(self._continue(prompt, prompt_format.stop, max_new_tokens))
+            ids, logs = [token for token, _ in steps], tuple(log for _, log in steps)
+            answer = clean_answer(decode(ids), prompt_format.stop)
+            answers.append(Generation(answer, tuple(ids), len(prompt), logs if log_probs else None))
         return answers
 
     def stream(
@@ -87,7 +90,7 @@ class EchoInjector(Injector):
     ) -> Iterator[str]:
         prompt = self._prompt(query, context, prompt_format, max_new_tokens, generation)
         tokens = self._continue(prompt, prompt_format.stop, max_new_tokens)
-        return stream_answer((decode([token]) for token in tokens), prompt_format.stop)
+        return stream_answer((decode([token]) for token, _ in tokens), prompt_format.stop)
 
     @torch.no_grad()
     def score(
@@ -102,16 +105,32 @@ class EchoInjector(Injector):
             scores.append(logs[range(len(choice)), choice].tolist())
         return scores
 
+    def log_probs(
+        self,
+        queries: Sequence[Query],
+        contexts: Sequence[Context],
+        answers: Sequence[str],
+        *,
+        prompt_format: PromptFormat,
+    ) -> list[Tensor]:
+        found = []
+        for query, context, answer in zip(queries, contexts, answers, strict=True):
+            ids = encode(split(prompt_format, "")[2] + answer)
+            prompt = self._prompt(query, context, prompt_format, len(ids), {})
+            hidden, _ = self.model(torch.cat([prompt, self.model.embed(ids[:-1])]))
+            found.append(self.model.logits(hidden[-len(ids) :]).float().log_softmax(-1)[range(len(ids)), ids])
+        return found
+
     @torch.no_grad()
-    def _continue(self, prompt: Tensor, stop: str | None, limit: int) -> Iterator[int]:
+    def _continue(self, prompt: Tensor, stop: str | None, limit: int) -> Iterator[tuple[int, float]]:
         hidden, cache = self.model(prompt)
         ids: list[int] = []
         while len(ids) < limit and not (ids and ids[-1] == EOS) and not (stop and stop in decode(ids).lstrip()):
-            ids.append(PRINTABLE[int(self.model.logits(hidden[-1])[PRINTABLE].argmax())])
-            yield ids[-1]
+            logs = self.model.logits(hidden[-1]).float().log_softmax(-1)
+            ids.append(PRINTABLE[int(logs[PRINTABLE].argmax())])
+            yield ids[-1], float(logs[ids[-1]])
             hidden, cache = self.model(self.model.embed(ids[-1:]), cache)
 
-    @torch.no_grad()
     def _prompt(
         self, query: Query, context: Context, prompt_format: PromptFormat, room: int, generation: dict[str, Any]
     ) -> Tensor:

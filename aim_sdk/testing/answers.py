@@ -1,0 +1,146 @@
+"""Answers, streams and scores are one model's."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+
+from aim_sdk.config import PromptFormat
+from aim_sdk.errors import CapabilityError
+from aim_sdk.interfaces import Backend
+from aim_sdk.testing.compare import require, require_close, require_same_scores
+from aim_sdk.testing.kit import CheckFailure, NotApplicable, check
+from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES
+from aim_sdk.types import Context, Generation, Query
+
+
+@check
+def check_deterministic(backend: Backend) -> None:
+    """Asked twice, the backbone gives the same tokens, scores and readings.
+
+    Catches dropout that is left on, sampling that is on by default, and state that a call leaves behind.
+    """
+    form = backend.default_format
+    context = backend.reader.text_only(DEMONSTRATIONS[:2], prompt_format=form)
+    answers = [_answer(backend, QUERIES[0], context).token_ids for _ in range(2)]
+    require(answers[0] == answers[1], f"the same prompt gave the tokens {answers[0]} and then {answers[1]}")
+    scores = [backend.injector.score(QUERIES[0], context, CHOICES, prompt_format=form) for _ in range(2)]
+    require_same_scores(scores[1], scores[0], backend, "the same choices, scored twice")
+    readings = [backend.reader.read(DEMONSTRATIONS[:1], prompt_format=form)[0].hidden for _ in range(2)]
+    require_close(readings[1], readings[0], backend, "the same demonstration, read twice")
+
+
+@check
+def check_image_reaches_the_answer(backend: Backend) -> None:
+    """The query's image changes the scores of its answers, also behind fused tokens.
+
+    Catches an image that is lost when fused tokens enter the prompt.
+    """
+    form = backend.default_format
+    for places in (0, 2):
+        context = backend.reader.text_only(DEMONSTRATIONS[:places], prompt_format=form)
+        scores = [
+            backend.injector.score(Query(image, QUERIES[0].text), context, CHOICES, prompt_format=form)
+            for image in (QUERIES[0].image, DEMONSTRATIONS[1].image)
+        ]
+        apart = max(abs(a - b) for one, other in zip(*scores, strict=True) for a, b in zip(one, other, strict=True))
+        require(apart > 1e-4, f"behind {places} demonstrations another image changes no score (difference {apart:.2g})")
+
+
+@check
+def check_stream_is_generate(backend: Backend) -> None:
+    """The pieces of a stream, joined, are the answer.
+
+    Catches characters that are cut in half and stop strings that one of the two does not know.
+    """
+    for form in (backend.default_format, PromptFormat.plain("{image}Question: {text} Answer: {answer}\n")):
+        context = backend.reader.text_only(DEMONSTRATIONS[:2], prompt_format=form)
+        answer = _answer(backend, QUERIES[0], context, form)
+        pieces = backend.injector.stream(QUERIES[0], context, prompt_format=form, max_new_tokens=8)
+        joined = "".join(pieces)
+        require(joined == answer.text, f"the stream gives {joined!r}, generate {answer.text!r}")
+
+
+@check
+def check_cached_is_full(backend: Backend) -> None:
+    """Scores behind a prompt that is computed once equal those of one whole forward each.
+
+    Catches caches that lose the image, the fused tokens, or the positions.
+    """
+    form = backend.default_format
+    for places in (0, 2):
+        context = backend.reader.text_only(DEMONSTRATIONS[:places], prompt_format=form)
+        cached = backend.injector.score(QUERIES[1], context, CHOICES, prompt_format=form)
+        full = [_whole(backend, QUERIES[1], context, choice).tolist() for choice in CHOICES]
+        require_same_scores(cached, full, backend, f"scores with and without a cache behind {places} demonstrations")
+
+
+@check
+def check_score_is_generate(backend: Backend) -> None:
+    """Where a generated answer is tokenised as it was generated, its score is the sum of its log-probabilities.
+
+    Catches scores of the wrong positions, of a blank more or less, or after a temperature.
+    """
+    form, compared = backend.default_format, 0
+    for query in QUERIES:
+        for places in range(3):
+            context = backend.reader.text_only(DEMONSTRATIONS[:places], prompt_format=form)
+            for length in (1, 2):
+                (made,) = backend.injector.generate(
+                    [query], [context], prompt_format=form, max_new_tokens=length, log_probs=True
+                )
+                logs = made.log_probs
+                if logs is None or len(logs) != len(made.token_ids):
+                    raise CheckFailure(f"log_probs=True gave {logs} for the tokens {made.token_ids}")
+                if not made.text:
+                    continue
+                ((*scores,),) = backend.injector.score(query, context, [made.text], prompt_format=form)
+                close = len(scores) == len(logs) and abs(sum(scores) - sum(logs)) < 1e-3 * max(1.0, abs(sum(logs)))
+                compared += close
+                # A greedy answer is the likeliest: no other tokens of the same length may score above it.
+                better = len(scores) == length == 1 and scores[0] > logs[0] + 1e-3
+                require(not better, f"{made.text!r} scores {scores}, above the greedy answer's {logs}")
+    if not compared:
+        raise NotApplicable("no generated answer was tokenised again as it was generated")
+
+
+@check
+def check_slot_never_generated(backend: Backend) -> None:
+    """However likely, the token that marks fused tokens is never generated.
+
+    Catches answers that hold a placeholder, which would be replaced by a fused token in the next step.
+    """
+    if backend.slot is None:
+        raise NotApplicable("the backend marks no places with a token")
+    head = backend.output_embeddings.data_ptr()
+
+    def wish(module: nn.Module, args: object, output: object) -> None:
+        weight = getattr(module, "weight", None)
+        is_head = isinstance(weight, Tensor) and weight.data_ptr() == head and not isinstance(module, nn.Embedding)
+        if is_head and isinstance(output, Tensor):
+            output[..., backend.slot] = output.max() + 100
+
+    context = backend.reader.text_only(DEMONSTRATIONS[:1], prompt_format=backend.default_format)
+    handle = register_module_forward_hook(wish)
+    try:
+        answer = _answer(backend, QUERIES[0], context)
+    finally:
+        handle.remove()
+    require(backend.slot not in answer.token_ids, f"the slot {backend.slot} is among the tokens {answer.token_ids}")
+
+
+def _answer(backend: Backend, query: Query, context: Context, form: PromptFormat | None = None) -> Generation:
+    (answer,) = backend.injector.generate(
+        [query], [context], prompt_format=form or backend.default_format, max_new_tokens=8
+    )
+    return answer
+
+
+def _whole(backend: Backend, query: Query, context: Context, answer: str) -> Tensor:
+    try:
+        with torch.no_grad():
+            (found,) = backend.injector.log_probs([query], [context], [answer], prompt_format=backend.default_format)
+    except CapabilityError as error:
+        raise NotApplicable(str(error)) from error
+    return found

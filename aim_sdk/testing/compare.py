@@ -1,0 +1,55 @@
+"""What the checks share: how near two numbers must be, and which modules a backbone runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from aim_sdk.interfaces import Backend
+from aim_sdk.testing.kit import CheckFailure
+
+_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
+_HALF = 5e-2
+"""For bf16 and fp16: two orders of the same sums differ by that much in a log-probability."""
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise :class:`CheckFailure` unless something holds."""
+    if not holds:
+        raise CheckFailure(message)
+
+
+def require_close(found: Tensor, expected: Tensor, backend: Backend, what: str) -> None:
+    """Compare two tensors up to the noise of the backbone's dtype."""
+    require(found.shape == expected.shape, f"{what}: shape {tuple(found.shape)}; expected {tuple(expected.shape)}")
+    allowed = _TOLERANCE.get(backend.input_embeddings.dtype, _HALF) * max(1.0, float(expected.abs().max()))
+    apart = float((found.float() - expected.float()).abs().max()) if found.numel() else 0.0
+    require(apart <= allowed, f"{what}: they differ by up to {apart:.2g}; allowed is {allowed:.2g}")
+
+
+def require_same_scores(
+    found: Sequence[Sequence[float]], expected: Sequence[Sequence[float]], backend: Backend, what: str
+) -> None:
+    """Compare the token log-probabilities of several choices."""
+    require(list(map(len, found)) == list(map(len, expected)), f"{what}: the choices have other numbers of tokens")
+    flat = [torch.tensor([number for row in rows for number in row]) for rows in (found, expected)]
+    require_close(flat[0], flat[1], backend, what)
+
+
+@contextmanager
+def before_each_module(hook: Callable[[nn.Module], None]) -> Iterator[None]:
+    """Call ``hook`` before the forward of every torch module that runs inside the block."""
+
+    def run(module: nn.Module, args: Any) -> None:
+        hook(module)
+
+    handle = register_module_forward_pre_hook(run)
+    try:
+        yield
+    finally:
+        handle.remove()

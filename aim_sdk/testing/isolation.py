@@ -1,0 +1,171 @@
+"""Nothing but the projector learns, and nothing that was injected is ever seen by anyone else."""
+
+from __future__ import annotations
+
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor, nn
+
+from aim_sdk.errors import CapabilityError
+from aim_sdk.interfaces import Backend, Projector
+from aim_sdk.projectors import KINDS, untrained
+from aim_sdk.testing.compare import before_each_module, require, require_close, require_same_scores
+from aim_sdk.testing.kit import NotApplicable, check
+from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES
+from aim_sdk.types import FusedTokens, Query
+
+
+@check
+def check_gradient_reaches_the_projector_only(backend: Backend) -> None:
+    """A training step changes the projector, and not one number of the backbone.
+
+    Catches trainable backbones, detached fused tokens, and losses that never see them.
+    """
+    projector = _projector(backend)
+    readings = backend.reader.read(DEMONSTRATIONS[:2], prompt_format=backend.default_format)
+    require(not any(reading.hidden.requires_grad for reading in readings), "a reading carries a gradient")
+    modules: dict[int, nn.Module] = {}
+    with torch.enable_grad(), before_each_module(lambda module: modules.update({id(module): module})):
+        context = projector.project(readings)
+        try:
+            (logs,) = backend.injector.log_probs(
+                QUERIES[:1], [context], CHOICES[2:], prompt_format=backend.default_format
+            )
+        except CapabilityError as error:
+            raise NotApplicable(str(error)) from error
+        own = {id(parameter) for parameter in projector.parameters()}
+        parameters = [p for module in modules.values() for p in module.parameters() if id(p) not in own]
+        frozen = [*{id(p): p for p in [*parameters, backend.input_embeddings, backend.output_embeddings]}.values()]
+        before = [_sample(tensor) for tensor in frozen]
+        require(logs.requires_grad, "the answer's log-probabilities carry no gradient to the fused tokens")
+        trainable = [p for p in frozen if p.is_leaf and p.requires_grad]  # none, if all is well
+        optimizer = torch.optim.SGD([*projector.parameters(), *trainable], 0.1)
+        (-logs.sum()).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    reached = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in projector.parameters()]
+    require(any(reached), "no parameter of the projector has a gradient")
+    require(all(p.grad is None for p in frozen if p.is_leaf), "a parameter of the backbone has a gradient")
+    changed = sum(not torch.equal(_sample(tensor), old) for tensor, old in zip(frozen, before, strict=True))
+    require(not changed, f"{changed} of the backbone's {len(frozen)} tensors changed in a training step")
+
+
+@check
+def check_nothing_stays_injected(backend: Backend) -> None:
+    """After a call that fails anywhere inside the backbone, and after a stream that is left early, all is as before.
+
+    Catches hooks and buffers that only a successful call takes back.
+    """
+    form = backend.default_format
+    context = backend.reader.text_only(DEMONSTRATIONS[:2], prompt_format=form)
+    before = backend.injector.score(QUERIES[0], [], CHOICES, prompt_format=form)
+    read = backend.reader.read(DEMONSTRATIONS[:1], prompt_format=form)[0].hidden
+    for place in (0, 1, 3, 9, 27):
+        _fail_inside(backend, place, context)
+    pieces = backend.injector.stream(QUERIES[0], context, prompt_format=form, max_new_tokens=50)
+    next(pieces, None)
+    getattr(pieces, "close", lambda: None)()
+    after = backend.injector.score(QUERIES[0], [], CHOICES, prompt_format=form)
+    require_same_scores(after, before, backend, "scores before and after calls that failed")
+    again = backend.reader.read(DEMONSTRATIONS[:1], prompt_format=form)[0].hidden
+    require_close(again, read, backend, "a reading before and after calls that failed")
+
+
+@check
+def check_threads_do_not_mix(backend: Backend) -> None:
+    """Queries that are answered in several threads get the answers that they get one by one.
+
+    Catches injected tokens kept on a module or in a global, where another thread finds them.
+    """
+    form = backend.default_format
+    fused = backend.reader.text_only(DEMONSTRATIONS, prompt_format=form)
+    work: list[tuple[Query, list[FusedTokens]]] = [(QUERIES[0], fused[:2]), (QUERIES[1], fused[2:]), (QUERIES[2], [])]
+
+    def score(item: tuple[Query, list[FusedTokens]]) -> list[list[float]]:
+        return backend.injector.score(*item, CHOICES, prompt_format=form)
+
+    expected = [score(item) for item in work] * 3
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(score, work * 3))
+    for one, other in zip(found, expected, strict=True):
+        require_same_scores(one, other, backend, "scores in three threads and in one")
+
+
+@check
+def check_dtype_and_device(backend: Backend) -> None:
+    """Readings, text-only demonstrations and fused tokens have the dtype and the device of the input embeddings.
+
+    Catches silent casts to fp32 or copies to the CPU, which cost memory and time at every query.
+    """
+    table = backend.input_embeddings
+    readings = backend.reader.read(DEMONSTRATIONS[:1], prompt_format=backend.default_format)
+    text = backend.reader.text_only(DEMONSTRATIONS[:1], prompt_format=backend.default_format)
+    with torch.no_grad():
+        fused = _projector(backend).project(readings)
+    tensors = {
+        "Reading.hidden": readings[0].hidden,
+        "Reading.embeddings": readings[0].embeddings,
+        "text_only": text[0].embeddings,
+        "projected": fused[0].embeddings,
+    }
+    for name, tensor in tensors.items():
+        require(tensor.dtype == table.dtype, f"{name} is {tensor.dtype}; the input embeddings are {table.dtype}")
+        require(tensor.device == table.device, f"{name} is on {tensor.device}; the input embeddings on {table.device}")
+
+
+@check
+def check_saved_projector_is_the_same(backend: Backend) -> None:
+    """A projector that is saved and loaded for this backbone gives the same fused tokens, bit for bit.
+
+    Catches fingerprints that differ from one call to the next, and weights that do not survive their file.
+    """
+    readings = backend.reader.read(DEMONSTRATIONS, prompt_format=backend.default_format)
+    place = backend.input_embeddings.device
+    for kind in KINDS:
+        projector = untrained(kind, backend).to(place)
+        projector.fingerprint = backend.fingerprint
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            projector.save_pretrained(folder)
+            loaded = Projector.from_pretrained(folder)
+            loaded.check_backbone(backend.fingerprint)
+            loaded.bind(backend)
+            pairs = zip(projector.project(readings), loaded.to(place).project(readings), strict=True)
+            same = [torch.equal(one.embeddings, other.embeddings) for one, other in pairs]
+        require(all(same), f"a {kind!r} projector gives other fused tokens after it was saved and loaded")
+
+
+class _Broken(Exception):
+    pass
+
+
+def _fail_inside(backend: Backend, place: int, context: list[FusedTokens]) -> None:
+    """Generate and read with an exception before the forward of the module number ``place``."""
+    form = backend.default_format
+    for call in (
+        lambda: backend.injector.generate(QUERIES[:1], [context], prompt_format=form, max_new_tokens=2),
+        lambda: backend.reader.read(DEMONSTRATIONS[:1], prompt_format=form),
+    ):
+        left = place
+
+        def fail(module: nn.Module) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise _Broken
+
+        try:
+            with before_each_module(fail):
+                call()
+        except _Broken:
+            continue
+
+
+def _sample(tensor: Tensor) -> Tensor:
+    """Some 64 values of a tensor."""
+    return tensor.detach().flatten()[:: max(1, tensor.numel() // 64)].clone()
+
+
+def _projector(backend: Backend) -> Projector:
+    """The training-free carrier, trainable, on the backbone's device."""
+    return untrained("carrier", backend).to(backend.input_embeddings.device).requires_grad_()

@@ -1,0 +1,108 @@
+"""What a check is, and how checks are run: plain functions that raise; no test framework needed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from aim_sdk.errors import InputError, did_you_mean
+from aim_sdk.interfaces import Backend
+
+Check: TypeAlias = Callable[[Backend], None]
+"""Returns, or raises :class:`CheckFailure` (or any other exception); raises :class:`NotApplicable` to abstain."""
+
+Status = Literal["passed", "failed", "expected failure", "unexpected pass", "not applicable"]
+
+CHECKS: dict[str, Check] = {}
+"""Every check by its name, in the order in which they run."""
+
+
+class CheckFailure(AssertionError):
+    """An invariant does not hold; the message says which, with the numbers."""
+
+
+class NotApplicable(Exception):
+    """The backend does not have what is checked (beams, interleaved prompts, a slot, ...)."""
+
+
+class ConformanceError(AssertionError):
+    """A backend failed checks; ``results`` holds every check's result."""
+
+    def __init__(self, results: list[CheckResult]) -> None:
+        self.results = results
+        bad = [result for result in results if not result.ok]
+        lines = [f"  {result.check}: {result.status}: {result.message}" for result in bad]
+        super().__init__(f"{len(bad)} of {len(results)} checks are not as expected:\n" + "\n".join(lines))
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """The outcome of one check."""
+
+    check: str
+    status: Status
+    message: str
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is as expected."""
+        return self.status not in ("failed", "unexpected pass")
+
+
+def check(function: Check) -> Check:
+    """Register a function as a check under its name without ``check_``."""
+    CHECKS[function.__name__.removeprefix("check_")] = function
+    return function
+
+
+def run_checks(
+    backend: Backend, *, expected_failures: Mapping[str, str] | None = None, checks: Iterable[str] | None = None
+) -> Iterator[CheckResult]:
+    """Run checks one by one and yield their results.
+
+    Args:
+        backend: a loaded backend; a tiny random model is enough and fast.
+        expected_failures: ``{check: reason}`` of what the family cannot do; one that passes is "unexpected".
+        checks: names; None runs all.
+
+    Raises:
+        InputError: an unknown check's name.
+    """
+    expected = dict(expected_failures or {})
+    chosen = list(CHECKS) if checks is None else list(checks)
+    for name in [*chosen, *expected]:
+        if name not in CHECKS:
+            raise InputError(f"unknown check {name!r}.{did_you_mean(name, CHECKS)} Checks: {', '.join(CHECKS)}.")
+    for name in chosen:
+        yield _run(name, backend, expected.get(name))
+
+
+def check_backend(
+    backend: Backend, *, expected_failures: Mapping[str, str] | None = None, checks: Iterable[str] | None = None
+) -> list[CheckResult]:
+    """Run :func:`run_checks` to its end.
+
+    Raises:
+        ConformanceError: a check failed, or one passed that was expected to fail.
+    """
+    results = list(run_checks(backend, expected_failures=expected_failures, checks=checks))
+    if not all(result.ok for result in results):
+        raise ConformanceError(results)
+    return results
+
+
+def _run(name: str, backend: Backend, expected: str | None) -> CheckResult:
+    started = time.perf_counter()
+    status: Status = "passed" if expected is None else "unexpected pass"
+    message = "" if expected is None else f"it was expected to fail: {expected}"
+    try:
+        CHECKS[name](backend)
+    except NotApplicable as reason:
+        status, message = "not applicable", str(reason)
+    except Exception as error:
+        found = str(error) if isinstance(error, CheckFailure) else f"{type(error).__name__}: {error}"
+        status, message = ("failed", found) if expected is None else ("expected failure", expected)
+    return CheckResult(name, status, message, time.perf_counter() - started)

@@ -1,0 +1,51 @@
+"""Writes a new backend's distribution: the complete example under another name."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+from aim_sdk.errors import InputError
+from aim_sdk.registry import list_backends
+
+SKELETON = Path(__file__).parent / "skeleton"
+"""The example distribution ``aim-echo``, as it is tested."""
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_LEFT_OUT = ("__pycache__", ".pytest_cache", ".hypothesis", "build", "dist")
+
+
+def new_backend(name: str, parent: Path) -> Path:
+    """Write ``parent/aim-<name>`` and return it.
+
+    Raises:
+        InputError: the name is no lower-case name, is taken by an installed backend, or the folder exists.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"backend name {name!r}: expected lower-case letters, digits and single dashes, as in 'my-vlm'."
+        )
+    if taken := [info.origin for info in list_backends() if info.name == name]:
+        raise InputError(f"backend name {name!r} is taken by {taken[0]}; two of one name could not be loaded.")
+    folder = parent / f"aim-{name}"
+    if folder.exists():
+        raise InputError(f"{folder} exists already; choose another name, or another folder with --out.")
+    if not parent.is_dir():
+        raise InputError(f"{parent}: no such folder.")
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".aim-new-") as temporary:
+        made = Path(temporary) / folder.name
+        for source in sorted(SKELETON.rglob("*")):
+            path = source.relative_to(SKELETON)
+            if source.is_file() and not set(path.parts) & set(_LEFT_OUT) and not any(".egg" in p for p in path.parts):
+                target = made / _renamed(str(path), name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(_renamed(source.read_text(encoding="utf-8"), name), encoding="utf-8")
+        made.rename(folder)
+    return folder
+
+
+def _renamed(text: str, name: str) -> str:
+    words = name.split("-")
+    text = text.replace("aim_echo", f"aim_{'_'.join(words)}").replace("Echo", "".join(map(str.capitalize, words)))
+    return text.replace("echo", name)

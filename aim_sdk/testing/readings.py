@@ -1,0 +1,83 @@
+"""A reading belongs to its demonstration alone, covers its text tokens, and has seen its image."""
+
+from __future__ import annotations
+
+import torch
+
+from aim_sdk.interfaces import Backend
+from aim_sdk.testing.compare import require, require_close
+from aim_sdk.testing.kit import check
+from aim_sdk.testing.samples import DEMONSTRATIONS
+from aim_sdk.types import Demonstration
+
+
+@check
+def check_reading_alone(backend: Backend) -> None:
+    """A demonstration reads the same alone and in a batch of unlike ones.
+
+    Catches padding that shifts positions or is attended to, and rows that see each other.
+    """
+    form = backend.default_format
+    together = backend.reader.read(DEMONSTRATIONS, prompt_format=form)
+    for demonstration, found in zip(DEMONSTRATIONS, together, strict=True):
+        (alone,) = backend.reader.read([demonstration], prompt_format=form)
+        require(torch.equal(alone.token_ids, found.token_ids), f"{demonstration.text!r}: other tokens in a batch")
+        what = f"hidden states of {demonstration.text!r} in a batch and alone"
+        require_close(found.hidden, alone.hidden, backend, what)
+
+
+@check
+def check_reading_is_the_text(backend: Backend) -> None:
+    """A reading covers exactly the tokens of its text-only demonstration, with their true embeddings.
+
+    Catches image tokens, BOS or a system prompt that are counted as text: the control would be another prompt.
+    """
+    form = backend.default_format
+    seen = backend.reader.read(DEMONSTRATIONS, prompt_format=form)
+    blind = backend.reader.read(DEMONSTRATIONS, prompt_format=form, with_images=False)
+    text = backend.reader.text_only(DEMONSTRATIONS, prompt_format=form)
+    for demonstration, reading, without, tokens in zip(DEMONSTRATIONS, seen, blind, text, strict=True):
+        what = repr(demonstration.text)
+        require(torch.equal(reading.token_ids, without.token_ids), f"{what}: other tokens without its image")
+        require(torch.equal(reading.embeddings, tokens.embeddings), f"{what}: embeddings are not its text's")
+        require(len(reading.hidden) == len(reading), f"{what}: {len(reading.hidden)} states, {len(reading)} tokens")
+        image, answer = reading.image_position, reading.answer_start
+        ordered = 0 <= image <= answer < len(reading)
+        require(ordered, f"{what}: image at {image}, answer at {answer} of {len(reading)} tokens")
+        table = backend.input_embeddings[reading.token_ids.to(backend.input_embeddings.device)]
+        require(torch.equal(table, reading.embeddings), f"{what}: embeddings are not the rows of `input_embeddings`")
+
+
+@check
+def check_reading_before_the_answer(backend: Backend) -> None:
+    """What is read before ``answer_start`` does not depend on how the answer goes on.
+
+    Catches an answer that starts too late, and backbones whose text sees what comes after it (prefix LMs): a projector
+    would learn to copy the answer from where a query has none.
+    """
+    first = DEMONSTRATIONS[0]
+    other = Demonstration(first.image, first.text, f"{first.answer} and quite another thing")
+    readings = [backend.reader.read([item], prompt_format=backend.default_format)[0] for item in (first, other)]
+    starts = [reading.answer_start for reading in readings]
+    require(starts[0] == starts[1], f"the answers start at {starts[0]} and {starts[1]}; expected the same place")
+    require_close(
+        readings[0].hidden[: starts[0]], readings[1].hidden[: starts[0]], backend, "states before two different answers"
+    )
+
+
+@check
+def check_image_reaches_the_reading(backend: Backend) -> None:
+    """The state before the answer has seen the image, and the text-only control has not.
+
+    Catches an image that is dropped, or read into the control.
+    """
+    form, first = backend.default_format, DEMONSTRATIONS[0]
+    turned = Demonstration(DEMONSTRATIONS[1].image, first.text, first.answer)
+    for with_images in (True, False):
+        one, other = (
+            backend.reader.read([item], prompt_format=form, with_images=with_images)[0] for item in (first, turned)
+        )
+        last = one.answer_start - 1
+        apart = float((one.hidden[last] - other.hidden[last]).abs().max())
+        message = "has not seen the image" if with_images else "has seen an image that was not to be read"
+        require((apart > 1e-3) == with_images, f"the state before the answer {message} (difference {apart:.2g})")

@@ -1,0 +1,25 @@
+"""The demonstrations and queries that the checks use: small pictures that differ, texts of unlike lengths."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from aim_sdk.types import Demonstration, Query
+
+
+def picture(width: int, height: int, turn: int) -> Image.Image:
+    """Draw a grey gradient, turned by ``turn`` degrees."""
+    return Image.linear_gradient("L").resize((width, height)).convert("RGB").rotate(turn)
+
+
+DEMONSTRATIONS = (
+    Demonstration(picture(40, 50, 0), "What colour is it?", "red"),
+    Demonstration(picture(64, 40, 90), "Which animal is this? A lynx, or a fox?", "It is a lynx."),
+    Demonstration(picture(30, 30, 180), "And this?", "a black cat"),
+)
+QUERIES = (
+    Query(picture(50, 50, 45), "What is this?"),
+    Query(picture(64, 32, 20), "How many people are in the picture, and what are they doing there?"),
+    Query(picture(32, 64, 70), "And here?"),
+)
+CHOICES = ("No", "Yes.", "It is a lynx, or a fox.")

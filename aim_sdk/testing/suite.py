@@ -1,0 +1,46 @@
+"""The kit as pytest tests: a base class to subclass, and a generator to parametrise with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+import pytest
+from _pytest.mark import ParameterSet
+
+from aim_sdk.interfaces import Backend
+from aim_sdk.testing.kit import CHECKS, run_checks
+
+
+def backend_checks() -> Iterator[ParameterSet]:
+    """Yield every check's name for ``pytest.mark.parametrize("check", backend_checks())``."""
+    for name in CHECKS:
+        yield pytest.param(name, id=name)
+
+
+class BackendTests:
+    """Subclass it, and give it a fixture ``backend``; each check becomes a test.
+
+    ::
+
+        class TestMyBackend(BackendTests):
+            expected_failures = {"identity_beams": "greedy only"}
+
+            @pytest.fixture(scope="class")
+            def backend(self):
+                return MyBackend.from_pretrained("tests/tiny-model")
+    """
+
+    expected_failures: ClassVar[Mapping[str, str]] = {}
+    """``{check: reason}``; a check that passes although it is listed here fails its test."""
+
+    @pytest.mark.parametrize("check", backend_checks())
+    def test_conformance(self, backend: Backend, check: str) -> None:
+        """One check of the kit; its docstring says which class of bug it catches."""
+        expected = {name: reason for name, reason in self.expected_failures.items() if name == check}
+        (result,) = run_checks(backend, expected_failures=expected, checks=[check])
+        if result.status == "not applicable":
+            pytest.skip(result.message)
+        if result.status == "expected failure":
+            pytest.xfail(result.message)
+        assert result.ok, result.message

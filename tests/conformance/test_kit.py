@@ -1,0 +1,51 @@
+"""The public kit: every family passes its checks, and every check catches the bug that it is for."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from aim_backends.hf import TransformersBackend
+from aim_backends.llava import LlavaBackend
+from aim_sdk.errors import InputError
+from aim_sdk.testing import CHECKS, ConformanceError, backend_checks, check_backend, run_checks
+from tests.conformance.broken import BROKEN, Broken, name
+from tests.conformance.families import Family
+
+
+@pytest.mark.parametrize("check", backend_checks())
+def test_family(family: Family, check: str) -> None:
+    (result,) = check_backend(family.backend, checks=[check])
+    if result.status == "not applicable":
+        pytest.skip(result.message)
+
+
+@pytest.fixture
+def good(tiny: Callable[[str], Path]) -> TransformersBackend:
+    """A backend of its own for each bug: some of them spoil it."""
+    return LlavaBackend.from_pretrained(str(tiny("llava-1.5")), device="cpu")
+
+
+@pytest.mark.parametrize(("check", "broken"), BROKEN, ids=[f"{check}-{name(broken)}" for check, broken in BROKEN])
+def test_catches(good: TransformersBackend, check: str, broken: Broken) -> None:
+    (result,) = run_checks(broken(good), checks=[check])
+    assert result.status == "failed"
+    assert result.message
+
+
+def test_every_check_is_known_to_catch_something() -> None:
+    assert {check for check, _ in BROKEN} == set(CHECKS)
+    assert all("Catches" in str(function.__doc__) for function in CHECKS.values())
+
+
+def test_expected_failures_are_reported_as_such(good: TransformersBackend) -> None:
+    bug = dict(BROKEN)["dtype_and_device"](good)
+    names = ["dtype_and_device", "zero_demonstrations"]
+    (first, second) = check_backend(bug, checks=names, expected_failures={"dtype_and_device": "reads in double"})
+    assert (first.status, first.message) == ("expected failure", "reads in double")
+    assert second.status == "passed"
+    with pytest.raises(ConformanceError, match="unexpected pass") as caught:
+        check_backend(bug, checks=names, expected_failures=dict.fromkeys(names, "no reason"))
+    assert [result.status for result in caught.value.results] == ["expected failure", "unexpected pass"]
+    with pytest.raises(InputError, match="Did you mean 'deterministic'"):
+        check_backend(bug, checks=["determinstic"])
