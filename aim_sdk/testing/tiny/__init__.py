@@ -31,9 +31,10 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
 }
 
 
-def build(variant: str, folder: Path) -> Path:
+def build(variant: str, folder: str | Path) -> Path:
     """Write `variant` to `folder`, with the same weights each time; the caller's random state stays as it was."""
+    path = Path(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        FAMILIES[variant](folder)
-    return folder
+        FAMILIES[variant](path)
+    return path
