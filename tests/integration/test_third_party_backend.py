@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ import pytest
 import torch
 
 from aim_sdk import AIMPipeline, Backend, Demonstration, PromptFormat, Query, errors, get_backend
+from tests.conftest import run_cli
 
 PLUGIN = Path(__file__).parents[1] / "plugins" / "aim-echo"
 COLOURS = ["red", "green", "blue", "yellow"]
@@ -37,6 +40,40 @@ def echo(site: Path) -> Iterator[Backend]:
 @pytest.fixture
 def pipe(echo: Backend) -> AIMPipeline:
     return AIMPipeline(echo)
+
+
+def test_its_own_tests_are_the_kit_and_pass(site: Path, tmp_path: Path) -> None:
+    suite = shutil.copytree(PLUGIN / "tests", tmp_path / "tests")
+    code = "import pytest, sys; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '-rs', sys.argv[1]]))"
+    shown = run_beside(site, code, str(suite))
+    assert re.search(r"^\d+ passed, \d skipped", shown.splitlines()[-1])
+
+
+def test_a_new_backend_is_the_example_under_its_own_name(tmp_path: Path) -> None:
+    made = run_cli("backends", "new", "my-vlm", "--out", str(tmp_path))
+    assert made.returncode == 0, made.stderr
+    folder = tmp_path / "aim-my-vlm"
+    text = "".join(path.read_text() for path in sorted(folder.rglob("*")) if path.is_file())
+    assert "echo" not in text.lower()
+    assert "class MyVlmBackend(Backend)" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["aim-my-vlm"]
+
+    installed = tmp_path / "site"
+    options = ["--no-index", "--no-deps", "--no-build-isolation", "--quiet", "--target", str(installed)]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(folder)], check=True)
+    check = "from aim_sdk.cli import main; main()"
+    found = json.loads(run_beside(installed, check, "backends", "check", "my-vlm", "--json"))
+    assert {result["status"] for result in found} == {"passed", "not applicable"}
+    assert {result["check"] for result in found if result["status"] == "not applicable"} <= {
+        "identity_beams",
+        "plain_model",
+        "slot_never_generated",
+    }
+
+    for name, reason in (("my-vlm", "exists already"), ("llava", "is taken by aim-icl"), ("My_VLM", "lower-case")):
+        refused = run_cli("backends", "new", name, "--out", str(tmp_path))
+        assert refused.returncode == 1
+        assert reason in refused.stderr
 
 
 def picture(colour: str) -> PIL.Image.Image:

@@ -1,0 +1,81 @@
+"""Every Python block of README and docs runs, in order, on real files; generated pages are up to date."""
+
+import http.server
+import runpy
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from PIL import Image
+
+from aim_sdk import AIMPipeline
+from tests.unit.test_project_files import PAGES, ROOT, blocks
+
+TUTORIAL = ROOT / "docs" / "tutorials" / "first-answer.md"
+# The tutorial runs as a slow test of its own.
+EXAMPLES = [page for page in PAGES if blocks(page, "python") and page != TUTORIAL]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[[str], Path], pictures: list[Image.Image]) -> Path:
+    """A reader's folder: images, a checkpoint, a projector made for it."""
+    folder = tmp_path_factory.mktemp("desk")
+    for name, picture in zip(("a.jpg", "b.jpg", "query.jpg", "lynx.jpg"), pictures, strict=False):
+        picture.save(folder / name)
+    pipe = AIMPipeline.from_pretrained("llava", model=str(tiny("llava-1.5")), projector="residual", device="cpu")
+    pipe.projector.save_pretrained(folder / "projector")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(desk: Path) -> Iterator[str]:
+    """The folder over http."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(desk))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.filterwarnings("ignore:no projector was given")
+def test_examples_run(
+    page: Path, desk: Path, address: str, tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed: list[str] = []
+    monkeypatch.chdir(desk)
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", lambda self, repo_id, **_: _Repository(repo_id))
+    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", lambda self, repo_id, **_: pushed.append(repo_id))
+    here = {
+        "/models/llava-1.5-7b-hf": str(tiny("llava-1.5")),
+        "/projectors/aim-llava-1.5-7b": str(desk / "projector"),
+        "/projectors/mine": str(tmp_path / "mine"),
+        '"cuda"': '"cpu"',
+        "https://example.org": address,
+        '"tiny-llava"': repr(str(tmp_path / "tiny-llava")),
+    }
+    scope: dict[str, object] = {"__name__": "example"}
+    for block in blocks(page, "python"):
+        for written, real in here.items():
+            block = block.replace(written, real)
+        exec(compile(block, page.name, "exec"), scope)
+    if any("push_to_hub" in block for block in blocks(page, "python")):
+        assert pushed == ["me/aim-llava-1.5-7b"]
+
+
+class _Repository:
+    def __init__(self, repo_id: str) -> None:
+        self.repo_id = repo_id
+
+
+def test_the_commands_page_is_their_help() -> None:
+    written = (ROOT / "docs" / "reference" / "cli.md").read_text()
+    page = runpy.run_path(str(ROOT / "docs" / "cli.py"))["page"]
+    assert written == page(), "docs/reference/cli.md is out of date; run `make reference`"
