@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from aim_backends.hf.prompts import Prompts
 from aim_backends.hf.slots import append_tokens
@@ -56,6 +56,7 @@ def read_attention(
                 "tokens whose share could be compared with the text's.\nNext: use a family whose prompt holds them."
             )
         kinds = _kinds(backend, prompts, shown, text, prepared.inputs["input_ids"][0].tolist())
+        kinds += ["answer"] * (len(tokens) - 1)
         seen = torch.tensor([tokens[:-1]], dtype=torch.long, device=backend.device)
         with eager_attention(backend.model), _reduced(backend.model, len(tokens)) as layers, recording():
             backend.model(**append_tokens(prepared.inputs, seen), use_cache=False)
@@ -69,7 +70,7 @@ def read_attention(
         # Weights in half precision do not quite sum to 1.
         weights=weights / weights.sum(1, keepdim=True),
         layers=tuple(sorted(layers)),
-        kinds=(*kinds, *["answer"] * (len(tokens) - 1)),
+        kinds=tuple(kinds),
         answer_tokens=len(tokens),
     )
 
@@ -93,10 +94,10 @@ def _reduced(model: Any, rows: int) -> Iterator[dict[int, Float[Tensor, " positi
     """Collect the inner LLM's weights by layer inside the block: the mean over heads and the last ``rows``."""
     found: dict[int, Tensor] = {}
 
-    def collect(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def collect(module: Any, args: tuple[Any, ...], output: Any) -> None:
         weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
         if isinstance(weights, Tensor) and weights.ndim == 4:  # (1, heads, positions, positions)
-            found[int(module.layer_idx)] = weights[0, :, -rows:].float().mean((0, 1)).cpu()
+            found[module.layer_idx] = weights[0, :, -rows:].float().mean((0, 1)).cpu()
 
     parts = [part for part in model.get_decoder().modules() if isinstance(getattr(part, "layer_idx", None), int)]
     hooks = [part.register_forward_hook(collect) for part in parts]
