@@ -132,7 +132,8 @@ class _Attention(nn.Module):
         scores = (grouped @ keys.transpose(2, 3)).float() * self.spec.head_size**-0.5  # (B, groups, heads * last, T)
         seen = torch.ones(last, x.shape[1], dtype=torch.bool, device=x.device).tril(x.shape[1] - last)
         seen = seen.repeat(self.spec.heads // self.spec.key_value_heads, 1)
-        return scores.masked_fill(~seen, -torch.inf).softmax(-1).mean((1, 2))
+        out: Tensor = scores.masked_fill(~seen, -torch.inf).softmax(-1).mean((1, 2))
+        return out
 
     def _queries_and_keys(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         return _rotate(self._split(self.q_proj(x)), rotation), _rotate(self._split(self.k_proj(x)), rotation)
