@@ -16,11 +16,6 @@ QUICK = 6
 app = typer.Typer(help="What a backbone does with its demonstrations.", no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:
-    """Keep ``attention`` a subcommand."""
-
-
 @app.command("attention")
 def attention(
     backend: Annotated[str, typer.Option(help="`aim-icl backends list` shows the names.")] = "pocket",
@@ -78,7 +73,7 @@ def attention(
         for prompt in prompts:
             try:
                 measurements.append(measure(loaded, prompt, form))
-            except ContextLengthError:
+            except ContextLengthError:  # the next query would not fit either
                 raise
             except InputError as error:
                 problems.append(f"query {prompt.group}: {error}")
