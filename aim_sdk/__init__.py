@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from aim_sdk.pipeline import AIMPipeline
     from aim_sdk.projectors import CarrierProjector, LinearProjector, ResidualProjector
     from aim_sdk.registry import BackendInfo, get_backend, list_backends
-    from aim_sdk.types import Demonstration, FusedTokens, Generation, Query, Reading
+    from aim_sdk.types import AttentionMap, Demonstration, FusedTokens, Generation, Query, Reading
 
     __version__: str
 
 __all__ = [
     "AIMError",
     "AIMPipeline",
+    "AttentionMap",
     "Backend",
     "BackendInfo",
     "CarrierProjector",
@@ -54,7 +55,7 @@ _MODULES = {
     "pipeline": ["AIMPipeline"],
     "projectors": ["CarrierProjector", "LinearProjector", "ResidualProjector"],
     "registry": ["BackendInfo", "get_backend", "list_backends"],
-    "types": ["Demonstration", "FusedTokens", "Generation", "Query", "Reading"],
+    "types": ["AttentionMap", "Demonstration", "FusedTokens", "Generation", "Query", "Reading"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

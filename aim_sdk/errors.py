@@ -15,7 +15,7 @@ Each member also subclasses the builtin that a caller would catch::
     │   ├── MissingDependencyError   ImportError         a package is missing; the message holds the `pip install`
     │   ├── ModelNotFoundError       FileNotFoundError   no such model folder, or the hub cannot be reached
     │   ├── UnsupportedModelError    TypeError           the checkpoint is of a family the backend does not serve
-    │   ├── CapabilityError          NotImplementedError the backend cannot do what was asked of it
+    │   ├── CapabilityError          NotImplementedError the backend or this model cannot do what was asked
     │   └── DeviceError              ValueError          a device or dtype that does not exist here
     └── ArtifactError                Exception
         ├── ArtifactNotFoundError    FileNotFoundError   no projector folder or file there
@@ -84,7 +84,7 @@ class UnsupportedModelError(BackendError, TypeError):
 
 
 class CapabilityError(BackendError, NotImplementedError):
-    """A backend cannot do what was asked of it; the optional parts of the interfaces raise it."""
+    """An optional capability that this backend, or this model, does not have."""
 
 
 class DeviceError(BackendError, ValueError):

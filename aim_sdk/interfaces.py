@@ -26,7 +26,7 @@ from torch.nn.utils.rnn import pad_sequence
 from aim_sdk.artifacts import SavedProjector
 from aim_sdk.config import Fingerprint, PromptFormat
 from aim_sdk.errors import CapabilityError
-from aim_sdk.types import Context, Demonstration, FusedTokens, Generation, Query, Reading
+from aim_sdk.types import AttentionMap, Context, Demonstration, FusedTokens, Generation, Query, Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,3 +222,13 @@ class Backend(ABC):
     @abstractmethod
     def output_embeddings(self) -> Float[Tensor, "vocabulary hidden"]:
         """The LM head's matrix (the same tensor where it is tied)."""
+
+    def attention(
+        self, query: Query, demonstrations: Sequence[Demonstration], answer: str, *, prompt_format: PromptFormat
+    ) -> AttentionMap:
+        """Read how ``answer`` attends to the interleaved prompt before it; optional, for analysis alone.
+
+        Raises:
+            CapabilityError: this backend, or this model, does not show its attention.
+        """
+        raise CapabilityError(f"backend {self.name!r} does not show its attention: it has no `attention` of its own.")

@@ -20,6 +20,17 @@ ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | Image"
 Mode = Literal["aim", "text-only", "interleaved", "zero-shot", "no-image"]
 """How demonstrations enter the prompt; everything but ``"aim"`` is a baseline or a control."""
 
+TokenKind = Literal[
+    "first", "prefix", "demonstration visual", "demonstration text", "query visual", "query text", "answer"
+]
+"""What a position of an interleaved prompt holds.
+
+``first`` is the first position, whatever stands there (BOS, where the family has one): most LLMs use it as an attention
+sink. ``prefix`` is the rest of what stands before the demonstrations (the system prompt). ``visual`` is all that the
+family writes for an image, its frame tokens included; ``text`` is the rest, with the template's role markers and
+separators. ``answer`` is the part of the answer that stands before the token to be predicted.
+"""
+
 
 def _check_image(image: object, owner: str) -> None:
     is_pil = any(f"{cls.__module__}.{cls.__name__}" == "PIL.Image.Image" for cls in type(image).__mro__)
@@ -109,6 +120,26 @@ class FusedTokens:
 
 Context: TypeAlias = "Sequence[FusedTokens] | Sequence[Demonstration]"
 """What stands before a query: fused tokens to inject, or demonstrations to interleave with their images."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionMap:
+    """How the answer to one query attends to the interleaved prompt before it.
+
+    ``weights[l, p]`` is the attention weight (after the softmax) that the inner LLM's layer ``layers[l]`` puts on
+    position ``p``, averaged over all heads and over the answer-predicting positions: those whose next token is a token
+    of the answer, from the prompt's last position to the answer's last but one. Positions are the prompt's and the
+    answer's without its last token. Every layer sums to 1.
+    """
+
+    weights: Float[Tensor, "layers positions"]
+    """In float32, on the CPU."""
+    layers: tuple[int, ...]
+    """The layer of each row, counted from 0; layers without attention (linear attention, convolutions) are left out."""
+    kinds: tuple[TokenKind, ...]
+    """The kind of each position."""
+    answer_tokens: int
+    """Tokens of the answer: over how many positions the average was taken."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from aim_sdk.demo.tasks import DemoTask
 from aim_sdk.files import write_atomic
 from aim_sdk.fingerprint import versions
 from aim_sdk.images import describe
+from aim_sdk.machine import machine
 from aim_sdk.pipeline import AIMPipeline
 
 LABELS = {
@@ -134,7 +134,7 @@ def write_result(
         "backbone": pipe.backend.fingerprint.model_dump(),
         "projector": {"kind": pipe.projector.kind, "summary": pipe.projector.summary},
         "versions": {"python": platform.python_version(), **versions("aim-icl", "torch")},
-        "machine": {"platform": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
+        "machine": machine(),
         "cells": [dataclasses.asdict(cell) for cell in cells],
         "episodes": {
             task.name: [
@@ -150,11 +150,3 @@ def write_result(
         "answers": [dataclasses.asdict(outcome) for outcome in outcomes],
     }
     write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()

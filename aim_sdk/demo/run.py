@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from aim_sdk import clusters
 from aim_sdk.demo.tasks import DemoTask, Episode
 from aim_sdk.pipeline import AIMPipeline
 from aim_sdk.types import Mode
@@ -131,15 +131,5 @@ def summarize(outcomes: Sequence[Outcome], latencies: dict[tuple[Mode, int], flo
 
 
 def clustered_error(outcomes: Sequence[Outcome]) -> float:
-    """Standard error of the mean, clustered by the demonstrations that episodes share.
-
-    The usual sandwich estimate: sqrt(G / (G - 1) * sum over clusters of (sum of residuals)^2) / n.
-    """
-    mean = sum(outcome.correct for outcome in outcomes) / len(outcomes)
-    residuals: dict[str, float] = defaultdict(float)
-    for outcome in outcomes:
-        residuals[outcome.group] += outcome.correct - mean
-    clusters = len(residuals)
-    if clusters < 2:
-        return math.nan
-    return math.sqrt(clusters / (clusters - 1) * sum(value**2 for value in residuals.values())) / len(outcomes)
+    """Standard error of the accuracy, clustered by the demonstrations that episodes share."""
+    return clusters.clustered_error([outcome.correct for outcome in outcomes], [outcome.group for outcome in outcomes])

@@ -220,3 +220,38 @@ def test_it_binds_names_through_fused_tokens(pipe: AIMPipeline) -> None:
         return sum(a.text == e.answer for a, e in zip(answers, task.episodes, strict=True)) / len(task.episodes)
 
     assert accuracy("aim") > accuracy("no-image") + 0.15
+
+
+def test_attention_covers_the_interleaved_prompt(
+    backend: PocketBackend, demonstrations: list[Demonstration], queries: list[Query]
+) -> None:
+    """Kinds by a hand count; the weights are those of the prompt that answers, not of another."""
+    model, shown, answer = backend.model, demonstrations[:2], "a red thing"
+    found = backend.attention(queries[1], shown, answer, prompt_format=DEFAULT_FORMAT)
+
+    def count(*texts: str) -> int:
+        return sum(len(model.tokenize(text)) for text in texts)
+
+    expected = ["first"]
+    for item in shown:
+        expected += ["demonstration text"] * count(f"Question: {item.text}\n") + ["demonstration visual"] * 16
+        expected += ["demonstration text"] * count("\nAnswer:", f" {item.answer}\n")
+    expected += ["query text"] * count(f"Question: {queries[1].text}\n") + ["query visual"] * 16
+    expected += ["query text"] * count("\nAnswer:") + ["answer"] * (count(f" {answer}") - 1)
+    assert list(found.kinds) == expected
+    assert found.answer_tokens == count(f" {answer}")
+    assert found.layers == tuple(range(30))
+    torch.testing.assert_close(found.weights.sum(1), torch.ones(30))
+    prompt = torch.cat(
+        [*backend.injector.contexts([shown], DEFAULT_FORMAT), *backend.injector.queries([queries[1]], DEFAULT_FORMAT)]
+    )
+    first = backend.attention(queries[1], shown, "a", prompt_format=DEFAULT_FORMAT)
+    assert first.answer_tokens == 1
+    torch.testing.assert_close(first.weights, model.lm.attention(prompt[None], 1)[:, 0])
+
+
+def test_attention_is_refused_where_there_is_no_answer_or_no_room(backend: PocketBackend, queries: list[Query]) -> None:
+    with pytest.raises(InputError, match="blank"):
+        backend.attention(queries[0], [], " ", prompt_format=DEFAULT_FORMAT)
+    with pytest.raises(ContextLengthError):
+        backend.attention(queries[0], [], "word " * 9000, prompt_format=DEFAULT_FORMAT)

@@ -129,3 +129,32 @@ def test_lora_is_merged_into_the_weights_it_names(lm: Llama) -> None:
     for key, value in lm.state_dict().items():
         expected = before[key] + up @ down if key == f"{name}.weight" else before[key]
         torch.testing.assert_close(value, expected)
+
+
+def test_attention_equals_transformers(lm: Llama, reference: "transformers.LlamaForCausalLM", ids: Tensor) -> None:
+    reference.set_attn_implementation("eager")
+    with torch.no_grad():
+        expected = reference(ids, output_attentions=True).attentions
+    reference.set_attn_implementation("sdpa")
+    for last in (1, 4):
+        rows = torch.stack([layer[:, :, -last:].mean((1, 2)) for layer in expected])
+        torch.testing.assert_close(lm.attention(lm.embed(ids), last), rows, atol=1e-5, rtol=1e-4)
+
+
+def test_attention_of_a_layer_is_the_softmax_by_hand(lm: Llama, ids: Tensor) -> None:
+    x = lm.embed(ids[:1])
+    layer = lm.layers[0]
+    normed, length = layer.input_layernorm(x)[0], x.shape[1]
+
+    def rotated(vectors: Tensor) -> Tensor:  # (T, head_size), each pair (i, i + half) as a complex number
+        half = SPEC.head_size // 2
+        angles = torch.arange(length)[:, None] * SPEC.rope_theta ** (-torch.arange(half) / half)
+        turned = torch.complex(vectors[:, :half], vectors[:, half:]) * torch.polar(torch.ones_like(angles), angles)
+        return torch.cat([turned.real, turned.imag], 1)
+
+    keys = rotated(layer.self_attn.k_proj(normed))
+    heads = layer.self_attn.q_proj(normed).split(SPEC.head_size, 1)
+    rows = [(rotated(head)[-1] @ keys.T / SPEC.head_size**0.5).softmax(0) for head in heads]
+    found = lm.attention(x, 1)
+    torch.testing.assert_close(found[0, 0], torch.stack(rows).mean(0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.sum(-1), torch.ones(SPEC.layers, 1))

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from aim_backends.hf import loading
+from aim_backends.hf.attention import read_attention
 from aim_backends.hf.fingerprint import fingerprint
 from aim_backends.hf.injector import TransformersInjector
 from aim_backends.hf.prompts import ChatPrompts, PlainPrompts, Prompts
@@ -26,7 +27,7 @@ from aim_sdk.errors import CorruptArtifactError, FormatError, InputError
 from aim_sdk.images import load_image
 from aim_sdk.interfaces import Backend, Projector
 from aim_sdk.projectors import CarrierProjector
-from aim_sdk.types import Query
+from aim_sdk.types import AttentionMap, Demonstration, Query
 
 
 class TransformersBackend(Backend):
@@ -144,6 +145,11 @@ class TransformersBackend(Backend):
     def output_embeddings(self) -> Float[Tensor, "vocabulary hidden"]:
         weight: Tensor = self.model.get_output_embeddings().weight
         return weight
+
+    def attention(
+        self, query: Query, demonstrations: Sequence[Demonstration], answer: str, *, prompt_format: PromptFormat
+    ) -> AttentionMap:
+        return read_attention(self, query, demonstrations, answer, prompt_format)
 
     @property
     def device(self) -> torch.device:

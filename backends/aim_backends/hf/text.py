@@ -6,8 +6,10 @@ for an image (tiles, rows, line ends between them) lies between these two, and i
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from aim_backends.hf.prompts import Piece, Prompts
@@ -125,6 +127,32 @@ class Tokens:
             )
         shift = new_last - old_last
         return [place if place < old_first else place + shift for place in tokens.places]
+
+    def origins(self, unexpanded: Sequence[int], expanded: Sequence[int]) -> list[int]:
+        """Which unexpanded token each of the processor's tokens of the same prompt comes from.
+
+        What the processor writes for an image, text between its tiles included, comes from the image's first token.
+
+        Raises:
+            FormatError: the processor's ids hold other text than the unexpanded prompt.
+        """
+        runs, found = deque(self._runs(unexpanded)), list[int]()
+        image = None
+        for visual, places in self._runs(expanded):
+            ids = [expanded[place] for place in places]
+            if runs and runs[0][0] == visual and (visual or [unexpanded[place] for place in runs[0][1]] == ids):
+                _, old = runs.popleft()
+                image = old[0] if visual else None
+                found += [old[0]] * len(places) if visual else old
+            elif image is not None:  # still inside that image
+                found += [image] * len(places)
+        if runs or len(found) != len(expanded):
+            raise FormatError("the processor writes the text round the images differently from a text-only prompt.")
+        return found
+
+    def _runs(self, ids: Sequence[int]) -> list[tuple[bool, list[int]]]:
+        """The places of each run of image tokens, or of text tokens."""
+        return [(visual, list(run)) for visual, run in groupby(range(len(ids)), lambda n: ids[n] in self._images)]
 
     def check_text(self, texts: Sequence[str], forbidden: Collection[int], placeholder: str) -> None:
         """Refuse text that holds a token with a meaning of its own for images or fused tokens.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from aim_backends.pocket.attention import read_attention
 from aim_backends.pocket.images import ImageEncoder
 from aim_backends.pocket.injector import PocketInjector
 from aim_backends.pocket.model import DATA, PocketModel
@@ -22,7 +23,7 @@ from aim_sdk.devices import resolve_device, resolve_dtype
 from aim_sdk.errors import InputError, ModelNotFoundError
 from aim_sdk.fingerprint import rms, tensor_hash, versions
 from aim_sdk.interfaces import Backend, Projector
-from aim_sdk.types import Query
+from aim_sdk.types import AttentionMap, Demonstration, Query
 
 MODEL = "pocket-1"
 
@@ -112,6 +113,11 @@ class PocketBackend(Backend):
 
     def default_projector(self) -> Projector:
         return Projector.from_pretrained(DATA / "projector")
+
+    def attention(
+        self, query: Query, demonstrations: Sequence[Demonstration], answer: str, *, prompt_format: PromptFormat
+    ) -> AttentionMap:
+        return read_attention(self.model, self._injector, query, demonstrations, answer, prompt_format)
 
     @property
     def input_embeddings(self) -> Tensor:

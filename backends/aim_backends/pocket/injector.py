@@ -175,7 +175,7 @@ class PocketInjector(Injector):
         rows = [places.setdefault(tuple(map(id, context)), len(places)) for context in contexts]
         before = self.contexts([contexts[rows.index(place)] for place in range(len(places))], prompt_format)
         after = self.queries(queries, prompt_format)
-        self._check_length([len(before[row]) + len(query) for row, query in zip(rows, after, strict=True)], new_tokens)
+        self.check_length([len(before[row]) + len(query) for row, query in zip(rows, after, strict=True)], new_tokens)
         cache = KVCache()
         if len(before) == len(after) or not any(contexts):
             prompts = [torch.cat([before[row], query]) for row, query in zip(rows, after, strict=True)]
@@ -226,7 +226,8 @@ class PocketInjector(Injector):
                 sent = text
         yield self._model.decode(ids)[len(sent) :]
 
-    def _check_length(self, lengths: list[int], new_tokens: int) -> None:
+    def check_length(self, lengths: list[int], new_tokens: int) -> None:
+        """Refuse prompts that leave no room for ``new_tokens``."""
         limit, longest = self._model.lm.spec.context, max(lengths)
         if longest + new_tokens > limit:
             raise ContextLengthError(

@@ -115,8 +115,8 @@ class _Attention(nn.Module):
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None) -> Tensor:
         """``x`` is ``(B, T, hidden)``; ``mask`` is ``(B, 1, groups * T, T_total)``, or None where all may be seen."""
-        queries, keys, values = (self._split(linear(x)) for linear in (self.q_proj, self.k_proj, self.v_proj))
-        queries, keys = _rotate(queries, rotation), _rotate(keys, rotation)
+        queries, keys = self._queries_and_keys(x, rotation)
+        values = self._split(self.v_proj(x))
         if cache is not None:
             keys, values = cache.extend(self.layer, keys, values)
         # The queries that share a key head stand below one another, as more tokens: no copies of the keys are needed.
@@ -124,6 +124,19 @@ class _Attention(nn.Module):
         out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask).view(queries.shape)
         result: Tensor = self.o_proj(out.transpose(1, 2).flatten(2))
         return result
+
+    def weights(self, x: Tensor, rotation: tuple[Tensor, Tensor], last: int) -> Tensor:
+        """Return the attention of the ``last`` positions of unpadded prompts, their mean and the heads', ``(B, T)``."""
+        queries, keys = self._queries_and_keys(x, rotation)
+        grouped = queries[:, :, -last:].reshape(len(x), self.spec.key_value_heads, -1, self.spec.head_size)
+        scores = (grouped @ keys.transpose(2, 3)).float() * self.spec.head_size**-0.5  # (B, groups, heads * last, T)
+        seen = torch.ones(last, x.shape[1], dtype=torch.bool, device=x.device).tril(x.shape[1] - last)
+        seen = seen.repeat(self.spec.heads // self.spec.key_value_heads, 1)
+        out: Tensor = scores.masked_fill(~seen, -torch.inf).softmax(-1).mean((1, 2))
+        return out
+
+    def _queries_and_keys(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return _rotate(self._split(self.q_proj(x)), rotation), _rotate(self._split(self.k_proj(x)), rotation)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], -1, self.spec.head_size).transpose(1, 2)  # (B, heads, T, head_size)
@@ -202,20 +215,26 @@ class Llama(nn.Module):
         ``attention_mask`` is ``(B, T_total)``, 1 for tokens and 0 for padding on either side, and covers the cached
         tokens too. A given ``cache`` is extended by the new tokens.
         """
-        past = len(cache) if cache is not None else 0
-        batch, length = embeddings.shape[:2]
-        if attention_mask is not None and bool(attention_mask.all()):
-            attention_mask = None
-        positions = _positions(attention_mask, batch, past, length, embeddings.device)
-        mask = _attention_mask(attention_mask, past, length, embeddings.device)
-        if mask is not None:
-            mask = mask.repeat(1, 1, self.spec.heads // self.spec.key_value_heads, 1)
-        rotation = self._rotation(positions, embeddings.dtype)
+        rotation, mask = self._surroundings(embeddings, attention_mask, len(cache) if cache is not None else 0)
         x = embeddings
         for layer in self.layers:
             x = layer(x, rotation, mask, cache)
         out: Tensor = self.norm(x)
         return out
+
+    @torch.no_grad()
+    def attention(self, embeddings: Tensor, last: int) -> Tensor:
+        """Return the attention of the ``last`` positions, their mean and the heads', ``(layers, B, T)``, in float32.
+
+        The layers run as always; the weights, which they never hold, are computed beside them for these positions.
+        """
+        rotation, mask = self._surroundings(embeddings, None, 0)
+        x, found = embeddings, []
+        for layer in self.layers:
+            assert isinstance(layer, _Layer)
+            found.append(layer.self_attn.weights(layer.input_layernorm(x), rotation, last))
+            x = layer(x, rotation, mask, None)
+        return torch.stack(found)
 
     @torch.no_grad()
     def merge_lora(self, state: Mapping[str, Tensor]) -> None:
@@ -226,6 +245,19 @@ class Llama(nn.Module):
                 weight = self.get_parameter(f"{linear}.weight")
                 update = state[f"{linear}.lora_b"].float() @ state[name].float()
                 weight.copy_((weight.float() + update.to(weight.device)).to(weight.dtype))
+
+    def _surroundings(
+        self, embeddings: Tensor, attention_mask: Tensor | None, past: int
+    ) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
+        """Return what every layer takes beside its input: the rotation of positions, and the mask."""
+        batch, length = embeddings.shape[:2]
+        if attention_mask is not None and bool(attention_mask.all()):
+            attention_mask = None
+        positions = _positions(attention_mask, batch, past, length, embeddings.device)
+        mask = _attention_mask(attention_mask, past, length, embeddings.device)
+        if mask is not None:
+            mask = mask.repeat(1, 1, self.spec.heads // self.spec.key_value_heads, 1)
+        return self._rotation(positions, embeddings.dtype), mask
 
     def _rotation(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return cos and sin, ``(B, 1, T, head_size)``."""

@@ -1,0 +1,121 @@
+"""``aim-icl analyze``: what a backbone does with its demonstrations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from aim_sdk.analysis.attention import InterleavedPrompt
+    from aim_sdk.interfaces import Backend
+
+QUICK = 6
+
+app = typer.Typer(help="What a backbone does with its demonstrations.", no_args_is_help=True)
+
+
+@app.command("attention")
+def attention(
+    backend: Annotated[str, typer.Option(help="`aim-icl backends list` shows the names.")] = "pocket",
+    model: Annotated[str | None, typer.Option(help="Hub id or local folder; default: the backend's.")] = None,
+    demonstrations: Annotated[
+        Path | None,
+        typer.Option("--demonstrations", "--demos", help='JSON lines: {"image": path, "text": ..., "answer": ...}.'),
+    ] = None,
+    queries: Annotated[
+        Path | None,
+        typer.Option(help='JSON lines: {"image": path, "text": ..., "answer": ...}; no answer: the model\'s own.'),
+    ] = None,
+    shots: Annotated[int, typer.Option(help="Demonstrations before each query.", min=1)] = 4,
+    limit: Annotated[int, typer.Option(help="Queries to measure, from the top.", min=1)] = 50,
+    seed: Annotated[int, typer.Option(help="Draws each query's demonstrations.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for attention.json and attention.png.")] = Path("aim-attention"),
+    quick: Annotated[bool, typer.Option("--quick", help=f"At most {QUICK} queries: a first look.")] = False,
+    template: Annotated[
+        str | None,
+        typer.Option(help="A plain format with {image}, {text}, {answer}; default: the backend's format."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 | bfloat16 | float16.")] = None,
+) -> None:
+    """Measure how the answer's attention splits between the images and the texts of interleaved demonstrations.
+
+    For each layer: the share of each kind of token (the first token, an attention sink, on its own), the text's part of
+    the demonstrations' attention, and the attention per token. Without files the backend's own demo tasks are used,
+    where it brings some (pocket does). A query that cannot be used is reported; the exit code is then 3.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from aim_sdk.analysis import report
+    from aim_sdk.analysis.attention import measure, summarize
+    from aim_sdk.config import PromptFormat
+    from aim_sdk.errors import ContextLengthError, InputError
+    from aim_sdk.registry import get_backend
+
+    if (demonstrations is None) != (queries is None):
+        raise InputError(
+            "analyze attention: pass --demonstrations and --queries, or neither (the backend's own tasks)."
+        )
+    _make_folder(out)
+    limit = min(limit, QUICK) if quick else limit
+    console = Console(stderr=True)
+    with console.status(f"loading {backend}"):
+        loaded = get_backend(backend).from_pretrained(model, device=device, dtype=dtype)
+    prompts, problems = _prompts(loaded, demonstrations, queries, shots=shots, limit=limit, seed=seed)
+    form = loaded.default_format if template is None else PromptFormat.plain(template)
+    measurements = []
+    columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("measuring", total=len(prompts))
+        for prompt in prompts:
+            try:
+                measurements.append(measure(loaded, prompt, form))
+            except ContextLengthError:  # the next query would not fit either
+                raise
+            except InputError as error:
+                problems.append(f"query {prompt.group}: {error}")
+            bar.advance(task)
+    for problem in problems:
+        typer.secho(problem, fg=typer.colors.YELLOW, err=True)
+    if not measurements:
+        raise InputError("analyze attention: no query could be measured.")
+    rows = summarize(measurements)
+    settings = {"shots": shots, "limit": limit, "seed": seed, "queries": len(measurements)}
+    report.write_result(out / "attention.json", loaded, form, rows, measurements, settings)
+    report.plot(rows, measurements, out / "attention.png")
+    Console().print(report.table(rows, measurements))
+    typer.echo(f"Plot: {out / 'attention.png'}\nResult: {out / 'attention.json'}", err=True)
+    if problems:
+        raise typer.Exit(3)
+
+
+def _prompts(
+    backend: Backend, demonstrations: Path | None, queries: Path | None, *, shots: int, limit: int, seed: int
+) -> tuple[list[InterleavedPrompt], list[str]]:
+    """Return the prompts to measure and a message for each bad line."""
+    from aim_sdk.analysis.prompts import from_files, from_tasks
+    from aim_sdk.answer_files import read_demonstrations, read_queries
+    from aim_sdk.demo.tasks import BringsDemo
+    from aim_sdk.errors import InputError
+
+    if demonstrations is not None and queries is not None:
+        shown, bad_demonstrations = read_demonstrations(demonstrations)
+        asked, bad_queries = read_queries(queries)
+        return from_files(shown, asked[:limit], shots=shots, seed=seed), [*bad_demonstrations, *bad_queries]
+    if not isinstance(backend, BringsDemo):
+        raise InputError(
+            f"backend {backend.name!r} brings no tasks of its own.\nNext: pass --demonstrations and --queries."
+        )
+    return from_tasks(backend.demo_tasks(limit, seed=seed), shots=shots)[:limit], []
+
+
+def _make_folder(path: Path) -> None:
+    from aim_sdk.errors import InputError
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made a folder ({error.strerror}).") from error

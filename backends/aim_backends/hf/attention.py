@@ -1,0 +1,136 @@
+"""Reads a transformers backbone's attention over an interleaved prompt: the weights of eager attention, layer by layer.
+
+Other attention implementations never hold the weights, so the backbone runs eagerly for one forward. Each layer's
+weights are reduced as soon as they are there: of a whole model, ``(layers, heads, positions, positions)`` would fill a
+GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from aim_backends.hf.prompts import Prompts
+from aim_backends.hf.slots import append_tokens
+from aim_backends.hf.tap import recording
+from aim_sdk.config import PromptFormat
+from aim_sdk.errors import CapabilityError, InputError
+from aim_sdk.types import AttentionMap, Demonstration, Query, TokenKind
+
+if TYPE_CHECKING:
+    from aim_backends.hf.backend import TransformersBackend
+
+_CROSS_ATTENTION = ("cross_attention_mask", "image_attention_mask")
+"""Inputs of the families whose images enter through cross-attention: there are no visual tokens to attend to."""
+
+
+@torch.no_grad()
+def read_attention(
+    backend: TransformersBackend,
+    query: Query,
+    demonstrations: Sequence[Demonstration],
+    answer: str,
+    prompt_format: PromptFormat,
+) -> AttentionMap:
+    """See :meth:`aim_sdk.Backend.attention`."""
+    if not answer.strip():
+        raise InputError("attention: the answer is blank; it has no tokens that could attend.")
+    with backend.lock:
+        prompts = backend.prompts(prompt_format)
+        backend.check_text([query.text, answer, *(text for d in demonstrations for text in (d.text, d.answer))])
+        shown = [(d.text, d.answer) for d in demonstrations]
+        text = prompts.whole(shown, query.text)
+        tokens = backend.tokens.continuation(text, prompts.answer(query.text, answer))
+        prepared = backend.injector.prepare(
+            [query], [demonstrations], prompt_format=prompt_format, max_new_tokens=len(tokens)
+        )
+        if any(name in prepared.inputs for name in _CROSS_ATTENTION):
+            raise CapabilityError(
+                f"{type(backend.model).__name__} sees images through cross-attention: its prompt holds no visual "
+                "tokens whose share could be compared with the text's.\nNext: use a family whose prompt holds them."
+            )
+        kinds = _kinds(backend, prompts, shown, text, prepared.inputs["input_ids"][0].tolist())
+        kinds += ["answer"] * (len(tokens) - 1)
+        seen = torch.tensor([tokens[:-1]], dtype=torch.long, device=backend.device)
+        with eager_attention(backend.model), _reduced(backend.model, len(tokens)) as layers, recording():
+            backend.model(**append_tokens(prepared.inputs, seen), use_cache=False)
+    if not layers:
+        raise CapabilityError(
+            f"{type(backend.model).__name__} gives no attention weights with eager attention.\n"
+            "Next: check that it follows transformers' AttentionInterface."
+        )
+    weights = torch.stack([layers[layer] for layer in sorted(layers)])
+    return AttentionMap(
+        # Weights in half precision do not quite sum to 1.
+        weights=weights / weights.sum(1, keepdim=True),
+        layers=tuple(sorted(layers)),
+        kinds=tuple(kinds),
+        answer_tokens=len(tokens),
+    )
+
+
+@contextmanager
+def eager_attention(model: Any) -> Iterator[None]:
+    """Run the model with eager attention inside the block; every part gets its own implementation back."""
+    configs = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
+    before = [(config, config._attn_implementation) for config in configs.values()]
+    try:
+        model.set_attn_implementation("eager")
+        yield
+    finally:
+        # The outer ones first: setting a configuration sets those inside it.
+        for config, implementation in before:
+            config._attn_implementation = implementation
+
+
+@contextmanager
+def _reduced(model: Any, rows: int) -> Iterator[dict[int, Float[Tensor, " positions"]]]:
+    """Collect the inner LLM's weights by layer inside the block: the mean over heads and the last ``rows``."""
+    found: dict[int, Tensor] = {}
+
+    def collect(module: Any, args: tuple[Any, ...], output: Any) -> None:
+        weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
+        if isinstance(weights, Tensor) and weights.ndim == 4:  # (1, heads, positions, positions)
+            found[module.layer_idx] = weights[0, :, -rows:].float().mean((0, 1)).cpu()
+
+    parts = [part for part in model.get_decoder().modules() if isinstance(getattr(part, "layer_idx", None), int)]
+    hooks = [part.register_forward_hook(collect) for part in parts]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _kinds(
+    backend: TransformersBackend,
+    prompts: Prompts,
+    shown: Sequence[tuple[str, str]],
+    text: str,
+    expanded: Sequence[int],
+) -> list[TokenKind]:
+    """The kind of each position of a prompt that the processor has expanded."""
+    layout = backend.tokens.layout
+    heads = accumulate((prompts.demonstration(*pair).text for pair in shown), initial=prompts.prefix)
+    borders = [len(layout(head)) for head in heads]  # where each demonstration starts, and the query
+    ids, offsets = backend.tokens.encode(layout(text))
+    kinds = [
+        _kind(sum(end > border for border in borders), len(shown), index in backend.image_ids)
+        for index, (_, end) in zip(ids, offsets, strict=True)
+    ]
+    origins = backend.tokens.origins(ids, expanded)
+    return ["first", *(kinds[origin] for origin in origins[1:])]
+
+
+def _kind(piece: int, demonstrations: int, visual: bool) -> TokenKind:
+    if piece == 0:
+        return "prefix"
+    if piece <= demonstrations:
+        return "demonstration visual" if visual else "demonstration text"
+    return "query visual" if visual else "query text"

@@ -1,0 +1,160 @@
+"""Shares, densities and standard errors from attention maps made by hand, and the prompts that are measured."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from PIL import Image
+
+from aim_sdk import AttentionMap, Demonstration, PromptFormat, Query
+from aim_sdk.analysis import report
+from aim_sdk.analysis.attention import (
+    InterleavedPrompt,
+    LayerAttention,
+    Measurement,
+    measure,
+    summarize,
+    text_token_share,
+)
+from aim_sdk.analysis.prompts import from_files, from_tasks
+from aim_sdk.answer_files import NumberedQuery, QueryLine
+from aim_sdk.clusters import clustered_error
+from aim_sdk.demo.tasks import DemoTask, Episode
+from aim_sdk.errors import CapabilityError, InputError, ShotsError
+from aim_sdk.interfaces import Backend
+from aim_sdk.types import TokenKind
+
+PICTURE = Image.new("RGB", (4, 4))
+SHOWN = (Demonstration(PICTURE, "", "a"),)
+FORM = PromptFormat.plain("{image} {answer}\n")
+KINDS: tuple[TokenKind, ...] = (
+    "first",
+    *("demonstration visual",) * 4,
+    *("demonstration text",) * 2,
+    *("query visual",) * 4,
+    "query text",
+)
+# layer 3: uniform; layer 5: half on the first token, the rest on one text token
+WEIGHTS = torch.tensor([[1 / 12] * 12, [0.5, 0, 0, 0, 0, 0.5, 0, 0, 0, 0, 0, 0]])
+
+
+class Shown:
+    """A backend that shows one map, and generates one answer."""
+
+    name = "shown"
+
+    def __init__(self, weights: torch.Tensor, generated: str = "") -> None:
+        self.map = AttentionMap(weights, (3, 5), KINDS, 1)
+        self.injector, self.generated = self, generated
+        self.asked: list[str] = []
+
+    def attention(self, query: Query, demonstrations: Any, answer: str, *, prompt_format: PromptFormat) -> AttentionMap:
+        self.asked.append(answer)
+        return self.map
+
+    def generate(self, *args: object, **kwargs: object) -> list["Shown"]:
+        return [self]
+
+    @property
+    def text(self) -> str:
+        return self.generated
+
+
+def measured(weights: torch.Tensor, group: str) -> Measurement:
+    prompt = InterleavedPrompt(Query(PICTURE), SHOWN, "a", group)
+    return measure(cast(Backend, Shown(weights)), prompt, FORM)
+
+
+def estimated(row: LayerAttention) -> float:
+    assert row.text_share is not None
+    return row.text_share.mean
+
+
+def test_shares_and_densities_of_a_map() -> None:
+    uniform, peaked, both = summarize([measured(WEIGHTS, "a")])
+    assert (uniform.layer, peaked.layer, both.layer) == (3, 5, None)
+    assert sum(share.mean for share in uniform.shares.values()) == pytest.approx(1)
+    assert uniform.shares["demonstration visual"].mean == pytest.approx(4 / 12)
+    assert estimated(uniform) == pytest.approx(2 / 6)
+    held = [density for density in uniform.densities.values() if density is not None]
+    assert held == pytest.approx([1 / 12] * 5)
+    assert uniform.densities["prefix"] is None
+    assert estimated(peaked) == 1
+    assert peaked.densities["demonstration text"] == pytest.approx(0.25)
+    assert both.shares["first"].mean == pytest.approx((1 / 12 + 0.5) / 2)
+    assert text_token_share([measured(WEIGHTS, "a")]) == pytest.approx(2 / 6)
+
+
+def test_standard_errors_count_groups_and_not_queries() -> None:
+    other = torch.full((2, 12), 1 / 12)
+    once = [measured(WEIGHTS, "a"), measured(other, "b")]
+    twice = [*once, measured(WEIGHTS, "a"), measured(other, "b")]
+    error = summarize(once)[1].shares["first"].standard_error
+    assert error == pytest.approx((0.5 - 1 / 12) / 2)
+    assert summarize(twice)[1].shares["first"].standard_error == pytest.approx(error)
+    assert summarize([measured(WEIGHTS, "a")] * 3)[0].shares["first"].standard_error is None
+    assert clustered_error([1.0, 3.0], ["a", "b"]) == pytest.approx(1)
+
+
+def test_a_layer_that_sees_no_demonstration_has_no_text_share() -> None:
+    blind = torch.zeros(2, 12)
+    blind[:, 0] = 1
+    rows = summarize([measured(blind, "a")])
+    assert [row.text_share for row in rows] == [None] * 3
+    assert "-" in str(list(report.table(rows, [measured(blind, "a")]).columns[8].cells))
+
+
+def test_the_models_own_answer_is_taken_where_none_is_known() -> None:
+    unknown = InterleavedPrompt(Query(PICTURE), SHOWN, None, "a")
+    backend = Shown(WEIGHTS, "a lynx")
+    assert measure(cast(Backend, backend), unknown, FORM).answer == "a lynx"
+    assert backend.asked == ["a lynx"]
+    with pytest.raises(InputError, match="own answer is empty"):
+        measure(cast(Backend, Shown(WEIGHTS)), unknown, FORM)
+
+
+def test_a_backend_without_the_capability_says_so() -> None:
+    with pytest.raises(CapabilityError, match="backend 'shown' does not show its attention"):
+        Backend.attention(cast(Backend, Shown(WEIGHTS)), Query(PICTURE), SHOWN, "a", prompt_format=FORM)
+
+
+def asked(number: int, **fields: str) -> NumberedQuery:
+    line = QueryLine.model_validate({"image": f"{number}.png", **fields})
+    return NumberedQuery(number, line, Query(line.image, line.text))
+
+
+def test_demonstrations_are_drawn_for_each_query_and_never_its_own_image() -> None:
+    pool = [Demonstration(f"{n}.png", "", "a") for n in range(6)]
+    queries = [asked(n, answer=" " if n == 2 else "gold") for n in range(1, 6)]
+    prompts = from_files(pool, queries, shots=3, seed=0)
+    assert [prompt.answer for prompt in prompts] == ["gold", None, "gold", "gold", "gold"]
+    assert len({prompt.group for prompt in prompts}) == 5
+    for prompt in prompts:
+        images = [item.image for item in prompt.demonstrations]
+        assert len(set(images)) == 3
+        assert prompt.query.image not in images
+    assert from_files(pool, queries, shots=3, seed=0) == prompts
+    assert from_files(pool, queries[2:], shots=3, seed=0) == prompts[2:], "a query's draw is its own"
+    assert from_files(pool, queries, shots=3, seed=1) != prompts
+    with pytest.raises(ShotsError, match="6 shots asked for, but a query has 5"):
+        from_files(pool, queries, shots=6, seed=0)
+
+
+def test_tasks_take_turns() -> None:
+    episodes = [Episode(Query(PICTURE), SHOWN * 2, "a", n // 2) for n in range(4)]
+    prompts = from_tasks([DemoTask("x", "", episodes), DemoTask("y", "", episodes)], shots=1)
+    assert [prompt.group for prompt in prompts] == ["x 0", "y 0", "x 0", "y 0", "x 1", "y 1", "x 1", "y 1"]
+    assert all(len(prompt.demonstrations) == 1 for prompt in prompts)
+    with pytest.raises(ShotsError):
+        from_tasks([DemoTask("x", "", episodes)], shots=3)
+
+
+def test_the_plot_replaces_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "attention.png"
+    path.write_bytes(b"old")
+    measurements = [measured(WEIGHTS, "a")]
+    report.plot(summarize(measurements), measurements, path)
+    with Image.open(path) as image:
+        assert image.size[0] > 1000
+    assert [item.name for item in tmp_path.iterdir()] == ["attention.png"]
