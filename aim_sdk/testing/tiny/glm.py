@@ -1,0 +1,63 @@
+"""GLM-4V."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    Glm4vConfig,
+    Glm4vForConditionalGeneration,
+    Glm4vImageProcessor,
+    Glm4vProcessor,
+    Glm4vVideoProcessor,
+    PreTrainedTokenizerBase,
+)
+
+from .common import HIDDEN, IMAGE, byte_level_tokenizer, save, spare, text_options
+
+# No mark ends an answer: the next role does.
+TEMPLATE = """{{ '[gMASK]<sop>' }}{% for message in messages %}{{ '<|' + message['role'] + '|>\n' }}\
+{% for part in message['content'] %}\
+{{ '<|begin_of_image|><|image|><|end_of_image|>' if part['type'] == 'image' else part['text'] }}\
+{% endfor %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"""
+
+_MEDIA = {
+    f"{kind}_{end}_token_id": f"<|{word}_of_{kind}|>"
+    for kind in ("image", "video")
+    for end, word in (("start", "begin"), ("end", "end"))
+}
+SPECIAL = ["<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"]
+
+
+def _tokenizer() -> PreTrainedTokenizerBase:
+    return byte_level_tokenizer(
+        [*SPECIAL, "<|image|>", "<|video|>", *_MEDIA.values()],
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        image_token="<|image|>",
+        video_token="<|video|>",
+    )
+
+
+def glm4v(folder: Path) -> None:
+    """A visual token for 16 pixels square, between two marks; three-dimensional positions."""
+    tokenizer = _tokenizer()
+    patches: dict[str, Any] = {"patch_size": 8, "temporal_patch_size": 2, "merge_size": 2}
+    size = {"shortest_edge": 2 * IMAGE**2, "longest_edge": 8 * IMAGE**2}
+    processor = Glm4vProcessor(
+        Glm4vImageProcessor(size=size, **patches),
+        tokenizer,
+        Glm4vVideoProcessor(size=size, max_image_size=size, **patches),
+        chat_template=TEMPLATE,
+    )
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
+    config = Glm4vConfig(
+        text_config={**text_options(spare(tokenizer), tokenizer), "rope_parameters": rope},
+        vision_config={
+            **{"depth": 2, "num_heads": 2, "hidden_size": HIDDEN, "intermediate_size": 2 * HIDDEN},
+            **{"out_hidden_size": HIDDEN, "image_size": IMAGE, "patch_size": 8},
+        },
+        image_token_id=processor.image_token_id,
+        video_token_id=processor.video_token_id,
+        **{name: tokenizer.convert_tokens_to_ids(token) for name, token in _MEDIA.items()},
+    )
+    save(folder, Glm4vForConditionalGeneration(config), processor, eos="<|user|>")
