@@ -174,6 +174,11 @@ class Backend(ABC):
         """Whether one prompt may hold several images."""
         return True
 
+    @property
+    def prefix_reuse(self) -> bool:
+        """Whether fused tokens may be computed once and shared by later prompts."""
+        return False
+
     @abstractmethod
     def default_projector(self) -> Projector:
         """The projector that is used when none is named; trained where the backend ships one."""

@@ -9,14 +9,14 @@ from transformers import AutoModelForImageTextToText
 from aim_backends.hf import TransformersBackend
 from aim_backends.llava import LlavaBackend
 from aim_sdk.testing.tiny import FAMILIES
-from tests.conformance.families import BACKENDS, UNABLE, Family
+from tests.conformance.families import BACKENDS, SKIPS, Family
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reasons = {test: reason for (_, test), reason in SKIPS.items()}
     for item in items:
-        for tests in UNABLE.values():
-            if item.name in tests:
-                item.add_marker(pytest.mark.skip(reason=tests[item.name]))
+        if item.name in reasons:
+            item.add_marker(pytest.mark.skip(reason=reasons[item.name]))
 
 
 @pytest.fixture(scope="session", params=FAMILIES)

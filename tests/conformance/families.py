@@ -25,14 +25,12 @@ BACKENDS: dict[str, type[TransformersBackend]] = {
     **dict.fromkeys(["mistral3", "cohere2-vision", "lfm2-vl", "llama4", "glm4v", "ovis2"], AutoBackend),
 }
 
-UNABLE: dict[str, dict[str, str]] = {
-    "llama4": {
-        "test_true_embeddings_give_the_plain_answers[llama4-3]": (
-            "transformers 5.23 itself fails: its beam search does not repeat Llama 4's image features"
-        )
-    },
+SKIPS: dict[tuple[str, str], str] = {
+    ("llama4", "test_true_embeddings_give_the_plain_answers[llama4-3]"): (
+        "transformers 5.23 itself fails: its beam search does not repeat Llama 4's image features"
+    ),
 }
-"""What a family cannot do by construction: variant -> test -> reason."""
+"""What a family cannot do by construction: (variant, test) -> why."""
 
 
 def picture(width: int, height: int, turn: int) -> Image.Image:
