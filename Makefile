@@ -6,7 +6,7 @@ INSTALLED_DOCS := .venv/.installed-docs
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint docs
+.PHONY: help install demo test test-slow lint families docs
 
 help: ## show this list
 	@awk -F ': .*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -27,6 +27,9 @@ lint: $(INSTALLED) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+families: $(INSTALLED) ## write the table of model families (docs/reference/families.md)
+	$(BIN)/python docs/families.py
 
 docs: $(INSTALLED_DOCS) ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

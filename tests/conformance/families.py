@@ -12,6 +12,7 @@ from transformers import AutoProcessor
 
 from aim_backends.auto import AutoBackend
 from aim_backends.hf import TransformersBackend
+from aim_backends.hf.families import NOTES
 from aim_backends.idefics import IdeficsBackend
 from aim_backends.llava import LlavaBackend
 from aim_backends.qwen_vl import QwenVLBackend
@@ -26,9 +27,7 @@ BACKENDS: dict[str, type[TransformersBackend]] = {
 }
 
 SKIPS: dict[tuple[str, str], str] = {
-    ("llama4", "test_true_embeddings_give_the_plain_answers[llama4-3]"): (
-        "transformers 5.23 itself fails: its beam search does not repeat Llama 4's image features"
-    ),
+    ("llama4", "test_true_embeddings_give_the_plain_answers[llama4-3]"): NOTES["llama4"],
 }
 """What a family cannot do by construction: (variant, test) -> why."""
 

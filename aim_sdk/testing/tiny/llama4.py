@@ -43,8 +43,12 @@ def llama4(folder: Path) -> None:
         projector_input_dim=HIDDEN,
         projector_output_dim=HIDDEN,
     )
-    boi, eoi, patch = tokenizer.convert_tokens_to_ids(["<|image_start|>", "<|image_end|>", "<|patch|>"])
+    token = tokenizer.convert_tokens_to_ids
     config = Llama4Config(
-        vision_config=tower, text_config=text, boi_token_index=boi, eoi_token_index=eoi, image_token_index=patch
+        vision_config=tower,
+        text_config=text,
+        boi_token_index=token("<|image_start|>"),
+        eoi_token_index=token("<|image_end|>"),
+        image_token_index=token("<|patch|>"),
     )
     save(folder, Llama4ForConditionalGeneration(config), processor)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _ENCODER_DECODER = "it has an encoder-decoder LM: a demonstration's text has no causal states there"
-_IMAGE_FIRST = "its processor puts the image before the whole text itself: a prompt has no place for one"
+_IMAGE_FIRST = "it puts the image before the whole text itself: a prompt has no place for one"
 
 REFUSED: Final[Mapping[str, str]] = {
     **dict.fromkeys(
@@ -41,7 +41,17 @@ DECODERS: Final[frozenset[str]] = frozenset(
     video_llama_3 video_llava vipllava
     """.split()  # noqa: SIM905
 )
-"""Model types with a causal LM behind the images: a backend takes them, tested or not."""
+"""Model types that generate from ids and images and, by their configuration, without an encoder: a backend takes them,
+tested or not."""
+
+_T5 = "checkpoints with a T5 inside are refused: a demonstration's text has no causal states there"
+
+NOTES: Final[Mapping[str, str]] = {
+    "blip-2": _T5,
+    "instructblip": _T5,
+    "llama4": "no beams: transformers 5.23's own beam search does not repeat its image features",
+}
+"""``model_type`` -> what a checkpoint of a served type cannot do."""
 
 
 @dataclass(frozen=True, slots=True)
