@@ -16,6 +16,7 @@ class AutoBackend(TransformersBackend):
         "aya_vision",
         "cohere2_vision",
         "gemma3",
+        "glm46v",
         "glm4v",
         "internvl",
         "lfm2_vl",

@@ -34,6 +34,8 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "llama4": llama4.llama4,
     "glm4v": glm.glm4v,
     "ovis2": ovis.ovis2,
+    "glm46v": glm.glm46v,
+    "qwen3-vl-moe": qwen.qwen3_vl_moe,
 }
 
 

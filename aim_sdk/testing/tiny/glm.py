@@ -1,4 +1,4 @@
-"""GLM-4V."""
+"""GLM-4V and GLM-4.6V."""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,11 @@ from transformers import (
     Glm4vImageProcessor,
     Glm4vProcessor,
     Glm4vVideoProcessor,
+    Glm46VConfig,
+    Glm46VForConditionalGeneration,
+    Glm46VImageProcessor,
+    Glm46VProcessor,
+    Glm46VVideoProcessor,
     PreTrainedTokenizerBase,
 )
 
@@ -38,26 +43,35 @@ def _tokenizer() -> PreTrainedTokenizerBase:
     )
 
 
-def glm4v(folder: Path) -> None:
-    """A visual token for 16 pixels square, between two marks; three-dimensional positions."""
-    tokenizer = _tokenizer()
-    patches: dict[str, Any] = {"patch_size": 8, "temporal_patch_size": 2, "merge_size": 2}
-    size = {"shortest_edge": 2 * IMAGE**2, "longest_edge": 8 * IMAGE**2}
-    processor = Glm4vProcessor(
-        Glm4vImageProcessor(size=size, **patches),
-        tokenizer,
-        Glm4vVideoProcessor(size=size, max_image_size=size, **patches),
-        chat_template=TEMPLATE,
-    )
+SIZE = {"shortest_edge": 2 * IMAGE**2, "longest_edge": 8 * IMAGE**2}  # pixels of two frames: 4 to 16 visual tokens
+PATCHES: dict[str, Any] = {"patch_size": 8, "temporal_patch_size": 2, "merge_size": 2}
+
+
+def _config(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
-    config = Glm4vConfig(
-        text_config={**text_options(spare(tokenizer), tokenizer), "rope_parameters": rope},
-        vision_config={
+    return {
+        "text_config": {**text_options(spare(tokenizer), tokenizer), "rope_parameters": rope},
+        "vision_config": {
             **{"depth": 2, "num_heads": 2, "hidden_size": HIDDEN, "intermediate_size": 2 * HIDDEN},
             **{"out_hidden_size": HIDDEN, "image_size": IMAGE, "patch_size": 8},
         },
-        image_token_id=processor.image_token_id,
-        video_token_id=processor.video_token_id,
+        "image_token_id": tokenizer.convert_tokens_to_ids("<|image|>"),
+        "video_token_id": tokenizer.convert_tokens_to_ids("<|video|>"),
         **{name: tokenizer.convert_tokens_to_ids(token) for name, token in _MEDIA.items()},
-    )
-    save(folder, Glm4vForConditionalGeneration(config), processor, eos="<|user|>")
+    }
+
+
+def glm4v(folder: Path) -> None:
+    """A visual token for 16 pixels square, between two marks; three-dimensional positions."""
+    tokenizer = _tokenizer()
+    videos = Glm4vVideoProcessor(size=SIZE, max_image_size=SIZE, **PATCHES)
+    processor = Glm4vProcessor(Glm4vImageProcessor(size=SIZE, **PATCHES), tokenizer, videos, chat_template=TEMPLATE)
+    save(folder, Glm4vForConditionalGeneration(Glm4vConfig(**_config(tokenizer))), processor, eos="<|user|>")
+
+
+def glm46v(folder: Path) -> None:
+    """GLM-4V's model behind another processor."""
+    tokenizer = _tokenizer()
+    videos = Glm46VVideoProcessor(size=SIZE, max_image_size=SIZE, **PATCHES)
+    processor = Glm46VProcessor(Glm46VImageProcessor(size=SIZE, **PATCHES), tokenizer, videos, chat_template=TEMPLATE)
+    save(folder, Glm46VForConditionalGeneration(Glm46VConfig(**_config(tokenizer))), processor, eos="<|user|>")

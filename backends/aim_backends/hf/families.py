@@ -76,6 +76,7 @@ PREFIX_REUSE: Final[Mapping[str, PrefixReuse]] = {
     "aya_vision": _WINDOWED,
     "cohere2_vision": _WINDOWED,
     "gemma3": _WINDOWED,
+    "glm46v": _ANYWHERE,
     "glm4v": _ANYWHERE,
     "idefics": _ANYWHERE,
     "idefics2": _ANYWHERE,
@@ -92,6 +93,7 @@ PREFIX_REUSE: Final[Mapping[str, PrefixReuse]] = {
     "qwen2_vl": _ANYWHERE,
     "qwen3_5": _RECURRENT,
     "qwen3_vl": _ANYWHERE,
+    "qwen3_vl_moe": _ANYWHERE,
     "smolvlm": _ANYWHERE,
     "vipllava": _ANYWHERE,
 }
