@@ -15,6 +15,7 @@ class AutoBackend(TransformersBackend):
     cached: ClassVar[tuple[str, ...]] = (
         "aya_vision",
         "cohere2_vision",
+        "deepseek_vl",
         "gemma3",
         "glm46v",
         "glm4v",

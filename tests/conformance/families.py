@@ -23,7 +23,9 @@ BACKENDS: dict[str, type[TransformersBackend]] = {
     **dict.fromkeys(["qwen2-vl", "qwen2.5-vl", "qwen3-vl", "qwen3-vl-moe", "qwen3.5"], QwenVLBackend),
     **dict.fromkeys(["idefics", "idefics2", "idefics3", "smolvlm"], IdeficsBackend),
     **dict.fromkeys(["internvl", "gemma3", "aya-vision"], AutoBackend),
-    **dict.fromkeys(["mistral3", "cohere2-vision", "lfm2-vl", "llama4", "glm4v", "ovis2", "glm46v"], AutoBackend),
+    **dict.fromkeys(
+        ["mistral3", "cohere2-vision", "lfm2-vl", "llama4", "glm4v", "ovis2", "glm46v", "deepseek-vl"], AutoBackend
+    ),
 }
 
 SKIPS: dict[tuple[str, str], str] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from . import cohere, generic, glm, idefics, lfm2, llama4, llava, mistral3, ovis, qwen
+from . import cohere, deepseek, generic, glm, idefics, lfm2, llama4, llava, mistral3, ovis, qwen
 
 FAMILIES: dict[str, Callable[[Path], None]] = {
     "llava-1.5": llava.llava_15,
@@ -36,6 +36,7 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "ovis2": ovis.ovis2,
     "glm46v": glm.glm46v,
     "qwen3-vl-moe": qwen.qwen3_vl_moe,
+    "deepseek-vl": deepseek.deepseek_vl,
 }
 
 

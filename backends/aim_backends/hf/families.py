@@ -75,6 +75,7 @@ UNKNOWN: Final = PrefixReuse(alone=False, padded=False)
 PREFIX_REUSE: Final[Mapping[str, PrefixReuse]] = {
     "aya_vision": _WINDOWED,
     "cohere2_vision": _WINDOWED,
+    "deepseek_vl": _ANYWHERE,
     "gemma3": _WINDOWED,
     "glm46v": _ANYWHERE,
     "glm4v": _ANYWHERE,
