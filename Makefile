@@ -28,8 +28,9 @@ lint: $(INSTALLED) ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-reference: $(INSTALLED) ## write the pages of the reference that are generated
+reference: $(INSTALLED) ## write the generated pages: commands and model families
 	$(BIN)/python docs/cli.py
+	$(BIN)/python docs/families.py
 
 docs: $(INSTALLED_DOCS) ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -209,6 +209,11 @@ class Backend(ABC):
         """
         raise CapabilityError(f"backend {self.name!r} has no `plain_answer` to compare with.")
 
+    @property
+    def prefix_reuse(self) -> bool:
+        """Whether fused tokens may be computed once and shared by later prompts."""
+        return False
+
     @abstractmethod
     def default_projector(self) -> Projector:
         """The projector that is used when none is named; trained where the backend ships one."""

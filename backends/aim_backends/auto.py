@@ -12,7 +12,19 @@ class AutoBackend(TransformersBackend):
 
     name = "auto"
     # An untested family may keep state beside its cache: its prompt is computed again for every choice.
-    cached: ClassVar[tuple[str, ...]] = ("aya_vision", "gemma3", "internvl")
+    cached: ClassVar[tuple[str, ...]] = (
+        "aya_vision",
+        "cohere2_vision",
+        "deepseek_vl",
+        "gemma3",
+        "glm46v",
+        "glm4v",
+        "internvl",
+        "lfm2_vl",
+        "llama4",
+        "mistral3",
+        "ovis2",
+    )
 
     @classmethod
     def variant(cls, model_type: str) -> type[TransformersBackend]:

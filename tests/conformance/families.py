@@ -12,6 +12,7 @@ from transformers import AutoProcessor
 
 from aim_backends.auto import AutoBackend
 from aim_backends.hf import TransformersBackend
+from aim_backends.hf.families import NOTES
 from aim_backends.idefics import IdeficsBackend
 from aim_backends.llava import LlavaBackend
 from aim_backends.qwen_vl import QwenVLBackend
@@ -19,10 +20,18 @@ from aim_sdk import Demonstration, FusedTokens, PromptFormat, Query
 
 BACKENDS: dict[str, type[TransformersBackend]] = {
     **dict.fromkeys(["llava-1.5", "llava-next", "llava-onevision", "vipllava"], LlavaBackend),
-    **dict.fromkeys(["qwen2-vl", "qwen2.5-vl", "qwen3-vl", "qwen3.5"], QwenVLBackend),
+    **dict.fromkeys(["qwen2-vl", "qwen2.5-vl", "qwen3-vl", "qwen3-vl-moe", "qwen3.5"], QwenVLBackend),
     **dict.fromkeys(["idefics", "idefics2", "idefics3", "smolvlm"], IdeficsBackend),
     **dict.fromkeys(["internvl", "gemma3", "aya-vision"], AutoBackend),
+    **dict.fromkeys(
+        ["mistral3", "cohere2-vision", "lfm2-vl", "llama4", "glm4v", "ovis2", "glm46v", "deepseek-vl"], AutoBackend
+    ),
 }
+
+SKIPS: dict[tuple[str, str], str] = {
+    ("llama4", "test_true_embeddings_give_the_plain_answers[llama4-3]"): NOTES["llama4"],
+}
+"""What a family cannot do by construction: (variant, test) -> why."""
 
 
 def picture(width: int, height: int, turn: int) -> Image.Image:

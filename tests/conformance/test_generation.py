@@ -100,6 +100,7 @@ def test_interleaved_demonstrations_are_the_processors_own_prompt(family: Family
         text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         begun = text.startswith(processor.tokenizer.bos_token or "\0")
         inputs = processor(images=[images], text=[text], add_special_tokens=not begun, return_tensors="pt")
+        inputs = inputs.to(torch.float32)  # Llama 4's pixels are bf16
     else:
         row = ["User:"]
         for image, d in zip(images, shots, strict=False):

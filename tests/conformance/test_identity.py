@@ -70,7 +70,7 @@ def test_no_demonstration_is_the_plain_model_bit_for_bit(family: Family) -> None
             text=inputs,
             return_tensors="pt",
             add_special_tokens=not inputs[0].startswith(family.processor.tokenizer.bos_token or "\0"),
-        )
+        ).to(torch.float32)  # Llama 4's pixels are bf16
     else:
         inputs = family.processor(text=[["User:", query.image, f"{query.text}\nAssistant:"]], return_tensors="pt")
     prepared = family.backend.injector.prepare([query], [[]], prompt_format=family.form)

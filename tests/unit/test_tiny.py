@@ -27,7 +27,8 @@ def encode(processor: ProcessorMixin, image: Image.Image) -> Mapping[str, torch.
         return processor(text=[["User:", image, "What is it?\nAssistant:"]], return_tensors="pt")
     content = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    return processor(text=[prompt], images=[[image]], return_tensors="pt")
+    # Llama 4's pixels are bf16.
+    return processor(text=[prompt], images=[[image]], return_tensors="pt").to(torch.float32)
 
 
 def test_loads_and_sees_its_image(folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from . import generic, idefics, llava, qwen
+from . import cohere, deepseek, generic, glm, idefics, lfm2, llama4, llava, mistral3, ovis, qwen
 
 FAMILIES: dict[str, Callable[[Path], None]] = {
     "llava-1.5": llava.llava_15,
@@ -28,6 +28,15 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "internvl": generic.internvl,
     "gemma3": generic.gemma3,
     "aya-vision": generic.aya_vision,
+    "mistral3": mistral3.mistral3,
+    "cohere2-vision": cohere.cohere2_vision,
+    "lfm2-vl": lfm2.lfm2_vl,
+    "llama4": llama4.llama4,
+    "glm4v": glm.glm4v,
+    "ovis2": ovis.ovis2,
+    "glm46v": glm.glm46v,
+    "qwen3-vl-moe": qwen.qwen3_vl_moe,
+    "deepseek-vl": deepseek.deepseek_vl,
 }
 
 

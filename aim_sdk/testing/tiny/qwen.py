@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Qwen3.5."""
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL (with and without experts) and Qwen3.5."""
 
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from transformers import (
     Qwen3_5Tokenizer,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
 )
@@ -138,6 +140,18 @@ def qwen3_vl(folder: Path) -> None:
         **_ids(tokenizer),
     )
     save(folder, Qwen3VLForConditionalGeneration(config), _processor_3(tokenizer, TURNS))
+
+
+def qwen3_vl_moe(folder: Path) -> None:
+    tokenizer = _tokenizer(Qwen2Tokenizer, ("<think>", "</think>"))
+    rope = {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": HIDDEN}
+    config = Qwen3VLMoeConfig(
+        text_config=_text(tokenizer, head_dim=16, rope_parameters=rope, **experts),
+        vision_config=_vision_3(deepstack_visual_indexes=[0, 1]),
+        **_ids(tokenizer),
+    )
+    save(folder, Qwen3VLMoeForConditionalGeneration(config), _processor_3(tokenizer, TURNS))
 
 
 def qwen3_5(folder: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from aim_backends.hf import loading
 from aim_backends.hf.attention import read_attention
+from aim_backends.hf.families import PREFIX_REUSE, UNKNOWN, PrefixReuse
 from aim_backends.hf.fingerprint import fingerprint
 from aim_backends.hf.injector import TransformersInjector
 from aim_backends.hf.prompts import ChatPrompts, PlainPrompts, Prompts
@@ -244,6 +245,19 @@ class TransformersBackend(Backend):
     def continues_cache(self) -> bool:
         """Whether a cached prompt plus :meth:`continuation_inputs` is all that a later forward needs."""
         return True
+
+    @property
+    def prefix_reuse(self) -> bool:
+        return self._prefix_reuse.alone
+
+    @property
+    def prefix_reuse_padded(self) -> bool:
+        """Whether unequal prompts of one batch may share it too, with padding between it and their queries."""
+        return self._prefix_reuse.padded
+
+    @property
+    def _prefix_reuse(self) -> PrefixReuse:
+        return PREFIX_REUSE.get(self.model.config.model_type, UNKNOWN)
 
     @property
     def _chat_template(self) -> Any:

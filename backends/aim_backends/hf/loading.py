@@ -13,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
+from aim_backends.hf.families import REFUSED
 from aim_sdk.devices import resolve_device, resolve_dtype
 from aim_sdk.errors import (
     CorruptArtifactError,
@@ -113,6 +114,10 @@ def _check_folder(folder: Path) -> None:
 
 def _check_family(backend: type[TransformersBackend], config: Any) -> None:
     kind = str(config.model_type)
+    if kind in REFUSED:
+        raise UnsupportedModelError(
+            f"model_type {kind!r} cannot be served: {REFUSED[kind]}. Expected a multimodal LLM with a decoder-only LM."
+        )
     # BLIP-2 and its like carry either kind of LM.
     parts = (config, config.get_text_config(), getattr(config, "text_config", None))
     if any(getattr(part, "is_encoder_decoder", False) for part in parts):

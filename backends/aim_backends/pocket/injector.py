@@ -161,7 +161,7 @@ class PocketInjector(Injector):
         for context, query, answer in zip(before, after, answers, strict=True):
             ids = torch.tensor(self._prompts.choice(answer, prompt_format), device=self._model.device)
             prompt = torch.cat([context, query, self._model.lm.embed(ids[:-1])])  # (tokens, embed)
-            self._check_length([len(prompt)], 1)
+            self.check_length([len(prompt)], 1)
             logits = self._model.lm.head(self._model.lm(prompt[None])[0, -len(ids) :])
             found.append(F.log_softmax(logits.float(), -1).gather(1, ids[:, None])[:, 0])
         return found

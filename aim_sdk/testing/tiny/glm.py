@@ -1,0 +1,77 @@
+"""GLM-4V and GLM-4.6V."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    Glm4vConfig,
+    Glm4vForConditionalGeneration,
+    Glm4vImageProcessor,
+    Glm4vProcessor,
+    Glm4vVideoProcessor,
+    Glm46VConfig,
+    Glm46VForConditionalGeneration,
+    Glm46VImageProcessor,
+    Glm46VProcessor,
+    Glm46VVideoProcessor,
+    PreTrainedTokenizerBase,
+)
+
+from .common import HIDDEN, IMAGE, byte_level_tokenizer, save, spare, text_options
+
+# No mark ends an answer: the next role does.
+TEMPLATE = """{{ '[gMASK]<sop>' }}{% for message in messages %}{{ '<|' + message['role'] + '|>\n' }}\
+{% for part in message['content'] %}\
+{{ '<|begin_of_image|><|image|><|end_of_image|>' if part['type'] == 'image' else part['text'] }}\
+{% endfor %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"""
+
+_MEDIA = {
+    f"{kind}_{end}_token_id": f"<|{word}_of_{kind}|>"
+    for kind in ("image", "video")
+    for end, word in (("start", "begin"), ("end", "end"))
+}
+SPECIAL = ["<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"]
+
+
+def _tokenizer() -> PreTrainedTokenizerBase:
+    return byte_level_tokenizer(
+        [*SPECIAL, "<|image|>", "<|video|>", *_MEDIA.values()],
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        image_token="<|image|>",
+        video_token="<|video|>",
+    )
+
+
+SIZE = {"shortest_edge": 2 * IMAGE**2, "longest_edge": 8 * IMAGE**2}  # pixels of two frames: 4 to 16 visual tokens
+PATCHES: dict[str, Any] = {"patch_size": 8, "temporal_patch_size": 2, "merge_size": 2}
+
+
+def _config(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
+    return {
+        "text_config": {**text_options(spare(tokenizer), tokenizer), "rope_parameters": rope},
+        "vision_config": {
+            **{"depth": 2, "num_heads": 2, "hidden_size": HIDDEN, "intermediate_size": 2 * HIDDEN},
+            **{"out_hidden_size": HIDDEN, "image_size": IMAGE, "patch_size": 8},
+        },
+        "image_token_id": tokenizer.convert_tokens_to_ids("<|image|>"),
+        "video_token_id": tokenizer.convert_tokens_to_ids("<|video|>"),
+        **{name: tokenizer.convert_tokens_to_ids(token) for name, token in _MEDIA.items()},
+    }
+
+
+def glm4v(folder: Path) -> None:
+    """A visual token for 16 pixels square, between two marks; three-dimensional positions."""
+    tokenizer = _tokenizer()
+    videos = Glm4vVideoProcessor(size=SIZE, max_image_size=SIZE, **PATCHES)
+    processor = Glm4vProcessor(Glm4vImageProcessor(size=SIZE, **PATCHES), tokenizer, videos, chat_template=TEMPLATE)
+    save(folder, Glm4vForConditionalGeneration(Glm4vConfig(**_config(tokenizer))), processor, eos="<|user|>")
+
+
+def glm46v(folder: Path) -> None:
+    """GLM-4V's model behind another processor."""
+    tokenizer = _tokenizer()
+    videos = Glm46VVideoProcessor(size=SIZE, max_image_size=SIZE, **PATCHES)
+    processor = Glm46VProcessor(Glm46VImageProcessor(size=SIZE, **PATCHES), tokenizer, videos, chat_template=TEMPLATE)
+    save(folder, Glm46VForConditionalGeneration(Glm46VConfig(**_config(tokenizer))), processor, eos="<|user|>")
