@@ -12,7 +12,7 @@ class AutoBackend(TransformersBackend):
 
     name = "auto"
     # An untested family may keep state beside its cache: its prompt is computed again for every choice.
-    cached: ClassVar[tuple[str, ...]] = ("aya_vision", "gemma3", "internvl")
+    cached: ClassVar[tuple[str, ...]] = ("aya_vision", "gemma3", "gemma3n", "gemma4", "internvl")
 
     @classmethod
     def variant(cls, model_type: str) -> type[TransformersBackend]:

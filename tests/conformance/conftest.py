@@ -8,17 +8,27 @@ from transformers import AutoModelForImageTextToText
 
 from aim_backends.hf import TransformersBackend
 from aim_backends.llava import LlavaBackend
-from aim_sdk.testing.tiny import FAMILIES
-from tests.conformance.families import BACKENDS, Family
+from aim_sdk.testing.tiny import FAMILIES, NEEDS
+from tests.conformance.families import BACKENDS, SKIPS, Family, SecondLook
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
 def family(request: pytest.FixtureRequest, tiny: Callable[[str], Path]) -> Family:
-    if request.param == "smolvlm":
-        pytest.importorskip("num2words", reason="SmolVLM's processor needs num2words")
+    if request.param in NEEDS:
+        pytest.importorskip(NEEDS[request.param])
     folder = tiny(request.param)
     backend = BACKENDS[request.param].from_pretrained(str(folder), device="cpu")
-    return Family(request.param, folder, backend, AutoModelForImageTextToText.from_pretrained(folder).eval())
+    plain = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    return Family(request.param, folder, backend, plain, SecondLook(plain, backend.pad_token_id))
+
+
+@pytest.fixture(autouse=True)
+def _by_construction(request: pytest.FixtureRequest) -> None:
+    """Skip what a family cannot do, and say why."""
+    if "family" in request.fixturenames:
+        family: Family = request.getfixturevalue("family")
+        if reason := SKIPS.get((family.variant, request.node.originalname)):
+            pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
 
-from aim_sdk.testing.tiny import FAMILIES, build
+from aim_sdk.testing.tiny import FAMILIES, NEEDS, build
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if request.param == "smolvlm":
-        pytest.importorskip("num2words", reason="SmolVLM's processor needs num2words")
+    if request.param in NEEDS:
+        pytest.importorskip(NEEDS[request.param])
     return build(request.param, tmp_path_factory.mktemp("tiny"))
 
 

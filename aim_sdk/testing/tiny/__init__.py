@@ -2,7 +2,7 @@
 
 `build("qwen2-vl", folder)` writes a folder that `AutoProcessor` and `AutoModelForImageTextToText` load as they load a
 real checkpoint: the family's own processor, special tokens and chat template round two random layers. An image costs 1
-to 40 visual tokens, a model less than a megabyte.
+to 70 visual tokens, a model less than a megabyte.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from . import generic, idefics, llava, qwen
+from . import generic, google, idefics, llava, qwen
 
 FAMILIES: dict[str, Callable[[Path], None]] = {
     "llava-1.5": llava.llava_15,
@@ -28,7 +28,12 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "internvl": generic.internvl,
     "gemma3": generic.gemma3,
     "aya-vision": generic.aya_vision,
+    "gemma3n": google.gemma3n,
+    "gemma4": google.gemma4,
 }
+
+NEEDS = {"smolvlm": "num2words", "gemma3n": "timm"}
+"""The package that a variant's processor or tower needs beside transformers."""
 
 
 def build(variant: str, folder: Path) -> Path:
