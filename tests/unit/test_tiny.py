@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
+from transformers import AutoModelForImageTextToText, AutoProcessor, IdeficsProcessor, ProcessorMixin
 
 from aim_sdk.testing.tiny import FAMILIES, NEEDS, build
 
@@ -23,8 +23,10 @@ def gradient(turn: int) -> Image.Image:
 
 
 def encode(processor: ProcessorMixin, image: Image.Image) -> Mapping[str, torch.Tensor]:
-    if processor.chat_template is None:  # Idefics 1
+    if isinstance(processor, IdeficsProcessor):
         return processor(text=[["User:", image, "What is it?\nAssistant:"]], return_tensors="pt")
+    if processor.chat_template is None:
+        return processor(text=[f"{processor.image_token}What is it?"], images=[[image]], return_tensors="pt")
     content = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     return processor(text=[prompt], images=[[image]], return_tensors="pt")

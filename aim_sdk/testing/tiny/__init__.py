@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from . import generic, google, idefics, llava, qwen
+from . import early_fusion, generic, google, idefics, llava, mllama, qwen
 
 FAMILIES: dict[str, Callable[[Path], None]] = {
     "llava-1.5": llava.llava_15,
@@ -30,6 +30,9 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "aya-vision": generic.aya_vision,
     "gemma3n": google.gemma3n,
     "gemma4": google.gemma4,
+    "mllama": mllama.mllama,
+    "chameleon": early_fusion.chameleon,
+    "janus": early_fusion.janus,
 }
 
 NEEDS = {"smolvlm": "num2words", "gemma3n": "timm"}

@@ -190,11 +190,12 @@ class TransformersBackend(Backend):
         Raises:
             InputError: the processor refuses an image.
         """
+        given = [self.tokens.layout.given(prompt) for prompt in prompts]
         try:
             outputs = self.processor(
                 images=[list(row) for row in images],
-                text=list(prompts),
-                add_special_tokens=self.tokens.adds_special(prompts[0]),
+                text=given,
+                add_special_tokens=self.tokens.adds_special(given[0]),
                 padding=True,
                 padding_side=padding_side,
                 return_tensors="pt",
