@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import StoppingCriteria
 
+from aim_backends.auto import AutoBackend
 from aim_backends.hf import TransformersBackend
 from aim_backends.idefics import IdeficsBackend
 from aim_sdk import FusedTokens, PromptFormat, Query
@@ -47,9 +48,10 @@ def _full(family: Family, inputs: dict[str, torch.Tensor], ids: torch.Tensor) ->
     width, count = inputs["input_ids"].shape[1], ids.shape[1]
     inputs = dict(inputs, input_ids=torch.cat([inputs["input_ids"], ids], 1))
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    for name in ("token_type_ids", "mm_token_type_ids"):
+    for name in ("token_type_ids", "mm_token_type_ids", "image_embeds_position_mask"):
         if name in inputs:
-            inputs[name] = torch.nn.functional.pad(inputs[name], (0, count))
+            value = int(family.variant == "paligemma" and name == "token_type_ids")  # causal, unlike its prompt
+            inputs[name] = torch.nn.functional.pad(inputs[name], (0, count), value=value)
     for name in ("image_attention_mask", "cross_attention_mask"):  # what stands behind the image sees it
         if name in inputs:
             inputs[name] = torch.cat([inputs[name], *[inputs[name][:, -1:]] * count], 1)
@@ -225,3 +227,10 @@ def test_a_text_that_the_processor_would_download_is_refused(tiny: Callable[[str
     form = PromptFormat.plain("{image}{text}\nA:{answer}\n")
     with pytest.raises(FormatError, match="address"):
         backend.injector.prepare([Query(picture(8, 8, 0), "https://example.com/a.png")], [[]], prompt_format=form)
+
+
+def test_a_family_of_one_image_says_so(tiny: Callable[[str], Path]) -> None:
+    backend = AutoBackend.from_pretrained(str(tiny("blip-2")), device="cpu")
+    assert not backend.supports_interleaved
+    with pytest.raises(FormatError, match=r"'blip-2'.*one image a prompt"):
+        backend.injector.prepare(QUERIES[:1], [DEMONSTRATIONS[:1]], prompt_format=backend.default_format)

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, IdeficsProcessor, ProcessorMixin
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    Blip2Processor,
+    IdeficsProcessor,
+    InstructBlipProcessor,
+    Kosmos2Processor,
+    ProcessorMixin,
+)
 
 from aim_sdk.testing.tiny import FAMILIES, NEEDS, build
 
@@ -25,8 +33,10 @@ def gradient(turn: int) -> Image.Image:
 def encode(processor: ProcessorMixin, image: Image.Image) -> Mapping[str, torch.Tensor]:
     if isinstance(processor, IdeficsProcessor):
         return processor(text=[["User:", image, "What is it?\nAssistant:"]], return_tensors="pt")
-    if processor.chat_template is None:
-        return processor(text=[f"{processor.image_token}What is it?"], images=[[image]], return_tensors="pt")
+    if getattr(processor, "chat_template", None) is None:
+        puts_it_first = isinstance(processor, Kosmos2Processor | Blip2Processor | InstructBlipProcessor)
+        mark = "" if puts_it_first else processor.image_token
+        return processor(text=[f"{mark}What is it?"], images=[[image]], return_tensors="pt")
     content = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     return processor(text=[prompt], images=[[image]], return_tensors="pt")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from . import early_fusion, generic, google, idefics, llava, mllama, qwen
+from . import blip, early_fusion, generic, google, idefics, kosmos, llava, mllama, qwen
 
 FAMILIES: dict[str, Callable[[Path], None]] = {
     "llava-1.5": llava.llava_15,
@@ -33,6 +33,10 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "mllama": mllama.mllama,
     "chameleon": early_fusion.chameleon,
     "janus": early_fusion.janus,
+    "paligemma": google.paligemma,
+    "kosmos-2": kosmos.kosmos2,
+    "blip-2": blip.blip2,
+    "instructblip": blip.instructblip,
 }
 
 NEEDS = {"smolvlm": "num2words", "gemma3n": "timm"}

@@ -158,8 +158,7 @@ def gemma4(folder: Path) -> None:
 
 def paligemma(folder: Path) -> None:
     """16 visual tokens, then BOS, the prompt and a line end, all of which see each other; no chat template."""
-    images = SiglipImageProcessor(size=SIZE)
-    images.image_seq_length = 16
+    images = SiglipImageProcessor(size=SIZE, image_seq_length=16)
     processor = PaliGemmaProcessor(images, _tokenizer([]))
     tokenizer = processor.tokenizer
     config = PaliGemmaConfig(

@@ -42,6 +42,9 @@ class TransformersBackend(Backend):
     """The default format where there is no chat template."""
     template_options: ClassVar[Mapping[str, Any]] = {}
     """Variables that the chat template is rendered with."""
+    tokens_class: ClassVar[type[Tokens]] = Tokens
+    answer_type: ClassVar[int] = 0
+    """``token_type_ids`` of an answer behind its prompt."""
 
     def __init__(self, model: Any, processor: Any, source: str) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -55,7 +58,7 @@ class TransformersBackend(Backend):
         config = model.config.to_dict()
         self.image_ids = image_ids(processor, config)
         self.slot = choose_slot(self.tokenizer, self.rows, config, self.image_ids, str(self._chat_template or ""))
-        self.tokens = Tokens(self.tokenizer, self.image_ids, self._layout())
+        self.tokens = self.tokens_class(self.tokenizer, self.image_ids, self._layout())
         self._prompts: dict[PromptFormat, Prompts] = {}
         self._reader, self._injector = TransformersReader(self), TransformersInjector(self)
         attach(model)

@@ -80,9 +80,8 @@ class TransformersInjector(Injector):
                 for items, query in zip(shown, queries, strict=True)
             ]
             if not backend.supports_interleaved and any(shown):
-                raise FormatError(
-                    f"backend {backend.name!r} takes one image a prompt: demonstrations cannot be interleaved."
-                )
+                kind = backend.model.config.model_type
+                raise FormatError(f"{kind!r} takes one image a prompt: demonstrations cannot be interleaved.")
             inputs = backend.process(texts, images, padding_side="left")
             heads = [
                 backend.tokens.prefix_length(prompts.prefix, text, row)

@@ -50,5 +50,5 @@ def _whole(
     backend: TransformersBackend, inputs: Mapping[str, Tensor], ids: Tensor
 ) -> Float[Tensor, "choices tokens vocabulary"]:
     width = inputs["input_ids"].shape[1]
-    rows = [backend.model(**append_tokens(inputs, row[None]), use_cache=False).logits[:, width - 1 : -1] for row in ids]
-    return torch.cat(rows)
+    rows = [append_tokens(inputs, row[None], token_type=backend.answer_type) for row in ids]
+    return torch.cat([backend.model(**row, use_cache=False).logits[:, width - 1 : -1] for row in rows])
