@@ -14,22 +14,29 @@ class AutoBackend(TransformersBackend):
     # An untested family may keep state beside its cache: its prompt is computed again for every choice.
     cached: ClassVar[tuple[str, ...]] = (
         "aya_vision",
+        "chameleon",
         "cohere2_vision",
         "deepseek_vl",
         "gemma3",
+        "gemma3n",
+        "gemma4",
         "glm46v",
         "glm4v",
         "internvl",
+        "janus",
         "lfm2_vl",
         "llama4",
         "mistral3",
         "ovis2",
+        "paligemma",
     )
 
     @classmethod
     def variant(cls, model_type: str) -> type[TransformersBackend]:
         family = serving(model_type)
-        return cls if family is None else family.variant(model_type)
+        if family is None:
+            return cls
+        return family if issubclass(family, AutoBackend) else family.variant(model_type)
 
     @property
     def continues_cache(self) -> bool:
@@ -38,9 +45,15 @@ class AutoBackend(TransformersBackend):
 
 def serving(model_type: str) -> type[TransformersBackend] | None:
     """Return the built-in family backend that serves a ``model_type``."""
+    from aim_backends.chameleon import ChameleonBackend
     from aim_backends.idefics import IdeficsBackend
+    from aim_backends.image_first import Blip2Backend, Kosmos2Backend, PaliGemmaBackend
     from aim_backends.llava import LlavaBackend
+    from aim_backends.mllama import MllamaBackend
     from aim_backends.qwen_vl import QwenVLBackend
 
-    families: list[type[TransformersBackend]] = [LlavaBackend, QwenVLBackend, IdeficsBackend]
+    families: list[type[TransformersBackend]] = [
+        *(LlavaBackend, QwenVLBackend, IdeficsBackend),
+        *(MllamaBackend, ChameleonBackend, PaliGemmaBackend, Kosmos2Backend, Blip2Backend),
+    ]
     return next((family for family in families if model_type in family.model_types), None)

@@ -37,8 +37,8 @@ class _SpacedLayout(Layout):
 
     fake: str
 
-    def __call__(self, text: str) -> str:
-        return re.sub(rf"{re.escape(self.fake)}(?=[^\s<])", f"{self.fake} ", Layout.__call__(self, text))
+    def body(self, text: str) -> str:
+        return re.sub(rf"{re.escape(self.fake)}(?=[^\s<])", f"{self.fake} ", Layout.body(self, text))
 
 
 class _Idefics2Backend(IdeficsBackend):
@@ -53,7 +53,7 @@ class _StrippedLayout(Layout):
 
     bos: str
 
-    def __call__(self, text: str) -> str:
+    def body(self, text: str) -> str:
         return self.bos + self.expansion.join(part.strip(" ") for part in text.split(self.placeholder))
 
 

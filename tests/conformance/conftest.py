@@ -8,26 +8,29 @@ from transformers import AutoModelForImageTextToText
 
 from aim_backends.hf import TransformersBackend
 from aim_backends.llava import LlavaBackend
-from aim_sdk.testing.tiny import FAMILIES
-from tests.conformance.families import BACKENDS, SKIPS, Family
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    reasons = {test: reason for (_, test), reason in SKIPS.items()}
-    for item in items:
-        if item.name in reasons:
-            item.add_marker(pytest.mark.skip(reason=reasons[item.name]))
+from aim_sdk.testing.tiny import FAMILIES, NEEDS
+from tests.conformance.families import BACKENDS, SKIPS, Family, SecondLook
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
 def family(request: pytest.FixtureRequest, tiny: Callable[[str], Path]) -> Family:
-    if request.param == "smolvlm":
-        pytest.importorskip("num2words", reason="SmolVLM's processor needs num2words")
+    if request.param in NEEDS:
+        pytest.importorskip(NEEDS[request.param])
     folder = tiny(request.param)
     backend = BACKENDS[request.param].from_pretrained(str(folder), device="cpu")
     # Frozen like the backend's: torch multiplies by a matrix that wants gradients in another order.
     plain = AutoModelForImageTextToText.from_pretrained(folder).eval().requires_grad_(False)
-    return Family(request.param, folder, backend, plain)
+    return Family(request.param, folder, backend, plain, SecondLook(plain, backend.pad_token_id))
+
+
+@pytest.fixture(autouse=True)
+def _by_construction(request: pytest.FixtureRequest) -> None:
+    """Skip what a family cannot do, and say why."""
+    if "family" in request.fixturenames:
+        family: Family = request.getfixturevalue("family")
+        for name in (request.node.originalname, request.node.name):
+            if reason := SKIPS.get((family.variant, name)):
+                pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

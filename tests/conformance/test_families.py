@@ -12,6 +12,7 @@ from aim_backends.idefics import IdeficsBackend
 from aim_backends.llava import LlavaBackend
 from aim_backends.qwen_vl import QwenVLBackend
 from aim_sdk.errors import UnsupportedModelError
+from aim_sdk.testing.tiny import NEEDS
 from docs.families import MODEL_TYPES, PAGE, page
 from tests.conformance.families import Family
 
@@ -20,7 +21,7 @@ def test_every_type_is_known() -> None:
     unknown = sorted(set(MODEL_TYPES) - REFUSED.keys() - DECODERS)
     assert not unknown, (
         f"new in transformers: {unknown}.\nNext: read the model and its processor; put each one into REFUSED (with the "
-        "reason) or DECODERS of aim_backends/hf/families.py, then run `make reference`. Better: write a tiny model, too."
+        "reason) or DECODERS of aim_backends/hf/families.py, then run `make reference`. Better: write a tiny model."
     )
     assert not REFUSED.keys() & DECODERS
 
@@ -44,5 +45,6 @@ def test_a_tested_family_is_a_known_decoder(family: Family) -> None:
 
 
 def test_the_page_is_up_to_date(tiny: Callable[[str], Path]) -> None:
-    pytest.importorskip("num2words", reason="SmolVLM's processor needs num2words")
+    for package in NEEDS.values():
+        pytest.importorskip(package)
     assert PAGE.read_text(encoding="utf-8") == page(tiny), "run `make reference` and commit the page"

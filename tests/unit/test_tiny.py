@@ -6,15 +6,23 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    Blip2Processor,
+    IdeficsProcessor,
+    InstructBlipProcessor,
+    Kosmos2Processor,
+    ProcessorMixin,
+)
 
-from aim_sdk.testing.tiny import FAMILIES, build
+from aim_sdk.testing.tiny import FAMILIES, NEEDS, build
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if request.param == "smolvlm":
-        pytest.importorskip("num2words", reason="SmolVLM's processor needs num2words")
+    if request.param in NEEDS:
+        pytest.importorskip(NEEDS[request.param])
     return build(request.param, tmp_path_factory.mktemp("tiny"))
 
 
@@ -23,8 +31,12 @@ def gradient(turn: int) -> Image.Image:
 
 
 def encode(processor: ProcessorMixin, image: Image.Image) -> Mapping[str, torch.Tensor]:
-    if processor.chat_template is None:  # Idefics 1
+    if isinstance(processor, IdeficsProcessor):
         return processor(text=[["User:", image, "What is it?\nAssistant:"]], return_tensors="pt")
+    if getattr(processor, "chat_template", None) is None:
+        puts_it_first = isinstance(processor, Kosmos2Processor | Blip2Processor | InstructBlipProcessor)
+        mark = "" if puts_it_first else processor.image_token
+        return processor(text=[f"{mark}What is it?"], images=[[image]], return_tensors="pt")
     content = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     # Llama 4's pixels are bf16.

@@ -2,7 +2,7 @@
 
 `build("qwen2-vl", folder)` writes a folder that `AutoProcessor` and `AutoModelForImageTextToText` load as they load a
 real checkpoint: the family's own processor, special tokens and chat template round two random layers. An image costs 1
-to 40 visual tokens, a model less than a megabyte.
+to 70 visual tokens, a model less than a megabyte.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,24 @@ from pathlib import Path
 
 import torch
 
-from . import cohere, deepseek, generic, glm, idefics, lfm2, llama4, llava, mistral3, ovis, qwen
+from . import (
+    blip,
+    cohere,
+    deepseek,
+    early_fusion,
+    generic,
+    glm,
+    google,
+    idefics,
+    kosmos,
+    lfm2,
+    llama4,
+    llava,
+    mistral3,
+    mllama,
+    ovis,
+    qwen,
+)
 
 FAMILIES: dict[str, Callable[[Path], None]] = {
     "llava-1.5": llava.llava_15,
@@ -37,7 +54,19 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "glm46v": glm.glm46v,
     "qwen3-vl-moe": qwen.qwen3_vl_moe,
     "deepseek-vl": deepseek.deepseek_vl,
+    "gemma3n": google.gemma3n,
+    "gemma4": google.gemma4,
+    "mllama": mllama.mllama,
+    "chameleon": early_fusion.chameleon,
+    "janus": early_fusion.janus,
+    "paligemma": google.paligemma,
+    "kosmos-2": kosmos.kosmos2,
+    "blip-2": blip.blip2,
+    "instructblip": blip.instructblip,
 }
+
+NEEDS = {"smolvlm": "num2words", "gemma3n": "timm"}
+"""The package that a variant's processor or tower needs beside transformers."""
 
 
 def build(variant: str, folder: str | Path) -> Path:

@@ -47,6 +47,9 @@ class TransformersBackend(Backend):
     slot: int
     template_options: ClassVar[Mapping[str, Any]] = {}
     """Variables that the chat template is rendered with."""
+    tokens_class: ClassVar[type[Tokens]] = Tokens
+    answer_type: ClassVar[int] = 0
+    """``token_type_ids`` of an answer behind its prompt."""
 
     def __init__(self, model: Any, processor: Any, source: str) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -60,7 +63,7 @@ class TransformersBackend(Backend):
         config = model.config.to_dict()
         self.image_ids = image_ids(processor, config)
         self.slot = choose_slot(self.tokenizer, self.rows, config, self.image_ids, str(self._chat_template or ""))
-        self.tokens = Tokens(self.tokenizer, self.image_ids, self._layout())
+        self.tokens = self.tokens_class(self.tokenizer, self.image_ids, self._layout())
         self._prompts: dict[PromptFormat, Prompts] = {}
         self._reader, self._injector = TransformersReader(self), TransformersInjector(self)
         attach(model)
@@ -209,11 +212,12 @@ class TransformersBackend(Backend):
         Raises:
             InputError: the processor refuses an image.
         """
+        given = [self.tokens.layout.given(prompt) for prompt in prompts]
         try:
             outputs = self.processor(
                 images=[list(row) for row in images],
-                text=list(prompts),
-                add_special_tokens=self.tokens.adds_special(prompts[0]),
+                text=given,
+                add_special_tokens=self.tokens.adds_special(given[0]),
                 padding=True,
                 padding_side=padding_side,
                 return_tensors="pt",

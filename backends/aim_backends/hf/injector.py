@@ -80,12 +80,12 @@ class TransformersInjector(Injector):
                 for items, query in zip(shown, queries, strict=True)
             ]
             if not backend.supports_interleaved and any(shown):
-                raise FormatError(
-                    f"backend {backend.name!r} takes one image a prompt: demonstrations cannot be interleaved."
-                )
+                kind = backend.model.config.model_type
+                raise FormatError(f"{kind!r} takes one image a prompt: demonstrations cannot be interleaved.")
             inputs = backend.process(texts, images, padding_side="left")
             heads = [
-                self._prefix(text, prompts.prefix, row) for text, row in zip(texts, self._rows(inputs), strict=True)
+                backend.tokens.prefix_length(prompts.prefix, text, row)
+                for text, row in zip(texts, self._rows(inputs), strict=True)
             ]
         counts = [0 if row is None else len(row) for row in fused]
         if any(counts):
@@ -193,12 +193,6 @@ class TransformersInjector(Injector):
         if any(self._backend.slot in row for row in rows):
             raise FormatError("the prompt itself holds the token that marks fused tokens; remove it from the text.")
         return rows
-
-    def _prefix(self, text: str, prefix: str, row: Sequence[int]) -> int:
-        head = self._backend.tokens.prefix_ids(prefix, text)
-        if list(row[: len(head)]) != head:
-            raise FormatError("the processor writes the beginning of the prompt differently from its tokenizer.")
-        return len(head)
 
     def _check_length(
         self,

@@ -50,8 +50,8 @@ def whole(
 ) -> Float[Tensor, "choices tokens"]:
     """Return log-probabilities behind a prompt of one row, one forward without a cache for each choice."""
     width = inputs["input_ids"].shape[1]
-    rows = [backend.model(**append_tokens(inputs, row[None]), use_cache=False).logits[:, width - 1 : -1] for row in ids]
-    return _chosen(torch.cat(rows), ids)
+    rows = [append_tokens(inputs, row[None], token_type=backend.answer_type) for row in ids]
+    return _chosen(torch.cat([backend.model(**row, use_cache=False).logits[:, width - 1 : -1] for row in rows]), ids)
 
 
 def _chosen(

@@ -113,7 +113,9 @@ def insert_slots(
     return result
 
 
-def append_tokens(inputs: Mapping[str, Tensor], ids: Int[Tensor, "rows tokens"]) -> dict[str, Tensor]:
+def append_tokens(
+    inputs: Mapping[str, Tensor], ids: Int[Tensor, "rows tokens"], *, token_type: int = 0
+) -> dict[str, Tensor]:
     """Put text tokens behind every row; they see the images that the last token of their row sees."""
     result = dict(inputs)
     result["input_ids"] = torch.cat([inputs["input_ids"], ids], dim=1)
@@ -123,8 +125,8 @@ def append_tokens(inputs: Mapping[str, Tensor], ids: Int[Tensor, "rows tokens"])
             result[name] = torch.cat([inputs[name], *[last] * ids.shape[1]], dim=1)
     for name in ("token_type_ids", "mm_token_type_ids", "image_embeds_position_mask"):
         if name in inputs:
-            zeros = torch.zeros_like(inputs[name][:, :1])
-            result[name] = torch.cat([inputs[name], *[zeros] * ids.shape[1]], dim=1)
+            kind = torch.full_like(ids, token_type if name == "token_type_ids" else 0)
+            result[name] = torch.cat([inputs[name], kind], dim=1)
     return result
 
 

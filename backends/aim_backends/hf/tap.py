@@ -102,8 +102,8 @@ def _write(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out
     if injection is None:
         return None
     ids: Tensor = args[0] if args else next(iter(kwargs.values()))
-    # Some families also embed one special token alone, to compare with it.
-    return place(output, ids, injection) if ids.ndim == 2 else None
+    # Some families also embed one special token alone, to compare with it, or the codes of all images.
+    return place(output, ids, injection) if ids.ndim == 2 and len(ids) % len(injection.fused) == 0 else None
 
 
 def _hide(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -22,10 +22,36 @@ class Layout:
 
     placeholder: str
     expansion: str
+    end: str = field(default="", kw_only=True)
+    """What the processor puts behind every prompt."""
+    writes_bos: bool = field(default=False, kw_only=True)
+    """Whether BOS is part of the laid out text, wherever it stands there."""
 
     def __call__(self, text: str) -> str:
-        """Write a prompt's images as the processor does."""
+        """Write a prompt as the processor does."""
+        body = self.body(text)
+        return body if body.endswith(self.end) else body + self.end
+
+    def body(self, text: str) -> str:
+        """Write the beginning of a prompt: its images, but not its end."""
         return text.replace(self.placeholder, self.expansion)
+
+    def given(self, text: str) -> str:
+        """What the processor is given, so that it writes this prompt."""
+        return text.removesuffix(self.end)
+
+
+@dataclass(frozen=True, slots=True)
+class BosLayout(Layout):
+    """A processor that puts BOS behind an image which begins the prompt; BOS is written first, so it does not."""
+
+    bos: str
+
+    def body(self, text: str) -> str:
+        return Layout.body(self, self.given(text))
+
+    def given(self, text: str) -> str:
+        return text if text.startswith(self.bos) else self.bos + text
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,29 +88,47 @@ class Tokens:
 
     def encode(self, prompt: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Tokenise an unexpanded prompt whose images are laid out: ids and character offsets."""
-        encoded = self._tokenizer(
-            prompt, add_special_tokens=self.adds_special(prompt), return_offsets_mapping=True, verbose=False
-        )
+        special = not self.layout.writes_bos and self.adds_special(prompt)
+        encoded = self._tokenizer(prompt, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
         return list(encoded["input_ids"]), [tuple(pair) for pair in encoded["offset_mapping"]]
 
     def prefix_ids(self, prefix: str, prompt: str) -> list[int]:
         """The tokens (BOS, system prompt) before a prompt's first piece."""
         ids, offsets = self.encode(self.layout(prompt))
-        return ids[: _length_before(len(self.layout(prefix)), offsets)]
+        return ids[: _length_before(len(self.layout.body(prefix)), offsets)]
+
+    def prefix_length(self, prefix: str, prompt: str, expanded: Sequence[int]) -> int:
+        """How many of the processor's ids stand before a prompt's first piece.
+
+        Raises:
+            FormatError: the processor's ids begin with other text than the unexpanded prompt.
+        """
+        head = self.prefix_ids(prefix, prompt)
+        length, same = len(head), head == list(expanded[: len(head)])
+        if not self._images.isdisjoint(head):  # this family's image stands before everything else
+            (old_first, old_last), (new_first, new_last) = self.image_span(head), self.image_span(expanded)
+            length += new_last - old_last
+            text = [*expanded[:new_first], *expanded[new_last + 1 : length]]
+            same = [*head[:old_first], *head[old_last + 1 :]] == text
+        if not same:
+            raise FormatError("the processor writes the beginning of the prompt differently from its tokenizer.")
+        return length
 
     def demonstration(self, prompts: Prompts, piece: Piece) -> TextTokens:
         """Tokenise one demonstration behind the prefix."""
-        whole = self.layout(prompts.prefix + piece.text)
-        ids, offsets = self.encode(whole)
-        border = len(self.layout(prompts.prefix))
+        text = prompts.prefix + piece.text
+        ids, offsets = self.encode(self.layout(text))
+        border, stop = len(self.layout.body(prompts.prefix)), len(self.layout.body(text))
         # From the end: the layout changes lengths at the image, and the answer stands behind it.
-        answer = len(whole) - (len(piece.text) - piece.answer_start)
-        places = [i for i, (_, end) in enumerate(offsets) if end > border and ids[i] not in self._images]
+        answer = stop - (len(piece.text) - piece.answer_start)
+        places = [
+            i for i, (start, end) in enumerate(offsets) if end > border and start < stop and ids[i] not in self._images
+        ]
         first, last = self.image_span(ids)
         if any(first < place < last for place in places):
             raise FormatError("this model's template writes text between the tokens of one image.")
         return TextTokens(
-            prefix_ids=tuple(ids[: _length_before(border, offsets)]),
+            prefix_ids=tuple(i for i in ids[: _length_before(border, offsets)] if i not in self._images),
             ids=tuple(ids[place] for place in places),
             places=tuple(places),
             unexpanded=tuple(ids),

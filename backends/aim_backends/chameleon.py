@@ -1,0 +1,24 @@
+"""Chameleon."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from aim_backends.auto import AutoBackend
+from aim_backends.hf.text import Layout
+from aim_sdk.config import PromptFormat
+
+
+class ChameleonBackend(AutoBackend):
+    """Its processor ends every prompt with the mark that hands over to the answer; there is no chat template."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("chameleon",)
+
+    @property
+    def default_format(self) -> PromptFormat:
+        mark = self.tokenizer.sep_token
+        return PromptFormat.plain(f"{{image}}{{text}}{mark}{{answer}}{mark}")
+
+    def _layout(self) -> Layout:
+        mark, layout = self.tokenizer.sep_token, super()._layout()
+        return Layout(layout.placeholder, layout.expansion.removesuffix(mark), end=mark)

@@ -1,0 +1,135 @@
+"""Families whose prompt begins with its one image, wherever a format puts it: PaliGemma, Kosmos-2, (Instruct)BLIP-2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Int
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import pad
+
+from aim_backends.auto import AutoBackend
+from aim_backends.hf.slots import PER_TOKEN
+from aim_backends.hf.text import Layout, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class _ImageFirst(Layout):
+    """Writes the expansion (an image and BOS) in front of a text without its placeholder."""
+
+    mark: str = field(default="", kw_only=True)
+    """What stands for the image in the processor's input."""
+
+    def body(self, text: str) -> str:
+        return self.expansion + text.replace(self.placeholder, "")
+
+    def given(self, text: str) -> str:
+        return self.mark + text.replace(self.placeholder, "").removesuffix(self.end)
+
+
+class _ImageFirstBackend(AutoBackend):
+    """Fused tokens stand behind the image and BOS; there is one image, so demonstrations cannot be interleaved."""
+
+    placeholder = "<image>"
+
+    @property
+    def supports_interleaved(self) -> bool:
+        return False
+
+    def process(
+        self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], *, padding_side: str
+    ) -> dict[str, Tensor]:
+        """One prompt at a time: some of these processors pad between the image and the text."""
+        rows = [
+            AutoBackend.process(self, [prompt], [shown], padding_side=padding_side)
+            for prompt, shown in zip(prompts, images, strict=True)
+        ]
+        return {name: self._stacked(name, [row[name] for row in rows], padding_side) for name in rows[0]}
+
+    def _stacked(self, name: str, rows: Sequence[Tensor], side: str) -> Tensor:
+        fill = self.pad_token_id if name == "input_ids" else 0
+        left = side == "left" and name in ("input_ids", "attention_mask", *PER_TOKEN)
+        width = max(row.shape[1] for row in rows)
+        gaps = [width - row.shape[1] for row in rows]
+        if not any(gaps):
+            return torch.cat(list(rows))
+        return torch.cat(
+            [pad(row, (gap, 0) if left else (0, gap), value=fill) for row, gap in zip(rows, gaps, strict=True)]
+        )
+
+
+class PaliGemmaBackend(_ImageFirstBackend):
+    """A prefix LM: a prompt sees all of itself, a reading its own answer too; only an answer's tokens are causal."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("paligemma",)
+    plain_template = "{image}answer en {text}\n{answer}\n"
+    answer_type = 1
+
+    def _layout(self) -> Layout:
+        expansion = f"{self.placeholder}{self.tokenizer.bos_token}"
+        return _ImageFirst(self.placeholder, expansion, end="\n", mark=self.placeholder, writes_bos=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stripped(_ImageFirst):
+    """Kosmos-2's processor strips the text."""
+
+    def __call__(self, text: str) -> str:
+        return self.body(text).rstrip()
+
+    def body(self, text: str) -> str:
+        return self.expansion + text.replace(self.placeholder, "").lstrip()
+
+
+class Kosmos2Backend(_ImageFirstBackend):
+    """The ids at an image's places are those of ordinary text: a mask of their own tells them apart."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("kosmos-2",)
+
+    def text_inputs(self, ids: Int[Tensor, "rows tokens"], mask: Int[Tensor, "rows tokens"]) -> dict[str, Tensor]:
+        none = torch.zeros(0, 1, self.embedding_size, device=ids.device, dtype=self.model.dtype)
+        positions = torch.zeros_like(ids)
+        return {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "image_embeds": none,
+            "image_embeds_position_mask": positions,
+        }
+
+    def _layout(self) -> Layout:
+        expansion = f"{self.tokenizer.bos_token}{self.placeholder}{self.processor.eoi_token} "
+        return _Stripped(self.placeholder, expansion, writes_bos=True)
+
+
+class _ImageApart(Tokens):
+    """BLIP-2's processor tokenises the text by itself and puts the image's tokens before its BOS."""
+
+    def encode(self, prompt: str) -> tuple[list[int], list[tuple[int, int]]]:
+        image = self.layout.expansion
+        ids, offsets = Tokens.encode(self, prompt.removeprefix(image))
+        width = len(image)
+        return [self._tokenizer.convert_tokens_to_ids(image), *ids], [
+            (0, width),
+            *((start + width, end + width) for start, end in offsets),
+        ]
+
+
+class Blip2Backend(_ImageFirstBackend):
+    """BLIP-2 and InstructBLIP with a decoder-only LM."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("blip-2", "instructblip")
+    tokens_class = _ImageApart
+
+    def text_inputs(self, ids: Int[Tensor, "rows tokens"], mask: Int[Tensor, "rows tokens"]) -> dict[str, Tensor]:
+        blank: Any = self.processor.image_processor(Image.new("RGB", (8, 8)), return_tensors="pt")
+        inputs = {"input_ids": ids, "attention_mask": mask, **self.moved(blank)}
+        if self.model.config.model_type == "instructblip":
+            inputs["qformer_input_ids"] = torch.zeros_like(ids[:1, :1])
+        return inputs
+
+    def _layout(self) -> Layout:
+        return _ImageFirst(self.placeholder, self.placeholder)
