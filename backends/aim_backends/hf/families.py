@@ -70,26 +70,37 @@ _ANYWHERE = PrefixReuse(alone=True, padded=True)
 _RECURRENT = PrefixReuse(alone=True, padded=False, why="its recurrent layers read the padding behind a shared prefix")
 _WINDOWED = PrefixReuse(alone=True, padded=False, why="its windowed layers count the padding behind a shared prefix")
 
+_IMAGE_LEADS = PrefixReuse(alone=False, padded=False, why="its prompt begins with the query's image")
+
 UNKNOWN: Final = PrefixReuse(alone=False, padded=False)
 
 PREFIX_REUSE: Final[Mapping[str, PrefixReuse]] = {
     "aya_vision": _WINDOWED,
+    "blip-2": _IMAGE_LEADS,
+    "chameleon": _ANYWHERE,
     "cohere2_vision": _WINDOWED,
     "deepseek_vl": _ANYWHERE,
     "gemma3": _WINDOWED,
+    "gemma3n": _WINDOWED,
+    "gemma4": _WINDOWED,
     "glm46v": _ANYWHERE,
     "glm4v": _ANYWHERE,
     "idefics": _ANYWHERE,
     "idefics2": _ANYWHERE,
     "idefics3": _ANYWHERE,
+    "instructblip": _IMAGE_LEADS,
     "internvl": _ANYWHERE,
+    "janus": _ANYWHERE,
+    "kosmos-2": _IMAGE_LEADS,
     "lfm2_vl": _RECURRENT,
     "llama4": _WINDOWED,
     "llava": _ANYWHERE,
     "llava_next": _ANYWHERE,
     "llava_onevision": _ANYWHERE,
     "mistral3": _ANYWHERE,
+    "mllama": PrefixReuse(alone=False, padded=False, why="its text before an image attends to that image"),
     "ovis2": _ANYWHERE,
+    "paligemma": _IMAGE_LEADS,
     "qwen2_5_vl": _ANYWHERE,
     "qwen2_vl": _ANYWHERE,
     "qwen3_5": _RECURRENT,
