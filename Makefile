@@ -6,7 +6,7 @@ INSTALLED_DOCS := .venv/.installed-docs
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint reference docs
+.PHONY: help install demo test test-slow lint reference docs serve
 
 help: ## show this list
 	@awk -F ': .*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -34,6 +34,9 @@ reference: $(INSTALLED) ## write the generated pages: commands and model familie
 
 docs: $(INSTALLED_DOCS) ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+serve: $(INSTALLED_DOCS) ## serve the documentation and rebuild it as it changes
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -c constraints.txt -e ".[pocket,dev]"

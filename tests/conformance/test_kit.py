@@ -4,11 +4,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from aim_backends.hf import TransformersBackend
 from aim_backends.llava import LlavaBackend
-from aim_sdk.errors import InputError
-from aim_sdk.testing import CHECKS, ConformanceError, backend_checks, check_backend, run_checks
+from aim_sdk import Demonstration, FusedTokens, Query
+from aim_sdk.errors import FormatError, InputError
+from aim_sdk.testing import (
+    CHECKS,
+    ConformanceError,
+    backend_checks,
+    check_backend,
+    run_checks,
+    strategies,
+)
 from tests.conformance.broken import BROKEN, Broken, name
 from tests.conformance.families import Family
 
@@ -49,3 +58,18 @@ def test_expected_failures_are_reported_as_such(good: TransformersBackend) -> No
     assert [result.status for result in caught.value.results] == ["expected failure", "unexpected pass"]
     with pytest.raises(InputError, match="Did you mean 'deterministic'"):
         check_backend(bug, checks=["determinstic"])
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(demonstration=strategies.demonstrations(), query=strategies.queries())
+def test_whatever_the_strategies_draw_is_read_and_answered(
+    llava: TransformersBackend, demonstration: Demonstration, query: Query
+) -> None:
+    form = llava.default_format
+    try:
+        (reading,) = llava.reader.read([demonstration], prompt_format=form)
+        (scores,) = llava.injector.score(query, [FusedTokens(reading.embeddings)], ["yes"], prompt_format=form)
+    except FormatError:  # a text that holds a token with a meaning of its own
+        return
+    assert reading.hidden.isfinite().all()
+    assert all(score < 0 for score in scores)

@@ -159,3 +159,33 @@ def test_another_file_is_never_taken_for_answers(files: Path) -> None:
     with pytest.raises(InputError, match="not a file of answers"):
         AnswerJob(files / "demos.jsonl", queries)
     assert (files / "demos.jsonl").read_bytes() == before
+
+
+def test_backends_check_prints_a_table_and_its_exit_code_tells() -> None:
+    tiny = ("backends", "check", "llava", "--tiny", "llava-1.5", "--device", "cpu")
+    two = ("--check", "zero_demonstrations", "--check", "reading_is_the_text")
+    good = run_cli(*tiny, *two)
+    assert good.returncode == 0, good.stderr
+    assert "2 of 2 as expected" in good.stdout
+    assert "reading_is_the_text" in good.stdout
+
+    unexpected = run_cli(*tiny, *two, "--expect", "reading_is_the_text=no reason", "--json")
+    assert unexpected.returncode == 1
+    assert [result["status"] for result in json.loads(unexpected.stdout)] == ["passed", "unexpected pass"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lava"], "Did you mean 'llava'"),
+        (["llava", "--tiny", "lava-1.5"], "Did you mean 'llava-1.5'"),
+        (["llava", "--tiny", "llava-1.5", "--model", "x"], "leave --model out"),
+        (["llava", "--tiny", "llava-1.5", "--check", "threads"], "Did you mean 'threads_do_not_mix'"),
+        (["llava", "--tiny", "llava-1.5", "--expect", "threads"], "expected check=reason"),
+    ],
+)
+def test_backends_check_explains_wrong_arguments(arguments: list[str], message: str) -> None:
+    found = run_cli("backends", "check", *arguments)
+    assert found.returncode == 1
+    assert message in found.stderr
+    assert "Traceback" not in found.stderr
