@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from . import blip, early_fusion, generic, google, idefics, kosmos, llava, mllama, qwen
+from . import blip, early_fusion, fuyu, generic, google, idefics, kosmos, llava, mllama, qwen
 
 FAMILIES: dict[str, Callable[[Path], None]] = {
     "llava-1.5": llava.llava_15,
@@ -33,6 +33,7 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "mllama": mllama.mllama,
     "chameleon": early_fusion.chameleon,
     "janus": early_fusion.janus,
+    "fuyu": fuyu.fuyu,
     "paligemma": google.paligemma,
     "kosmos-2": kosmos.kosmos2,
     "blip-2": blip.blip2,
