@@ -17,6 +17,7 @@ class AutoBackend(TransformersBackend):
         "chameleon",
         "cohere2_vision",
         "deepseek_vl",
+        "fuyu",
         "gemma3",
         "gemma3n",
         "gemma4",
@@ -47,13 +48,13 @@ def serving(model_type: str) -> type[TransformersBackend] | None:
     """Return the built-in family backend that serves a ``model_type``."""
     from aim_backends.chameleon import ChameleonBackend
     from aim_backends.idefics import IdeficsBackend
-    from aim_backends.image_first import Blip2Backend, Kosmos2Backend, PaliGemmaBackend
+    from aim_backends.image_first import Blip2Backend, FuyuBackend, Kosmos2Backend, PaliGemmaBackend
     from aim_backends.llava import LlavaBackend
     from aim_backends.mllama import MllamaBackend
     from aim_backends.qwen_vl import QwenVLBackend
 
     families: list[type[TransformersBackend]] = [
         *(LlavaBackend, QwenVLBackend, IdeficsBackend),
-        *(MllamaBackend, ChameleonBackend, PaliGemmaBackend, Kosmos2Backend, Blip2Backend),
+        *(MllamaBackend, ChameleonBackend, PaliGemmaBackend, Kosmos2Backend, Blip2Backend, FuyuBackend),
     ]
     return next((family for family in families if model_type in family.model_types), None)

@@ -1,9 +1,10 @@
-"""Families whose prompt begins with its one image, wherever a format puts it: PaliGemma, Kosmos-2, (Instruct)BLIP-2."""
+"""Families whose prompt begins with its one image, wherever a format puts it: PaliGemma, Kosmos-2, BLIP-2, Fuyu."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -105,17 +106,38 @@ class Kosmos2Backend(_ImageFirstBackend):
         return _Stripped(self.placeholder, expansion, writes_bos=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _ApartLayout(_ImageFirst):
+    """The expansion as tokens."""
+
+    head: tuple[str, ...]
+
+
 class _ImageApart(Tokens):
-    """BLIP-2's processor tokenises the text by itself and puts the image's tokens before its BOS."""
+    """The processor tokenises the text by itself and puts the image's tokens before it."""
+
+    layout: _ApartLayout
 
     def encode(self, prompt: str) -> tuple[list[int], list[tuple[int, int]]]:
-        image = self.layout.expansion
-        ids, offsets = Tokens.encode(self, prompt.removeprefix(image))
-        width = len(image)
-        return [self._tokenizer.convert_tokens_to_ids(image), *ids], [
-            (0, width),
-            *((start + width, end + width) for start, end in offsets),
-        ]
+        head, width = self.layout.head, len(self.layout.expansion)
+        ids, offsets = Tokens.encode(self, prompt[width:])
+        ends = list(accumulate(map(len, head)))
+        return (
+            [*self._tokenizer.convert_tokens_to_ids(list(head)), *ids],
+            [*pairwise([0, *ends]), *((start + width, end + width) for start, end in offsets)],
+        )
+
+
+class FuyuBackend(_ImageFirstBackend):
+    """Patches in rows, each with a line end; behind the text, a mark that hands over to the answer."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("fuyu",)
+    tokens_class = _ImageApart
+    plain_template = "{image}Answer the following VQAv2 question based on the image: {text}<0x04>{answer}\n"
+
+    def _layout(self) -> Layout:
+        head = (self.processor.image_token, self.processor.image_newline_token, "<s>")
+        return _ApartLayout(self.placeholder, "".join(head), head, end="<0x04>", writes_bos=True)
 
 
 class Blip2Backend(_ImageFirstBackend):
@@ -132,4 +154,4 @@ class Blip2Backend(_ImageFirstBackend):
         return inputs
 
     def _layout(self) -> Layout:
-        return _ImageFirst(self.placeholder, self.placeholder)
+        return _ApartLayout(self.placeholder, self.placeholder, (self.placeholder,))

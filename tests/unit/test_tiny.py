@@ -10,6 +10,7 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     Blip2Processor,
+    FuyuProcessor,
     IdeficsProcessor,
     InstructBlipProcessor,
     Kosmos2Processor,
@@ -34,7 +35,7 @@ def encode(processor: ProcessorMixin, image: Image.Image) -> Mapping[str, torch.
     if isinstance(processor, IdeficsProcessor):
         return processor(text=[["User:", image, "What is it?\nAssistant:"]], return_tensors="pt")
     if getattr(processor, "chat_template", None) is None:
-        puts_it_first = isinstance(processor, Kosmos2Processor | Blip2Processor | InstructBlipProcessor)
+        puts_it_first = isinstance(processor, Kosmos2Processor | Blip2Processor | InstructBlipProcessor | FuyuProcessor)
         mark = "" if puts_it_first else processor.image_token
         return processor(text=[f"{mark}What is it?"], images=[[image]], return_tensors="pt")
     content = [{"type": "image"}, {"type": "text", "text": "What is it?"}]

@@ -72,6 +72,16 @@ def llama_tokenizer(**options: Any) -> LlamaTokenizer:
     )
 
 
+def metaspace_tokenizer(*control: str, **names: str) -> PreTrainedTokenizerFast:
+    """A tokenizer of SentencePiece's pieces that puts nothing in front; `control` are its first ids."""
+    vocab, merges = sentencepiece_bpe(*control)
+    tokenizer = Tokenizer(BPE(vocab=dict(vocab), merges=list(merges), unk_token="<unk>", byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
+    tokenizer.add_special_tokens(list(control))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=WINDOW, **names)
+
+
 def byte_level_tokenizer(special: list[str], *, bos: str | None = None, **options: Any) -> PreTrainedTokenizerFast:
     """A GPT-2-like tokenizer with `special` behind its merges; `bos`, if any, is put in front, as in Llama 3."""
     vocab, merges = byte_level_bpe()

@@ -80,11 +80,11 @@ def janus(folder: Path) -> None:
         text_config=llama(spare(tokenizer), tokenizer),
         vision_config=JanusVisionConfig(
             hidden_size=HIDDEN,
-            num_hidden_layers=2,
+            num_hidden_layers=1,
             num_attention_heads=4,
             image_size=IMAGE,
             patch_size=8,
-            mlp_ratio=2.0,
+            mlp_ratio=1.0,
             projection_dim=HIDDEN,
             num_image_tokens=16,
         ),

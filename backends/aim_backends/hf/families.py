@@ -80,6 +80,7 @@ PREFIX_REUSE: Final[Mapping[str, PrefixReuse]] = {
     "chameleon": _ANYWHERE,
     "cohere2_vision": _WINDOWED,
     "deepseek_vl": _ANYWHERE,
+    "fuyu": _IMAGE_LEADS,
     "gemma3": _WINDOWED,
     "gemma3n": _WINDOWED,
     "gemma4": _WINDOWED,

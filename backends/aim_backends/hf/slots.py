@@ -44,6 +44,7 @@ def image_ids(processor: Any, config: Mapping[str, Any]) -> frozenset[int]:
     for name, value in vars(processor).items():
         if ("token" in name and _ID.search(name)) or name == "row_col_ids":
             found.update(item for item in (value if isinstance(value, list) else [value]) if isinstance(item, int))
+    found.update(item for item in getattr(processor, "image_token_ids", None) or () if isinstance(item, int))
     added = {token.content: index for index, token in processor.tokenizer.added_tokens_decoder.items()}
     for name in ("image_token", "boi_token", "eoi_token", "video_token"):
         found.add(added.get(getattr(processor, name, None) or "", -1))
