@@ -112,6 +112,8 @@ def check_slot_never_generated(backend: Backend) -> None:
     """
     if backend.slot is None:
         raise NotApplicable("the backend marks no places with a token")
+    if backend.slot >= len(backend.output_embeddings):
+        raise NotApplicable("the LM head has no row for the slot")
     head = backend.output_embeddings.data_ptr()
 
     def wish(module: nn.Module, args: object, output: object) -> None:

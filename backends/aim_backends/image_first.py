@@ -64,7 +64,7 @@ class _ImageFirstBackend(AutoBackend):
 
 
 class PaliGemmaBackend(_ImageFirstBackend):
-    """A prefix LM: a prompt sees all of itself, a reading its own answer too; only an answer's tokens are causal."""
+    """A prefix LM: a prompt sees all of itself; an answer's tokens, in a reading too, see what stands before them."""
 
     model_types: ClassVar[tuple[str, ...]] = ("paligemma",)
     plain_template = "{image}answer en {text}\n{answer}\n"

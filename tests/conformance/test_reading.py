@@ -15,6 +15,8 @@ def test_reads_what_the_plain_model_computes(family: Family) -> None:
         (reading,) = backend.reader.read([demonstration], prompt_format=family.form)
         piece = prompts.demonstration(demonstration.text, demonstration.answer)
         inputs = backend.process([prompts.prefix + piece.text], [[demonstration.image]], padding_side="left")
+        if backend.answer_type:
+            inputs["token_type_ids"][0, reading.answer_start - len(reading) :] = backend.answer_type
         with torch.no_grad():
             logits = family.plain(**inputs).logits[0]
             expected = family.plain.get_output_embeddings()(reading.hidden)

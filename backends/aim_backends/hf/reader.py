@@ -43,6 +43,9 @@ class TransformersReader(DemoReader):
                     for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
                 ]
                 places = [backend.tokens.expanded_places(t, row) for t, row in zip(tokens, rows, strict=True)]
+                if backend.answer_type:  # a prefix LM: what stands before the answer must not see it
+                    for row, (t, where) in enumerate(zip(tokens, places, strict=True)):
+                        inputs["token_type_ids"][row, where[t.answer_start] :] = backend.answer_type
             else:
                 inputs = self._text_inputs(tokens)
                 places = [list(range(len(t.prefix_ids), len(t.prefix_ids) + len(t.ids))) for t in tokens]
