@@ -33,7 +33,7 @@ BACKENDS: dict[str, type[TransformersBackend]] = {
 
 _QFORMER = "its Q-Former reads a demonstration's text where it is written, not where it is injected"
 EXPECTED_FAILURES: dict[str, dict[str, str]] = {
-    "gemma4": {"identity_forward": "its layers look every id up a second time, where a fused token is padding"},
+    "gemma4": {"identity_forward": NOTES["gemma4"]},
     "llama4": {"identity_beams": NOTES["llama4"]},
     "instructblip": {
         "identity_forward": _QFORMER,

@@ -44,11 +44,14 @@ DECODERS: Final[frozenset[str]] = frozenset(
 """Model types that generate from ids and images and, by their configuration, without an encoder: a backend takes them,
 tested or not."""
 
+_SECOND_LOOK = "its layers look every id up a second time, where a fused token is padding"
 _T5 = "checkpoints with a T5 inside are refused: a demonstration's text has no causal states there"
 
 NOTES: Final[Mapping[str, str]] = {
     "blip-2": _T5,
-    "instructblip": _T5,
+    "gemma3n": _SECOND_LOOK,
+    "gemma4": _SECOND_LOOK,
+    "instructblip": f"{_T5}; its Q-Former reads the whole text where it is written, also a demonstration's answer",
     "llama4": "no beams: transformers 5.23's own beam search does not repeat its image features",
 }
 """``model_type`` -> what a checkpoint of a served type cannot do."""
