@@ -10,6 +10,7 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     Blip2Processor,
+    GotOcr2Processor,
     IdeficsProcessor,
     InstructBlipProcessor,
     Kosmos2Processor,
@@ -36,7 +37,8 @@ def encode(processor: ProcessorMixin, image: Image.Image) -> Mapping[str, torch.
     if getattr(processor, "chat_template", None) is None:
         puts_it_first = isinstance(processor, Kosmos2Processor | Blip2Processor | InstructBlipProcessor)
         mark = "" if puts_it_first else processor.image_token
-        return processor(text=[f"{mark}What is it?"], images=[[image]], return_tensors="pt")
+        images = [image] if isinstance(processor, GotOcr2Processor) else [[image]]
+        return processor(text=[f"{mark}What is it?"], images=images, return_tensors="pt")
     content = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     # Llama 4's pixels are bf16.
