@@ -23,6 +23,7 @@ class AutoBackend(TransformersBackend):
         "gemma4",
         "glm46v",
         "glm4v",
+        "got_ocr2",
         "internvl",
         "janus",
         "lfm2_vl",
@@ -47,6 +48,7 @@ class AutoBackend(TransformersBackend):
 def serving(model_type: str) -> type[TransformersBackend] | None:
     """Return the built-in family backend that serves a ``model_type``."""
     from aim_backends.chameleon import ChameleonBackend
+    from aim_backends.got import GotOcr2Backend
     from aim_backends.idefics import IdeficsBackend
     from aim_backends.image_first import Blip2Backend, FuyuBackend, Kosmos2Backend, PaliGemmaBackend
     from aim_backends.llava import LlavaBackend
@@ -55,6 +57,6 @@ def serving(model_type: str) -> type[TransformersBackend] | None:
 
     families: list[type[TransformersBackend]] = [
         *(LlavaBackend, QwenVLBackend, IdeficsBackend),
-        *(MllamaBackend, ChameleonBackend, PaliGemmaBackend, Kosmos2Backend, Blip2Backend, FuyuBackend),
+        *(MllamaBackend, ChameleonBackend, PaliGemmaBackend, Kosmos2Backend, Blip2Backend, FuyuBackend, GotOcr2Backend),
     ]
     return next((family for family in families if model_type in family.model_types), None)

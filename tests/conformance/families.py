@@ -28,6 +28,7 @@ BACKENDS: dict[str, type[TransformersBackend]] = {
     ),
     **dict.fromkeys(["internvl", "gemma3", "aya-vision", "gemma3n", "gemma4"], AutoBackend),
     **dict.fromkeys(["mllama", "chameleon", "janus"], AutoBackend),
+    "got-ocr2": AutoBackend,
     **dict.fromkeys(["paligemma", "kosmos-2", "blip-2", "instructblip", "fuyu"], AutoBackend),
 }
 
@@ -49,6 +50,8 @@ IMAGE_FIRST = ("paligemma", "kosmos-2", "blip-2", "instructblip", "fuyu")
 """The prompt begins with its one image, wherever the format puts it."""
 ENDS = {"chameleon": "<reserved08706>", "paligemma": "\n", "fuyu": "<0x04>"}
 """What a processor writes behind every prompt."""
+MARKS = {**dict.fromkeys(("kosmos-2", "blip-2", "instructblip", "fuyu"), ""), "got-ocr2": "<img><imgpad></img>"}
+"""What a user writes for an image, where it is not the processor's image token alone."""
 
 LINE_ENDS = "its processor puts line ends round an image, which merge with their neighbours as one string"
 ONE_IMAGE = {
@@ -156,13 +159,14 @@ class Family:
                 row += [image, f"{text}\nAssistant:" if answer is None else f"{text}\nAssistant: {answer}\nUser:"]
             return self.processor(text=[row], return_tensors="pt")
         asked, lead, end = self.form.pieces()
-        mark = "" if self.variant in IMAGE_FIRST[1:] else self.processor.image_token
-        text = "".join(
+        mark = MARKS.get(self.variant, getattr(self.processor, "image_token", ""))
+        text = (self.form.system or "") + "".join(
             asked.format(image=mark, text=text) + ("" if answer is None else lead + answer + end)
             for text, answer in turns
         )
         text = text.removesuffix(ENDS.get(self.variant, ""))
-        inputs = self.processor(images=[images], text=[text], return_tensors="pt")
+        given = images if self.variant == "got-ocr2" else [images]
+        inputs = self.processor(images=given, text=[text], return_tensors="pt")
         inputs.pop("labels", None)  # PaliGemma's, which nobody asked for
         return inputs
 

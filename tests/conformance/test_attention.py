@@ -41,8 +41,12 @@ def plain_attention(family: Family) -> tuple[list[Tensor], int]:
 
 
 def test_it_is_the_plain_models_attention(family: Family) -> None:
-    if family.variant == "idefics":
+    if family.variant in ("idefics", "mllama"):
         with pytest.raises(CapabilityError, match="cross-attention"):
+            read(family.backend)
+        return
+    if not family.backend.supports_interleaved:
+        with pytest.raises(FormatError, match="one image a prompt"):
             read(family.backend)
         return
     before = implementations(family.backend.model)
@@ -50,7 +54,9 @@ def test_it_is_the_plain_models_attention(family: Family) -> None:
     assert implementations(family.backend.model) == before
     expected, start = plain_attention(family)
     assert len(found.layers) == len(expected)
-    assert found.layers == ((1,) if family.variant == "qwen3.5" else (0, 1))  # its first layer is linear attention
+    layers = range(family.plain.config.get_text_config().num_hidden_layers)
+    others = ("qwen3.5", "lfm2-vl")  # their first layer is no attention
+    assert found.layers == tuple(layers)[family.variant in others :]
     for weights, layer in zip(found.weights, expected, strict=True):
         rows = layer[0, :, start - 1 : start + found.answer_tokens - 1]
         positions = len(found.kinds)

@@ -166,6 +166,22 @@ def test_a_stop_string_ends_each_row_of_a_batch(llava: TransformersBackend) -> N
     assert len(together[0].token_ids) <= 3
 
 
+def test_a_special_token_that_begins_the_stop_string_ends_the_answer(tiny: Callable[[str], Path]) -> None:
+    backend = AutoBackend.from_pretrained(str(tiny("got-ocr2")), device="cpu")
+    form, end = backend.default_format, backend.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert end != backend.model.generation_config.eos_token_id
+
+    def wish(module: object, args: object, output: torch.Tensor) -> torch.Tensor:
+        output[..., end] = 1e4
+        return output
+
+    backend.model.get_output_embeddings().register_forward_hook(wish)
+    options = {"prompt_format": form, "max_new_tokens": 5, "begin_suppress_tokens": [end]}
+    (answer,) = backend.injector.generate(QUERIES[:1], [[]], **options)
+    assert answer.token_ids[1:] == (end,)
+    assert "".join(backend.injector.stream(QUERIES[0], [], **options)) == answer.text
+
+
 def test_generation_options_pass_through(llava: TransformersBackend) -> None:
     form = llava.default_format
     twice = llava.injector.generate(

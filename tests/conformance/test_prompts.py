@@ -1,13 +1,18 @@
 """Pieces are cut out of any chat template that writes turns independently; one that does not is refused."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from jinja2 import Environment
 
+from aim_backends.auto import AutoBackend
 from aim_backends.hf.prompts import ChatPrompts, Render
-from aim_sdk import PromptFormat
+from aim_sdk import PromptFormat, Query
 from aim_sdk.errors import FormatError
+from tests.conformance.families import picture
 
 
 def renderer(template: str) -> Render:
@@ -50,6 +55,14 @@ def test_an_answer_continues_its_query_with_the_blanks_that_lead_it() -> None:
     assert prompts.query("q") == "Q: <image>q A:"
     assert prompts.answer("q", "yes") == " yes"
     assert prompts.demonstration("q", " yes ").text == "Q: <image>q A: yes"
+
+
+def test_got_ocr2s_default_format_is_the_prompt_of_its_processor(tiny: Callable[[str], Path]) -> None:
+    backend = AutoBackend.from_pretrained(str(tiny("got-ocr2")), device="cpu")
+    query = Query(picture(50, 40, 0), " OCR: ")  # what the processor asks by itself
+    prepared = backend.injector.prepare([query], [[]], prompt_format=backend.default_format)
+    for name, tensor in backend.processor(query.image, return_tensors="pt").items():
+        assert torch.equal(prepared.inputs[name], tensor), name
 
 
 def test_the_system_text_is_the_prefix() -> None:

@@ -11,6 +11,7 @@ from transformers import (
     AutoProcessor,
     Blip2Processor,
     FuyuProcessor,
+    GotOcr2Processor,
     IdeficsProcessor,
     InstructBlipProcessor,
     Kosmos2Processor,
@@ -37,7 +38,8 @@ def encode(processor: ProcessorMixin, image: Image.Image) -> Mapping[str, torch.
     if getattr(processor, "chat_template", None) is None:
         puts_it_first = isinstance(processor, Kosmos2Processor | Blip2Processor | InstructBlipProcessor | FuyuProcessor)
         mark = "" if puts_it_first else processor.image_token
-        return processor(text=[f"{mark}What is it?"], images=[[image]], return_tensors="pt")
+        images = [image] if isinstance(processor, GotOcr2Processor) else [[image]]
+        return processor(text=[f"{mark}What is it?"], images=images, return_tensors="pt")
     content = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     # Llama 4's pixels are bf16.

@@ -2,7 +2,7 @@
 
 `build("qwen2-vl", folder)` writes a folder that `AutoProcessor` and `AutoModelForImageTextToText` load as they load a
 real checkpoint: the family's own processor, special tokens and chat template round two random layers. An image costs 1
-to 70 visual tokens, a model less than a megabyte.
+to 70 visual tokens (GOT-OCR 2: 256), a model less than a megabyte.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from . import (
     generic,
     glm,
     google,
+    got,
     idefics,
     kosmos,
     lfm2,
@@ -65,6 +66,7 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "kosmos-2": kosmos.kosmos2,
     "blip-2": blip.blip2,
     "instructblip": blip.instructblip,
+    "got-ocr2": got.got_ocr2,
 }
 
 NEEDS = {"smolvlm": "num2words", "gemma3n": "timm"}

@@ -118,7 +118,7 @@ def _kinds(
     """The kind of each position of a prompt that the processor has expanded."""
     layout = backend.tokens.layout
     heads = accumulate((prompts.demonstration(*pair).text for pair in shown), initial=prompts.prefix)
-    borders = [len(layout(head)) for head in heads]  # where each demonstration starts, and the query
+    borders = [len(layout.body(head)) for head in heads]  # where each demonstration starts, and the query
     ids, offsets = backend.tokens.encode(layout(text))
     kinds = [
         _kind(sum(end > border for border in borders), len(shown), index in backend.image_ids)

@@ -215,7 +215,7 @@ class TransformersBackend(Backend):
         given = [self.tokens.layout.given(prompt) for prompt in prompts]
         try:
             outputs = self.processor(
-                images=[list(row) for row in images],
+                images=self.given_images(images),
                 text=given,
                 add_special_tokens=self.tokens.adds_special(given[0]),
                 padding=True,
@@ -225,6 +225,10 @@ class TransformersBackend(Backend):
         except ValueError as error:
             raise InputError(f"the processor of {self.name!r} refuses its input: {error}") from error
         return self.moved(outputs)
+
+    def given_images(self, images: Sequence[Sequence[Image.Image]]) -> list[Any]:
+        """What the processor is given for the images of each prompt."""
+        return [list(row) for row in images]
 
     def text_inputs(self, ids: Int[Tensor, "rows tokens"], mask: Int[Tensor, "rows tokens"]) -> dict[str, Tensor]:
         """The backbone's inputs for text without an image."""
@@ -289,7 +293,7 @@ class TransformersBackend(Backend):
         blank = [[Image.new("RGB", (64, 64))]]
         try:
             outputs = self.processor(
-                images=blank, text=[self.placeholder], add_special_tokens=False, return_tensors="pt"
+                images=self.given_images(blank), text=[self.placeholder], add_special_tokens=False, return_tensors="pt"
             )
         except (TypeError, ValueError) as error:  # an old checkpoint's processor lacks settings (patch_size)
             raise CorruptArtifactError(f"the processor of {self._source!r} cannot write an image: {error}.") from error

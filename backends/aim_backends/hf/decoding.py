@@ -41,6 +41,7 @@ class Decoding:
 
     def __init__(self, backend: TransformersBackend, width: int, stop: str | None) -> None:
         self._backend, self._width, self._stop = backend, width, stop
+        self._mark = self._special(stop)
         self._ends: set[int] = set()
 
     def options(self, generation: Mapping[str, Any], max_new_tokens: int, *, slots: bool) -> dict[str, Any]:
@@ -137,7 +138,13 @@ class Decoding:
 
     def ended(self, ids: list[int]) -> bool:
         """Whether an answer (not the blanks that lead it) has reached the stop string."""
-        return bool(self._stop) and str(self._stop) in self.text(ids).lstrip()
+        return self._mark in ids or (bool(self._stop) and str(self._stop) in self.text(ids).lstrip())
+
+    def _special(self, stop: str | None) -> int | None:
+        """The special token that a stop string begins with: decoded text does not show it."""
+        ids = self._backend.tokenizer(stop or "", add_special_tokens=False)["input_ids"]
+        first = self._backend.tokenizer.added_tokens_decoder.get(ids[0]) if ids else None
+        return ids[0] if first is not None and first.special else None
 
     def _answer(self, thread: threading.Thread, pieces: _Pieces) -> Iterator[str]:
         thread.start()

@@ -89,6 +89,7 @@ PREFIX_REUSE: Final[Mapping[str, PrefixReuse]] = {
     "gemma4": _WINDOWED,
     "glm46v": _ANYWHERE,
     "glm4v": _ANYWHERE,
+    "got_ocr2": _ANYWHERE,
     "idefics": _ANYWHERE,
     "idefics2": _ANYWHERE,
     "idefics3": _ANYWHERE,
