@@ -26,7 +26,7 @@ def demo(
 
     console = Console()
     started = time.monotonic()
-    n, repeats = (14, 3) if quick else (70, 7)
+    n, repeats = (14, 3) if quick else (67, 5)
     shots = (0, 2, 8) if quick else (0, 1, 2, 4, 8)
     with console.status("loading pocket (the first start converts its weights, about half a minute)"):
         pipe = AIMPipeline.from_pretrained("pocket")
