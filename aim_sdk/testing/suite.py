@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 import pytest
@@ -12,10 +12,9 @@ from aim_sdk.interfaces import Backend
 from aim_sdk.testing.kit import CHECKS, run_checks
 
 
-def backend_checks() -> Iterator[ParameterSet]:
-    """Yield every check's name for ``pytest.mark.parametrize("check", backend_checks())``."""
-    for name in CHECKS:
-        yield pytest.param(name, id=name)
+def backend_checks() -> list[ParameterSet]:
+    """List every check's name for ``pytest.mark.parametrize("check", backend_checks())``."""
+    return [pytest.param(name, id=name) for name in CHECKS]
 
 
 class BackendTests:
