@@ -11,6 +11,7 @@ from aim_backends.pocket.backend import PocketBackend
 from aim_backends.pocket.prompts import DEFAULT_FORMAT
 from aim_sdk import AIMPipeline, Demonstration, FusedTokens, PromptFormat, Query, ResidualProjector
 from aim_sdk.errors import ContextLengthError, DeviceError, FormatError, InputError, ModelNotFoundError
+from aim_sdk.testing import check_backend
 from aim_sdk.types import Context
 
 QUESTION = "What is this?"
@@ -255,3 +256,12 @@ def test_attention_is_refused_where_there_is_no_answer_or_no_room(backend: Pocke
         backend.attention(queries[0], [], " ", prompt_format=DEFAULT_FORMAT)
     with pytest.raises(ContextLengthError):
         backend.attention(queries[0], [], "word " * 9000, prompt_format=DEFAULT_FORMAT)
+
+
+@pytest.mark.slow
+def test_it_passes_the_public_kit(backend: PocketBackend) -> None:
+    results = check_backend(backend)
+    assert {result.check for result in results if result.status == "not applicable"} == {
+        "identity_beams",
+        "slot_never_generated",
+    }
