@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import AutoProcessor
 
@@ -18,6 +17,7 @@ from aim_backends.idefics import IdeficsBackend
 from aim_backends.llava import LlavaBackend
 from aim_backends.qwen_vl import QwenVLBackend
 from aim_sdk import Demonstration, FusedTokens, PromptFormat, Query
+from aim_sdk.testing.samples import picture
 
 BACKENDS: dict[str, type[TransformersBackend]] = {
     **dict.fromkeys(["llava-1.5", "llava-next", "llava-onevision", "vipllava"], LlavaBackend),
@@ -71,10 +71,6 @@ SKIPS: dict[tuple[str, str], str] = {
     **{(variant, test): reason for variant in IMAGE_FIRST for test, reason in ONE_IMAGE.items()},
 }
 """What a family cannot do by construction: (variant, test) -> why."""
-
-
-def picture(width: int, height: int, turn: int) -> Image.Image:
-    return Image.linear_gradient("L").resize((width, height)).convert("RGB").rotate(turn)
 
 
 DEMONSTRATIONS = (
