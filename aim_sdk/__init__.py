@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from aim_sdk.pipeline import AIMPipeline
     from aim_sdk.projectors import CarrierProjector, LinearProjector, ResidualProjector
     from aim_sdk.registry import BackendInfo, get_backend, list_backends
+    from aim_sdk.selection import Selector, get_selector
     from aim_sdk.types import AttentionMap, Demonstration, FusedTokens, Generation, Query, Reading
 
     __version__: str
@@ -40,8 +41,10 @@ __all__ = [
     "Reading",
     "ReadingBatch",
     "ResidualProjector",
+    "Selector",
     "fetch_image",
     "get_backend",
+    "get_selector",
     "list_backends",
     "load_image",
 ]
@@ -55,6 +58,7 @@ _MODULES = {
     "pipeline": ["AIMPipeline"],
     "projectors": ["CarrierProjector", "LinearProjector", "ResidualProjector"],
     "registry": ["BackendInfo", "get_backend", "list_backends"],
+    "selection": ["Selector", "get_selector"],
     "types": ["AttentionMap", "Demonstration", "FusedTokens", "Generation", "Query", "Reading"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

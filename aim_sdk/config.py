@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import string
 from typing import Any, Literal, Self
@@ -108,6 +109,25 @@ class Fingerprint(BaseModel):
         if not math.isclose(self.embedding_rms, other.embedding_rms, rel_tol=1e-2):
             found["embedding_rms"] = (self.embedding_rms, other.embedding_rms)
         return found
+
+
+class Binding(BaseModel):
+    """What fused tokens depend on beside their demonstration: a bank's tokens are of one binding."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fingerprint: Fingerprint
+    projector_kind: str
+    projector_hash: str = Field(description="SHA-256 of the projector's weights")
+    prompt_format: PromptFormat
+
+    @property
+    def scope(self) -> str:
+        """What identifies it, as a string; library versions do not."""
+        identity = self.fingerprint.model_dump(
+            include={"embedding_hash", "tokenizer_hash", "weights_hash", "hidden_size", "embedding_size"}
+        )
+        return json.dumps([identity, self.projector_hash, self.prompt_format.model_dump()], sort_keys=True)
 
 
 class ProjectorConfig(BaseModel):

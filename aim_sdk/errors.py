@@ -7,7 +7,8 @@ Each member also subclasses the builtin that a caller would catch::
     │   ├── ImageError               ValueError          not an image, truncated, too large, unreadable
     │   ├── FormatError              ValueError          a prompt format does not fit the family or the text
     │   ├── ContextLengthError       ValueError          the prompt does not fit the backbone's context
-    │   └── ShotsError               ValueError          more shots than the bank holds
+    │   ├── ShotsError               ValueError          more shots than the bank holds
+    │   └── UnknownEntryError        KeyError            the bank holds no such demonstration
     ├── BackendError                 Exception
     │   ├── UnknownBackendError      KeyError            no installed distribution registers that name
     │   ├── DuplicateBackendError    RuntimeError        two distributions register one name
@@ -18,9 +19,11 @@ Each member also subclasses the builtin that a caller would catch::
     │   ├── CapabilityError          NotImplementedError the backend or this model cannot do what was asked
     │   └── DeviceError              ValueError          a device or dtype that does not exist here
     └── ArtifactError                Exception
-        ├── ArtifactNotFoundError    FileNotFoundError   no projector folder or file there
+        ├── ArtifactNotFoundError    FileNotFoundError   no projector or bank there
+        ├── ArtifactWriteError       OSError             disk full, read-only folder
+        ├── BankLockedError          TimeoutError        another process keeps the bank's lock
         ├── CorruptArtifactError     ValueError          cut, altered or malformed file
-        └── FingerprintError         ValueError          made with another backbone
+        └── FingerprintError         ValueError          made with another backbone or projector
 """
 
 import difflib
@@ -53,6 +56,10 @@ class ContextLengthError(InputError):
 
 class ShotsError(InputError):
     """More shots were asked for than there are demonstrations."""
+
+
+class UnknownEntryError(InputError, KeyError):
+    """The bank holds no demonstration with that key."""
 
 
 class BackendError(AIMError):
@@ -92,19 +99,27 @@ class DeviceError(BackendError, ValueError):
 
 
 class ArtifactError(AIMError):
-    """A saved projector cannot be used."""
+    """A saved projector or a bank cannot be used."""
 
 
 class ArtifactNotFoundError(ArtifactError, FileNotFoundError):
-    """A projector folder, or a file in it, does not exist."""
+    """A projector's or a bank's folder, or a file in it, does not exist."""
+
+
+class ArtifactWriteError(ArtifactError, OSError):
+    """A bank cannot be written: the disk is full, the folder is read-only. What was written before is safe."""
+
+
+class BankLockedError(ArtifactError, TimeoutError):
+    """Another process is writing to the bank and did not finish in time."""
 
 
 class CorruptArtifactError(ArtifactError, ValueError):
-    """A projector file is cut, altered or malformed."""
+    """A file of a projector or a bank is cut, altered or malformed."""
 
 
 class FingerprintError(ArtifactError, ValueError):
-    """A projector was made with another backbone."""
+    """A projector was made with another backbone, or a bank with another backbone, projector or prompt format."""
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

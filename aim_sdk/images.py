@@ -81,10 +81,30 @@ def image_digest(source: ImageInput) -> str:
     if isinstance(source, str | os.PathLike):
         try:
             return hashlib.sha256(_open(source).read()).hexdigest()
+        except FileNotFoundError as error:
+            raise ImageError(f"{describe(source)}: no such file.") from error
         except OSError as error:
             raise ImageError(f"{describe(source)}: cannot be read ({error.strerror}).") from error
     header = f"{source.mode} {source.size} ".encode()
     return hashlib.sha256(header + source.tobytes()).hexdigest()
+
+
+def image_size(source: ImageInput) -> tuple[int, int]:
+    """Width and height as the file's header says, without decoding it.
+
+    Raises:
+        ImageError: missing, or not an image.
+    """
+    import PIL.Image
+
+    if isinstance(source, PIL.Image.Image):
+        return source.size
+    try:
+        with warnings.catch_warnings(), PIL.Image.open(_open(source)) as image:
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            return image.size
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
+        return load_image(source).size  # which says what is wrong
 
 
 def is_url(source: object) -> bool:

@@ -14,8 +14,9 @@ A backend need not be a transformers model: these classes know tensors and nothi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -26,6 +27,8 @@ from torch.nn.utils.rnn import pad_sequence
 from aim_sdk.artifacts import SavedProjector
 from aim_sdk.config import Fingerprint, PromptFormat
 from aim_sdk.errors import CapabilityError
+from aim_sdk.images import load_image
+from aim_sdk.prefixes import PrefixCache
 from aim_sdk.types import AttentionMap, Context, Demonstration, FusedTokens, Generation, Query, Reading
 
 
@@ -63,6 +66,23 @@ class DemoReader(ABC):
     ) -> list[Reading]:
         """Read one batch of demonstrations; ``with_images=False`` reads their text alone (the no-image control)."""
 
+    def prepare(
+        self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat, with_images: bool = True
+    ) -> Callable[[], list[Reading]]:
+        """Do what needs no backbone (decode, tokenise) and return the forward: calling it is :meth:`read`'s result.
+
+        May run in another thread while the backbone computes.
+        """
+        decoded = [replace(item, image=load_image(item.image)) for item in demonstrations]
+        return partial(self.read, decoded, prompt_format=prompt_format, with_images=with_images)
+
+    def lengths(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
+        """Estimate how many positions each demonstration takes in a forward, visual tokens included.
+
+        What batches are made by; an estimate in any unit sorts, one in tokens also keeps a budget.
+        """
+        return [len(item.text) + len(item.answer) for item in demonstrations]
+
     @abstractmethod
     def text_only(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[FusedTokens]:
         """Return the true input embeddings of each demonstration's text tokens: injected, they are its text."""
@@ -99,6 +119,9 @@ class Projector(nn.Module, SavedProjector, ABC):
 
 class Injector(ABC):
     """Answers queries with fused tokens in the frozen backbone's prompt."""
+
+    prefixes: PrefixCache[Any] | None = None
+    """What it has computed of contexts that come again; None where it computes every prompt whole."""
 
     @abstractmethod
     def generate(

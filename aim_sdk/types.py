@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from aim_sdk.errors import ImageError, InputError
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | Image"
 """A path, the bytes of an image file, or a PIL image."""
+
+Metadata: TypeAlias = "Mapping[str, str | int | float | bool]"
+"""Values by field name; what filters and class balance look at."""
 
 Mode = Literal["aim", "text-only", "interleaved", "zero-shot", "no-image"]
 """How demonstrations enter the prompt; everything but ``"aim"`` is a baseline or a control."""
@@ -53,6 +56,7 @@ class Demonstration:
         image: a path, the bytes of an image file, or a PIL image.
         text: a question, an instruction, or nothing.
         answer: the response; never blank.
+        metadata: what is known of it beside its content, by field; ``"id"`` names it (see :class:`Query`).
 
     Raises:
         InputError: a field has the wrong type, or the answer is blank.
@@ -61,6 +65,7 @@ class Demonstration:
     image: ImageInput
     text: str
     answer: str
+    metadata: Metadata = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         _check_image(self.image, "Demonstration")
@@ -68,11 +73,19 @@ class Demonstration:
         _check_text(self.answer, "Demonstration", "answer")
         if not self.answer.strip():
             raise InputError("Demonstration: `answer` is blank; a demonstration shows the response to its image.")
+        for name, value in self.metadata.items():
+            if not isinstance(name, str) or not isinstance(value, str | int | float | bool):
+                raise InputError(
+                    f"Demonstration: metadata {name!r} is {type(value).__name__}; expected a string, a number or a bool."
+                )
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
     """What the backbone is asked: an image and the text beside it (which may be empty).
+
+    ``id`` names it: a selector never chooses the demonstration whose ``metadata["id"]`` is the same. A query without one
+    is never shown the demonstration that has its image and its text.
 
     Raises:
         InputError: a field has the wrong type.
@@ -80,6 +93,7 @@ class Query:
 
     image: ImageInput
     text: str = ""
+    id: str | None = None
 
     def __post_init__(self) -> None:
         _check_image(self.image, "Query")
@@ -113,6 +127,8 @@ class FusedTokens:
     """The virtual tokens that stand for one demonstration in a prompt."""
 
     embeddings: Float[Tensor, "tokens embed"]
+    key: str | None = None
+    """Names the embeddings: equal keys, equal tensors. What was computed of tokens without one is not kept."""
 
     def __len__(self) -> int:
         return len(self.embeddings)

@@ -38,7 +38,7 @@ def demo(
         reading = bar.add_task(f"reading {len(demonstrations)} demonstrations into the bank", total=len(demonstrations))
         for start in range(0, len(demonstrations), run.BATCH):
             batch = list(demonstrations.values())[start : start + run.BATCH]
-            pipe.bank.add(batch, batch_size=run.BATCH)
+            pipe.bank.add(batch)
             bar.advance(reading, len(batch))
         cells = run.cells_of(shots)
         answering = bar.add_task("answering", total=len(cells) * sum(len(task.episodes) for task in tasks))

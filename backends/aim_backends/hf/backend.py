@@ -59,6 +59,8 @@ class TransformersBackend(Backend):
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.lock = threading.RLock()
         """Held round every use of the backbone: some families keep the positions of the last prompt on the module."""
+        self.processor_lock = threading.RLock()
+        """Held round every use of the processor and its tokenizer, which may run while the backbone computes."""
         self._source = source
         config = model.config.to_dict()
         self.image_ids = image_ids(processor, config)
@@ -225,6 +227,23 @@ class TransformersBackend(Backend):
         except ValueError as error:
             raise InputError(f"the processor of {self.name!r} refuses its input: {error}") from error
         return self.moved(outputs)
+
+    def visual_tokens(self, sizes: Sequence[tuple[int, int]]) -> list[int]:
+        """Tokens of one image of each size (width, height) in a prompt; one number for all where none knows better."""
+        heights = [[height, width] for width, height in sizes]
+        try:
+            counts = self.processor._get_num_multimodal_tokens(image_sizes=heights).num_image_tokens
+            return [int(count) for count in counts]
+        except (AttributeError, TypeError, ValueError, KeyError):  # not every processor counts
+            return [self._blank_tokens] * len(sizes)
+
+    @cached_property
+    def _blank_tokens(self) -> int:
+        """Tokens of a blank image."""
+        blank = [[Image.new("RGB", (336, 336))]]
+        with self.processor_lock:
+            ids = self.process([self.placeholder], blank, padding_side="right")["input_ids"]
+        return int(ids.shape[1])
 
     def given_images(self, images: Sequence[Sequence[Image.Image]]) -> list[Any]:
         """What the processor is given for the images of each prompt."""

@@ -67,7 +67,7 @@ class TransformersInjector(Injector):
         backend = self._backend
         fused = [self._fused(context) for context in contexts]
         shown = [[item for item in context if isinstance(item, Demonstration)] for context in contexts]
-        with backend.lock:
+        with backend.processor_lock:
             prompts = backend.prompts(prompt_format)
             backend.check_text([q.text for q in queries])
             backend.check_text([text for items in shown for d in items for text in (d.text, d.answer)])

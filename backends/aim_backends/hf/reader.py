@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from aim_backends.hf.tap import recording
 from aim_backends.hf.text import TextTokens
 from aim_sdk.config import PromptFormat
-from aim_sdk.images import load_image
+from aim_sdk.images import image_size, load_image
 from aim_sdk.interfaces import DemoReader
 from aim_sdk.types import Demonstration, FusedTokens, Reading
 
@@ -26,32 +27,49 @@ class TransformersReader(DemoReader):
     def __init__(self, backend: TransformersBackend) -> None:
         self._backend = backend
 
-    @torch.no_grad()
     def read(
         self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat, with_images: bool = True
     ) -> list[Reading]:
+        return self.prepare(demonstrations, prompt_format=prompt_format, with_images=with_images)()
+
+    def prepare(
+        self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat, with_images: bool = True
+    ) -> Callable[[], list[Reading]]:
         if not demonstrations:
-            return []
+            return list
         backend = self._backend
-        with backend.lock:
+        images = [[load_image(demonstration.image)] for demonstration in demonstrations] if with_images else []
+        with backend.processor_lock:
             tokens, prompts = self._tokens(demonstrations, prompt_format)
-            if with_images:
-                images = [[load_image(demonstration.image)] for demonstration in demonstrations]
-                inputs = backend.process(prompts, images, padding_side="right")
-                rows = [
-                    ids[mask.bool()].tolist()
-                    for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
-                ]
-                places = [backend.tokens.expanded_places(t, row) for t, row in zip(tokens, rows, strict=True)]
-                if backend.answer_type:  # a prefix LM: what stands before the answer must not see it
-                    for row, (t, where) in enumerate(zip(tokens, places, strict=True)):
-                        inputs["token_type_ids"][row, where[t.answer_start] :] = backend.answer_type
-            else:
+            if not with_images:
                 inputs = self._text_inputs(tokens)
                 places = [list(range(len(t.prefix_ids), len(t.prefix_ids) + len(t.ids))) for t in tokens]
+                return partial(self._forward, inputs, tokens, places)
+            inputs = backend.process(prompts, images, padding_side="right")
+        lengths = inputs["attention_mask"].sum(1).tolist()
+        rows = [row[:length] for row, length in zip(inputs["input_ids"].tolist(), lengths, strict=True)]
+        places = [backend.tokens.expanded_places(t, row) for t, row in zip(tokens, rows, strict=True)]
+        if backend.answer_type:  # a prefix LM: what stands before the answer must not see it
+            for row, (t, where) in enumerate(zip(tokens, places, strict=True)):
+                inputs["token_type_ids"][row, where[t.answer_start] :] = backend.answer_type
+        return partial(self._forward, inputs, tokens, places)
+
+    def lengths(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
+        """Text tokens, and visual tokens as the processor counts them (of the first image's kind, where it cannot)."""
+        with self._backend.processor_lock:
+            tokens, _ = self._tokens(demonstrations, prompt_format)
+            visual = self._backend.visual_tokens([image_size(item.image) for item in demonstrations])
+        return [len(t.prefix_ids) + len(t.ids) + count for t, count in zip(tokens, visual, strict=True)]
+
+    @torch.no_grad()
+    def _forward(
+        self, inputs: dict[str, Tensor], tokens: Sequence[TextTokens], places: Sequence[Sequence[int]]
+    ) -> list[Reading]:
+        backend = self._backend
+        with backend.lock:
             with recording() as record:
                 backend.model(**inputs, use_cache=False)
-            embeddings = [backend.embed(t.ids) for t in tokens]
+            embeddings = backend.embed([index for t in tokens for index in t.ids]).split([len(t.ids) for t in tokens])
         hidden = record.hidden[-1]
         return [
             Reading(
@@ -67,8 +85,9 @@ class TransformersReader(DemoReader):
     @torch.no_grad()
     def text_only(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[FusedTokens]:
         backend = self._backend
-        with backend.lock:
+        with backend.processor_lock:
             tokens, _ = self._tokens(demonstrations, prompt_format)
+        with backend.lock:
             return [FusedTokens(backend.embed(t.ids)) for t in tokens]
 
     def _tokens(

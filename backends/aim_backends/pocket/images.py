@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch import Tensor
 
 from aim_backends.pocket.model import PocketModel
+from aim_backends.pocket.vision import preprocess
 from aim_sdk.images import image_digest, load_image
 from aim_sdk.types import ImageInput
 
@@ -26,12 +28,19 @@ class ImageEncoder:
 
     def encode(self, sources: Sequence[ImageInput]) -> list[Tensor]:
         """Return the visual tokens ``(16, embed)`` of each image."""
+        return self.prepare(sources)()
+
+    def prepare(self, sources: Sequence[ImageInput]) -> Callable[[], list[Tensor]]:
+        """Decode the images whose visual tokens are not kept; calling the result is :meth:`encode`'s."""
         digests = [image_digest(source) for source in sources]
         with self._lock:
             tokens = {digest: self._kept[digest] for digest in digests if digest in self._kept}
         missing = {d: source for d, source in zip(digests, sources, strict=True) if d not in tokens}
-        encoded = self._model.encode_images([load_image(source) for source in missing.values()])
-        tokens.update(zip(missing, encoded, strict=True))
+        pixels = {digest: preprocess(load_image(source)) for digest, source in missing.items()}
+        return partial(self._encode, digests, tokens, pixels)
+
+    def _encode(self, digests: list[str], tokens: dict[str, Tensor], pixels: dict[str, Tensor]) -> list[Tensor]:
+        tokens = tokens | dict(zip(pixels, self._model.encode_pixels(list(pixels.values())), strict=True))
         with self._lock:
             for digest in digests:
                 self._kept[digest] = tokens[digest]

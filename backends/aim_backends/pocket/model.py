@@ -99,12 +99,16 @@ class PocketModel:
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
-    @torch.no_grad()
     def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
         """Return the visual tokens of images, ``(B, 16, 576)``."""
+        return self.encode_pixels([preprocess(image) for image in images])
+
+    @torch.no_grad()
+    def encode_pixels(self, images: Sequence[Tensor]) -> Tensor:
+        """Return the visual tokens of preprocessed images, ``(B, 16, 576)``."""
         if not images:
             return self.connector.norm_out.weight.new_zeros(0, 16, self.lm.spec.hidden)
-        pixels = torch.stack([preprocess(image) for image in images]).to(self.device)
+        pixels = torch.stack(list(images)).to(self.device)
         features = torch.cat([self.trunk.features(batch) for batch in torch.split(pixels, _IMAGE_BATCH)])
         out: Tensor = self.connector(features)
         return out

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from aim_backends.pocket.images import ImageEncoder
 from aim_backends.pocket.model import PocketModel
 from aim_backends.pocket.prompts import Prompts, Segments
+from aim_backends.pocket.vision import VISUAL_TOKENS
 from aim_sdk.config import PromptFormat
 from aim_sdk.interfaces import DemoReader
 from aim_sdk.types import Demonstration, FusedTokens, Reading
@@ -22,17 +24,30 @@ class PocketReader(DemoReader):
     def __init__(self, model: PocketModel, images: ImageEncoder) -> None:
         self._model, self._images, self._prompts = model, images, Prompts(model)
 
-    @torch.no_grad()
     def read(
         self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat, with_images: bool = True
     ) -> list[Reading]:
+        return self.prepare(demonstrations, prompt_format=prompt_format, with_images=with_images)()
+
+    def prepare(
+        self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat, with_images: bool = True
+    ) -> Callable[[], list[Reading]]:
         if not demonstrations:
-            return []
-        opening = self._embed(self._prompts.opening(prompt_format))
-        visual: Sequence[Tensor | None] = [None] * len(demonstrations)
-        if with_images:
-            visual = self._images.encode([item.image for item in demonstrations])
+            return list
         segments = [self._prompts.demonstration(item, prompt_format) for item in demonstrations]
+        encode = self._images.prepare([item.image for item in demonstrations]) if with_images else None
+        return partial(self._forward, segments, encode, prompt_format)
+
+    def lengths(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
+        opening = len(self._prompts.opening(prompt_format)) + VISUAL_TOKENS
+        return [opening + len(_text(self._prompts.demonstration(item, prompt_format))) for item in demonstrations]
+
+    @torch.no_grad()
+    def _forward(
+        self, segments: list[Segments], encode: Callable[[], list[Tensor]] | None, prompt_format: PromptFormat
+    ) -> list[Reading]:
+        opening = self._embed(self._prompts.opening(prompt_format))
+        visual: Sequence[Tensor | None] = encode() if encode else [None] * len(segments)
         texts = [self._embed(_text(item)) for item in segments]
         rows = [
             _join(opening, text, len(segment.before), tokens)

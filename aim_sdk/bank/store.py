@@ -1,0 +1,201 @@
+"""What a bank needs of a place to keep entries, and the place in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aim_sdk.types import Demonstration, Metadata, Reading
+
+Matrix: TypeAlias = NDArray[np.float32]
+Where: TypeAlias = "Mapping[str, Any]"
+"""Metadata that an entry must have, by field: a value, or a list of values of which one."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewEntry:
+    """What is kept of one demonstration."""
+
+    key: str
+    position: int
+    """Entries are ordered by it."""
+    digest: str
+    """Of the image's content."""
+    demonstration: Demonstration
+    fused: Float[Tensor, "tokens embed"]
+    reading: Reading | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What filters and selectors look at."""
+
+    key: str
+    origin: str
+    metadata: Metadata
+
+
+def origin_of(digest: str, text: str) -> str:
+    """Names the image and the text of a demonstration or a query, without an answer."""
+    return hashlib.sha256(f"{digest} {text}".encode()).hexdigest()
+
+
+def matches(metadata: Metadata, where: Where) -> bool:
+    """Whether every field of ``where`` has (one of) its value(s)."""
+    return all(
+        metadata.get(name) in (value if isinstance(value, list | tuple | set | frozenset) else (value,))
+        for name, value in where.items()
+    )
+
+
+class Store(ABC):
+    """Keeps entries in the order of their positions, and vectors (features) of them by name."""
+
+    path: Path | None = None
+
+    @abstractmethod
+    def add(
+        self, entries: Sequence[NewEntry], *, remove: Sequence[str] = (), features: Mapping[str, Matrix] | None = None
+    ) -> None:
+        """Keep entries whose keys are not here yet and forget others, all or nothing; on return they are safe.
+
+        ``features`` are vectors of the entries, ``(entries, dim)`` by name.
+        """
+
+    @abstractmethod
+    def tag(self, metadata: Mapping[str, Metadata]) -> None:
+        """Replace the metadata of entries, by key."""
+
+    @abstractmethod
+    def held(self, keys: Iterable[str]) -> dict[str, Metadata]:
+        """The metadata of those keys that are here."""
+
+    @abstractmethod
+    def keys(self, limit: int | None = None) -> list[str]:
+        """The first ``limit`` keys (None: all), in order."""
+
+    @abstractmethod
+    def listed(self) -> Sequence[Listed]:
+        """All entries, in order; the same object until something changes."""
+
+    @abstractmethod
+    def position(self, key: str) -> int:
+        """Where an entry stands."""
+
+    @abstractmethod
+    def next_position(self) -> int:
+        """The position behind the last entry."""
+
+    @abstractmethod
+    def demonstration(self, key: str) -> Demonstration:
+        """What was added.
+
+        Raises:
+            KeyError: it is not here.
+        """
+
+    @abstractmethod
+    def fused(self, key: str) -> Float[Tensor, "tokens embed"]:
+        """An entry's fused tokens, wherever they are."""
+
+    @abstractmethod
+    def reading(self, key: str) -> Reading | None:
+        """An entry's reading, where readings are kept; its embeddings are empty where only the token ids are."""
+
+    @abstractmethod
+    def add_features(self, name: str, keys: Sequence[str], vectors: Matrix) -> None:
+        """Keep a vector ``(dim,)`` a key."""
+
+    @abstractmethod
+    def features(self, name: str) -> dict[str, NDArray[np.float32]]:
+        """The vectors of one name, by key; those of removed entries may be among them."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    def close(self) -> None:
+        """Let go of files; nothing is lost without it."""
+
+
+class MemoryStore(Store):
+    """Keeps everything as it was given, for as long as the process lives."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, NewEntry] = {}
+        self._features: dict[str, dict[str, NDArray[np.float32]]] = {}
+        self._listed: list[Listed] | None = None
+        self._lock = threading.RLock()
+
+    def add(
+        self, entries: Sequence[NewEntry], *, remove: Sequence[str] = (), features: Mapping[str, Matrix] | None = None
+    ) -> None:
+        with self._lock:
+            for name, vectors in (features or {}).items():
+                self.add_features(name, [entry.key for entry in entries], vectors)
+            for key in remove:
+                self._entries.pop(key, None)
+            for entry in entries:
+                self._entries.setdefault(entry.key, entry)
+            # Positions are mostly in order already, and sorting what is sorted is quick.
+            self._entries = dict(sorted(self._entries.items(), key=lambda item: item[1].position))
+            self._listed = None
+
+    def tag(self, metadata: Mapping[str, Metadata]) -> None:
+        with self._lock:
+            for key, fields in metadata.items():
+                old = self._entries[key]
+                self._entries[key] = replace(old, demonstration=replace(old.demonstration, metadata=dict(fields)))
+            self._listed = None
+
+    def held(self, keys: Iterable[str]) -> dict[str, Metadata]:
+        return {key: self._entries[key].demonstration.metadata for key in keys if key in self._entries}
+
+    def keys(self, limit: int | None = None) -> list[str]:
+        with self._lock:
+            return list(self._entries)[:limit]
+
+    def listed(self) -> Sequence[Listed]:
+        with self._lock:
+            if self._listed is None:
+                self._listed = [
+                    Listed(key, origin_of(entry.digest, entry.demonstration.text), entry.demonstration.metadata)
+                    for key, entry in self._entries.items()
+                ]
+            return self._listed
+
+    def position(self, key: str) -> int:
+        return self._entries[key].position
+
+    def next_position(self) -> int:
+        with self._lock:
+            return next((entry.position + 1 for entry in reversed(self._entries.values())), 0)
+
+    def demonstration(self, key: str) -> Demonstration:
+        return self._entries[key].demonstration
+
+    def fused(self, key: str) -> Float[Tensor, "tokens embed"]:
+        return self._entries[key].fused
+
+    def reading(self, key: str) -> Reading | None:
+        return self._entries[key].reading
+
+    def add_features(self, name: str, keys: Sequence[str], vectors: Matrix) -> None:
+        with self._lock:
+            self._features.setdefault(name, {}).update(zip(keys, vectors, strict=True))
+
+    def features(self, name: str) -> dict[str, NDArray[np.float32]]:
+        with self._lock:
+            return dict(self._features.get(name, {}))
+
+    def __len__(self) -> int:
+        return len(self._entries)

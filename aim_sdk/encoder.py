@@ -1,0 +1,177 @@
+"""Reads demonstrations and projects the readings: many of them in batches of like lengths, decoding ahead."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aim_sdk.config import Binding, PromptFormat
+from aim_sdk.errors import InputError
+from aim_sdk.interfaces import Backend, Projector
+from aim_sdk.types import Demonstration, FusedTokens, Query, Reading
+
+BATCH_TOKENS = 4096
+"""Positions of one forward, padding included."""
+_AHEAD = 2
+"""Batches that are decoded while one is computed."""
+
+OnError = Callable[[int, InputError], None]
+"""Hears of a demonstration (its place among those given) that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What the backbone and the projector made of one demonstration."""
+
+    reading: Reading
+    fused: FusedTokens
+
+
+class Encoder:
+    """One backbone, one projector, one prompt format."""
+
+    def __init__(self, backend: Backend, projector: Projector, prompt_format: PromptFormat) -> None:
+        self.backend, self.projector, self.prompt_format = backend, projector, prompt_format
+
+    @cached_property
+    def binding(self) -> Binding:
+        """What fused tokens depend on beside their demonstration."""
+        weights = {name: value.contiguous() for name, value in self.projector.state_dict().items()}
+        return Binding(
+            fingerprint=self.backend.fingerprint,
+            projector_kind=self.projector.kind,
+            projector_hash=hashlib.sha256(safetensors.torch.save(weights)).hexdigest(),
+            prompt_format=self.prompt_format,
+        )
+
+    @torch.no_grad()
+    def encode(self, demonstrations: Sequence[Demonstration], *, with_images: bool = True) -> list[FusedTokens]:
+        """Read and project one batch; ``with_images=False`` is the no-image control."""
+        readings = self.backend.reader.read(demonstrations, prompt_format=self.prompt_format, with_images=with_images)
+        return self.projector.project(readings)
+
+    def stream(
+        self,
+        demonstrations: Sequence[Demonstration],
+        *,
+        batch_tokens: int = BATCH_TOKENS,
+        on_error: OnError | None = None,
+    ) -> Iterator[list[tuple[int, Encoded]]]:
+        """Read any number of demonstrations; yield each batch as soon as it is computed, with their places.
+
+        Raises:
+            InputError: a demonstration cannot be read, and there is no ``on_error``.
+        """
+        lengths = self._lengths(demonstrations, on_error)
+        batches = iter(_batches(lengths, batch_tokens))
+        with ThreadPoolExecutor(_AHEAD, thread_name_prefix="aim-decode") as pool:
+            waiting: deque[Future[Callable[[], list[tuple[int, Encoded]]]]] = deque()
+            try:
+                while True:
+                    while len(waiting) <= _AHEAD and (batch := next(batches, None)):
+                        waiting.append(pool.submit(self._prepared, demonstrations, batch, on_error))
+                    if not waiting:
+                        return
+                    if encoded := waiting.popleft().result()():
+                        yield encoded
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def pooled(self, reading: Reading) -> NDArray[np.float32]:
+        """One vector ``(hidden,)`` a reading: the mean over the tokens that have seen the image and not the answer."""
+        end = max(1, reading.answer_start)
+        seen = reading.hidden[min(reading.image_position, end - 1) : end]
+        vector: NDArray[np.float32] = seen.float().mean(0).cpu().numpy()
+        return vector
+
+    def pooled_query(self, query: Query) -> NDArray[np.float32]:
+        """The same vector of a query: causal states before the answer do not depend on it."""
+        (reading,) = self.backend.reader.read(
+            [Demonstration(query.image, query.text, "?")], prompt_format=self.prompt_format
+        )
+        return self.pooled(reading)
+
+    @torch.no_grad()
+    def project(self, readings: Sequence[Reading]) -> list[FusedTokens]:
+        """Project kept readings, whose embeddings are looked up again."""
+        table = self.backend.input_embeddings
+        whole = [
+            Reading(
+                reading.token_ids,
+                reading.hidden.to(table.device, table.dtype),
+                table[reading.token_ids.to(table.device)],
+                reading.image_position,
+                reading.answer_start,
+            )
+            for reading in readings
+        ]
+        return self.projector.project(whole)
+
+    def on_device(self, fused: Tensor) -> Tensor:
+        """Move kept fused tokens to the backbone."""
+        table = self.backend.input_embeddings
+        return fused.to(table.device, table.dtype)
+
+    def _lengths(self, demonstrations: Sequence[Demonstration], on_error: OnError | None) -> dict[int, int]:
+        estimate = self.backend.reader.lengths
+        try:
+            found = estimate(demonstrations, prompt_format=self.prompt_format)
+            return dict(enumerate(found))
+        except InputError:
+            if on_error is None:
+                raise
+        lengths = {}
+        for place, item in enumerate(demonstrations):
+            try:
+                (lengths[place],) = estimate([item], prompt_format=self.prompt_format)
+            except InputError as error:
+                on_error(place, error)
+        return lengths
+
+    def _prepared(
+        self, demonstrations: Sequence[Demonstration], places: Sequence[int], on_error: OnError | None
+    ) -> Callable[[], list[tuple[int, Encoded]]]:
+        """Decode one batch; a demonstration that cannot be read is left out and the others are not."""
+        try:
+            forward = self.backend.reader.prepare(
+                [demonstrations[place] for place in places], prompt_format=self.prompt_format
+            )
+        except InputError as error:
+            if on_error is None:
+                raise
+            if len(places) == 1:
+                on_error(places[0], error)
+                return list
+            parts = [self._prepared(demonstrations, [place], on_error) for place in places]
+            return lambda: [item for part in parts for item in part()]
+        return lambda: self._encoded(places, forward())
+
+    @torch.no_grad()
+    def _encoded(self, places: Sequence[int], readings: list[Reading]) -> list[tuple[int, Encoded]]:
+        fused = self.projector.project(readings)
+        return [(place, Encoded(*pair)) for place, *pair in zip(places, readings, fused, strict=True)]
+
+
+def _batches(lengths: dict[int, int], budget: int) -> Iterator[list[int]]:
+    """Places in batches of like lengths whose padded size keeps the budget (one alone may exceed it)."""
+    batch: list[int] = []
+    for place in sorted(
+        lengths, key=lambda place: -lengths[place]
+    ):  # the largest first: what does not fit fails at once
+        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
