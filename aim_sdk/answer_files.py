@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from aim_sdk.demonstration_files import DemonstrationLine, reason, resolve
 from aim_sdk.errors import ImageError, InputError
-from aim_sdk.images import is_url, load_image
+from aim_sdk.images import load_image
 from aim_sdk.types import Demonstration, Generation, Query
 
 if TYPE_CHECKING:
@@ -23,17 +24,11 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 
-class DemonstrationLine(BaseModel):
-    """One line of a demonstrations file."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-    image: str
-    text: str = ""
-    answer: str
-
-
 class QueryLine(BaseModel):
-    """One line of a queries file. Other fields are copied to the answer's line, an ``answer`` as ``reference``."""
+    """One line of a queries file. Other fields are copied to the answer's line, an ``answer`` as ``reference``.
+
+    An ``id`` names the query: a selector never shows it the demonstration with the same one.
+    """
 
     model_config = ConfigDict(extra="allow", strict=True)
     image: str
@@ -57,10 +52,9 @@ def read_demonstrations(path: Path) -> tuple[list[Demonstration], list[str]]:
     """
 
     def parse(_: int, raw: dict[str, Any]) -> Demonstration:
-        line = DemonstrationLine.model_validate(raw)
-        image = _resolve(path, line.image)
-        load_image(image)
-        return Demonstration(image, line.text, line.answer)
+        demonstration = DemonstrationLine.model_validate(raw).demonstration(path)
+        load_image(demonstration.image)
+        return demonstration
 
     return _read_lines(path, parse)
 
@@ -74,7 +68,9 @@ def read_queries(path: Path) -> tuple[list[NumberedQuery], list[str]]:
 
     def parse(number: int, raw: dict[str, Any]) -> NumberedQuery:
         line = QueryLine.model_validate(raw)
-        return NumberedQuery(number, line, Query(_resolve(path, line.image), line.text))
+        name = (line.model_extra or {}).get("id")
+        query = Query(resolve(path, line.image), line.text, None if name is None else str(name))
+        return NumberedQuery(number, line, query)
 
     return _read_lines(path, parse)
 
@@ -99,16 +95,19 @@ class AnswerJob:
     def run(
         self,
         pipe: AIMPipeline,
-        demonstrations: list[Demonstration],
+        demonstrations: list[Demonstration] | None,
         *,
         mode: Any,
         shots: int | None,
         max_new_tokens: int,
         batch_size: int,
     ) -> list[str]:
-        """Answer what is left, one synced batch after the other; return a message for each unusable query."""
+        """Answer what is left, one synced batch after the other; return a message for each unusable query.
+
+        Without demonstrations, the pipeline's selector chooses from its bank.
+        """
         problems: list[str] = []
-        if mode == "aim":
+        if mode == "aim" and demonstrations is not None:
             pipe.bank.add(demonstrations, progress=True)
         columns = (TextColumn("answering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with self.path.open("a", encoding="utf-8") as file, Progress(*columns, console=Console(stderr=True)) as bar:
@@ -154,10 +153,6 @@ def _is_readable(query: NumberedQuery, problems: list[str]) -> bool:
     return True
 
 
-def _resolve(path: Path, image: str) -> str:
-    return image if is_url(image) else str(path.parent / image)
-
-
 def _read_lines(path: Path, parse: Callable[[int, dict[str, Any]], Item]) -> tuple[list[Item], list[str]]:
     try:
         lines = path.read_bytes().splitlines()
@@ -170,20 +165,11 @@ def _read_lines(path: Path, parse: Callable[[int, dict[str, Any]], Item]) -> tup
         try:
             items.append(parse(number, json.loads(line)))
         except (ValidationError, InputError, ValueError) as error:
-            problems.append(f"{path}:{number}: {_reason(error)}")
+            problems.append(f"{path}:{number}: {reason(error)}")
     if not items:
         listed = "".join(f"\n  {problem}" for problem in problems[:5])
         raise InputError(f"{path}: no usable line.{listed}")
     return items, problems
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'line'}: {first['msg']}"
-    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
-        return f"not JSON ({error})"
-    return str(error)
 
 
 def _finished(path: Path, keys: set[str]) -> set[str]:

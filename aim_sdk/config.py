@@ -121,6 +121,15 @@ class Binding(BaseModel):
     projector_hash: str = Field(description="SHA-256 of the projector's weights")
     prompt_format: PromptFormat
 
+    def differences(self, other: Binding) -> dict[str, tuple[Any, Any]]:
+        """What differs in fact, as ``{field: (self's, other's)}``; none if the same fused tokens would be made."""
+        found = self.fingerprint.differences(other.fingerprint)
+        for name in ("projector_kind", "projector_hash", "prompt_format"):
+            ours, theirs = getattr(self, name), getattr(other, name)
+            if ours != theirs:
+                found[name] = (ours, theirs)
+        return found
+
     @property
     def scope(self) -> str:
         """What identifies it, as a string; library versions do not."""

@@ -160,7 +160,8 @@ class Encoder:
     @torch.no_grad()
     def _encoded(self, places: Sequence[int], readings: list[Reading]) -> list[tuple[int, Encoded]]:
         fused = self.projector.project(readings)
-        return [(place, Encoded(*pair)) for place, *pair in zip(places, readings, fused, strict=True)]
+        made = [Encoded(reading, tokens) for reading, tokens in zip(readings, fused, strict=True)]
+        return list(zip(places, made, strict=True))
 
 
 def _batches(lengths: dict[int, int], budget: int) -> Iterator[list[int]]:
@@ -168,7 +169,7 @@ def _batches(lengths: dict[int, int], budget: int) -> Iterator[list[int]]:
     batch: list[int] = []
     for place in sorted(
         lengths, key=lambda place: -lengths[place]
-    ):  # the largest first: what does not fit fails at once
+    ):  # the largest first: it fails at once
         if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
             yield batch
             batch = []

@@ -12,31 +12,40 @@ text      the most similar texts by CLIP
 mmices    the most similar images, and among them the most similar texts
 ========= ==================================================================================================
 
-The most similar demonstration stands last, next to the query. A query's own demonstration is never chosen: the one with
-its id, or, where it has none, with its image and text.
+The most similar demonstration stands last, next to the query. A query's own demonstrations are never chosen: those with
+its id, and those with its image and text.
 """
 
 from __future__ import annotations
 
 import hashlib
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from aim_sdk.bank.bank import POOLED, DemonstrationBank, origin
-from aim_sdk.bank.store import Listed, Matrix, Where, matches
-from aim_sdk.errors import InputError, did_you_mean
+from aim_sdk.bank.adding import POOLED
+from aim_sdk.bank.bank import DemonstrationBank
+from aim_sdk.bank.store import Listed, Matrix, Where, matches, query_origin
+from aim_sdk.errors import InputError, ShotsError, did_you_mean
 from aim_sdk.types import Query
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_SCORES = 1 << 25
+"""Scores that are held at once: more queries are chosen for in parts."""
+_ROWS = 2048
+"""Rows that are widened to float64 at once."""
+
 
 class Selector(ABC):
-    """Scores the bank's demonstrations for each query; the best ones are shown.
+    """Scores the bank's demonstrations for each query; the best ones are shown. Threads may share one.
 
     Args:
         where: only demonstrations with that metadata are candidates: ``{field: value}`` or ``{field: [values]}``.
@@ -44,15 +53,20 @@ class Selector(ABC):
     """
 
     name: ClassVar[str]
+    where: Where = MappingProxyType({})
+    balance: str | None = None
+    _known: tuple[Sequence[Listed], Where, str | None, NDArray[np.intp], NDArray[np.intp] | None] | None = None
 
     def __init__(self, *, where: Where | None = None, balance: str | None = None) -> None:
-        self.where, self.balance = where or {}, balance
+        self.where, self.balance = MappingProxyType(dict(where or {})), balance
 
     @abstractmethod
     def scores(self, bank: DemonstrationBank, queries: Sequence[Query], candidates: NDArray[np.intp]) -> Matrix:
-        """Return ``(queries, candidates)``: the higher, the rather shown.
+        """Return ``(queries, candidates)``: the higher, the rather shown; of equal ones, what was added first.
 
-        ``candidates`` are places in ``bank.listed()`` and in the rows of ``bank.features(...)``.
+        ``candidates`` are places in ``bank.listed()`` and in the rows of ``bank.features(...)``, in rising order, at
+        least one. The query's own demonstrations may be among them; they are left out later. Many queries come in
+        several calls, so a query's scores must not depend on the others.
         """
 
     def select(self, bank: DemonstrationBank, queries: Sequence[Query], shots: int | None) -> list[list[str]]:
@@ -64,43 +78,86 @@ class Selector(ABC):
             shots: how many; None takes all candidates.
 
         Raises:
-            ShotsError: a query has fewer candidates.
+            ShotsError: a query has fewer candidates, or no demonstration is as ``where`` says.
             InputError: a candidate lacks the field to balance by.
         """
-        if shots == 0 or not queries:
+        if shots == 0:
             return [[] for _ in queries]
-        listed = bank.listed()
-        candidates = np.arange(len(listed))
-        if self.where:
-            candidates = np.array([n for n in candidates if matches(listed[n].metadata, self.where)], np.intp)
-        labels = self._labels(listed, candidates)
-        scores = self.scores(bank, queries, candidates)
-        chosen = []
-        for query, row in zip(queries, scores, strict=True):
-            allowed = np.flatnonzero(np.isin(candidates, bank.own(query), invert=True))
-            bank.check_shots(shots or 0, len(allowed))
-            best = _best(
-                row[allowed], len(allowed) if shots is None else shots, labels[allowed] if self.balance else None
-            )
-            chosen.append([listed[candidates[allowed[place]]].key for place in self.order(best)])
-        return chosen
+        step = max(1, _SCORES // max(1, len(bank)))
+        parts = [queries[start : start + step] for start in range(0, len(queries), step)]
+        return [keys for part in parts for keys in self._select(bank, part, shots)]
 
     def order(self, best: NDArray[np.intp]) -> NDArray[np.intp]:
         """Put the chosen places, best first, in the order of the prompt: the best stands last."""
         return best[::-1]
 
-    def _labels(self, listed: Sequence[Listed], candidates: NDArray[np.intp]) -> NDArray[np.intp]:
-        if self.balance is None:
-            return np.zeros(len(candidates), np.intp)
-        values = [listed[n].metadata.get(self.balance) for n in candidates]
+    def _select(self, bank: DemonstrationBank, queries: Sequence[Query], shots: int | None) -> list[list[str]]:
+        listed = bank.listed()
+        candidates, labels = self._candidates(listed)
+        if not len(candidates):
+            bank.check_shots(shots or 0, 0)
+            return [[] for _ in queries]
+        chosen = []
+        for query, row in zip(queries, self._checked_scores(bank, queries, candidates), strict=True):
+            allowed = others(bank, query, candidates)
+            self._check_shots(bank, shots or 0, len(allowed), len(listed))
+            count = len(allowed) if shots is None else shots
+            places = best(row[allowed], count, None if labels is None else labels[allowed])
+            chosen.append([listed[place].key for place in candidates[allowed[self.order(places)]].tolist()])
+        if bank.listed() is not listed:
+            # Another thread or process has changed the bank meanwhile: the places may be those of other demonstrations.
+            return self._select(bank, queries, shots)
+        return chosen
+
+    def _candidates(self, listed: Sequence[Listed]) -> tuple[NDArray[np.intp], NDArray[np.intp] | None]:
+        """Places of the candidates and the numbers of their labels; looked up once until the bank changes."""
+        known = self._known
+        if known and known[0] is listed and known[1] is self.where and known[2] == self.balance:
+            return known[3:]
+        candidates = np.arange(len(listed))
+        if self.where:
+            candidates = np.array([n for n, e in enumerate(listed) if matches(e.metadata, self.where)], np.intp)
+            if len(listed) and not len(candidates):
+                near = "".join(did_you_mean(name, _fields(listed)) for name in self.where.keys() - _fields(listed))
+                raise ShotsError(f"where={dict(self.where)}: none of {len(listed)} demonstrations is so.{near}")
+        labels = None if self.balance is None else self._labels(listed, candidates, self.balance)
+        self._known = listed, self.where, self.balance, candidates, labels
+        return candidates, labels
+
+    def _labels(self, listed: Sequence[Listed], candidates: NDArray[np.intp], field: str) -> NDArray[np.intp]:
+        values = [listed[n].metadata.get(field) for n in candidates.tolist()]
         if None in values:
-            names = {name for entry in listed for name in entry.metadata}
             raise InputError(
-                f"balance={self.balance!r}: {values.count(None)} of {len(values)} demonstrations have no such metadata."
-                f"{did_you_mean(self.balance, names)}"
+                f"balance={field!r}: {values.count(None)} of {len(values)} demonstrations have no such metadata."
+                f"{did_you_mean(field, _fields(listed) - {field})}"
             )
         numbers = {value: number for number, value in enumerate(dict.fromkeys(values))}
         return np.array([numbers[value] for value in values], np.intp)
+
+    def _checked_scores(
+        self, bank: DemonstrationBank, queries: Sequence[Query], candidates: NDArray[np.intp]
+    ) -> Matrix:
+        scores = np.asarray(self.scores(bank, queries, candidates))
+        expected = (len(queries), len(candidates))
+        if scores.shape != expected or scores.dtype.kind not in "fiub":
+            raise InputError(
+                f"{type(self).__name__}.scores returned {scores.dtype} of shape {scores.shape}; expected float32 of "
+                f"shape {expected}: a score for each query and candidate."
+            )
+        if scores.dtype.kind != "f":
+            scores = scores.astype(np.float32)
+        if np.isnan(scores).any():
+            raise InputError(f"{type(self).__name__}.scores returned NaN: it cannot be ranked.")
+        return scores
+
+    def _check_shots(self, bank: DemonstrationBank, shots: int, available: int, held: int) -> None:
+        if available < shots <= held:
+            raise ShotsError(
+                f"{shots} shots asked for, but only {available} of the bank's {held} demonstrations may be shown: "
+                f"{f'where={dict(self.where)}, and a' if self.where else 'a'} query's own are left out. "
+                "Pass a smaller `shots`."
+            )
+        bank.check_shots(shots, available)
 
 
 class FirstSelector(Selector):
@@ -133,7 +190,7 @@ class RandomSelector(Selector):
         return np.stack([self._draw(query, len(candidates)) for query in queries])
 
     def _draw(self, query: Query, count: int) -> NDArray[np.float32]:
-        name = f"{self.seed} {origin(query) if query.id is None else query.id}"
+        name = f"{self.seed} {query_origin(query) if query.id is None else query.id}"
         seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
         return np.random.default_rng(seed).random(count, np.float32)
 
@@ -146,12 +203,28 @@ class ReadingSelector(Selector):
     """
 
     name = "reading"
+    _centre: tuple[weakref.ref[Matrix], NDArray[np.float64], NDArray[np.float64]] | None = None
 
     def scores(self, bank: DemonstrationBank, queries: Sequence[Query], candidates: NDArray[np.intp]) -> Matrix:
-        vectors = bank.features(POOLED)[candidates]
-        mean = vectors.mean(0)
-        asked = np.stack([bank.pooled_query(query) for query in queries])
-        return cosine(asked - mean, vectors - mean)
+        vectors = bank.features(POOLED)
+        mean, norms = self._centred(vectors)
+        asked = unit(np.stack([bank.pooled_query(query) for query in queries]) - mean)
+        shift = asked @ mean
+        scores = np.empty((len(queries), len(candidates)), np.float32)
+        for places, rows in _blocks(vectors, candidates):
+            scores[:, places] = (asked @ rows.T - shift[:, None]) / norms[candidates[places]]
+        return scores
+
+    def _centred(self, vectors: Matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The mean and each vector's distance from it; computed once until the bank changes."""
+        if self._centre and self._centre[0]() is vectors:
+            return self._centre[1:]
+        mean = vectors.mean(0, dtype=np.float64)
+        everything = np.arange(len(vectors))
+        norms = np.concatenate([np.linalg.norm(rows - mean, axis=1) for _, rows in _blocks(vectors, everything)])
+        norms[norms <= 1e-9 * np.linalg.norm(mean)] = np.inf  # what is the mean is like nothing
+        self._centre = weakref.ref(vectors), mean, norms
+        return mean, norms
 
 
 _BUILT_IN: Mapping[str, tuple[str, str]] = {
@@ -169,43 +242,78 @@ def get_selector(selector: str | Selector) -> Selector:
 
     Raises:
         InputError: no such name.
+        MissingDependencyError: it needs a package that is not installed.
     """
     if isinstance(selector, Selector):
         return selector
-    if selector not in _BUILT_IN:
+    if not isinstance(selector, str) or selector not in _BUILT_IN:
         raise InputError(
             f"unknown selector {selector!r}.{did_you_mean(str(selector), _BUILT_IN)} "
             f"Expected one of: {', '.join(_BUILT_IN)}, or a Selector."
         )
+    return _built_in(selector)
+
+
+@cache  # what one has looked up (CLIP's weights, the bank's mean) serves the next call that names it
+def _built_in(selector: str) -> Selector:
     module, name = _BUILT_IN[selector]
     made = getattr(import_module(module), name)()
     assert isinstance(made, Selector)
     return made
 
 
-def cosine(queries: Matrix, vectors: Matrix) -> Matrix:
-    """Cosine similarity ``(queries, vectors)``, exact; a zero vector is like nothing."""
-    return unit(queries) @ unit(vectors).T
+def others(bank: DemonstrationBank, query: Query, candidates: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Places among the candidates of those that are not the query's own."""
+    return np.flatnonzero(np.isin(candidates, bank.own(query), invert=True))
 
 
-def unit(vectors: Matrix) -> Matrix:
-    """Scale each row to length 1."""
+def dot(queries: Matrix, vectors: Matrix, candidates: NDArray[np.intp]) -> Matrix:
+    """Products ``(queries, candidates)`` with those rows, which stand in rising order; of unit vectors, the cosines.
+
+    Computed in float64, so that equal rows have equal scores, wherever they stand and whatever else is asked.
+    """
+    products = np.empty((len(queries), len(candidates)), np.float32)
+    wide = queries.astype(np.float64)
+    for places, rows in _blocks(vectors, candidates):
+        products[:, places] = wide @ rows.T
+    return products
+
+
+def unit(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Scale each row to length 1; a zero vector stays."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(norms == 0, 1, norms)
 
 
-def _best(scores: NDArray[np.float32], count: int, labels: NDArray[np.intp] | None) -> NDArray[np.intp]:
-    """Places of the ``count`` highest scores, best first; equal ones in order. ``labels`` are taken in turns."""
+def best(scores: Matrix, count: int, labels: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
+    """Places of the ``count`` highest scores, best first; equal ones in order.
+
+    ``labels`` (numbers from 0) are taken in turns: the best of each, then the second best, as long as they last.
+    """
     if labels is None and count < len(scores) // 4:
         border = np.partition(scores, len(scores) - count)[len(scores) - count]
         places = np.flatnonzero(scores >= border)
-    else:
-        places = np.arange(len(scores))
-    ranked = places[np.argsort(-scores[places], kind="stable")]
-    if labels is not None:
-        turn = np.zeros(len(scores), np.intp)
-        for label in np.unique(labels):
-            same = ranked[labels[ranked] == label]
-            turn[same] = np.arange(len(same))
-        ranked = ranked[np.argsort(turn[ranked], kind="stable")]
-    return ranked[:count]
+        return places[np.argsort(-scores[places], kind="stable")][:count]
+    ranked = np.argsort(-scores, kind="stable")
+    if labels is None:
+        return ranked[:count]
+    by_label = ranked[np.argsort(labels[ranked], kind="stable")]
+    sizes = np.bincount(labels)
+    turn = np.empty(len(scores), np.intp)
+    turn[by_label] = np.arange(len(scores)) - (np.cumsum(sizes) - sizes)[labels[by_label]]
+    return ranked[np.sort(np.argsort(turn[ranked], kind="stable")[:count])]
+
+
+def _blocks(vectors: Matrix, candidates: NDArray[np.intp]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Those rows in float64, some at a time, each time in the same memory: a copy of all would not fit."""
+    everything = len(candidates) == len(vectors)
+    buffer = np.empty((min(_ROWS, len(candidates)), vectors.shape[1]))
+    for start in range(0, len(candidates), _ROWS):
+        places = slice(start, min(start + _ROWS, len(candidates)))
+        rows = buffer[: places.stop - start]
+        rows[:] = vectors[places] if everything else vectors[candidates[places]]
+        yield places, rows
+
+
+def _fields(listed: Sequence[Listed]) -> set[str]:
+    return {name for entry in listed for name in entry.metadata}

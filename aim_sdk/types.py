@@ -76,7 +76,7 @@ class Demonstration:
         for name, value in self.metadata.items():
             if not isinstance(name, str) or not isinstance(value, str | int | float | bool):
                 raise InputError(
-                    f"Demonstration: metadata {name!r} is {type(value).__name__}; expected a string, a number or a bool."
+                    f"Demonstration: metadata {name!r} is {type(value).__name__}; expected a string or a number."
                 )
 
 
@@ -84,8 +84,8 @@ class Demonstration:
 class Query:
     """What the backbone is asked: an image and the text beside it (which may be empty).
 
-    ``id`` names it: a selector never chooses the demonstration whose ``metadata["id"]`` is the same. A query without one
-    is never shown the demonstration that has its image and its text.
+    ``id`` names it. A selector never chooses the demonstration whose ``metadata["id"]`` is the same, nor one with the
+    same image and text.
 
     Raises:
         InputError: a field has the wrong type.

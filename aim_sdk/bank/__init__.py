@@ -1,7 +1,8 @@
 """The Demonstration Bank: demonstrations are read once, their fused tokens kept, found and reused.
 
-``bank`` is what users hold; ``store`` says what a place to keep entries can do, and keeps them in memory; ``disk`` keeps them
-on disk (``records`` and ``segments`` are the bytes, ``index`` finds them, ``archive`` moves them).
+``bank`` is what users hold. ``store`` says what a place to keep entries can do, and is the one in memory; ``disk`` is
+the one on disk: ``records`` in ``segments``, found by ``index``. ``maintenance``, ``archive`` and ``convert`` care for
+banks on disk.
 """
 
 from aim_sdk.bank.bank import BankEntry, DemonstrationBank

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from aim_sdk.bank.store import Listed, Matrix, MemoryStore, NewEntry, Store, Where, matches, origin_of
+from aim_sdk.bank import archive, maintenance
+from aim_sdk.bank.adding import Adder, OnError, key_of
+from aim_sdk.bank.binding import check_binding, reads_alike
+from aim_sdk.bank.disk import DiskStore
+from aim_sdk.bank.maintenance import BankStats
+from aim_sdk.bank.store import Listed, Matrix, MemoryStore, Store, Where, matches, query_origin
 from aim_sdk.config import Binding
-from aim_sdk.encoder import BATCH_TOKENS, Encoded, Encoder
-from aim_sdk.errors import InputError, ShotsError, UnknownEntryError, did_you_mean
+from aim_sdk.encoder import BATCH_TOKENS, Encoder
+from aim_sdk.errors import AIMError, InputError, ShotsError, UnknownEntryError, did_you_mean
 from aim_sdk.images import image_digest
-from aim_sdk.types import Demonstration, FusedTokens, Metadata, Query
+from aim_sdk.progress import advancing
+from aim_sdk.types import Demonstration, FusedTokens, Query
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-POOLED = "reading"
-"""The name of the pooled readings among the features."""
 WINDOW = 1024
 """Demonstrations that are sorted by length together, and vectors that are computed before they are kept."""
-
-OnError = Callable[[Demonstration, InputError], None]
-"""Hears of a demonstration that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +67,72 @@ class DemonstrationBank:
         """A bank that lives as long as the process."""
         return cls(MemoryStore(), encoder.binding, encoder)
 
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        encoder: Encoder | None = None,
+        keep_readings: bool = False,
+        keep_images: bool = False,
+    ) -> DemonstrationBank:
+        """Open a bank on disk; with an encoder, one is made where there is none.
+
+        Args:
+            path: a folder of its own.
+            encoder: what reads demonstrations (``AIMPipeline.encoder``); without one the bank can be searched, changed,
+                checked and exported, but not added to.
+            keep_readings: a new bank keeps readings, too: another projector then needs no reading anew.
+            keep_images: a new bank keeps the files of images, too. Images that are no files are always kept.
+
+        Raises:
+            ArtifactNotFoundError: no bank is there, or the folder holds something else.
+            FingerprintError: it was made with another backbone, projector or prompt format.
+            CorruptArtifactError: its index is damaged or of a newer version.
+            ArtifactWriteError: it cannot be made there.
+            InputError: it is to keep what it does not.
+        """
+        path = Path(path).expanduser()
+        store = DiskStore(
+            path, encoder.binding if encoder else None, keep_readings=keep_readings, keep_images=keep_images
+        )
+        try:
+            if encoder is not None:
+                kept = store.keep_readings and reads_alike(store.binding, encoder.binding)
+                advice = (
+                    f"\nNext: `aim-icl bank convert {path} NEW_FOLDER` with this --backend, --model and --projector "
+                    + ("projects the kept readings anew." if kept else "reads the demonstrations anew.")
+                )
+                check_binding(store.binding, encoder.binding, f"{path}: this bank", "the pipeline", advice)
+            for name, asked, kept in (
+                ("readings", keep_readings, store.keep_readings),
+                ("images", keep_images, store.keep_images),
+            ):
+                if asked and not kept:
+                    raise InputError(
+                        f"{path}: this bank was made without keeping {name}. "
+                        f"Next: `aim-icl bank convert {path} NEW_FOLDER --keep-{name}`."
+                    )
+        except AIMError:
+            store.close()
+            raise
+        return cls(store, store.binding, encoder)
+
+    @classmethod
+    def from_export(cls, path: str | Path, file: str | Path) -> DemonstrationBank:
+        """Open the bank that takes in an exported one (:meth:`import_from`); where there is none, one like it is made.
+
+        Raises:
+            ArtifactNotFoundError: no such file.
+            CorruptArtifactError: it is no exported bank.
+        """
+        binding, keep_readings, keep_images = archive.binding_of(Path(file).expanduser())
+        store = DiskStore(Path(path).expanduser(), binding, keep_readings=keep_readings, keep_images=keep_images)
+        return cls(store, store.binding)
+
     def key(self, demonstration: Demonstration) -> str:
         """The content key: a SHA-256 over image content, text, answer and the bank's binding."""
-        return self._key(image_digest(demonstration.image), demonstration)
+        return key_of(self.binding, image_digest(demonstration.image), demonstration)
 
     def add(
         self,
@@ -80,18 +140,20 @@ class DemonstrationBank:
         *,
         batch_tokens: int = BATCH_TOKENS,
         progress: bool = False,
+        total: int | None = None,
         on_error: OnError | None = None,
     ) -> list[str]:
         """Read the demonstrations that are not here yet and return the key of each one given.
 
-        They are read in batches of like lengths, the next images decoded meanwhile. Every batch is kept as soon as it is
-        read: an interruption loses at most the batches in flight, and the same call again goes on. Metadata that is
-        given replaces what is here.
+        They are read in batches of like lengths, the next images decoded meanwhile. Every batch is kept as soon as it
+        is read: an interruption loses at most the batches in flight, and the same call again goes on. Metadata that
+        is given replaces what is here.
 
         Args:
             demonstrations: any number; an iterator is read as it is needed.
             batch_tokens: positions of one forward, visual tokens and padding included.
             progress: show a progress bar on stderr.
+            total: how many there are, for the bar, where ``demonstrations`` does not say.
             on_error: called with each demonstration that cannot be read, which is then left out; None raises.
 
         Raises:
@@ -101,14 +163,12 @@ class DemonstrationBank:
         """
         if not isinstance(batch_tokens, int) or batch_tokens < 1:
             raise InputError(f"batch_tokens={batch_tokens!r}; expected a whole number of at least 1.")
-        total = len(demonstrations) if isinstance(demonstrations, Sequence) else None
+        total = len(demonstrations) if isinstance(demonstrations, Sequence) else total
         source, keys = iter(demonstrations), list[str]()
-        with _bar() if progress else nullcontext() as bar:
-            task = bar.add_task("reading demonstrations", total=total) if bar else None
+        with advancing("reading demonstrations", total, shown=progress) as advance:
             while window := list(islice(source, WINDOW)):
-                for done in self._add(window, keys, batch_tokens, on_error):
-                    if bar and task is not None:
-                        bar.advance(task, done)
+                for done in self._adder().window(window, keys, batch_tokens, on_error):
+                    advance(done)
         return keys
 
     def remove(self, *keys: str) -> None:
@@ -128,16 +188,7 @@ class DemonstrationBank:
             InputError: the new one is here already.
         """
         self._check([key])
-        digest = image_digest(demonstration.image)
-        new = self._key(digest, demonstration)
-        if new == key:
-            self._store.tag({key: demonstration.metadata})
-            return key
-        if self._store.held([new]):
-            raise InputError(f"the demonstration is in the bank already, as {new}; remove {key} instead.")
-        ((_, encoded),) = next(self._reader().stream([demonstration]))
-        self._keep([(new, self._store.position(key), digest, demonstration, encoded)], remove=[key])
-        return new
+        return self._adder().replace(key, demonstration)
 
     def tag(self, key: str, **metadata: str | int | float | bool | None) -> None:
         """Set fields of an entry's metadata; None drops a field.
@@ -156,7 +207,7 @@ class DemonstrationBank:
             ShotsError: the bank holds fewer.
         """
         self.check_shots(shots, len(self))
-        return [self[key] for key in self._store.keys(shots)]
+        return [self[key] for key in self._store.ordered_keys(shots)]
 
     def keys(self, where: Where | None = None) -> list[str]:
         """The keys of the entries with that metadata, in the order of their addition.
@@ -165,7 +216,7 @@ class DemonstrationBank:
             where: ``{field: value}``, or ``{field: [values]}`` for any of them.
         """
         if not where:
-            return self._store.keys()
+            return self._store.ordered_keys()
         return [entry.key for entry in self.listed(where)]
 
     def listed(self, where: Where | None = None) -> Sequence[Listed]:
@@ -177,7 +228,7 @@ class DemonstrationBank:
         )
 
     def own(self, query: Query) -> list[int]:
-        """Places in :meth:`listed` of the query's own demonstrations: those with its id, else with its image and text."""
+        """Places in :meth:`listed` of the query's own demonstrations: with its id, or with its image and text."""
         listed = self._store.listed()
         if self._origins[0] is not listed:
             places: dict[tuple[str, object], list[int]] = {}
@@ -185,7 +236,8 @@ class DemonstrationBank:
                 places.setdefault(("origin", entry.origin), []).append(place)
                 places.setdefault(("id", entry.metadata.get("id")), []).append(place)
             self._origins = listed, places
-        return self._origins[1].get(("origin", origin(query)) if query.id is None else ("id", query.id), [])
+        found = self._origins[1].get(("origin", query_origin(query)), [])
+        return found if query.id is None else [*found, *self._origins[1].get(("id", query.id), [])]
 
     def get(self, key: str) -> BankEntry | None:
         """The entry with that key, if it is here."""
@@ -203,15 +255,12 @@ class DemonstrationBank:
         Raises:
             UnknownEntryError: there is none, or more than one.
         """
-        found = [key for key in self._store.keys() if key.startswith(prefix)]
-        if len(found) != 1:
-            raise (
-                self._unknown(prefix)
-                if not found
-                else UnknownEntryError(
-                    f"{len(found)} entries begin with {prefix!r}: {', '.join(key[:12] for key in found[:5])}; give more of it."
-                )
-            )
+        found = [key for key in self._store.ordered_keys() if key.startswith(prefix)]
+        if not found:
+            raise self._unknown(prefix)
+        if len(found) > 1:
+            near = ", ".join(key[:12] for key in found[:5])
+            raise UnknownEntryError(f"{len(found)} entries begin with {prefix!r}: {near}; give more of the key.")
         return found[0]
 
     def features(
@@ -234,9 +283,9 @@ class DemonstrationBank:
         missing = [entry.key for entry in listed if entry.key not in vectors]
         if missing and compute is None:
             raise InputError(f"{len(missing)} of {len(listed)} demonstrations have no vectors {name!r}.")
-        for start in range(0, len(missing) if compute else 0, WINDOW):
+        for start in range(0, len(missing), WINDOW):
             keys = missing[start : start + WINDOW]
-            assert compute
+            assert compute  # refused above
             made = compute([self._store.demonstration(key) for key in keys]).astype(np.float32)
             self._store.add_features(name, keys, made)
             vectors.update(zip(keys, made, strict=True))
@@ -247,6 +296,53 @@ class DemonstrationBank:
     def pooled_query(self, query: Query) -> NDArray[np.float32]:
         """A query's pooled reading ``(hidden,)``, to compare with ``features("reading")``."""
         return self._reader().pooled_query(query)
+
+    @property
+    def path(self) -> Path | None:
+        """Its folder; None in memory."""
+        return self._store.path
+
+    @property
+    def keeps_readings(self) -> bool:
+        """Whether another projector can use what is kept."""
+        return isinstance(self._store, MemoryStore) or self._on_disk().keep_readings
+
+    def project_from(self, source: DemonstrationBank, keys: Sequence[str]) -> None:
+        """Take demonstrations of a bank that keeps readings, projected by this bank's projector."""
+        self._adder().project(source._store, keys)
+
+    def stats(self) -> BankStats:
+        """Count demonstrations, fused tokens and bytes."""
+        return maintenance.stats(self._on_disk())
+
+    def verify(self, *, progress: bool = False) -> list[str]:
+        """Read every byte; return what is damaged, one line each, with what to do."""
+        with advancing("verifying", len(self), shown=progress) as advance:
+            return maintenance.verify(self._on_disk(), advance)
+
+    def compact(self, *, progress: bool = False) -> None:
+        """Give back the room of what was removed or replaced; a crash at any moment loses nothing.
+
+        Raises:
+            CorruptArtifactError: a demonstration is damaged; nothing is changed.
+        """
+        with advancing("compacting", len(self), shown=progress) as advance:
+            maintenance.compact(self._on_disk(), advance)
+
+    def export(self, path: str | Path, *, progress: bool = False) -> int:
+        """Write the bank to one file, whole or not at all; return its bytes."""
+        with advancing("exporting", len(self), shown=progress) as advance:
+            return archive.export(self._on_disk(), Path(path).expanduser(), advance)
+
+    def import_from(self, path: str | Path, *, progress: bool = False) -> int:
+        """Add the demonstrations of an exported bank that are not here yet; return how many.
+
+        Raises:
+            FingerprintError: it was made with another backbone, projector or prompt format.
+            CorruptArtifactError: it is cut or altered; nothing is added.
+        """
+        with advancing("importing", None, shown=progress) as advance:
+            return archive.import_(self._on_disk(), Path(path).expanduser(), advance)
 
     def check_shots(self, shots: int, available: int) -> None:
         """Refuse more shots than there are demonstrations.
@@ -275,75 +371,12 @@ class DemonstrationBank:
 
     def __iter__(self) -> Iterator[BankEntry]:
         """Entries in order; those that are removed meanwhile are left out."""
-        for key in self._store.keys():
+        for key in self._store.ordered_keys():
             if (entry := self.get(key)) is not None:
                 yield entry
 
     def __contains__(self, demonstration: Demonstration) -> bool:
         return bool(self._store.held([self.key(demonstration)]))
-
-    def _add(
-        self, window: list[Demonstration], keys: list[str], batch_tokens: int, on_error: OnError | None
-    ) -> Iterator[int]:
-        """Add one window; yield how many demonstrations are done, and append the keys of all."""
-        digests: dict[int, str] = {}
-        for place, item in enumerate(window):
-            if not isinstance(item, Demonstration):
-                raise InputError(f"bank.add: expected Demonstration objects, got {type(item).__name__}.")
-            try:
-                digests[place] = image_digest(item.image)
-            except InputError as error:
-                if on_error is None:
-                    raise
-                on_error(item, error)
-        named = {place: self._key(digest, window[place]) for place, digest in digests.items()}
-        held = self._store.held(named.values())
-        new = {key: place for place, key in reversed(named.items()) if key not in held}  # the first of equal ones
-        self._retag({key: window[place].metadata for place, key in named.items()}, held)
-        yield len(window) - len(new)
-        failed: set[str] = set()
-        if new:
-            start = self._store.next_position()
-            places = sorted(new.values())
-
-            def report(index: int, error: InputError) -> None:
-                failed.add(named[places[index]])
-                assert on_error is not None
-                on_error(window[places[index]], error)
-
-            reader = self._reader().stream(
-                [window[place] for place in places],
-                batch_tokens=batch_tokens,
-                on_error=None if on_error is None else report,
-            )
-            for batch in reader:
-                self._keep(
-                    [
-                        (named[p], start + p, digests[p], window[p], encoded)
-                        for p, encoded in ((places[index], encoded) for index, encoded in batch)
-                    ]
-                )
-                yield len(batch)
-        keys += [key for key in named.values() if key not in failed]
-
-    def _keep(
-        self, made: Sequence[tuple[str, int, str, Demonstration, Encoded]], *, remove: Sequence[str] = ()
-    ) -> None:
-        entries = [
-            NewEntry(key, position, digest, item, encoded.fused.embeddings, encoded.reading)
-            for key, position, digest, item, encoded in made
-        ]
-        pooled = np.stack([self._reader().pooled(encoded.reading) for *_, encoded in made])
-        self._store.add(entries, remove=remove, features={POOLED: pooled})
-
-    def _retag(self, given: Mapping[str, Metadata], held: Mapping[str, Metadata]) -> None:
-        changed = {key: fields for key, fields in given.items() if key in held and fields and dict(held[key]) != fields}
-        if changed:
-            self._store.tag(changed)
-
-    def _key(self, digest: str, demonstration: Demonstration) -> str:
-        parts = [digest, demonstration.text, demonstration.answer, self.binding.scope]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def _fused(self, key: str) -> FusedTokens:
         embeddings = self._store.fused(key)
@@ -357,6 +390,16 @@ class DemonstrationBank:
             )
         return self._encoder
 
+    def _adder(self) -> Adder:
+        return Adder(self._store, self.binding, self._reader())
+
+    def _on_disk(self) -> DiskStore:
+        if not isinstance(self._store, DiskStore):
+            raise InputError(
+                "this bank lives in memory; open one on disk with AIMPipeline.from_pretrained(..., bank=path)."
+            )
+        return self._store
+
     def _check(self, keys: Iterable[str]) -> None:
         keys = list(keys)
         held = self._store.held(keys)
@@ -365,21 +408,5 @@ class DemonstrationBank:
                 raise self._unknown(key)
 
     def _unknown(self, key: str) -> UnknownEntryError:
-        near = did_you_mean(key, self._store.keys(10_000))
+        near = did_you_mean(key, self._store.ordered_keys(10_000))
         return UnknownEntryError(f"the bank holds no demonstration {key!r}.{near} `bank.keys()` lists them.")
-
-
-def origin(query: Query) -> str:
-    """What a query shares with the demonstration that shows its own image and text."""
-    return origin_of(image_digest(query.image), query.text)
-
-
-def _bar() -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True))

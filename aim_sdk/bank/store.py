@@ -15,7 +15,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aim_sdk.types import Demonstration, Metadata, Reading
+from aim_sdk.images import image_digest
+from aim_sdk.types import Demonstration, Metadata, Query, Reading
 
 Matrix: TypeAlias = NDArray[np.float32]
 Where: TypeAlias = "Mapping[str, Any]"
@@ -50,6 +51,11 @@ def origin_of(digest: str, text: str) -> str:
     return hashlib.sha256(f"{digest} {text}".encode()).hexdigest()
 
 
+def query_origin(query: Query) -> str:
+    """What a query shares with the demonstration that shows its own image and text."""
+    return origin_of(image_digest(query.image), query.text)
+
+
 def matches(metadata: Metadata, where: Where) -> bool:
     """Whether every field of ``where`` has (one of) its value(s)."""
     return all(
@@ -81,7 +87,7 @@ class Store(ABC):
         """The metadata of those keys that are here."""
 
     @abstractmethod
-    def keys(self, limit: int | None = None) -> list[str]:
+    def ordered_keys(self, limit: int | None = None) -> list[str]:
         """The first ``limit`` keys (None: all), in order."""
 
     @abstractmethod
@@ -105,6 +111,10 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def digest(self, key: str) -> str:
+        """Of the content of an entry's image."""
+
+    @abstractmethod
     def fused(self, key: str) -> Float[Tensor, "tokens embed"]:
         """An entry's fused tokens, wherever they are."""
 
@@ -123,6 +133,7 @@ class Store(ABC):
     @abstractmethod
     def __len__(self) -> int: ...
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of files; nothing is lost without it."""
 
@@ -160,7 +171,7 @@ class MemoryStore(Store):
     def held(self, keys: Iterable[str]) -> dict[str, Metadata]:
         return {key: self._entries[key].demonstration.metadata for key in keys if key in self._entries}
 
-    def keys(self, limit: int | None = None) -> list[str]:
+    def ordered_keys(self, limit: int | None = None) -> list[str]:
         with self._lock:
             return list(self._entries)[:limit]
 
@@ -183,6 +194,9 @@ class MemoryStore(Store):
     def demonstration(self, key: str) -> Demonstration:
         return self._entries[key].demonstration
 
+    def digest(self, key: str) -> str:
+        return self._entries[key].digest
+
     def fused(self, key: str) -> Float[Tensor, "tokens embed"]:
         return self._entries[key].fused
 
@@ -199,3 +213,6 @@ class MemoryStore(Store):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def close(self) -> None:
+        pass

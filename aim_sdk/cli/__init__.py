@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from aim_sdk.cli import analyze, answer, backends, demo
+from aim_sdk.cli import analyze, answer, backends, bank, demo
 from aim_sdk.errors import AIMError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command("demo")(demo.demo)
 app.command("answer")(answer.answer)
 app.add_typer(analyze.app, name="analyze")
 app.add_typer(backends.app, name="backends")
+app.add_typer(bank.app, name="bank")
 
 
 def _version(requested: bool) -> None:

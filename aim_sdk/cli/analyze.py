@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aim_sdk.cli import options
+
 if TYPE_CHECKING:
     from aim_sdk.analysis.attention import InterleavedPrompt
     from aim_sdk.interfaces import Backend
@@ -18,8 +20,8 @@ app = typer.Typer(help="What a backbone does with its demonstrations.", no_args_
 
 @app.command("attention")
 def attention(
-    backend: Annotated[str, typer.Option(help="`aim-icl backends list` shows the names.")] = "pocket",
-    model: Annotated[str | None, typer.Option(help="Hub id or local folder; default: the backend's.")] = None,
+    backend: options.Backend = "pocket",
+    model: options.Model = None,
     demonstrations: Annotated[
         Path | None,
         typer.Option("--demonstrations", "--demos", help='JSON lines: {"image": path, "text": ..., "answer": ...}.'),
@@ -33,12 +35,9 @@ def attention(
     seed: Annotated[int, typer.Option(help="Draws each query's demonstrations.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for attention.json and attention.png.")] = Path("aim-attention"),
     quick: Annotated[bool, typer.Option("--quick", help=f"At most {QUICK} queries: a first look.")] = False,
-    template: Annotated[
-        str | None,
-        typer.Option(help="A plain format with {image}, {text}, {answer}; default: the backend's format."),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 | bfloat16 | float16.")] = None,
+    template: options.Template = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
 ) -> None:
     """Measure how the answer's attention splits between the images and the texts of interleaved demonstrations.
 

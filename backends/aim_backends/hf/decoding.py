@@ -69,9 +69,7 @@ class Decoding:
         return options
 
     @torch.no_grad()
-    def run(
-        self, inputs: Mapping[str, Tensor], options: Mapping[str, Any], *, log_probs: bool = False
-    ) -> list[Generated]:
+    def run(self, inputs: Mapping[str, Any], options: Mapping[str, Any], *, log_probs: bool = False) -> list[Generated]:
         """Return the generated ids of each row, without padding.
 
         Raises:
@@ -96,10 +94,11 @@ class Decoding:
         chosen = torch.stack([step.gather(1, new[:, n : n + 1])[:, 0] for n, step in enumerate(steps)], 1)
         return [Generated(row, tuple(logs[: len(row)])) for row, logs in zip(rows, chosen.tolist(), strict=True)]
 
-    def stream(
-        self, inputs: Mapping[str, Tensor], options: Mapping[str, Any], injection: AbstractContextManager[None]
-    ) -> Iterator[str]:
-        """Yield the answer's text while a thread generates; leaving the iterator early stops the thread."""
+    def stream(self, prompt: AbstractContextManager[Mapping[str, Any]], options: Mapping[str, Any]) -> Iterator[str]:
+        """Yield the answer's text while a thread generates; leaving the iterator early stops the thread.
+
+        ``prompt`` gives the inputs; the thread enters it, and holds the backbone until it leaves.
+        """
         if options["num_beams"] != 1 or options.get("num_return_sequences", 1) != 1:
             raise InputError("stream: beams and several answers cannot be streamed; use generate().")
         pieces = _Pieces(self.text, self.settled)
@@ -108,7 +107,7 @@ class Decoding:
 
         def work() -> None:
             try:
-                with self._backend.lock, injection:
+                with prompt as inputs:
                     self.run(inputs, options)
             except BaseException as error:
                 pieces.fail(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from aim_backends.hf.decoding import Decoding
+from aim_backends.hf.prefix import ONCE, behind, copies
 from aim_backends.hf.scoring import score, whole
 from aim_backends.hf.slots import insert_slots
 from aim_backends.hf.tap import Injection, injected
@@ -20,6 +21,7 @@ from aim_sdk.config import PromptFormat
 from aim_sdk.errors import ContextLengthError, FormatError, InputError
 from aim_sdk.images import load_image
 from aim_sdk.interfaces import Injector
+from aim_sdk.prefixes import PrefixCache
 from aim_sdk.types import Context, Demonstration, FusedTokens, Generation, Query
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ class Prepared:
     """Positions of each prompt, without padding."""
     texts: tuple[str, ...]
     """Each prompt as a string."""
+    heads: tuple[int, ...]
+    """Tokens of each prompt before its fused tokens: BOS, system prompt."""
 
 
 class TransformersInjector(Injector):
@@ -45,6 +49,7 @@ class TransformersInjector(Injector):
 
     def __init__(self, backend: TransformersBackend) -> None:
         self._backend = backend
+        self.prefixes = PrefixCache() if backend.prefix_reuse else None
 
     def prepare(
         self,
@@ -92,7 +97,7 @@ class TransformersInjector(Injector):
             inputs = insert_slots(inputs, counts, heads, slot=backend.slot, pad=backend.pad_token_id)
         lengths = tuple(inputs["attention_mask"].sum(1).tolist())
         self._check_length(lengths, queries, contexts, prompt_format, max_new_tokens)
-        return Prepared(inputs, self._pad(fused) if any(counts) else None, lengths, tuple(texts))
+        return Prepared(inputs, self._pad(fused) if any(counts) else None, lengths, tuple(texts), tuple(heads))
 
     def injected(self, prepared: Prepared) -> AbstractContextManager[None]:
         """Inside the block, the backbone's slots are the fused tokens; nothing stays behind."""
@@ -115,8 +120,8 @@ class TransformersInjector(Injector):
         prepared = self.prepare(queries, contexts, prompt_format=prompt_format, max_new_tokens=max_new_tokens)
         decoding = Decoding(self._backend, prepared.inputs["input_ids"].shape[1], prompt_format.stop)
         options = decoding.options(generation, max_new_tokens, slots=prepared.fused is not None)
-        with self._backend.lock, self.injected(prepared):
-            answers = decoding.run(prepared.inputs, options, log_probs=log_probs)
+        with self._prompt(prepared, contexts, copies(self._backend, options)) as inputs:
+            answers = decoding.run(inputs, options, log_probs=log_probs)
         each = len(answers) // len(queries)
         return [decoding.generation(answer, prepared.lengths[row // each]) for row, answer in enumerate(answers)]
 
@@ -126,7 +131,7 @@ class TransformersInjector(Injector):
         prepared = self.prepare([query], [context], prompt_format=prompt_format, max_new_tokens=max_new_tokens)
         decoding = Decoding(self._backend, prepared.inputs["input_ids"].shape[1], prompt_format.stop)
         options = decoding.options(generation, max_new_tokens, slots=prepared.fused is not None)
-        return decoding.stream(prepared.inputs, options, self.injected(prepared))
+        return decoding.stream(self._prompt(prepared, [context], copies(self._backend, options)), options)
 
     def score(
         self, query: Query, context: Context, choices: Sequence[str], *, prompt_format: PromptFormat
@@ -137,8 +142,9 @@ class TransformersInjector(Injector):
             return []
         with self._backend.lock:
             prepared, tokens = self._answered(query, context, choices, prompt_format)
-            with self.injected(prepared):
-                return score(self._backend, prepared.inputs, tokens)
+            once = copies(self._backend, ONCE) if self._backend.continues_cache else 0
+            with self._prompt(prepared, [context], once) as inputs:
+                return score(self._backend, inputs, tokens)
 
     def log_probs(
         self,
@@ -156,6 +162,17 @@ class TransformersInjector(Injector):
                     ids = torch.tensor(tokens, device=prepared.inputs["input_ids"].device)
                     found.append(whole(self._backend, prepared.inputs, ids)[0])
         return found
+
+    @contextmanager
+    def _prompt(self, prepared: Prepared, contexts: Sequence[Context], copies: int) -> Iterator[dict[str, Any]]:
+        """Inside the block, the backbone is locked and its slots are the fused tokens; yields its inputs.
+
+        The prompts stand behind what they share with earlier ones, where the backbone can do that ``copies`` times.
+        """
+        with self._backend.lock:
+            found = self.prefixes and behind(self._backend, self.prefixes, prepared, contexts, copies)
+            with injected(found.injection) if found else self.injected(prepared):
+                yield found.inputs if found else dict(prepared.inputs)
 
     def _answered(
         self, query: Query, context: Context, answers: Sequence[str], prompt_format: PromptFormat

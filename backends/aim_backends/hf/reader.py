@@ -69,7 +69,8 @@ class TransformersReader(DemoReader):
         with backend.lock:
             with recording() as record:
                 backend.model(**inputs, use_cache=False)
-            embeddings = backend.embed([index for t in tokens for index in t.ids]).split([len(t.ids) for t in tokens])
+            embedded = backend.embed([index for t in tokens for index in t.ids])
+        embeddings = torch.split(embedded, [len(t.ids) for t in tokens])
         hidden = record.hidden[-1]
         return [
             Reading(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from aim_backends.hf.prefix import prefill
 from aim_backends.hf.slots import append_tokens
 from aim_backends.hf.tap import recording
 
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def score(
-    backend: TransformersBackend, inputs: Mapping[str, Tensor], choices: Sequence[Sequence[int]]
+    backend: TransformersBackend, inputs: Mapping[str, Any], choices: Sequence[Sequence[int]]
 ) -> list[list[float]]:
-    """Return each choice's token log-probabilities behind a prompt of one row."""
+    """Return each choice's token log-probabilities behind a prompt of one row, of which a part may be in a cache."""
     ids = pad_sequence(
         [torch.tensor(choice) for choice in choices], batch_first=True, padding_value=backend.pad_token_id
     ).to(inputs["input_ids"].device)
@@ -30,10 +31,9 @@ def score(
 
 
 def _continued(
-    backend: TransformersBackend, inputs: Mapping[str, Tensor], ids: Tensor
+    backend: TransformersBackend, inputs: Mapping[str, Any], ids: Tensor
 ) -> Float[Tensor, "choices tokens vocabulary"]:
-    with recording():  # the prompt's logits at its last position alone
-        prompt = backend.model(**inputs, use_cache=True)
+    prompt = prefill(backend, inputs) if "past_key_values" in inputs else _forwarded(backend, inputs)
     first: Tensor = prompt.logits[:, -1:].expand(len(ids), -1, -1)
     if ids.shape[1] == 1:
         return first
@@ -43,6 +43,11 @@ def _continued(
     more = backend.continuation_inputs(inputs, prompt, *ids[:, :-1].shape)
     rest = backend.model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True, **more)
     return torch.cat([first, rest.logits], dim=1)
+
+
+def _forwarded(backend: TransformersBackend, inputs: Mapping[str, Tensor]) -> Any:
+    with recording():  # the prompt's logits at its last position alone
+        return backend.model(**inputs, use_cache=True)
 
 
 def whole(

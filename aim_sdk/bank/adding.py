@@ -1,0 +1,126 @@
+"""What enters a bank: keys, reading, and what is kept of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from aim_sdk.bank.store import NewEntry, Store
+from aim_sdk.config import Binding
+from aim_sdk.encoder import Encoded, Encoder
+from aim_sdk.errors import InputError
+from aim_sdk.images import image_digest
+from aim_sdk.types import Demonstration, Metadata
+
+POOLED = "reading"
+"""The name of the pooled readings among the features."""
+
+OnError = Callable[[Demonstration, InputError], None]
+"""Hears of a demonstration that cannot be read."""
+
+
+def key_of(binding: Binding, digest: str, demonstration: Demonstration) -> str:
+    """SHA-256 over the image's content, text, answer and the bank's binding."""
+    parts = [digest, demonstration.text, demonstration.answer, binding.scope]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+class Adder:
+    """Reads demonstrations into a store."""
+
+    def __init__(self, store: Store, binding: Binding, encoder: Encoder) -> None:
+        self._store, self._binding, self._encoder = store, binding, encoder
+
+    def window(
+        self, items: Sequence[Demonstration], keys: list[str], batch_tokens: int, on_error: OnError | None
+    ) -> Iterator[int]:
+        """Add some demonstrations; yield how many are done, as they are, and append the keys of all."""
+        digests = _digests(items, on_error)
+        named = {place: key_of(self._binding, digest, items[place]) for place, digest in digests.items()}
+        held = self._store.held(named.values())
+        self._retag({key: items[place].metadata for place, key in named.items()}, held)
+        first = {key: place for place, key in reversed(named.items()) if key not in held}  # of equal ones, the first
+        places = sorted(first.values())
+        yield len(items) - len(places)
+        failed: set[str] = set()
+
+        def report(index: int, error: InputError) -> None:
+            failed.add(named[places[index]])
+            if on_error:
+                on_error(items[places[index]], error)
+
+        start = self._store.next_position()
+        for batch in self._encoder.stream(
+            [items[place] for place in places],
+            batch_tokens=batch_tokens,
+            on_error=None if on_error is None else report,
+        ):
+            made = [(places[index], encoded) for index, encoded in batch]
+            self.keep([(named[p], start + p, digests[p], items[p], encoded) for p, encoded in made])
+            yield len(batch)
+        yield len(failed)
+        keys += [key for key in named.values() if key not in failed]
+
+    def replace(self, key: str, demonstration: Demonstration) -> str:
+        """Put another demonstration where one stands."""
+        digest = image_digest(demonstration.image)
+        new = key_of(self._binding, digest, demonstration)
+        if new == key:
+            self._store.tag({key: demonstration.metadata})
+            return key
+        if self._store.held([new]):
+            raise InputError(f"the demonstration is in the bank already, as {new}; remove {key} instead.")
+        ((_, encoded),) = next(self._encoder.stream([demonstration]))
+        self.keep([(new, self._store.position(key), digest, demonstration, encoded)], remove=[key])
+        return new
+
+    def project(self, source: Store, keys: Sequence[str]) -> None:
+        """Take demonstrations of a store that keeps readings."""
+        taken = [(source.digest(key), source.demonstration(key), source.reading(key)) for key in keys]
+        named = {
+            key_of(self._binding, digest, item): (digest, item, reading)
+            for digest, item, reading in taken
+            if reading is not None
+        }
+        held, start = self._store.held(named), self._store.next_position()
+        new = [(key, *rest) for key, rest in named.items() if key not in held]
+        if new:
+            fused = self._encoder.project([reading for *_, reading in new])
+            self.keep(
+                [
+                    (key, start + place, digest, item, Encoded(reading, tokens))
+                    for place, ((key, digest, item, reading), tokens) in enumerate(zip(new, fused, strict=True))
+                ]
+            )
+
+    def keep(self, made: Sequence[tuple[str, int, str, Demonstration, Encoded]], *, remove: Sequence[str] = ()) -> None:
+        """Hand (key, position, digest, demonstration, encoded) to the store, with the pooled readings."""
+        entries = [
+            NewEntry(key, position, digest, item, encoded.fused.embeddings, encoded.reading)
+            for key, position, digest, item, encoded in made
+        ]
+        if entries:
+            pooled = np.stack([self._encoder.pooled(encoded.reading) for *_, encoded in made])
+            self._store.add(entries, remove=remove, features={POOLED: pooled})
+
+    def _retag(self, given: Mapping[str, Metadata], held: Mapping[str, Metadata]) -> None:
+        changed = {key: fields for key, fields in given.items() if key in held and fields and dict(held[key]) != fields}
+        if changed:
+            self._store.tag(changed)
+
+
+def _digests(items: Sequence[Demonstration], on_error: OnError | None) -> dict[int, str]:
+    digests: dict[int, str] = {}
+    for place, item in enumerate(items):
+        if not isinstance(item, Demonstration):
+            raise InputError(f"bank.add: expected Demonstration objects, got {type(item).__name__}.")
+        try:
+            digests[place] = image_digest(item.image)
+        except InputError as error:
+            if on_error is None:
+                raise
+            on_error(item, error)
+    return digests

@@ -1,0 +1,42 @@
+"""Fused tokens mean something to one backbone, projector and prompt format: others are refused, and say what to do."""
+
+from __future__ import annotations
+
+from aim_sdk.config import Binding
+from aim_sdk.errors import FingerprintError
+
+
+def check_binding(bank: Binding, wanted: Binding, what: str, by: str, advice: str = "") -> None:
+    """Refuse a bank that was made with something else.
+
+    Args:
+        bank: what the bank was made with.
+        wanted: what it is to be used with.
+        what, by: the names of the two, as the message begins and goes on.
+        advice: the next command.
+
+    Raises:
+        FingerprintError: names both, and each field that differs.
+    """
+    differences = bank.differences(wanted)
+    if not differences:
+        return
+    rows = "".join(
+        f"\n  {name}: {_short(ours)} in the bank, {_short(theirs)} here" for name, (ours, theirs) in differences.items()
+    )
+    raise FingerprintError(f"{what} was made with {_name(bank)}, but {by} has {_name(wanted)}.{rows}{advice}")
+
+
+def reads_alike(bank: Binding, wanted: Binding) -> bool:
+    """Whether both make the same readings: they differ in their projector alone."""
+    return not bank.fingerprint.differences(wanted.fingerprint) and bank.prompt_format == wanted.prompt_format
+
+
+def _name(binding: Binding) -> str:
+    made = binding.fingerprint
+    return f"{made.model!r} of backend {made.backend!r} and a {binding.projector_kind!r} projector"
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return f"{text[:12]}..." if len(text) == 64 and text.isalnum() else text

@@ -1,0 +1,42 @@
+"""A bank for another backbone, projector or prompt format, out of one that is there; that one is not changed."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from aim_sdk.bank.adding import OnError
+from aim_sdk.bank.bank import DemonstrationBank
+from aim_sdk.bank.binding import reads_alike
+from aim_sdk.bank.maintenance import Advance
+from aim_sdk.encoder import BATCH_TOKENS
+
+_BATCH = 64
+"""Demonstrations that are projected, or handed over to be read, together."""
+
+
+def convert(
+    source: DemonstrationBank,
+    target: DemonstrationBank,
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+    on_error: OnError | None = None,
+    advance: Advance = lambda _: None,
+) -> bool:
+    """Put all demonstrations of one bank into another; return whether kept readings were enough.
+
+    Where only the projector differs and the source keeps its readings, they are projected and no image is looked at;
+    otherwise every demonstration is read again. Interrupted, the same call goes on.
+
+    Raises:
+        InputError: an image is not there any more, and there is no ``on_error``.
+    """
+    project = source.keeps_readings and reads_alike(source.binding, target.binding)
+    keys = iter(source.keys())
+    while batch := list(islice(keys, _BATCH)):
+        if project:
+            target.project_from(source, batch)
+        else:
+            shown = [source[key].demonstration for key in batch]
+            target.add(shown, batch_tokens=batch_tokens, on_error=on_error)
+        advance(len(batch))
+    return project

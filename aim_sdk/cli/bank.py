@@ -1,0 +1,351 @@
+"""``aim-icl bank``: demonstrations on disk, read once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aim_sdk.cli import options
+
+if TYPE_CHECKING:
+    from aim_sdk.bank import BankEntry, DemonstrationBank
+    from aim_sdk.pipeline import AIMPipeline
+
+app = typer.Typer(help="Demonstration Banks on disk: read once, found and reused.", no_args_is_help=True)
+
+Bank = Annotated[Path, typer.Argument(metavar="BANK", help="The bank's folder.")]
+Key = Annotated[str, typer.Argument(metavar="KEY", help="A demonstration's key, or the beginning of it.")]
+Filters = Annotated[
+    list[str] | None,
+    typer.Option("--where", help="Only demonstrations with FIELD=VALUE in their metadata; repeatable."),
+]
+KeepReadings = Annotated[
+    bool, typer.Option("--keep-readings", help="A new bank keeps readings, too: for another projector later.")
+]
+KeepImages = Annotated[bool, typer.Option("--keep-images", help="A new bank keeps the image files, too.")]
+BatchTokens = Annotated[int, typer.Option(help="Positions of one forward, visual tokens included.", min=1)]
+
+
+@app.command("add")
+def add(
+    bank: Bank,
+    source: Annotated[Path, typer.Argument(help="JSON lines of demonstrations, or a folder of images.")],
+    text: Annotated[str, typer.Option(help="A folder of images: what stands beside each image.")] = "",
+    backend: options.Backend = "pocket",
+    model: options.Model = None,
+    projector: options.Projector = None,
+    template: options.Template = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    keep_readings: KeepReadings = False,
+    keep_images: KeepImages = False,
+    batch_tokens: BatchTokens = 4096,
+) -> None:
+    """Read demonstrations into a bank, which is made where there is none.
+
+    What is there already is not read again, so an interrupted command goes on where it stopped. SOURCE is JSON lines
+    (fields besides image, text and answer become metadata), or a folder whose images have a .txt with the answer beside
+    them, or stand in one subfolder a class. What cannot be used is reported; the exit code is then 3.
+    """
+    from aim_sdk.demonstration_files import count_demonstrations, stream_demonstrations
+    from aim_sdk.images import describe
+    from aim_sdk.progress import advancing
+
+    total = count_demonstrations(source)
+    with (
+        _pipeline(bank, backend, model, projector, template, device, dtype, keep_readings, keep_images) as pipe,
+        _kept(pipe.bank),
+    ):
+        before, problems = len(pipe.bank), list[str]()
+        pipe.bank.add(
+            stream_demonstrations(source, text=text, on_problem=problems.append),
+            batch_tokens=batch_tokens,
+            progress=True,
+            total=total,
+            on_error=lambda item, error: problems.append(_once(describe(item.image), error)),
+        )
+        typer.echo(f"{bank}: {len(pipe.bank) - before} demonstrations added, {len(pipe.bank)} in all.", err=True)
+    _report(problems)
+
+
+@app.command("list")
+def list_(
+    bank: Bank,
+    where: Filters = None,
+    limit: Annotated[int, typer.Option(help="How many to show; 0: all.", min=0)] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines, with whole keys.")] = False,
+) -> None:
+    """List demonstrations in the order of their addition."""
+    from rich.console import Console
+    from rich.table import Table
+
+    with _opened(bank) as opened:
+        keys = opened.keys(_filters(where))
+        shown = keys[: limit or None]
+        if as_json:
+            for key in shown:
+                typer.echo(json.dumps(_fields(opened[key]), ensure_ascii=False))
+            return
+        table = Table("key", "image", "text", "answer", "metadata", box=None, pad_edge=False)
+        for key in shown:
+            fields = _fields(opened[key])
+            metadata = " ".join(f"{name}={value}" for name, value in fields["metadata"].items())
+            table.add_row(key[:12], fields["image"], fields["text"], fields["answer"], metadata)
+        Console().print(table)
+        if len(shown) < len(keys):
+            typer.echo(f"... {len(keys) - len(shown)} more; --limit 0 shows all.", err=True)
+
+
+@app.command("show")
+def show(bank: Bank, key: Key) -> None:
+    """Show one demonstration and what is kept of it, as JSON."""
+    with _opened(bank) as opened:
+        entry = opened[opened.find(key)]
+        fused = entry.fused.embeddings
+        kept = {"fused": {"shape": list(fused.shape), "dtype": str(fused.dtype).removeprefix("torch.")}}
+        typer.echo(json.dumps(_fields(entry) | kept, ensure_ascii=False, indent=2))
+
+
+@app.command("remove")
+def remove(
+    bank: Bank,
+    keys: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="Keys, or their beginnings.")] = None,
+    where: Filters = None,
+) -> None:
+    """Remove demonstrations by key, or all with some metadata. `compact` gives the room back."""
+    from aim_sdk.errors import InputError
+
+    if not keys and not where:
+        raise InputError("bank remove: say which: one KEY or more, or --where FIELD=VALUE.")
+    with _opened(bank) as opened:
+        chosen = [opened.find(key) for key in keys or []]
+        if where:
+            chosen += opened.keys(_filters(where))
+        opened.remove(*dict.fromkeys(chosen))
+        typer.echo(f"{bank}: {len(set(chosen))} demonstrations removed, {len(opened)} left.", err=True)
+
+
+@app.command("verify")
+def verify(
+    bank: Bank,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild-index", help="First make the index anew from the segments.")
+    ] = False,
+) -> None:
+    """Read every byte and report what is damaged; the exit code is then 1."""
+    from aim_sdk.bank.maintenance import rebuild_index
+
+    lost = rebuild_index(bank) if rebuild else []
+    with _opened(bank) as opened:
+        problems = lost + opened.verify(progress=True)
+        for problem in problems:
+            typer.secho(problem, fg=typer.colors.YELLOW, err=True)
+        typer.echo(f"{bank}: {len(opened)} demonstrations, {len(problems)} problems.", err=True)
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command("compact")
+def compact(bank: Bank) -> None:
+    """Give back the room of what was removed. A crash at any moment loses nothing."""
+    with _opened(bank) as opened:
+        before = opened.stats().bytes
+        opened.compact(progress=True)
+        typer.echo(f"{bank}: {_size(before)} before, {_size(opened.stats().bytes)} now.", err=True)
+
+
+@app.command("export")
+def export(bank: Bank, file: Annotated[Path, typer.Argument(help="The file to write.")]) -> None:
+    """Write a bank to one file, whole or not at all."""
+    with _opened(bank) as opened:
+        size = opened.export(file, progress=True)
+        typer.echo(f"{file}: {len(opened)} demonstrations, {_size(size)}.", err=True)
+
+
+@app.command("import")
+def import_(bank: Bank, file: Annotated[Path, typer.Argument(help="What `bank export` wrote.")]) -> None:
+    """Add the demonstrations of an exported bank; the bank is made where there is none."""
+    from aim_sdk.bank import DemonstrationBank
+
+    with DemonstrationBank.from_export(bank, file) as opened, _kept(opened):
+        added = opened.import_from(file, progress=True)
+        typer.echo(f"{bank}: {added} demonstrations added, {len(opened)} in all.", err=True)
+
+
+@app.command("stats")
+def stats(bank: Bank, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Show what a bank holds, what it takes, and what it was made with."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    with _opened(bank) as opened:
+        found = opened.stats()
+        if as_json:
+            typer.echo(json.dumps(asdict(found) | {"binding": opened.binding.model_dump(mode="json")}, indent=2))
+            return
+        made = opened.binding
+        each = found.bytes // max(1, found.demonstrations)
+        rows = {
+            "demonstrations": f"{found.demonstrations}",
+            "fused tokens": f"{found.fused_tokens}",
+            "on disk": f"{_size(found.bytes)} in {found.segments} segments; {_size(each)} a demonstration",
+            "reclaimable": f"{_size(found.reclaimable)} (`aim-icl bank compact`)",
+            "vectors": ", ".join(f"{name} {_size(size)}" for name, size in found.features.items()) or "none",
+            "backbone": f"{made.fingerprint.model} of backend {made.fingerprint.backend}",
+            "projector": f"{made.projector_kind} {made.projector_hash[:12]}",
+            "prompt format": made.prompt_format.template or made.prompt_format.kind,
+        }
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for name, value in rows.items():
+            table.add_row(name, value)
+        Console().print(table)
+
+
+@app.command("convert")
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="BANK", help="The bank to convert; it is not changed.")],
+    target: Annotated[Path, typer.Argument(metavar="NEW_BANK", help="The new bank's folder.")],
+    backend: options.Backend = "pocket",
+    model: options.Model = None,
+    projector: options.Projector = None,
+    template: options.Template = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    keep_readings: KeepReadings = False,
+    keep_images: KeepImages = False,
+    batch_tokens: BatchTokens = 4096,
+) -> None:
+    """Make a bank for another projector, backbone or prompt format out of one that is there.
+
+    Where only the projector differs and the bank keeps its readings, they are projected and no image is read;
+    otherwise every demonstration is read again. An interrupted command goes on where it stopped.
+    """
+    from aim_sdk.bank.convert import convert as convert_bank
+    from aim_sdk.images import describe
+    from aim_sdk.progress import advancing
+
+    problems: list[str] = []
+    with (
+        _opened(source) as old,
+        _pipeline(target, backend, model, projector, template, device, dtype, keep_readings, keep_images) as pipe,
+        _kept(pipe.bank),
+    ):
+        with advancing("converting", len(old)) as advance:
+            projected = convert_bank(
+                old,
+                pipe.bank,
+                batch_tokens=batch_tokens,
+                on_error=lambda item, error: problems.append(_once(describe(item.image), error)),
+                advance=advance,
+            )
+        how = "projected from kept readings" if projected else "read anew"
+        typer.echo(f"{target}: {len(pipe.bank)} demonstrations, {how}.", err=True)
+    _report(problems)
+
+
+@contextmanager
+def _pipeline(
+    bank: Path,
+    backend: str,
+    model: str | None,
+    projector: str | None,
+    template: str | None,
+    device: str | None,
+    dtype: str | None,
+    keep_readings: bool,
+    keep_images: bool,
+) -> Iterator[AIMPipeline]:
+    from aim_sdk.config import PromptFormat
+    from aim_sdk.pipeline import AIMPipeline
+
+    pipe = AIMPipeline.from_pretrained(
+        backend,
+        model=model,
+        projector=projector,
+        prompt_format=None if template is None else PromptFormat.plain(template),
+        bank=bank,
+        keep_readings=keep_readings,
+        keep_images=keep_images,
+        device=device,
+        dtype=dtype,
+    )
+    try:
+        yield pipe
+    finally:
+        pipe.bank.close()
+
+
+@contextmanager
+def _opened(bank: Path) -> Iterator[DemonstrationBank]:
+    from aim_sdk.bank import DemonstrationBank
+
+    with DemonstrationBank.open(bank) as opened:
+        yield opened
+
+
+@contextmanager
+def _kept(bank: DemonstrationBank) -> Iterator[None]:
+    """Say what an interruption has left."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: {len(bank)} demonstrations are kept; run the same command again to go on.", err=True)
+        raise typer.Exit(130) from None
+
+
+def _once(name: str, error: Exception) -> str:
+    text = str(error)
+    return text if text.startswith(name) else f"{name}: {text}"
+
+
+def _report(problems: list[str]) -> None:
+    for problem in problems:
+        typer.secho(problem, fg=typer.colors.YELLOW, err=True)
+    if problems:
+        raise typer.Exit(3)
+
+
+def _fields(entry: BankEntry) -> dict[str, Any]:
+    from aim_sdk.images import describe
+
+    shown = entry.demonstration
+    return {
+        "key": entry.key,
+        "image": describe(shown.image),
+        "text": shown.text,
+        "answer": shown.answer,
+        "metadata": dict(shown.metadata),
+    }
+
+
+def _filters(given: list[str] | None) -> dict[str, Any]:
+    """``FIELD=VALUE``, the value as text or, where it looks like one, as a number."""
+    from aim_sdk.errors import InputError
+
+    where: dict[str, Any] = {}
+    for item in given or []:
+        name, sign, value = item.partition("=")
+        if not sign or not name:
+            raise InputError(f"--where {item!r}: expected FIELD=VALUE.")
+        where.setdefault(name, []).append(value)
+        try:
+            where[name].append(json.loads(value))
+        except ValueError:
+            continue
+    return where
+
+
+def _size(count: int) -> str:
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"

@@ -1,0 +1,18 @@
+"""Options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+Backend = Annotated[str, typer.Option(help="`aim-icl backends list` shows the names.")]
+Model = Annotated[str | None, typer.Option(help="Hub id or local folder; default: the backend's.")]
+Projector = Annotated[
+    str | None,
+    typer.Option(help="Folder, hub id, or untrained: linear | residual | carrier; default: the backend's."),
+]
+Template = Annotated[
+    str | None,
+    typer.Option(help="A plain format with {image}, {text}, {answer}; default: the backend's format."),
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
+Dtype = Annotated[str | None, typer.Option(help="float32 | bfloat16 | float16.")]
