@@ -167,9 +167,7 @@ class Encoder:
 def _batches(lengths: dict[int, int], budget: int) -> Iterator[list[int]]:
     """Places in batches of like lengths whose padded size keeps the budget (one alone may exceed it)."""
     batch: list[int] = []
-    for place in sorted(
-        lengths, key=lambda place: -lengths[place]
-    ):  # the largest first: it fails at once
+    for place in sorted(lengths, key=lambda place: -lengths[place]):  # the largest first: it fails at once
         if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
             yield batch
             batch = []

@@ -104,7 +104,7 @@ class Selector(ABC):
             count = len(allowed) if shots is None else shots
             places = best(row[allowed], count, None if labels is None else labels[allowed])
             chosen.append([listed[place].key for place in candidates[allowed[self.order(places)]].tolist()])
-        if bank.listed() is not listed:
+        if (now := bank.listed()) is not listed and now != listed:
             # Another thread or process has changed the bank meanwhile: the places may be those of other demonstrations.
             return self._select(bank, queries, shots)
         return chosen

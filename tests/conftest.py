@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from aim_sdk.cli import main
 from aim_sdk.testing.tiny import build
 
 
@@ -32,6 +33,27 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def pictures() -> list[Image.Image]:
     """Eight images that differ."""
     return [Image.linear_gradient("L").resize((40, 48)).convert("RGB").rotate(45 * turn) for turn in range(8)]
+
+
+CalledCli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def call_cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CalledCli:
+    """Runs ``aim-icl`` in this process, which has imported everything: as :func:`run_cli`, but quick."""
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["aim-icl", *arguments])
+        try:
+            main()
+            code = 0
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
+
+    return call
 
 
 def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:

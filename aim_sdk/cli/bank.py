@@ -84,8 +84,9 @@ def list_(
     from rich.console import Console
     from rich.table import Table
 
+    filters = _filters(where)
     with _opened(bank) as opened:
-        keys = opened.keys(_filters(where))
+        keys = opened.keys(filters)
         shown = keys[: limit or None]
         if as_json:
             for key in shown:
@@ -122,10 +123,11 @@ def remove(
 
     if not keys and not where:
         raise InputError("bank remove: say which: one KEY or more, or --where FIELD=VALUE.")
+    filters = _filters(where)
     with _opened(bank) as opened:
         chosen = [opened.find(key) for key in keys or []]
-        if where:
-            chosen += opened.keys(_filters(where))
+        if filters:
+            chosen += opened.keys(filters)
         opened.remove(*dict.fromkeys(chosen))
         typer.echo(f"{bank}: {len(set(chosen))} demonstrations removed, {len(opened)} left.", err=True)
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def test_the_index_syncs_every_commit(bank: DemonstrationBank) -> None:
 def test_what_was_synced_is_all_that_is_needed(
     path: Path, items: list[Demonstration], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Power loss: only what an fsync has covered is left of the segments, and only what SQLite has synced of the index."""
+    """Power loss: only what an fsync has covered is left of the segments."""
     synced: dict[str, int] = {}
     fsync = os.fsync
 
@@ -211,8 +212,7 @@ def test_every_flipped_byte_of_the_index_is_noticed_or_harmless(path: Path, bank
             with DemonstrationBank.open(path) as opened:
                 found = {e.key: (e.demonstration.answer, dict(e.demonstration.metadata)) for e in opened}
                 noticed = bool(opened.verify())
-        except ArtifactError as error:
-            assert "bank" in str(error)
+        except ArtifactError:
             continue
         assert noticed or found == before, place
         assert all(before[key] == value for key, value in found.items()), place
@@ -230,9 +230,8 @@ def test_an_index_cut_in_half_is_named_with_the_command_that_mends_it(
     bank.close()
     index = path / "bank.sqlite"
     index.write_bytes(index.read_bytes()[:left])
-    with pytest.raises(ArtifactError, match="--rebuild-index"), DemonstrationBank.open(path) as opened:
-        assert opened.verify() == []
-        list(opened)
+    with pytest.raises(ArtifactError, match="--rebuild-index"):
+        answers(DemonstrationBank.open(path))
     assert rebuild_index(path) == []
     with DemonstrationBank.open(path) as again:
         assert answers(again) == before
@@ -258,7 +257,7 @@ def test_a_newer_version_is_refused(path: Path, bank: DemonstrationBank) -> None
     with sqlite3.connect(path / "bank.sqlite") as database:
         database.execute("PRAGMA user_version=7")
     with pytest.raises(
-        CorruptArtifactError, match="format version 7, but this aim-icl reads 1.*pip install -U aim-icl"
+        CorruptArtifactError, match=r"format version 7, but this aim-icl reads 1.*pip install -U aim-icl"
     ):
         DemonstrationBank.open(path)
 
@@ -307,7 +306,7 @@ def test_library_versions_do_not_matter(path: Path, bank: DemonstrationBank, ite
 
 def test_what_a_bank_does_not_keep_cannot_be_asked_for_later(tmp_path: Path) -> None:
     open_bank(CountingEncoder(), tmp_path / "b").close()
-    with pytest.raises(InputError, match="made without keeping readings.*--keep-readings"):
+    with pytest.raises(InputError, match=r"made without keeping readings.*--keep-readings"):
         open_bank(CountingEncoder(), tmp_path / "b", keep_readings=True)
 
 
@@ -321,7 +320,7 @@ def test_without_a_backbone_it_is_read_but_not_added_to(
 
 
 def test_places_that_hold_no_bank(tmp_path: Path, bank: DemonstrationBank) -> None:
-    with pytest.raises(ArtifactNotFoundError, match="no bank is there. Did you mean 'a bank'"):
+    with pytest.raises(ArtifactNotFoundError, match=r"no bank is there\. Did you mean 'a bank'"):
         DemonstrationBank.open(tmp_path / "a bnak")
     (tmp_path / "file").write_text("x")
     with pytest.raises(ArtifactNotFoundError, match="a bank is a folder"):
@@ -444,18 +443,19 @@ def test_a_reader_follows_the_writer(path: Path, bank: DemonstrationBank, items:
         assert len(reader.listed()) == len(items)
 
 
-def test_two_processes_add_and_one_reads(path: Path, tmp_path: Path) -> None:
-    program = """
-import sys
-from PIL import Image
-from aim_sdk import Demonstration
-from tests.banks import CountingEncoder, open_bank
-with open_bank(CountingEncoder(batch=2), __import__("pathlib").Path(sys.argv[1])) as bank:
-    for n in range(0, 40, 4):
-        bank.add([Demonstration(Image.new("RGB", (2, 2)), "t", f"{kind} {m}") for m in range(n, n + 4) for kind in ("both", sys.argv[2])])
-"""
+def add_some(path: str, name: str) -> None:
+    """What each of the two processes does."""
+    image = Image.new("RGB", (2, 2))
+    with open_bank(CountingEncoder(batch=2), Path(path)) as bank:
+        for start in range(0, 40, 4):
+            pairs = [(kind, number) for number in range(start, start + 4) for kind in ("both", name)]
+            bank.add([Demonstration(image, "t", f"{kind} {number}") for kind, number in pairs])
+
+
+def test_two_processes_add_and_one_reads(path: Path) -> None:
+    program = f"from tests.unit.test_bank_disk import add_some; add_some({str(path)!r}, {{!r}})"
     writers = [
-        subprocess.Popen([sys.executable, "-c", program, str(path), name], stderr=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", program.format(name)], stderr=subprocess.PIPE, text=True)
         for name in ("one", "two")
     ]
     seen: set[str] = set()
@@ -527,10 +527,8 @@ def test_a_crash_during_compaction_loses_nothing(
         patch.setattr(os, "fsync", counted(os.fsync))
         patch.setattr(Path, "unlink", counted(Path.unlink))
         patch.setattr(os, "ftruncate", lambda *_: None)  # a killed process does not clean up
-        try:
+        with suppress(Killed):
             bank.compact()
-        except Killed:
-            pass
     with DemonstrationBank.open(path) as again:
         assert answers(again) == expected
         assert again.verify() == []
@@ -582,7 +580,7 @@ def test_an_export_comes_back_whole_or_not_at_all(path: Path, bank: Demonstratio
                 new.import_from(tmp_path / "flipped.aim")
         assert answers(new) == before
     other = open_bank(CountingEncoder("other"), tmp_path / "other")
-    with pytest.raises(FingerprintError, match="this exported bank was made with 'toy'.*has 'other'"):
+    with pytest.raises(FingerprintError, match=r"this exported bank was made with 'toy'.*has 'other'"):
         other.import_from(file)
     with pytest.raises(ArtifactNotFoundError, match="No such file"):
         other.import_from(tmp_path / "nothing.aim")

@@ -1,4 +1,4 @@
-"""Whatever is done to a bank, in whatever order, it holds what a dict would; on disk also across crashes and repairs."""
+"""Whatever is done to a bank, in whatever order, it holds what a dict would; on disk also across repairs."""
 
 import os
 import shutil
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hypothesis import settings, strategies as st
+from hypothesis import settings
+from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from PIL import Image
 

@@ -167,12 +167,13 @@ class TransformersInjector(Injector):
     def _prompt(self, prepared: Prepared, contexts: Sequence[Context], copies: int) -> Iterator[dict[str, Any]]:
         """Inside the block, the backbone is locked and its slots are the fused tokens; yields its inputs.
 
-        The prompts stand behind what they share with earlier ones, where the backbone can do that ``copies`` times.
+        Prompts that share what was computed before stand behind it, in a cache of ``copies`` rows each; 0: they do not.
         """
-        with self._backend.lock:
-            found = self.prefixes and behind(self._backend, self.prefixes, prepared, contexts, copies)
-            with injected(found.injection) if found else self.injected(prepared):
-                yield found.inputs if found else dict(prepared.inputs)
+        backend, prefixes = self._backend, self.prefixes
+        with backend.lock:
+            found = None if prefixes is None else behind(backend, prefixes, prepared, contexts, copies)
+            with self.injected(prepared) if found is None else injected(found.injection):
+                yield dict(prepared.inputs) if found is None else found.inputs
 
     def _answered(
         self, query: Query, context: Context, answers: Sequence[str], prompt_format: PromptFormat

@@ -64,6 +64,10 @@ class PocketBackend(Backend):
     def injector(self) -> PocketInjector:
         return self._injector
 
+    @property
+    def prefix_reuse(self) -> bool:
+        return True
+
     @cached_property
     def fingerprint(self) -> Fingerprint:
         embeddings = self.input_embeddings

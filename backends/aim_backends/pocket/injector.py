@@ -21,6 +21,7 @@ from aim_sdk.answers import clean_answer, stream_answer
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import ContextLengthError, InputError, did_you_mean
 from aim_sdk.interfaces import Injector
+from aim_sdk.prefixes import PrefixCache, SharedPrefix
 from aim_sdk.types import Context, Demonstration, FusedTokens, Generation, Query
 
 END_TOKENS = ("<|im_end|>", "<|endoftext|>")
@@ -68,13 +69,20 @@ class PocketInjector(Injector):
 
     def __init__(self, model: PocketModel, images: ImageEncoder) -> None:
         self._model, self._images, self._prompts = model, images, Prompts(model)
+        self.prefixes: PrefixCache[KVCache] = PrefixCache()
         self._ends = {model.tokenizer.token_to_id(token) for token in END_TOKENS}
 
     def contexts(self, contexts: Sequence[Context], prompt_format: PromptFormat) -> list[Tensor]:
         """Return what stands before each query, BOS first, as embeddings ``(tokens, embed)``."""
+        return self._contexts(contexts, prompt_format, self._prompts.opening(prompt_format))
+
+    def _contexts(
+        self, contexts: Sequence[Context], prompt_format: PromptFormat, first: list[int]
+    ) -> list[Float[Tensor, "tokens embed"]]:
+        """Return each context behind the tokens ``first``."""
         shown = {id(item): item for context in contexts for item in context if isinstance(item, Demonstration)}
         visual = dict(zip(shown, self._images.encode([item.image for item in shown.values()]), strict=True))
-        opening = self._embed(self._prompts.opening(prompt_format))
+        opening = self._embed(first)
         rows = []
         for context in contexts:
             parts = [opening]
@@ -170,24 +178,48 @@ class PocketInjector(Injector):
     def _prefill(
         self, queries: Sequence[Query], contexts: Sequence[Context], prompt_format: PromptFormat, new_tokens: int
     ) -> Prompt:
-        """Run the prompts; a context that several queries share is run once."""
+        """Run the prompts; what was computed before or stands in several rows is not run again."""
+        opening, after = self._prompts.opening(prompt_format), self.queries(queries, prompt_format)
+        shared = self.prefixes.shared(prompt_format, contexts)
+        reused = contexts[0][: len(shared.keys)] if shared else []
+        rests = [context[len(reused) :] for context in contexts]
         places: dict[tuple[int, ...], int] = {}
-        rows = [places.setdefault(tuple(map(id, context)), len(places)) for context in contexts]
-        before = self.contexts([contexts[rows.index(place)] for place in range(len(places))], prompt_format)
-        after = self.queries(queries, prompt_format)
-        self.check_length([len(before[row]) + len(query) for row, query in zip(rows, after, strict=True)], new_tokens)
-        cache = KVCache()
-        if len(before) == len(after) or not any(contexts):
-            prompts = [torch.cat([before[row], query]) for row, query in zip(rows, after, strict=True)]
-            embeddings, mask = _pad_left(prompts)
+        rows = [places.setdefault(tuple(map(id, rest)), len(places)) for rest in rests]
+        before = self._contexts(
+            [rests[rows.index(place)] for place in range(len(places))], prompt_format, [] if shared else opening
+        )
+        prefix = len(opening) + sum(len(item) for item in reused if isinstance(item, FusedTokens)) if shared else 0
+        self.check_length(
+            [prefix + len(before[row]) + len(query) for row, query in zip(rows, after, strict=True)], new_tokens
+        )
+        cache = self._prefix(shared, reused, prompt_format) if shared else KVCache()
+        mask = torch.ones(1, prefix, dtype=torch.bool, device=self._model.device)
+        if len(before) == len(after) or not any(rests):
+            after = [torch.cat([before[row], query]) for row, query in zip(rows, after, strict=True)]
         else:
-            context_embeddings, context_mask = _pad_left(before)
-            self._model.lm(context_embeddings, attention_mask=context_mask, cache=cache)
-            cache = cache.select(torch.tensor(rows, device=context_mask.device))
-            embeddings, mask = _pad_left(after)
-            mask = torch.cat([context_mask[rows], mask], 1)
-        last = self._model.lm(embeddings, attention_mask=mask, cache=cache)[:, -1:]
-        return Prompt(cache, mask, last)
+            cache, mask = cache.expand(len(before)), mask.expand(len(before), -1)
+            _, mask = self._run(before, cache, mask)
+            cache, mask = cache.select(torch.tensor(rows, device=mask.device)), mask[rows]
+        cache, mask = cache.expand(len(after)), mask.expand(len(after), -1)
+        hidden, mask = self._run(after, cache, mask)
+        return Prompt(cache, mask, hidden[:, -1:])
+
+    def _run(self, rows: list[Tensor], cache: KVCache, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Run embeddings behind ``cache``, which grows; return their last hidden states and the mask of all tokens."""
+        embeddings, own = _pad_left(rows)
+        mask = torch.cat([mask, own], 1)
+        return self._model.lm(embeddings, attention_mask=mask, cache=cache), mask
+
+    def _prefix(self, shared: SharedPrefix[KVCache], context: Context, prompt_format: PromptFormat) -> KVCache:
+        """Return the cache of the opening and ``context``, from what is known of it; it is shared and must not grow."""
+        if shared.state is not None and shared.done == len(context):
+            return shared.state
+        cache = KVCache() if shared.state is None else shared.state.copy()
+        first = self._prompts.opening(prompt_format) if shared.state is None else []
+        (embeddings,) = self._contexts([context[shared.done :]], prompt_format, first)
+        self._model.lm(embeddings[None], cache=cache)
+        self.prefixes.put(prompt_format, shared.keys, cache, cache.nbytes)
+        return cache
 
     def _decode(
         self, prompt: Prompt, stop: str | None, max_new_tokens: int, sampling: Sampling

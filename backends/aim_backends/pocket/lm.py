@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_ROOM: Final = 8  # tokens
+_ROOM: Final = 8
+"""Tokens, at least; an eighth of a long cache, so that what is copied at times stays small beside what is read."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ class LlamaSpec:
 class KVCache:
     """Keys and values of the tokens already seen; one pair ``(B, key_value_heads, T, head_size)`` a layer.
 
-    Room for a few more tokens is kept behind them, so that decoding writes one token instead of copying all. Copies
-    never see that room: they share what is there and make room of their own when they grow.
+    The first tokens are kept as they come. What grows behind them keeps room for more, so that decoding writes one
+    token instead of copying all. Copies never see that room: they share what is there, never change it, and make room
+    of their own when they grow.
     """
 
     def __init__(self) -> None:
@@ -47,15 +49,21 @@ class KVCache:
         """Return the number of tokens held."""
         return self._held[0] if self._held else 0
 
+    @property
+    def nbytes(self) -> int:
+        """The memory that its tensors keep, room included."""
+        return sum(part.untyped_storage().nbytes() for pair in self._layers for part in pair)
+
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Append a layer's new keys and values; return all of them."""
         if layer == len(self._layers):
-            self._layers.append((keys[:, :, :0], values[:, :, :0]))
-            self._held.append(0)
+            self._layers.append((keys, values))
+            self._held.append(keys.shape[2])
+            return keys, values
         past, held = self._held[layer], self._held[layer] + keys.shape[2]
         if held > self._layers[layer][0].shape[2]:
-            old_keys, old_values = self._layers[layer]
-            self._layers[layer] = _with_room(old_keys[:, :, :past], held), _with_room(old_values[:, :, :past], held)
+            old_keys, old_values = self._all(layer)
+            self._layers[layer] = _with_room(old_keys, held), _with_room(old_values, held)
         for kept, new in zip(self._layers[layer], (keys, values), strict=True):
             kept[:, :, past:held] = new
         self._held[layer] = held
@@ -89,7 +97,7 @@ class KVCache:
 def _with_room(part: Tensor, tokens: int) -> Tensor:
     """Copy ``part`` to where there is room for ``tokens`` and some more."""
     batch, heads, held, size = part.shape
-    roomy = part.new_empty(batch, heads, tokens + _ROOM, size)
+    roomy = part.new_empty(batch, heads, tokens + max(_ROOM, tokens // 8), size)
     roomy[:, :, :held] = part
     return roomy
 
@@ -144,8 +152,7 @@ class _Attention(nn.Module):
 
 def _rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     cos, sin = rotation
-    low, high = x.chunk(2, -1)
-    return x * cos + torch.cat([-high, low], -1) * sin
+    return torch.addcmul(x.roll(x.shape[-1] // 2, -1) * sin, x, cos)
 
 
 class _MLP(nn.Module):
@@ -255,16 +262,17 @@ class Llama(nn.Module):
             attention_mask = None
         positions = _positions(attention_mask, batch, past, length, embeddings.device)
         mask = _attention_mask(attention_mask, past, length, embeddings.device)
-        if mask is not None:
+        if mask is not None:  # as what is added to the scores: made of a bool, it would be made anew in every layer
             mask = mask.repeat(1, 1, self.spec.heads // self.spec.key_value_heads, 1)
+            mask = torch.zeros_like(mask, dtype=embeddings.dtype).masked_fill(~mask, -torch.inf)
         return self._rotation(positions, embeddings.dtype), mask
 
     def _rotation(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return cos and sin, ``(B, 1, T, head_size)``."""
+        """Return cos and sin, ``(B, 1, T, head_size)``; sin is negative in the first half, where it is subtracted."""
         steps = torch.arange(0, self.spec.head_size, 2, device=positions.device).float() / self.spec.head_size
         angles = positions[:, None, :, None].float() * self.spec.rope_theta**-steps
-        angles = torch.cat([angles, angles], -1)
-        return angles.cos().to(dtype), angles.sin().to(dtype)
+        cos, sin = angles.cos(), angles.sin()
+        return torch.cat([cos, cos], -1).to(dtype), torch.cat([-sin, sin], -1).to(dtype)
 
 
 def _positions(mask: Tensor | None, batch: int, past: int, length: int, device: torch.device) -> Tensor:
