@@ -72,8 +72,8 @@ class Encoder:
         Raises:
             InputError: a demonstration cannot be read, and there is no ``on_error``.
         """
-        lengths = self._lengths(demonstrations, on_error)
-        batches = iter(_batches(lengths, batch_tokens))
+        lengths = self.lengths(demonstrations, on_error)
+        batches = iter(batches_of(lengths, batch_tokens))
         with ThreadPoolExecutor(_AHEAD, thread_name_prefix="aim-decode") as pool:
             waiting: deque[Future[Callable[[], list[tuple[int, Encoded]]]]] = deque()
             try:
@@ -123,7 +123,8 @@ class Encoder:
         table = self.backend.input_embeddings
         return fused.to(table.device, table.dtype)
 
-    def _lengths(self, demonstrations: Sequence[Demonstration], on_error: OnError | None) -> dict[int, int]:
+    def lengths(self, demonstrations: Sequence[Demonstration], on_error: OnError | None = None) -> dict[int, int]:
+        """Estimated positions of each demonstration by its place; those that cannot be read are left out."""
         estimate = self.backend.reader.lengths
         try:
             found = estimate(demonstrations, prompt_format=self.prompt_format)
@@ -164,7 +165,7 @@ class Encoder:
         return list(zip(places, made, strict=True))
 
 
-def _batches(lengths: dict[int, int], budget: int) -> Iterator[list[int]]:
+def batches_of(lengths: dict[int, int], budget: int) -> Iterator[list[int]]:
     """Places in batches of like lengths whose padded size keeps the budget (one alone may exceed it)."""
     batch: list[int] = []
     for place in sorted(lengths, key=lambda place: -lengths[place]):  # the largest first: it fails at once

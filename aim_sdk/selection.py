@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 _SCORES = 1 << 25
 """Scores that are held at once: more queries are chosen for in parts."""
-_ROWS = 2048
-"""Rows that are widened to float64 at once."""
+_ROWS = 256
+"""Rows that are compared with all queries while they are in the processor's cache."""
 
 
 class Selector(ABC):
@@ -209,10 +209,9 @@ class ReadingSelector(Selector):
         vectors = bank.features(POOLED)
         mean, norms = self._centred(vectors)
         asked = unit(np.stack([bank.pooled_query(query) for query in queries]) - mean)
-        shift = asked @ mean
         scores = np.empty((len(queries), len(candidates)), np.float32)
         for places, rows in _blocks(vectors, candidates):
-            scores[:, places] = (asked @ rows.T - shift[:, None]) / norms[candidates[places]]
+            scores[:, places] = np.vecdot((rows - mean)[None], asked[:, None]) / norms[candidates[places]]
         return scores
 
     def _centred(self, vectors: Matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -270,12 +269,12 @@ def others(bank: DemonstrationBank, query: Query, candidates: NDArray[np.intp]) 
 def dot(queries: Matrix, vectors: Matrix, candidates: NDArray[np.intp]) -> Matrix:
     """Products ``(queries, candidates)`` with those rows, which stand in rising order; of unit vectors, the cosines.
 
-    Computed in float64, so that equal rows have equal scores, wherever they stand and whatever else is asked.
+    Equal rows have equal scores, wherever they stand and whatever else is asked: ``vecdot`` computes each on its own, a
+    matrix product does not.
     """
     products = np.empty((len(queries), len(candidates)), np.float32)
-    wide = queries.astype(np.float64)
     for places, rows in _blocks(vectors, candidates):
-        products[:, places] = wide @ rows.T
+        np.vecdot(rows[None], queries[:, None], out=products[:, places])
     return products
 
 
@@ -304,15 +303,12 @@ def best(scores: Matrix, count: int, labels: NDArray[np.intp] | None = None) -> 
     return ranked[np.sort(np.argsort(turn[ranked], kind="stable")[:count])]
 
 
-def _blocks(vectors: Matrix, candidates: NDArray[np.intp]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Those rows in float64, some at a time, each time in the same memory: a copy of all would not fit."""
+def _blocks(vectors: Matrix, candidates: NDArray[np.intp]) -> Iterator[tuple[slice, Matrix]]:
+    """Those rows, some at a time: a copy of all would not fit."""
     everything = len(candidates) == len(vectors)
-    buffer = np.empty((min(_ROWS, len(candidates)), vectors.shape[1]))
     for start in range(0, len(candidates), _ROWS):
-        places = slice(start, min(start + _ROWS, len(candidates)))
-        rows = buffer[: places.stop - start]
-        rows[:] = vectors[places] if everything else vectors[candidates[places]]
-        yield places, rows
+        places = slice(start, start + _ROWS)
+        yield places, vectors[places] if everything else vectors[candidates[places]]
 
 
 def _fields(listed: Sequence[Listed]) -> set[str]:

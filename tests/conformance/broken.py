@@ -11,6 +11,7 @@ from PIL import Image
 
 from aim_backends.hf import TransformersBackend
 from aim_sdk import Backend, Demonstration, DemoReader, FusedTokens, Generation, Injector, Projector, Query, Reading
+from aim_sdk.prefixes import PrefixCache
 
 Broken = Callable[[TransformersBackend], Backend]
 
@@ -238,6 +239,31 @@ class _Trainable(Answerer):
         return super().log_probs(*args, **options)
 
 
+class _PreparesTheWrongBatch(Reader):
+    """Keeps what it has prepared in one place."""
+
+    prepared: Any = None
+
+    def prepare(self, demonstrations: Any, **options: Any) -> Callable[[], list[Reading]]:
+        self.prepared = demonstrations
+        return lambda: self.read(self.prepared, **options)
+
+
+class _ReusesAnotherPrefix(Answerer):
+    """Right when it computes a prefix, wrong when it has it."""
+
+    def __init__(self, good: TransformersBackend) -> None:
+        super().__init__(good)
+        self.prefixes = PrefixCache[None]()
+
+    def context(self, context: Any) -> Any:
+        shared = self.prefixes.shared("", [context])
+        if shared is None:
+            return context
+        self.prefixes.put("", shared.keys, None, 1)
+        return list(context)[::-1] if shared.done else context
+
+
 def reading(bug: type[Reader]) -> Broken:
     return lambda good: Wrapped(good, reader=bug)
 
@@ -269,6 +295,8 @@ BROKEN: list[tuple[str, Broken]] = [
     ("nothing_stays_injected", answering(_LeavesAHook)),
     ("threads_do_not_mix", answering(_KeepsTheContext)),
     ("dtype_and_device", reading(_Casting)),
+    ("prepared_is_read", reading(_PreparesTheWrongBatch)),
+    ("prefix_reuse_is_exact", answering(_ReusesAnotherPrefix)),
     ("saved_projector_is_the_same", lambda good: _RestlessFingerprint(good)),
 ]
 """Which check must catch which bug."""

@@ -94,10 +94,9 @@ def test_the_best_are_chosen_as_brute_force_chooses(data: st.DataObject) -> None
         with pytest.raises(ShotsError):
             selector.select(bank, queries, shots)
         return
-    vectors, wanted = unit(rows).astype(np.float64), unit(asked).astype(np.float64)
     expected = [
-        brute_force([float(np.float32(v @ q)) for v in vectors], pool, labels if balance else None, shots)
-        for q, pool in zip(wanted, pools, strict=True)
+        brute_force([float(np.dot(v, q)) for v in unit(rows)], pool, labels if balance else None, shots)
+        for q, pool in zip(unit(asked), pools, strict=True)
     ]
     assert selector.select(bank, queries, shots) == [[keys[n] for n in places] for places in expected]
 
@@ -127,8 +126,9 @@ def test_dot_reads_the_rows_of_the_candidates() -> None:
     generator = np.random.default_rng(1)
     vectors, asked = (generator.standard_normal((n, 9)).astype(np.float32) for n in (5001, 3))
     candidates = np.flatnonzero(generator.random(5001) < 0.6)
-    expected = (asked.astype(np.float64) @ vectors[candidates].T.astype(np.float64)).astype(np.float32)
-    np.testing.assert_array_equal(dot(asked, vectors, candidates), expected)
+    expected = asked.astype(np.float64) @ vectors[candidates].T.astype(np.float64)
+    np.testing.assert_allclose(dot(asked, vectors, candidates), expected, atol=1e-5)
+    np.testing.assert_allclose(dot(asked, vectors, np.arange(5001)), asked @ vectors.T, atol=1e-5)
 
 
 def test_many_queries_are_chosen_for_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

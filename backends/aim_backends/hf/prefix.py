@@ -1,7 +1,7 @@
 """Prompts behind a prefix that was computed once: BOS, the system prompt and the fused tokens that come again.
 
-A state is a cache of one row. It is never run on itself: every use runs on a copy with as many rows as it needs. What
-the cache lacks of a prompt is forwarded by the family's own ``generate``, so masks and positions are its own.
+A state is a cache of one row. Running a cache writes to it, so every use runs on a copy with as many rows as it needs.
+What the cache lacks of a prompt is forwarded by the family's own ``generate``: masks and positions are its own.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
 from aim_backends.hf.slots import PER_TOKEN
 from aim_backends.hf.tap import Injection, injected, recording
-from aim_sdk.prefixes import PrefixCache, SharedPrefix
+from aim_sdk.prefixes import PrefixCache
 from aim_sdk.types import Context, FusedTokens
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 _ANY_CACHE: Final[frozenset[str]] = frozenset(
     """
-    bad_words_ids begin_suppress_tokens bos_token_id do_sample early_stopping encoder_repetition_penalty eos_token_id
-    epsilon_cutoff eta_cutoff exponential_decay_length_penalty forced_eos_token_id length_penalty logits_processor
-    max_length max_new_tokens max_time min_length min_new_tokens min_p no_repeat_ngram_size num_beams
-    num_return_sequences pad_token_id prefix_allowed_tokens_fn remove_invalid_values renormalize_logits
-    repetition_penalty sequence_bias stop_strings stopping_criteria suppress_tokens temperature tokenizer top_h top_k
-    top_p transformers_version typical_p _from_model_config
+    bad_words_ids begin_suppress_tokens bos_token_id decoder_start_token_id disable_compile do_sample early_stopping
+    encoder_repetition_penalty eos_token_id epsilon_cutoff eta_cutoff exponential_decay_length_penalty
+    forced_eos_token_id _from_model_config length_penalty logits_processor max_length max_new_tokens max_time min_length
+    min_new_tokens min_p no_repeat_ngram_size num_beams num_return_sequences pad_token_id prefix_allowed_tokens_fn
+    remove_invalid_values renormalize_logits repetition_penalty sequence_bias stop_strings stopping_criteria
+    suppress_tokens temperature tokenizer top_h top_k top_p transformers_version typical_p
     """.split()  # noqa: SIM905
 )
 """Options of ``generate`` that look at logits and ids alone; any other may run the prompt in another way."""
@@ -55,8 +55,7 @@ class Behind:
 def copies(backend: TransformersBackend, options: Mapping[str, Any]) -> int:
     """How many rows of a cache each prompt takes in ``generate``; 0 where it may not begin with a filled one."""
     asked = {**backend.model.generation_config.to_diff_dict(), **options}
-    unusual = [name for name, value in asked.items() if value is not None and name not in _ANY_CACHE]
-    if any(asked[name] != _USUAL.get(name) for name in unusual):
+    if any(name not in _ANY_CACHE and not _usual(name, value) for name, value in asked.items()):
         return 0
     return max(asked.get("num_beams") or 1, asked.get("num_return_sequences") or 1)
 
@@ -80,12 +79,14 @@ def behind(
     if len(heads) > 1 or (shared := prefixes.shared(head := heads.pop(), contexts)) is None:
         return None
     done, slots = (_tokens(contexts[0][:count]) for count in (shared.done, len(shared.keys)))
-    state = shared.state
+    inputs = dict[str, Any](_padded_behind(prepared, prefix := len(head) + slots))
+    state, kept = shared.state, True
     if state is None or done < slots:
-        state = _computed(backend, prepared, shared, done, slots)
-        prefixes.put(head, shared.keys, state, _nbytes(state))
-    inputs = dict[str, Any](_padded_behind(prepared, len(head) + slots))
-    inputs["past_key_values"] = _copied(state, len(prepared.lengths) * copies)
+        state = _computed(backend, inputs["input_ids"][:1, :prefix], prepared.fused[:1, done:slots], state)
+        if kept := (nbytes := _nbytes(state)) <= prefixes.info()["max_bytes"]:
+            prefixes.put(head, shared.keys, state, nbytes)
+    rows = len(prepared.lengths) * copies
+    inputs["past_key_values"] = _repeated(deepcopy(state) if kept else state, rows)
     _forget_positions(backend.model)
     return Behind(inputs, _injection(backend, prepared.fused[:, slots:]))
 
@@ -103,22 +104,25 @@ def prefill(backend: TransformersBackend, inputs: Mapping[str, Any]) -> Any:
     return outputs[0]
 
 
+def _usual(name: str, value: Any) -> bool:
+    return value is None or (name in _USUAL and bool(value == _USUAL[name]))
+
+
 def _computed(
-    backend: TransformersBackend, prepared: Prepared, shared: SharedPrefix[DynamicCache], done: int, slots: int
+    backend: TransformersBackend,
+    ids: Int[Tensor, "1 tokens"],
+    fused: Float[Tensor, "1 slots embed"],
+    state: DynamicCache | None,
 ) -> DynamicCache:
-    """Compute a prefix of ``slots`` fused tokens, behind the ``done`` ones of a shorter one."""
-    if shared.state is None:
+    """Compute a prefix, behind the shorter one of ``state``, which lacks the ``fused`` tokens."""
+    if state is None:
         cache = DynamicCache(config=backend.model.config.get_text_config(decoder=True))
     else:
-        cache = _copied(shared.state, 1)
-    ids = prepared.inputs["input_ids"]
-    start = ids.shape[1] - prepared.lengths[0]
-    ids = ids[:1, start : start + prepared.heads[0] + slots]
-    assert prepared.fused is not None
+        cache = deepcopy(state)
     _forget_positions(backend.model)
-    with injected(_injection(backend, prepared.fused[:1, done:slots])):
+    with injected(_injection(backend, fused)):
         prefill(backend, {**backend.text_inputs(ids, torch.ones_like(ids)), "past_key_values": cache})
-    # Layers with a window keep a view of all they were given: copy what is seen of it.
+    # Layers with a window keep a view of all that they were given: copy what it shows.
     return _repeated(cache, 1)
 
 
@@ -134,7 +138,7 @@ def _tokens(context: Context) -> int:
     return sum(len(item) for item in context if isinstance(item, FusedTokens))
 
 
-def _injection(backend: TransformersBackend, fused: Tensor) -> Injection | None:
+def _injection(backend: TransformersBackend, fused: Float[Tensor, "rows slots embed"]) -> Injection | None:
     return Injection(fused, backend.slot, backend.pad_token_id) if fused.shape[1] else None
 
 
@@ -152,13 +156,8 @@ def _turned(row: Int[Tensor, "tokens ..."], pad: int, prefix: int) -> Int[Tensor
     return torch.cat([row[pad : pad + prefix], row[:pad], row[pad + prefix :]])
 
 
-def _copied(state: DynamicCache, rows: int) -> DynamicCache:
-    """A cache of ``rows`` equal rows: running a cache writes to it."""
-    cache = deepcopy(state)
-    return _repeated(cache, rows) if rows > 1 else cache
-
-
 def _repeated(cache: DynamicCache, rows: int) -> DynamicCache:
+    """Make equal rows of the one row of a cache, in new tensors."""
     first: Any = torch.zeros(rows, dtype=torch.long)
     cache.reorder_cache(first)
     return cache
