@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from aim_sdk.bank.store import Matrix, Where
     from aim_sdk.types import Demonstration, ImageInput, Query
 
-MODEL, PRETRAINED = "ViT-B-32", "openai"
-PREFILTER = 100
-"""The most similar images among which ``mmices`` looks for similar texts."""
+PRETRAINED = "openai"
+"""The default tag, which a model that brings its own weights ignores."""
 _IMAGES, _TEXTS = 64, 256
 """Images and texts of one forward."""
 _LISTED = 'python -c "import open_clip; print(*open_clip.list_pretrained(), sep=chr(10))"'
@@ -47,8 +46,8 @@ class _ClipSelector(Selector):
 
     def __init__(
         self,
-        model: str | Path = MODEL,
-        pretrained: str | Path | None = PRETRAINED,
+        model: str | Path = "ViT-B-32",
+        pretrained: str | Path | None = "openai",
         device: str | None = None,
         *,
         where: Where | None = None,
@@ -122,11 +121,11 @@ class MmicesSelector(_ClipSelector):
 
     def __init__(
         self,
-        model: str | Path = MODEL,
-        pretrained: str | Path | None = PRETRAINED,
+        model: str | Path = "ViT-B-32",
+        pretrained: str | Path | None = "openai",
         device: str | None = None,
         *,
-        prefilter: int = PREFILTER,
+        prefilter: int = 100,
         where: Where | None = None,
         balance: str | None = None,
     ) -> None:
@@ -165,7 +164,7 @@ class ClipEncoder:
     """
 
     def __init__(
-        self, model: str | Path = MODEL, pretrained: str | Path | None = PRETRAINED, device: str | None = None
+        self, model: str | Path = "ViT-B-32", pretrained: str | Path | None = "openai", device: str | None = None
     ) -> None:
         self._source = _find(str(model), str(pretrained or ""))
         self._device = resolve_device(device)

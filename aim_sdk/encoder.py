@@ -97,9 +97,9 @@ class Encoder:
 
     def pooled_query(self, query: Query) -> NDArray[np.float32]:
         """The same vector of a query: causal states before the answer do not depend on it."""
-        (reading,) = self.backend.reader.read(
-            [Demonstration(query.image, query.text, "?")], prompt_format=self.prompt_format
-        )
+        # A letter: a blank before it becomes part of its token, as it does before most answers.
+        shown = Demonstration(query.image, query.text, "a")
+        (reading,) = self.backend.reader.read([shown], prompt_format=self.prompt_format)
         return self.pooled(reading)
 
     @torch.no_grad()

@@ -29,7 +29,7 @@ def demo(
     n, repeats = (14, 3) if quick else (67, 5)
     shots = (0, 2, 8) if quick else (0, 1, 2, 4, 8)
     with console.status("loading pocket (the first start converts its weights, about half a minute)"):
-        pipe = AIMPipeline.from_pretrained("pocket")
+        pipe = AIMPipeline.from_pretrained("pocket", prefix_bytes=0)  # every latency is that of a whole prompt
         assert isinstance(pipe.backend, BringsDemo)
         tasks = pipe.backend.demo_tasks(n, seed=seed)
     demonstrations = {id(d): d for task in tasks for episode in task.episodes for d in episode.demonstrations}

@@ -1,7 +1,7 @@
 """Demonstrations that ``bank.add`` reads a second, over its floor: the bare forward of the same batches.
 
-The floor has its inputs ready (decoded, preprocessed, tokenised, padded) and keeps nothing. ``bank.add`` hashes, decodes
-and tokenises, runs the forward, projects, and writes to a bank on disk.
+The floor has its inputs ready (decoded, preprocessed, tokenised, padded) and keeps nothing. ``bank.add`` hashes,
+decodes and tokenises, runs the forward, projects, and writes to a bank on disk.
 """
 
 from __future__ import annotations

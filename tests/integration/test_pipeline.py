@@ -103,7 +103,8 @@ def test_score_normalization(pipe: AIMPipeline, demonstrations: list[Demonstrati
     a_character = pipe.score(queries[0], choices, normalize="characters", **given)
     a_token = pipe.score(queries[0], choices, normalize="tokens", **given)
     assert all(value < 0 for value in total)
-    assert a_character == [value / len(choice) for value, choice in zip(total, choices, strict=True)]
+    # The prompt's prefix is computed apart the second time: equal up to the last digits.
+    assert a_character == pytest.approx([value / len(choice) for value, choice in zip(total, choices, strict=True)])
     assert total[1] < a_token[1] < 0
 
 

@@ -1,0 +1,136 @@
+"""Reading in batches: the budget is kept, nothing is lost, and a demonstration is read as it would be alone."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from aim_sdk import AIMPipeline, Demonstration, DemonstrationBank, Query
+from aim_sdk.encoder import Encoder, batches_of
+from aim_sdk.errors import FormatError, InputError
+
+
+@given(st.dictionaries(st.integers(0, 200), st.integers(1, 50), max_size=40), st.integers(1, 120))
+def test_batches_keep_the_budget_and_lose_nothing(lengths: dict[int, int], budget: int) -> None:
+    batches = list(batches_of(lengths, budget))
+    assert sorted(place for batch in batches for place in batch) == sorted(lengths)
+    for batch in batches:
+        padded = len(batch) * max(lengths[place] for place in batch)
+        assert padded <= budget or len(batch) == 1
+    heights = [[lengths[place] for place in batch] for batch in batches]
+    assert [length for row in heights for length in row] == sorted(lengths.values(), reverse=True)
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny: Callable[[str], Path]) -> AIMPipeline:
+    return AIMPipeline.from_pretrained("llava", model=tiny("llava-1.5"), projector="carrier", device="cpu")
+
+
+@pytest.fixture
+def items(pictures: list[Image.Image]) -> list[Demonstration]:
+    texts = ["", "What is it?", "Which animal is this? A lynx, or a fox?", "Why?"]
+    return [Demonstration(picture, texts[i % 4], "a cat " * (1 + i % 3)) for i, picture in enumerate(pictures)]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 100, 4096])
+def test_a_demonstration_is_read_as_it_would_be_alone(
+    pipe: AIMPipeline, items: list[Demonstration], batch_tokens: int
+) -> None:
+    found = {place: made for batch in pipe.encoder.stream(items, batch_tokens=batch_tokens) for place, made in batch}
+    assert sorted(found) == list(range(len(items)))
+    for place, item in enumerate(items):
+        (alone,) = pipe.encoder.encode([item])
+        torch.testing.assert_close(found[place].fused.embeddings, alone.embeddings, atol=1e-5, rtol=1e-4)
+
+
+def test_one_bad_demonstration_does_not_cost_its_batch(pipe: AIMPipeline, items: list[Demonstration]) -> None:
+    bad = [Demonstration(b"no image", "What?", "x"), Demonstration(items[0].image, "What is <image>?", "x")]
+    heard: dict[int, type[InputError]] = {}
+    mixed = [*items[:3], *bad, *items[3:]]
+    stream = pipe.encoder.stream(mixed, on_error=lambda place, error: heard.update({place: type(error)}))
+    assert sorted(place for batch in stream for place, _ in batch) == [0, 1, 2, *range(5, len(mixed))]
+    assert sorted(heard) == [3, 4]
+    assert heard[4] is FormatError
+    with pytest.raises(InputError):
+        list(pipe.encoder.stream(mixed))
+
+
+def test_leaving_a_stream_early_stops_its_threads(pipe: AIMPipeline, items: list[Demonstration]) -> None:
+    stream = pipe.encoder.stream(items * 20, batch_tokens=60)
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("aim-decode")]
+
+
+def test_the_next_batches_are_prepared_while_one_is_computed(
+    pipe: AIMPipeline, items: list[Demonstration], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, prepared, seen = pipe.backend.reader, [], []
+    prepare = reader.prepare
+
+    def counted(*arguments, **options):  # type: ignore[no-untyped-def]
+        forward = prepare(*arguments, **options)
+        prepared.append(threading.current_thread().name)
+
+        def run():  # type: ignore[no-untyped-def]
+            for _ in range(200):
+                if len(prepared) > len(seen) + 1:
+                    break
+                threading.Event().wait(0.01)
+            seen.append(len(prepared))
+            return forward()
+
+        return run
+
+    monkeypatch.setattr(reader, "prepare", counted)
+    list(pipe.encoder.stream(items, batch_tokens=1))
+    assert all(name.startswith("aim-decode") for name in prepared)
+    assert all(ahead > done + 1 for done, ahead in enumerate(seen[:-1]))
+
+
+def test_pooled_readings_of_a_demonstration_and_of_its_query_are_the_same(
+    pipe: AIMPipeline, items: list[Demonstration]
+) -> None:
+    """What comes before the answer does not depend on it."""
+    for item in items[:4]:
+        (reading,) = pipe.backend.reader.read([item], prompt_format=pipe.prompt_format)
+        asked = pipe.encoder.pooled_query(Query(item.image, item.text))
+        np.testing.assert_allclose(pipe.encoder.pooled(reading), asked, atol=1e-5)
+
+
+def test_projecting_kept_readings_is_projecting(pipe: AIMPipeline, items: list[Demonstration], tmp_path: Path) -> None:
+    with DemonstrationBank.open(tmp_path / "bank", encoder=pipe.encoder, keep_readings=True) as bank:
+        keys = bank.add(items)
+        kept = [bank._store.reading(key) for key in keys]
+        again = pipe.encoder.project([reading for reading in kept if reading is not None])
+        for key, tokens in zip(keys, again, strict=True):
+            torch.testing.assert_close(bank[key].fused.embeddings, tokens.embeddings, atol=1e-6, rtol=1e-5)
+
+
+def test_the_binding_tells_projectors_apart(pipe: AIMPipeline) -> None:
+    projector = type(pipe.projector)(pipe.projector.hidden_size, pipe.projector.embedding_size)
+    other = Encoder(pipe.backend, projector, pipe.prompt_format)
+    assert set(pipe.encoder.binding.differences(other.binding)) == {"projector_hash"}
+    same = Encoder(pipe.backend, pipe.projector, pipe.prompt_format.model_copy())
+    assert pipe.encoder.binding.scope == same.binding.scope
+
+
+def test_a_bank_on_disk_answers_as_one_in_memory(pipe: AIMPipeline, items: list[Demonstration], tmp_path: Path) -> None:
+    on_disk = AIMPipeline(pipe.backend, pipe.projector, bank=tmp_path / "bank")
+    on_disk.bank.add(items)
+    reopened = AIMPipeline(pipe.backend, pipe.projector, bank=tmp_path / "bank")
+    in_memory = AIMPipeline(pipe.backend, pipe.projector)
+    in_memory.bank.add(items)
+    queries = [replace(Query(item.image, "And here?"), id=str(n)) for n, item in enumerate(items)]
+    for mode in ("aim", "text-only", "interleaved", "no-image"):
+        expected = in_memory.generate(queries, shots=3, mode=mode, max_new_tokens=4)
+        assert reopened.generate(queries, shots=3, mode=mode, max_new_tokens=4) == expected
+    chosen = reopened.generate(queries, shots=3, selector="reading", max_new_tokens=4)
+    assert chosen == in_memory.generate(queries, shots=3, selector="reading", max_new_tokens=4)
