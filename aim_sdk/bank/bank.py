@@ -234,7 +234,7 @@ class DemonstrationBank:
             places: dict[tuple[str, object], list[int]] = {}
             for place, entry in enumerate(listed):
                 places.setdefault(("origin", entry.origin), []).append(place)
-                places.setdefault(("id", entry.metadata.get("id")), []).append(place)
+                places.setdefault(("id", str(entry.metadata.get("id"))), []).append(place)
             self._origins = listed, places
         found = self._origins[1].get(("origin", query_origin(query)), [])
         return found if query.id is None else [*found, *self._origins[1].get(("id", query.id), [])]

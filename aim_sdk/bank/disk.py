@@ -187,7 +187,8 @@ class DiskStore(Store):
         data = feature_record(name, keys, vectors)
         with self.writing():
             segment, start = self._append([data])
-            with self._committing(segment, start + len(data)):
+            with self._index.transaction():  # the entries are as they were: nothing that was read of them is stale
+                self._index.set_size(segment, start + len(data))
                 self._index.put_features(name, segment, start)
 
     def features(self, name: str) -> dict[str, NDArray[np.float32]]:

@@ -46,7 +46,7 @@ def save_folder(folder: Path, seed: int) -> Path:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = save_folder(tmp_path_factory.mktemp("clip") / "zero", 0)
-    kept = shared_encoder(folder, clip.PRETRAINED, "cpu")  # loaded once for the selectors of all tests
+    kept = shared_encoder(folder, "openai", "cpu")  # loaded once for the selectors of all tests
     yield folder
     del kept
 
@@ -264,8 +264,8 @@ def test_the_model_is_frozen(folder: Path) -> None:
 
 def test_weights_are_loaded_once_when_they_are_first_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
-    original = clip._load
-    monkeypatch.setattr(clip, "_load", lambda *given: loads.append(given) or original(*given))
+    original = clip.load_clip
+    monkeypatch.setattr(clip, "load_clip", lambda *given: loads.append(given) or original(*given))
     model = f"local-dir:{folder}"
     selectors = [RicesSelector(model, device="cpu"), MmicesSelector(model, device="cpu"), get_selector("rices")]
     assert selectors[2] is get_selector("rices")

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from aim_backends.pocket.lm import KVCache, Llama, LlamaSpec
@@ -111,6 +113,63 @@ def test_copies_of_a_cache_grow_apart(lm: Llama, ids: Tensor) -> None:
     lm(lm.embed(second[:, :1]), cache=origin)
     grown = lm(lm.embed(first[:, 6:]), cache=copy)
     torch.testing.assert_close(grown, lm(lm.embed(first))[:, 6:], atol=1e-5, rtol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_caches_hold_what_was_appended_whatever_others_do(data: st.DataObject) -> None:
+    """Caches made from one another in any way, each with what it has to hold beside it."""
+    caches = [KVCache()]
+    expected = [torch.empty(1, 1, 0, 2)]
+    for number in range(data.draw(st.integers(1, 12))):
+        place = data.draw(st.integers(0, len(caches) - 1))
+        cache, held = caches[place], expected[place]
+        change = data.draw(st.sampled_from(["extend", "copy", "expand", "select"]))
+        if change == "extend":
+            new = torch.full((len(held), 1, data.draw(st.integers(1, 20)), 2), float(number))
+            expected[place] = torch.cat([held, new], 2)
+            keys, values = cache.extend(0, new, -new)
+            assert torch.equal(keys, expected[place])
+            assert torch.equal(values, -expected[place])
+        elif change == "copy":
+            caches.append(cache.copy())
+            expected.append(held)
+        elif change == "expand" and len(held) == 1 and len(cache):
+            batch = data.draw(st.integers(1, 3))
+            caches.append(cache.expand(batch))
+            expected.append(held.expand(batch, -1, -1, -1))
+        elif change == "select" and len(cache):
+            rows = torch.tensor(data.draw(st.lists(st.integers(0, len(held) - 1), min_size=1, max_size=3)))
+            caches.append(cache.select(rows))
+            expected.append(held[rows])
+    for cache, held in zip(caches, expected, strict=True):
+        assert len(cache) == held.shape[2]
+        if len(cache):
+            copy = cache.copy()
+            last = torch.full((len(held), 1, 1, 2), -1.0)
+            keys, values = copy.extend(0, last, last)
+            assert torch.equal(keys, torch.cat([held, last], 2))
+            assert torch.equal(values, torch.cat([-held, last], 2))
+            assert cache.nbytes > 0
+
+
+def test_decoding_writes_where_there_is_room() -> None:
+    cache, token = KVCache(), torch.zeros(1, 1, 1, 2)
+    places = [cache.extend(0, torch.zeros(1, 1, 400, 2), torch.zeros(1, 1, 400, 2))[0].data_ptr()]
+    places += [cache.extend(0, token, token)[0].data_ptr() for _ in range(150)]
+    assert len(set(places)) <= 5
+    assert cache.nbytes >= 2 * len(cache) * token.nbytes
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 6, 7])
+def test_a_batch_decodes_as_each_row_alone(lm: Llama, batch: int) -> None:
+    """A few rows are multiplied in another order."""
+    ids = torch.randint(0, SPEC.vocabulary, (batch, 6), generator=torch.Generator().manual_seed(3))
+    cache = KVCache()
+    lm(lm.embed(ids[:, :5]), cache=cache)
+    found = lm.head(lm(lm.embed(ids[:, 5:]), cache=cache)[:, -1])
+    alone = torch.stack([lm.head(lm(lm.embed(row[None]))[0, -1]) for row in ids])
+    torch.testing.assert_close(found, alone, atol=1e-4, rtol=1e-4)
 
 
 def test_gradients_reach_the_embeddings_and_nothing_else(lm: Llama, ids: Tensor) -> None:
