@@ -41,7 +41,7 @@ class Adder:
         digests = _digests(items, on_error)
         named = {place: key_of(self._binding, digest, items[place]) for place, digest in digests.items()}
         held = self._store.held(named.values())
-        self._retag({key: items[place].metadata for place, key in named.items()}, held)
+        self._retag({key: items[place].metadata for place, key in named.items() if items[place].metadata}, held)
         first = {key: place for place, key in reversed(named.items()) if key not in held}  # of equal ones, the first
         places = sorted(first.values())
         yield len(items) - len(places)
@@ -107,7 +107,7 @@ class Adder:
             self._store.add(entries, remove=remove, features={POOLED: pooled})
 
     def _retag(self, given: Mapping[str, Metadata], held: Mapping[str, Metadata]) -> None:
-        changed = {key: fields for key, fields in given.items() if key in held and fields and dict(held[key]) != fields}
+        changed = {key: fields for key, fields in given.items() if key in held and held[key] != fields}
         if changed:
             self._store.tag(changed)
 

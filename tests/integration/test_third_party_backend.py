@@ -67,6 +67,7 @@ def test_a_new_backend_is_the_example_under_its_own_name(tmp_path: Path) -> None
     assert {result["check"] for result in found if result["status"] == "not applicable"} <= {
         "identity_beams",
         "plain_model",
+        "prefix_reuse_is_exact",
         "slot_never_generated",
     }
 
@@ -111,7 +112,7 @@ imported = "aim_echo" in sys.modules
 pipe = AIMPipeline.from_pretrained("echo")
 image = PIL.Image.new("RGB", (9, 9), "red")
 pipe.bank.add([Demonstration(image, "What colour?", "red")])
-answer = pipe(image, "What colour?", shots=1, max_new_tokens=4)
+answer = pipe(PIL.Image.new("RGB", (9, 9), "blue"), "What colour?", shots=1, max_new_tokens=4)
 print(json.dumps([info.target, info.distribution, info.version, info.status, imported, answer]))
 """
     *info, imported, answer = json.loads(run_beside(site, code))

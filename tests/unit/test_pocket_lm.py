@@ -161,7 +161,7 @@ def test_decoding_writes_where_there_is_room() -> None:
     assert cache.nbytes >= 2 * len(cache) * token.nbytes
 
 
-@pytest.mark.parametrize("batch", [1, 2, 4, 6, 7])
+@pytest.mark.parametrize("batch", [1, 2, 8, 9])
 def test_a_batch_decodes_as_each_row_alone(lm: Llama, batch: int) -> None:
     """A few rows are multiplied in another order."""
     ids = torch.randint(0, SPEC.vocabulary, (batch, 6), generator=torch.Generator().manual_seed(3))
