@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from aim_backends.pocket.backend import PocketBackend
 from aim_backends.pocket.injector import PocketInjector
-from aim_backends.pocket.lm import KVCache
+from aim_backends.pocket.cache import KVCache
 from aim_backends.pocket.prompts import DEFAULT_FORMAT
 from aim_sdk import AIMPipeline, Demonstration, FusedTokens, Generation, Query
 from aim_sdk.errors import ContextLengthError

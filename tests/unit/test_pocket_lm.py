@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aim_backends.pocket.lm import KVCache, Llama, LlamaSpec
+from aim_backends.pocket.cache import KVCache
+from aim_backends.pocket.lm import Llama, LlamaSpec
 
 transformers = pytest.importorskip("transformers")
 

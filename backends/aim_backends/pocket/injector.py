@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from aim_backends.pocket.cache import KVCache
 from aim_backends.pocket.images import ImageEncoder
-from aim_backends.pocket.lm import KVCache
 from aim_backends.pocket.model import PocketModel
 from aim_backends.pocket.prompts import Prompts, Segments
 from aim_sdk.answers import clean_answer, stream_answer

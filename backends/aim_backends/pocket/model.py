@@ -73,7 +73,7 @@ class PocketModel:
             keep_freed_memory()
         lm = Llama.from_state(_read(files.lm), dtype=dtype).to(device)
         connector = Connector().to(device=device, dtype=dtype).requires_grad_(False).eval()
-        trunk = Trunk.load(files.trunk).to(device=device, dtype=dtype)
+        trunk = Trunk.load(files.trunk).to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
         return cls(Tokenizer.from_file(str(files.tokenizer)), trunk, connector, lm)
 
     @property
