@@ -16,7 +16,8 @@ from aim_sdk.bank.adding import Adder, OnError, key_of
 from aim_sdk.bank.binding import check_binding, reads_alike
 from aim_sdk.bank.disk import DiskStore
 from aim_sdk.bank.maintenance import BankStats
-from aim_sdk.bank.store import Listed, Matrix, MemoryStore, Store, Where, matches, query_origin
+from aim_sdk.bank.store import Listed, MemoryStore, Store, Where, matches
+from aim_sdk.bank.vectors import Compute, Vectors
 from aim_sdk.config import Binding
 from aim_sdk.encoder import BATCH_TOKENS, Encoder
 from aim_sdk.errors import AIMError, InputError, ShotsError, UnknownEntryError, did_you_mean
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WINDOW = 1024
-"""Demonstrations that are sorted by length together, and vectors that are computed before they are kept."""
+"""Demonstrations that are sorted by length together."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,7 @@ class DemonstrationBank:
 
     def __init__(self, store: Store, binding: Binding, encoder: Encoder | None = None) -> None:
         self._store, self.binding, self._encoder = store, binding, encoder
-        self._aligned: dict[str, tuple[Sequence[Listed], Matrix]] = {}
-        self._origins: tuple[Sequence[Listed], dict[tuple[str, object], list[int]]] = ((), {})
+        self._vectors = Vectors(store)
 
     @classmethod
     def in_memory(cls, encoder: Encoder) -> DemonstrationBank:
@@ -229,15 +229,7 @@ class DemonstrationBank:
 
     def own(self, query: Query) -> list[int]:
         """Places in :meth:`listed` of the query's own demonstrations: with its id, or with its image and text."""
-        listed = self._store.listed()
-        if self._origins[0] is not listed:
-            places: dict[tuple[str, object], list[int]] = {}
-            for place, entry in enumerate(listed):
-                places.setdefault(("origin", entry.origin), []).append(place)
-                places.setdefault(("id", str(entry.metadata.get("id"))), []).append(place)
-            self._origins = listed, places
-        found = self._origins[1].get(("origin", query_origin(query)), [])
-        return found if query.id is None else [*found, *self._origins[1].get(("id", query.id), [])]
+        return self._vectors.own(query)
 
     def get(self, key: str) -> BankEntry | None:
         """The entry with that key, if it is here."""
@@ -263,9 +255,7 @@ class DemonstrationBank:
             raise UnknownEntryError(f"{len(found)} entries begin with {prefix!r}: {near}; give more of the key.")
         return found[0]
 
-    def features(
-        self, name: str, compute: Callable[[list[Demonstration]], Matrix] | None = None
-    ) -> NDArray[np.float32]:
+    def features(self, name: str, compute: Compute | None = None) -> NDArray[np.float32]:
         """One vector an entry, ``(entries, dim)``, in the order of :meth:`listed`.
 
         Args:
@@ -275,23 +265,7 @@ class DemonstrationBank:
         Raises:
             InputError: an entry has none, and there is no ``compute``.
         """
-        listed = self._store.listed()
-        known = self._aligned.get(name)
-        if known and known[0] is listed:
-            return known[1]
-        vectors = self._store.features(name)
-        missing = [entry.key for entry in listed if entry.key not in vectors]
-        if missing and compute is None:
-            raise InputError(f"{len(missing)} of {len(listed)} demonstrations have no vectors {name!r}.")
-        for start in range(0, len(missing), WINDOW):
-            keys = missing[start : start + WINDOW]
-            assert compute  # refused above
-            made = compute([self._store.demonstration(key) for key in keys]).astype(np.float32)
-            self._store.add_features(name, keys, made)
-            vectors.update(zip(keys, made, strict=True))
-        matrix = np.stack([vectors[entry.key] for entry in listed]) if listed else np.zeros((0, 1), np.float32)
-        self._aligned[name] = listed, matrix
-        return matrix
+        return self._vectors.matrix(name, compute)
 
     def pooled_query(self, query: Query) -> NDArray[np.float32]:
         """A query's pooled reading ``(hidden,)``, to compare with ``features("reading")``."""

@@ -54,7 +54,6 @@ def add(
     """
     from aim_sdk.demonstration_files import count_demonstrations, stream_demonstrations
     from aim_sdk.images import describe
-    from aim_sdk.progress import advancing
 
     total = count_demonstrations(source)
     with (

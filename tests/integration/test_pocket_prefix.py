@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from aim_backends.pocket.backend import PocketBackend
-from aim_backends.pocket.injector import PocketInjector
 from aim_backends.pocket.cache import KVCache
+from aim_backends.pocket.injector import PocketInjector
 from aim_backends.pocket.prompts import DEFAULT_FORMAT
 from aim_sdk import AIMPipeline, Demonstration, FusedTokens, Generation, Query
 from aim_sdk.errors import ContextLengthError

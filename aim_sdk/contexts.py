@@ -1,0 +1,125 @@
+"""What stands before each query: which demonstrations, and what is made of them in each mode."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeAlias, cast
+
+from aim_sdk.bank import BankEntry, DemonstrationBank
+from aim_sdk.encoder import Encoder
+from aim_sdk.errors import FormatError, InputError, ShotsError, did_you_mean
+from aim_sdk.selection import Selector
+from aim_sdk.types import Context, Demonstration, FusedTokens, Mode, Query
+
+MODES: tuple[Mode, ...] = ("aim", "text-only", "interleaved", "zero-shot", "no-image")
+READ_BATCH = 16
+"""Demonstrations a forward, where a call brings its own."""
+
+Demonstrations: TypeAlias = Sequence[Demonstration] | Sequence[Sequence[Demonstration]]
+Shown: TypeAlias = Demonstration | BankEntry
+
+
+class Contexts:
+    """Makes the contexts of one pipeline's queries."""
+
+    def __init__(self, encoder: Encoder, bank: DemonstrationBank) -> None:
+        self.encoder, self.bank, self.backend = encoder, bank, encoder.backend
+
+    def contexts(
+        self,
+        queries: Sequence[Query],
+        shots: int | None,
+        demonstrations: Demonstrations | None,
+        mode: Mode,
+        selector: Selector,
+    ) -> list[Context]:
+        """Return what stands before each query; see :class:`aim_sdk.pipeline.AIMPipeline` for the arguments."""
+        if mode not in MODES:
+            raise InputError(
+                f"unknown mode {mode!r}.{did_you_mean(str(mode), MODES)} Expected one of: {', '.join(MODES)}."
+            )
+        if shots is not None and (not isinstance(shots, int) or shots < 0):
+            raise InputError(f"shots={shots!r}; expected a whole number of at least 0, or None for all demonstrations.")
+        if mode == "zero-shot":
+            chosen: list[list[Shown]] = [[]] * len(queries)
+        elif demonstrations is not None:
+            chosen = self._given(queries, shots, demonstrations)
+        else:
+            chosen = self._selected(queries, shots, selector)
+        if self.encoder.prompt_format.kind == "chat":
+            for query, items in zip(queries, chosen, strict=True):
+                if not items and not query.text.strip():
+                    raise InputError("the query has no text and no demonstrations: nothing says what is asked.")
+        if mode == "interleaved":
+            if not self.backend.supports_interleaved and any(chosen):
+                raise FormatError(
+                    f"backend {self.backend.name!r} takes one image a prompt: mode='interleaved' cannot run on it."
+                )
+            return [[_demonstration(item) for item in items] for items in chosen]
+        identity: Callable[[Shown], object] = id if mode == "aim" else _texts
+        unique = {identity(item): item for items in chosen for item in items}
+        fused = dict(zip(unique, self._fuse(list(unique.values()), mode), strict=True))
+        return [[fused[identity(item)] for item in items] for items in chosen]
+
+    def _selected(self, queries: Sequence[Query], shots: int | None, selector: Selector) -> list[list[Shown]]:
+        chosen = selector.select(self.bank, queries, shots)
+        entries = {key: self.bank[key] for keys in chosen for key in keys}
+        return [[entries[key] for key in keys] for keys in chosen]
+
+    def _given(self, queries: Sequence[Query], shots: int | None, demonstrations: Demonstrations) -> list[list[Shown]]:
+        if all(isinstance(item, Demonstration) for item in demonstrations):
+            chosen = [list(cast("Sequence[Shown]", demonstrations))] * len(queries)
+        else:
+            chosen = [list(items) for items in cast("Sequence[Sequence[Shown]]", demonstrations)]
+        if len(chosen) != len(queries):
+            raise InputError(f"{len(queries)} queries, but demonstrations for {len(chosen)} of them.")
+        fewest = min(map(len, chosen), default=0)
+        if shots is not None and shots > fewest:
+            raise ShotsError(f"{shots} shots asked for, but only {fewest} demonstrations were given.")
+        return [items[:shots] for items in chosen]
+
+    def _fuse(self, shown: list[Shown], mode: Mode) -> list[FusedTokens]:
+        if mode != "aim":
+            return self._encoded([_demonstration(item) for item in shown], mode)
+        keys = [item.key if isinstance(item, BankEntry) else self.bank.key(item) for item in shown]
+        banked = [
+            item if isinstance(item, BankEntry) else self.bank.get(key) for item, key in zip(shown, keys, strict=True)
+        ]
+        missing = {
+            key: _demonstration(item) for key, item, entry in zip(keys, shown, banked, strict=True) if entry is None
+        }
+        made = dict(zip(missing, self._encoded(list(missing.values()), mode), strict=True))
+        return [
+            replace(made[key], key=key) if entry is None else entry.fused
+            for key, entry in zip(keys, banked, strict=True)
+        ]
+
+    def _encoded(self, demonstrations: list[Demonstration], mode: Mode) -> list[FusedTokens]:
+        batches = [demonstrations[start : start + READ_BATCH] for start in range(0, len(demonstrations), READ_BATCH)]
+        if mode == "text-only":
+            reader = self.backend.reader
+            made = [t for batch in batches for t in reader.text_only(batch, prompt_format=self.encoder.prompt_format)]
+        else:
+            with_images = mode != "no-image"
+            made = [t for batch in batches for t in self.encoder.encode(batch, with_images=with_images)]
+        if mode == "aim":  # keyed by their images, too
+            return made
+        return [
+            replace(tokens, key=self._text_key(item, mode)) for tokens, item in zip(made, demonstrations, strict=True)
+        ]
+
+    def _text_key(self, demonstration: Demonstration, mode: Mode) -> str:
+        parts = [mode, *_texts(demonstration), self.encoder.binding.scope]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _demonstration(item: Shown) -> Demonstration:
+    return item.demonstration if isinstance(item, BankEntry) else item
+
+
+def _texts(item: Shown) -> tuple[str, str]:
+    """What tells demonstrations apart where their images are not looked at."""
+    demonstration = _demonstration(item)
+    return demonstration.text, demonstration.answer
