@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -74,7 +77,7 @@ class Encoder:
         """
         lengths = self.lengths(demonstrations, on_error)
         batches = iter(batches_of(lengths, batch_tokens))
-        with ThreadPoolExecutor(_AHEAD, thread_name_prefix="aim-decode") as pool:
+        with ThreadPoolExecutor(_AHEAD, thread_name_prefix="aim-decode", initializer=_yield_cores) as pool:
             waiting: deque[Future[Callable[[], list[tuple[int, Encoded]]]]] = deque()
             try:
                 while True:
@@ -163,6 +166,12 @@ class Encoder:
         fused = self.projector.project(readings)
         made = [Encoded(reading, tokens) for reading, tokens in zip(readings, fused, strict=True)]
         return list(zip(places, made, strict=True))
+
+
+def _yield_cores() -> None:
+    """Let the forward have the cores where it runs on them: a torch thread that has to wait holds up all others."""
+    if sys.platform == "linux":  # where a thread has a priority of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def batches_of(lengths: dict[int, int], budget: int) -> Iterator[list[int]]:

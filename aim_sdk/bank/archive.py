@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -17,9 +16,9 @@ from aim_sdk.bank.entries import row_of
 from aim_sdk.bank.index import Row
 from aim_sdk.bank.maintenance import Advance, live_records
 from aim_sdk.bank.records import Record, Source
-from aim_sdk.bank.segments import sync_folder
 from aim_sdk.config import Binding
 from aim_sdk.errors import ArtifactNotFoundError, ArtifactWriteError, CorruptArtifactError
+from aim_sdk.files import atomic
 
 _BATCH = 256
 """Entries of an import that are committed together."""
@@ -32,26 +31,15 @@ def export(store: DiskStore, path: Path, advance: Advance = lambda _: None) -> i
         CorruptArtifactError: an entry is damaged.
         ArtifactWriteError: the file cannot be written.
     """
+    entries = 0
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(store.opening())
-                entries = 0
-                for what, data in live_records(store, advance):
-                    file.write(data)
-                    entries += isinstance(what, Row)
-                file.write(records.encode({"end": entries}))
-                size = file.tell()
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o644)  # mkstemp makes it private
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
+        with atomic(path) as file:
+            file.write(store.opening())
+            for what, data in live_records(store, advance):
+                file.write(data)
+                entries += isinstance(what, Row)
+            file.write(records.encode({"end": entries}))
+            size = file.tell()
     except OSError as error:
         raise ArtifactWriteError(f"{path}: cannot be written ({error.strerror or error}).") from error
     return size

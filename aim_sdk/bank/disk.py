@@ -25,7 +25,7 @@ from aim_sdk.bank import records
 from aim_sdk.bank.entries import entry_record, feature_record, opening_record
 from aim_sdk.bank.index import Index, Row
 from aim_sdk.bank.records import Record
-from aim_sdk.bank.segments import SEGMENT_BYTES, Segments, sync_folder
+from aim_sdk.bank.segments import SEGMENT_BYTES, Segments
 from aim_sdk.bank.store import Listed, Matrix, NewEntry, Store
 from aim_sdk.config import Binding
 from aim_sdk.errors import (
@@ -35,6 +35,7 @@ from aim_sdk.errors import (
     CorruptArtifactError,
     did_you_mean,
 )
+from aim_sdk.files import sync_folder
 from aim_sdk.types import Demonstration, ImageInput, Metadata, Reading
 
 INDEX, LOCK = "bank.sqlite", "bank.lock"

@@ -15,8 +15,9 @@ from aim_sdk.bank.disk import INDEX, LOCK, LOCK_SECONDS, DiskStore
 from aim_sdk.bank.entries import feature_record, row_of, settings_of
 from aim_sdk.bank.index import Index, Row
 from aim_sdk.bank.records import Record
-from aim_sdk.bank.segments import SEGMENT_BYTES, Segments, sync_folder
+from aim_sdk.bank.segments import SEGMENT_BYTES, Segments
 from aim_sdk.errors import ArtifactNotFoundError, CorruptArtifactError
+from aim_sdk.files import sync_folder
 
 Advance = Callable[[int], None]
 """Hears of entries that are done."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aim_sdk.bank.records import Source
 from aim_sdk.errors import ArtifactWriteError, CorruptArtifactError
+from aim_sdk.files import sync_folder
 
 SEGMENT_BYTES = 1 << 30
 """A new segment is begun behind so many bytes."""
@@ -109,12 +110,3 @@ def write_whole(handle: int, data: bytes, offset: int) -> int:
         written = os.pwrite(handle, view, offset)
         offset, view = offset + written, view[written:]
     return offset
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,4 +1,4 @@
-"""What each way of showing k demonstrations costs, on pocket: latency to the first token, context, KV cache, memory.
+"""What each way of showing k demonstrations costs, on pocket: latency to the first token, context, KV cache.
 
 All ways are timed in turns in one process, a new query image each time (its encoding is part of every latency). *Cold*
 reads the demonstrations first; the other AIM rows find them in the bank. *Reused* rows find the context's keys and
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from PIL import Image
 
 from aim_backends.pocket.backend import PocketBackend
@@ -92,31 +90,6 @@ class Bench:
         return [replace(tokens, key=f"{kind} {number}") for number, tokens in enumerate(made)]
 
 
-@contextmanager
-def peak() -> Iterator[list[int]]:
-    """Bytes that the block had resident at most, above those before it; empty where the system does not say."""
-    grown: list[int] = []
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        yield grown
-        grown.append(torch.cuda.max_memory_allocated() - before)
-        return
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _status("VmRSS")
-    except OSError:
-        yield grown
-        return
-    yield grown
-    grown.append(max(0, _status("VmHWM") - before))
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
-
-
 def measure(rounds: int, shots: Sequence[int]) -> dict[str, Any]:
     """Every way at every k, and zero-shot, in turns."""
     bench = Bench()
@@ -124,12 +97,10 @@ def measure(rounds: int, shots: Sequence[int]) -> dict[str, Any]:
     kv = 2 * spec.layers * spec.key_value_heads * spec.head_size * bench.backend.input_embeddings.element_size()
     variants = {("zero-shot", 0): lambda: bench.answer([])}
     variants |= {(way, k): bench.variant(way, k) for k in shots for way in WAYS}
-    tokens, memory = {}, {}
+    tokens = {}
     for name, run in variants.items():
         for _ in range(3):  # the second time computes the prefix apart, the third finds it
-            with peak() as grown:
-                tokens[name] = run()
-            memory[name] = grown[-1] if grown else None
+            tokens[name] = run()
     times = _in_turns({name: run for name, run in variants.items() if name[0] != "AIM, cold"}, rounds)
     times |= _in_turns(
         {n: run for n, run in variants.items() if n[0] in ("zero-shot", "AIM, cold")}, max(3, rounds // 5)
@@ -143,7 +114,6 @@ def measure(rounds: int, shots: Sequence[int]) -> dict[str, Any]:
                 "shots": k,
                 "prompt_tokens": tokens[way, k],
                 "kv_bytes": tokens[way, k] * kv,
-                "peak_bytes": memory[way, k],
                 **times[way, k],
             }
             for way, k in variants
@@ -163,7 +133,7 @@ def plot(cells: Sequence[dict[str, Any]], path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     zero = next(cell for cell in cells if cell["way"] == "zero-shot")
     left.axhline(zero["median_ms"], color="grey", linewidth=0.8)
-    left.annotate("zero-shot", (1, zero["median_ms"]), fontsize=7, va="bottom", color="grey")
+    left.annotate("zero-shot", (32, 0.93 * zero["median_ms"]), fontsize=7, ha="right", va="top", color="grey")
     for way in WAYS:
         kind, _, how = way.partition(", ")
         row = [cell for cell in cells if cell["way"] == way]
@@ -176,6 +146,7 @@ def plot(cells: Sequence[dict[str, Any]], path: Path) -> None:
             right.plot(shots, [cell["prompt_tokens"] for cell in row], color=COLOURS[kind], marker=".", label=way)
     left.set(xscale="log", yscale="log", xlabel="shots k", ylabel="ms to the first token", title="latency, one query")
     right.set(xscale="log", xlabel="shots k", title="context tokens")
+    left.set_yticks(ticks := [200, 500, 1000, 2000, 5000], list(map(str, ticks)))
     for axes in (left, right):
         axes.set_xticks(SHOTS, list(map(str, SHOTS)))
         axes.minorticks_off()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aim_backends.pocket.model import PocketModel
 from aim_backends.pocket.vision import preprocess
-from aim_sdk.images import image_digest, load_image
+from aim_sdk.images import image_digest
 from aim_sdk.types import ImageInput
 
 CAPACITY = 1024
@@ -36,7 +36,7 @@ class ImageEncoder:
         with self._lock:
             tokens = {digest: self._kept[digest] for digest in digests if digest in self._kept}
         missing = {d: source for d, source in zip(digests, sources, strict=True) if d not in tokens}
-        pixels = {digest: preprocess(load_image(source)) for digest, source in missing.items()}
+        pixels = {digest: preprocess(source) for digest, source in missing.items()}
         return partial(self._encode, digests, tokens, pixels)
 
     def _encode(self, digests: list[str], tokens: dict[str, Tensor], pixels: dict[str, Tensor]) -> list[Tensor]:

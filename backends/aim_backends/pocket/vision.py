@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from aim_sdk.images import load_image
+from aim_sdk.types import ImageInput
 
 IMAGE_SIZE = 192
 GRID = 4
@@ -50,9 +51,9 @@ _STAGES = (
 _LOW, _MIDDLE = 1, 4  # stages whose outputs are kept
 
 
-def preprocess(image: Image.Image) -> Tensor:
+def preprocess(source: ImageInput) -> Tensor:
     """Return ``uint8 (3, 192, 192)``: composed on white, aspect ratio kept, padded with white."""
-    image = load_image(image)
+    image = load_image(source)
     scale = _CONTENT / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     canvas = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (255, 255, 255))
