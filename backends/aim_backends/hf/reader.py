@@ -44,14 +44,22 @@ class TransformersReader(DemoReader):
             if not with_images:
                 inputs = self._text_inputs(tokens)
                 places = [list(range(len(t.prefix_ids), len(t.prefix_ids) + len(t.ids))) for t in tokens]
-                return partial(self._forward, inputs, tokens, places)
+                if backend.answer_type:
+                    inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+                return self._ready(inputs, tokens, places)
             inputs = backend.process(prompts, images, padding_side="right")
         lengths = inputs["attention_mask"].sum(1).tolist()
         rows = [row[:length] for row, length in zip(inputs["input_ids"].tolist(), lengths, strict=True)]
         places = [backend.tokens.expanded_places(t, row) for t, row in zip(tokens, rows, strict=True)]
-        if backend.answer_type:  # a prefix LM: what stands before the answer must not see it
+        return self._ready(inputs, tokens, places)
+
+    def _ready(
+        self, inputs: dict[str, Tensor], tokens: Sequence[TextTokens], places: Sequence[Sequence[int]]
+    ) -> Callable[[], list[Reading]]:
+        answer_type = self._backend.answer_type
+        if answer_type:  # a prefix LM: what stands before the answer must not see it, nor the padding behind it
             for row, (t, where) in enumerate(zip(tokens, places, strict=True)):
-                inputs["token_type_ids"][row, where[t.answer_start] :] = backend.answer_type
+                inputs["token_type_ids"][row, where[t.answer_start] :] = answer_type
         return partial(self._forward, inputs, tokens, places)
 
     def lengths(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
