@@ -49,7 +49,13 @@ class Segments:
                         f"`aim-icl bank verify {self.folder} --rebuild-index` to go on without it."
                     ) from error
             handle = self._open[segment]
-        return lambda offset, size: os.pread(handle, size, offset)
+        return lambda offset, size: self._pread(handle, segment, size, offset)
+
+    def _pread(self, handle: int, segment: int, size: int, offset: int) -> bytes:
+        try:
+            return os.pread(handle, size, offset)
+        except OSError as error:  # closed by a compaction in another thread, or a bad disk
+            raise CorruptArtifactError(f"{self.path(segment)}: cannot be read ({error.strerror}).") from error
 
     def size(self, segment: int) -> int:
         return self.path(segment).stat().st_size
