@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,8 +17,16 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from aim_sdk.config import Fingerprint, ProjectorConfig
-from aim_sdk.errors import ArtifactError, ArtifactNotFoundError, CorruptArtifactError, FingerprintError, did_you_mean
+from aim_sdk.errors import (
+    ArtifactError,
+    ArtifactNotFoundError,
+    CorruptArtifactError,
+    FingerprintError,
+    InputError,
+    did_you_mean,
+)
 from aim_sdk.files import write_atomic
+from aim_sdk.layers import LAST
 
 if TYPE_CHECKING:
     from aim_sdk.interfaces import Projector
@@ -56,6 +66,8 @@ class SavedProjector(
     kind: ClassVar[str]
     fingerprint: Fingerprint | None
     summary: dict[str, Any]
+    layers: tuple[int, ...]
+    options: dict[str, Any]
     _classes: ClassVar[dict[str, type[Projector]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -78,6 +90,8 @@ class SavedProjector(
             kind=self.kind,
             hidden_size=self.hidden_size,
             embedding_size=self.embedding_size,
+            layers=self.layers,
+            options=self.options,
             fingerprint=self.fingerprint,
             weights_sha256=hashlib.sha256(weights).hexdigest(),
             training=self.summary,
@@ -116,10 +130,24 @@ class SavedProjector(
                 f"{did_you_mean(config.kind, cls._classes)} Known: {', '.join(sorted(cls._classes))}. "
                 "A kind of your own must be imported before it is loaded."
             )
-        projector = cls._classes[config.kind](config.hidden_size, config.embedding_size)
+        kind = cls._classes[config.kind]
+        try:
+            check_options(kind, config.options)
+            projector = kind(config.hidden_size, config.embedding_size, **kept_options(config.layers, config.options))
+        except InputError as error:
+            raise CorruptArtifactError(f"{folder / CONFIG_FILE}: {error}") from error
         _load_weights(projector, folder / WEIGHTS_FILE, config)
         projector.fingerprint, projector.summary = config.fingerprint, config.training
         return projector.eval()
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of all that its fused tokens depend on beside the readings; two of one identity project alike."""
+        weights = {name: value.contiguous() for name, value in self.state_dict().items()}  # type: ignore[attr-defined]
+        digest = hashlib.sha256(safetensors.torch.save(weights))
+        if kept := kept_options(self.layers, self.options):  # as it was before there were any: banks hold it
+            digest.update(json.dumps([self.kind, kept], sort_keys=True).encode())
+        return digest.hexdigest()
 
     def check_backbone(self, fingerprint: Fingerprint) -> None:
         """Refuse a backbone other than the one the projector was made with.
@@ -139,6 +167,25 @@ class SavedProjector(
                 f"but the loaded backbone is {_name(fingerprint)}.{rows}\n"
                 f"Load {self.fingerprint.model!r}, or pass a projector of {fingerprint.model!r}."
             )
+
+
+def check_options(kind: type[Projector], options: Iterable[str]) -> None:
+    """Refuse options that a kind does not have.
+
+    Raises:
+        InputError: names the nearest.
+    """
+    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "layers"]
+    for name in options:
+        if name not in known and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            expected = f"Options: {', '.join(known)}." if known else "It has none."
+            raise InputError(f"a {kind.kind!r} projector has no option {name!r}.{did_you_mean(name, known)} {expected}")
+
+
+def kept_options(layers: Sequence[int], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a constructor is given beside the sizes; a kind that knows no ``layers`` need not take the last alone."""
+    return {**({} if tuple(layers) == LAST else {"layers": tuple(layers)}), **options}
 
 
 def _name(fingerprint: Fingerprint) -> str:

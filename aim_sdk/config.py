@@ -118,13 +118,14 @@ class Binding(BaseModel):
 
     fingerprint: Fingerprint
     projector_kind: str
-    projector_hash: str = Field(description="SHA-256 of the projector's weights")
+    projector_hash: str = Field(description="SHA-256 of the projector's weights, layers and options")
     prompt_format: PromptFormat
+    layers: tuple[int, ...] = Field(default=(-1,), description="of the backbone, side by side in a reading")
 
     def differences(self, other: Binding) -> dict[str, tuple[Any, Any]]:
         """What differs in fact, as ``{field: (self's, other's)}``; none if the same fused tokens would be made."""
         found = self.fingerprint.differences(other.fingerprint)
-        for name in ("projector_kind", "projector_hash", "prompt_format"):
+        for name in ("projector_kind", "projector_hash", "prompt_format", "layers"):
             ours, theirs = getattr(self, name), getattr(other, name)
             if ours != theirs:
                 found[name] = (ours, theirs)
@@ -148,6 +149,8 @@ class ProjectorConfig(BaseModel):
     kind: str
     hidden_size: int = Field(gt=0)
     embedding_size: int = Field(gt=0)
+    layers: tuple[int, ...] = Field(default=(-1,), description="of the backbone, side by side in a reading")
+    options: dict[str, Any] = Field(default_factory=dict, description="what else the kind's constructor takes")
     fingerprint: Fingerprint
     weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
     training: dict[str, Any] = Field(default_factory=dict, description="a summary of how it was trained")

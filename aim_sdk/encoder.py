@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import threading
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -21,6 +19,7 @@ from torch import Tensor
 from aim_sdk.config import Binding, PromptFormat
 from aim_sdk.errors import InputError
 from aim_sdk.interfaces import Backend, Projector
+from aim_sdk.layers import layer_options
 from aim_sdk.types import Demonstration, FusedTokens, Query, Reading
 
 BATCH_TOKENS = 4096
@@ -49,19 +48,18 @@ class Encoder:
     @cached_property
     def binding(self) -> Binding:
         """What fused tokens depend on beside their demonstration."""
-        weights = {name: value.contiguous() for name, value in self.projector.state_dict().items()}
         return Binding(
             fingerprint=self.backend.fingerprint,
             projector_kind=self.projector.kind,
-            projector_hash=hashlib.sha256(safetensors.torch.save(weights)).hexdigest(),
+            projector_hash=self.projector.identity,
             prompt_format=self.prompt_format,
+            layers=self.projector.layers,
         )
 
     @torch.no_grad()
     def encode(self, demonstrations: Sequence[Demonstration], *, with_images: bool = True) -> list[FusedTokens]:
         """Read and project one batch; ``with_images=False`` is the no-image control."""
-        readings = self.backend.reader.read(demonstrations, prompt_format=self.prompt_format, with_images=with_images)
-        return self.projector.project(readings)
+        return self.projector.project(self._read(demonstrations, with_images=with_images))
 
     def stream(
         self,
@@ -92,7 +90,7 @@ class Encoder:
                     future.cancel()
 
     def pooled(self, reading: Reading) -> NDArray[np.float32]:
-        """One vector ``(hidden,)`` a reading: the mean over the tokens that have seen the image and not the answer."""
+        """One vector, as wide as a state: the mean over the tokens that have seen the image and not the answer."""
         end = max(1, reading.answer_start)
         seen = reading.hidden[min(reading.image_position, end - 1) : end]
         vector: NDArray[np.float32] = seen.float().mean(0).cpu().numpy()
@@ -102,7 +100,7 @@ class Encoder:
         """The same vector of a query: causal states before the answer do not depend on it."""
         # A letter: a blank before it becomes part of its token, as it does before most answers.
         shown = Demonstration(query.image, query.text, "a")
-        (reading,) = self.backend.reader.read([shown], prompt_format=self.prompt_format)
+        (reading,) = self._read([shown])
         return self.pooled(reading)
 
     @torch.no_grad()
@@ -143,14 +141,20 @@ class Encoder:
                 on_error(place, error)
         return lengths
 
+    def _read(self, demonstrations: Sequence[Demonstration], *, with_images: bool = True) -> list[Reading]:
+        read = self.backend.reader.read
+        options = layer_options(read, self.projector.layers)
+        return read(demonstrations, prompt_format=self.prompt_format, with_images=with_images, **options)
+
     def _prepared(
         self, demonstrations: Sequence[Demonstration], places: Sequence[int], on_error: OnError | None
     ) -> Callable[[], list[tuple[int, Encoded]]]:
         """Decode one batch; a demonstration that cannot be read is left out and the others are not."""
         try:
-            forward = self.backend.reader.prepare(
-                [demonstrations[place] for place in places], prompt_format=self.prompt_format
-            )
+            prepare = self.backend.reader.prepare
+            options = layer_options(prepare, self.projector.layers)
+            shown = [demonstrations[place] for place in places]
+            forward = prepare(shown, prompt_format=self.prompt_format, **options)
         except InputError as error:
             if on_error is None:
                 raise

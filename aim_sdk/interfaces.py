@@ -24,10 +24,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from aim_sdk.artifacts import SavedProjector
+from aim_sdk.artifacts import SavedProjector, check_options, kept_options
 from aim_sdk.config import Fingerprint, PromptFormat
 from aim_sdk.errors import CapabilityError
 from aim_sdk.images import load_image
+from aim_sdk.layers import LAST, check_layers, layer_options
 from aim_sdk.prefixes import PrefixCache
 from aim_sdk.types import AttentionMap, Context, Demonstration, FusedTokens, Generation, Query, Reading
 
@@ -37,6 +38,7 @@ class ReadingBatch:
     """Readings padded on the right to one length."""
 
     hidden: Float[Tensor, "batch tokens hidden"]
+    """The chosen layers side by side."""
     embeddings: Float[Tensor, "batch tokens embed"]
     mask: Bool[Tensor, "batch tokens"]
     """True on real tokens."""
@@ -62,19 +64,38 @@ class DemoReader(ABC):
 
     @abstractmethod
     def read(
-        self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat, with_images: bool = True
+        self,
+        demonstrations: Sequence[Demonstration],
+        *,
+        prompt_format: PromptFormat,
+        with_images: bool = True,
+        layers: Sequence[int] = LAST,
     ) -> list[Reading]:
-        """Read one batch of demonstrations; ``with_images=False`` reads their text alone (the no-image control)."""
+        """Read one batch of demonstrations; ``with_images=False`` reads their text alone (the no-image control).
+
+        ``layers`` says what :attr:`Reading.hidden` holds, counted as in :mod:`aim_sdk.layers`. A reader that gives the
+        last hidden states alone may leave the keyword out: it is passed only where other layers are asked for.
+
+        Raises:
+            CapabilityError: this reader cannot give these layers.
+            InputError: there is no such layer.
+        """
 
     def prepare(
-        self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat, with_images: bool = True
+        self,
+        demonstrations: Sequence[Demonstration],
+        *,
+        prompt_format: PromptFormat,
+        with_images: bool = True,
+        layers: Sequence[int] = LAST,
     ) -> Callable[[], list[Reading]]:
         """Do what needs no backbone (decode, tokenise) and return the forward: calling it is :meth:`read`'s result.
 
         May run in another thread while the backbone computes.
         """
+        options = layer_options(self.read, layers)
         decoded = [replace(item, image=load_image(item.image)) for item in demonstrations]
-        return partial(self.read, decoded, prompt_format=prompt_format, with_images=with_images)
+        return partial(self.read, decoded, prompt_format=prompt_format, with_images=with_images, **options)
 
     def lengths(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
         """Estimate how many positions each demonstration takes in a forward, visual tokens included.
@@ -93,11 +114,18 @@ class Projector(nn.Module, SavedProjector, ABC):
 
     A subclass names its ``kind`` (unique; saved artifacts are loaded by it) and implements :meth:`forward`. It may move
     information between the tokens of one demonstration, never between demonstrations.
+
+    Args:
+        hidden_size, embedding_size: the backbone's; :attr:`width` is that of a reading of all ``layers``.
+        layers: what it reads, counted as in :mod:`aim_sdk.layers`.
+        **options: what else a kind's constructor takes (sizes of its own, say): saved with it and given back to it.
     """
 
-    def __init__(self, hidden_size: int, embedding_size: int) -> None:
+    def __init__(self, hidden_size: int, embedding_size: int, *, layers: Sequence[int] = LAST, **options: Any) -> None:
         super().__init__()
         self.hidden_size, self.embedding_size = hidden_size, embedding_size
+        self.layers, self.options = check_layers(layers), options
+        self.width = hidden_size * len(self.layers)
         self.fingerprint = None
         self.summary = {}
         self._hub_mixin_config = None  # projector_config.json is the only config
@@ -106,8 +134,33 @@ class Projector(nn.Module, SavedProjector, ABC):
     def forward(self, batch: ReadingBatch) -> Float[Tensor, "batch tokens embed"]:
         """Project padded readings; what stands at padding must not change the rest, and is cut off."""
 
+    @classmethod
+    def untrained(cls, backend: Backend, *, layers: Sequence[int] = LAST, **options: Any) -> Self:
+        """Build one that fits a backbone, with the weights that training begins from.
+
+        Raises:
+            InputError: the kind has no such option.
+        """
+        check_options(cls, options)
+        inputs, outputs = backend.input_embeddings, backend.output_embeddings
+        made = cls(outputs.shape[1], inputs.shape[1], **kept_options(layers, options)).to(inputs.device)
+        with torch.no_grad():
+            made.start(backend)
+        made.bind(backend)
+        return made
+
+    def start(self, backend: Backend) -> None:
+        """Set the weights to where training begins on this backbone; the constructor's are right for many kinds."""
+
     def bind(self, backend: Backend) -> None:
         """Take what the projector needs of its backbone beside the readings; called before the first projection."""
+
+    def calibrate(self, readings: Sequence[Reading]) -> None:
+        """Take what the projector needs of typical readings (a mean, say); called before training, if at all."""
+
+    def rate(self, name: str) -> float:
+        """The factor of the learning rate for the parameter of that name."""
+        return 1.0
 
     def project(self, readings: Sequence[Reading]) -> list[FusedTokens]:
         """Project readings of any lengths; dtype and device are the embeddings'."""

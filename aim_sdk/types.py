@@ -110,7 +110,7 @@ class Reading:
 
     token_ids: Int[Tensor, " tokens"]
     hidden: Float[Tensor, "tokens hidden"]
-    """Last hidden states, after the final norm."""
+    """Last hidden states, after the final norm; or, side by side, those of the layers that were asked for."""
     embeddings: Float[Tensor, "tokens embed"]
     """Input embeddings of ``token_ids``."""
     image_position: int

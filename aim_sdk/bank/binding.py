@@ -28,8 +28,9 @@ def check_binding(bank: Binding, wanted: Binding, what: str, by: str, advice: st
 
 
 def reads_alike(bank: Binding, wanted: Binding) -> bool:
-    """Whether both make the same readings: they differ in their projector alone."""
-    return not bank.fingerprint.differences(wanted.fingerprint) and bank.prompt_format == wanted.prompt_format
+    """Whether both make the same readings: they differ in their projector alone, and not in what it reads."""
+    same_backbone = not bank.fingerprint.differences(wanted.fingerprint)
+    return same_backbone and (bank.prompt_format, bank.layers) == (wanted.prompt_format, wanted.layers)
 
 
 def _name(binding: Binding) -> str:

@@ -13,8 +13,10 @@ from torch.nn.utils.rnn import pad_sequence
 from aim_backends.hf.tap import recording
 from aim_backends.hf.text import TextTokens
 from aim_sdk.config import PromptFormat
+from aim_sdk.errors import CapabilityError
 from aim_sdk.images import image_size, load_image
 from aim_sdk.interfaces import DemoReader
+from aim_sdk.layers import LAST, side_by_side
 from aim_sdk.types import Demonstration, FusedTokens, Reading
 
 if TYPE_CHECKING:
@@ -28,12 +30,22 @@ class TransformersReader(DemoReader):
         self._backend = backend
 
     def read(
-        self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat, with_images: bool = True
+        self,
+        demonstrations: Sequence[Demonstration],
+        *,
+        prompt_format: PromptFormat,
+        with_images: bool = True,
+        layers: Sequence[int] = LAST,
     ) -> list[Reading]:
-        return self.prepare(demonstrations, prompt_format=prompt_format, with_images=with_images)()
+        return self.prepare(demonstrations, prompt_format=prompt_format, with_images=with_images, layers=layers)()
 
     def prepare(
-        self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat, with_images: bool = True
+        self,
+        demonstrations: Sequence[Demonstration],
+        *,
+        prompt_format: PromptFormat,
+        with_images: bool = True,
+        layers: Sequence[int] = LAST,
     ) -> Callable[[], list[Reading]]:
         if not demonstrations:
             return list
@@ -46,21 +58,25 @@ class TransformersReader(DemoReader):
                 places = [list(range(len(t.prefix_ids), len(t.prefix_ids) + len(t.ids))) for t in tokens]
                 if backend.answer_type:
                     inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
-                return self._ready(inputs, tokens, places)
+                return self._ready(inputs, tokens, places, layers)
             inputs = backend.process(prompts, images, padding_side="right")
         lengths = inputs["attention_mask"].sum(1).tolist()
         rows = [row[:length] for row, length in zip(inputs["input_ids"].tolist(), lengths, strict=True)]
         places = [backend.tokens.expanded_places(t, row) for t, row in zip(tokens, rows, strict=True)]
-        return self._ready(inputs, tokens, places)
+        return self._ready(inputs, tokens, places, layers)
 
     def _ready(
-        self, inputs: dict[str, Tensor], tokens: Sequence[TextTokens], places: Sequence[Sequence[int]]
+        self,
+        inputs: dict[str, Tensor],
+        tokens: Sequence[TextTokens],
+        places: Sequence[Sequence[int]],
+        layers: Sequence[int],
     ) -> Callable[[], list[Reading]]:
         answer_type = self._backend.answer_type
         if answer_type:  # a prefix LM: what stands before the answer must not see it, nor the padding behind it
             for row, (t, where) in enumerate(zip(tokens, places, strict=True)):
                 inputs["token_type_ids"][row, where[t.answer_start] :] = answer_type
-        return partial(self._forward, inputs, tokens, places)
+        return partial(self._forward, inputs, tokens, places, layers)
 
     def lengths(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
         """Text tokens, and visual tokens as the processor counts them (of the first image's kind, where it cannot)."""
@@ -71,15 +87,17 @@ class TransformersReader(DemoReader):
 
     @torch.no_grad()
     def _forward(
-        self, inputs: dict[str, Tensor], tokens: Sequence[TextTokens], places: Sequence[Sequence[int]]
+        self,
+        inputs: dict[str, Tensor],
+        tokens: Sequence[TextTokens],
+        places: Sequence[Sequence[int]],
+        layers: Sequence[int],
     ) -> list[Reading]:
         backend = self._backend
         with backend.lock:
-            with recording() as record:
-                backend.model(**inputs, use_cache=False)
+            hidden = self._hidden(inputs, layers)
             embedded = backend.embed([index for t in tokens for index in t.ids])
         embeddings = torch.split(embedded, [len(t.ids) for t in tokens])
-        hidden = record.hidden[-1]
         return [
             Reading(
                 token_ids=torch.tensor(t.ids),
@@ -90,6 +108,22 @@ class TransformersReader(DemoReader):
             )
             for row, (t, where, embedding) in enumerate(zip(tokens, places, embeddings, strict=True))
         ]
+
+    def _hidden(self, inputs: dict[str, Tensor], layers: Sequence[int]) -> Tensor:
+        """The chosen layers of every position; the last one as it stands before the LM head."""
+        only_last = tuple(layers) == LAST
+        with recording() as record:
+            outputs = self._backend.model(**inputs, use_cache=False, output_hidden_states=not only_last)
+        last = record.hidden[-1]
+        if only_last:
+            return last
+        states = getattr(outputs, "language_model_outputs", outputs).hidden_states  # BLIP-2 keeps its LM's apart
+        if not states or any(state.shape != last.shape for state in states):
+            raise CapabilityError(
+                f"layers {tuple(layers)}: {type(self._backend.model).__name__} does not show its layers' hidden states "
+                "in one shape. Next: use a projector whose layers are (-1,)."
+            )
+        return side_by_side([*states[:-1], last], layers)
 
     @torch.no_grad()
     def text_only(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[FusedTokens]:

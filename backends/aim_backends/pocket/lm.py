@@ -12,6 +12,7 @@ from typing import Final, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from aim_backends.pocket.cache import KVCache
 
@@ -140,6 +141,8 @@ class Llama(nn.Module):
         self.embed_tokens = nn.Embedding(self.spec.vocabulary, self.spec.hidden)
         self.layers = nn.ModuleList(_Layer(self.spec, index) for index in range(self.spec.layers))
         self.norm = _RMSNorm(self.spec.hidden, self.spec.norm_eps)
+        self.recompute = False
+        """Whether activations are computed again in the backward, in place of being kept."""
         self.requires_grad_(False)
 
     @classmethod
@@ -175,9 +178,20 @@ class Llama(nn.Module):
         rotation, mask = self._surroundings(embeddings, attention_mask, len(cache) if cache is not None else 0)
         x = embeddings
         for layer in self.layers:
-            x = layer(x, rotation, mask, cache)
+            if self.recompute and cache is None and torch.is_grad_enabled():
+                x = checkpoint(layer, x, rotation, mask, None, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = layer(x, rotation, mask, cache)
         out: Tensor = self.norm(x)
         return out
+
+    def states(self, embeddings: Tensor, attention_mask: Tensor) -> list[Tensor]:
+        """Return the embeddings and what every layer makes of them, the last after the final normalisation."""
+        rotation, mask = self._surroundings(embeddings, attention_mask, 0)
+        found = [embeddings]
+        for layer in self.layers:
+            found.append(layer(found[-1], rotation, mask, None))
+        return [*found[:-1], self.norm(found[-1])]
 
     @torch.no_grad()
     def attention(self, embeddings: Tensor, last: int) -> Tensor:

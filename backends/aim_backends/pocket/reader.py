@@ -15,6 +15,7 @@ from aim_backends.pocket.prompts import Prompts, Segments
 from aim_backends.pocket.vision import VISUAL_TOKENS
 from aim_sdk.config import PromptFormat
 from aim_sdk.interfaces import DemoReader
+from aim_sdk.layers import LAST, side_by_side
 from aim_sdk.types import Demonstration, FusedTokens, Reading
 
 
@@ -25,18 +26,28 @@ class PocketReader(DemoReader):
         self._model, self._images, self._prompts = model, images, Prompts(model)
 
     def read(
-        self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat, with_images: bool = True
+        self,
+        demonstrations: Sequence[Demonstration],
+        *,
+        prompt_format: PromptFormat,
+        with_images: bool = True,
+        layers: Sequence[int] = LAST,
     ) -> list[Reading]:
-        return self.prepare(demonstrations, prompt_format=prompt_format, with_images=with_images)()
+        return self.prepare(demonstrations, prompt_format=prompt_format, with_images=with_images, layers=layers)()
 
     def prepare(
-        self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat, with_images: bool = True
+        self,
+        demonstrations: Sequence[Demonstration],
+        *,
+        prompt_format: PromptFormat,
+        with_images: bool = True,
+        layers: Sequence[int] = LAST,
     ) -> Callable[[], list[Reading]]:
         if not demonstrations:
             return list
         segments = [self._prompts.demonstration(item, prompt_format) for item in demonstrations]
         encode = self._images.prepare([item.image for item in demonstrations]) if with_images else None
-        return partial(self._forward, segments, encode, prompt_format)
+        return partial(self._forward, segments, encode, prompt_format, layers)
 
     def lengths(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
         opening = len(self._prompts.opening(prompt_format)) + VISUAL_TOKENS
@@ -44,7 +55,11 @@ class PocketReader(DemoReader):
 
     @torch.no_grad()
     def _forward(
-        self, segments: list[Segments], encode: Callable[[], list[Tensor]] | None, prompt_format: PromptFormat
+        self,
+        segments: list[Segments],
+        encode: Callable[[], list[Tensor]] | None,
+        prompt_format: PromptFormat,
+        layers: Sequence[int],
     ) -> list[Reading]:
         opening = self._embed(self._prompts.opening(prompt_format))
         visual: Sequence[Tensor | None] = encode() if encode else [None] * len(segments)
@@ -56,7 +71,7 @@ class PocketReader(DemoReader):
         lengths = torch.tensor([len(row) for row in rows], device=self._model.device)
         padded = pad_sequence(rows, batch_first=True)  # (batch, longest, embed)
         mask = torch.arange(padded.shape[1], device=self._model.device) < lengths[:, None]
-        hidden = self._model.lm(padded, attention_mask=mask)
+        hidden = self._hidden(padded, mask, layers)
         return [
             _reading(segment, text, row[len(opening) : len(prompt)], tokens)
             for segment, text, row, prompt, tokens in zip(segments, texts, hidden, rows, visual, strict=True)
@@ -67,6 +82,13 @@ class PocketReader(DemoReader):
         return [
             FusedTokens(self._embed(_text(self._prompts.demonstration(item, prompt_format)))) for item in demonstrations
         ]
+
+    def _hidden(self, padded: Tensor, mask: Tensor, layers: Sequence[int]) -> Tensor:
+        lm = self._model.lm
+        if tuple(layers) != LAST:
+            return side_by_side(lm.states(padded, mask), layers)
+        last: Tensor = lm(padded, attention_mask=mask)
+        return last
 
     def _embed(self, ids: list[int]) -> Tensor:
         return self._model.lm.embed(torch.tensor(ids, dtype=torch.long, device=self._model.device))

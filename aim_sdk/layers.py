@@ -1,0 +1,76 @@
+"""Which layers of a backbone a reading holds.
+
+Layer 0 is what enters the first decoder layer, layer ``i`` the output of the ``i``-th one; the output of the last is
+taken after the final norm, where the LM head reads it. Negative numbers count from the end: -1 is the last.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from aim_sdk.errors import CapabilityError, InputError
+
+LAST: Final = (-1,)
+"""The last hidden states alone: what is read if nothing else is asked for."""
+
+
+def check_layers(layers: Sequence[int]) -> tuple[int, ...]:
+    """Return layers as a tuple.
+
+    Raises:
+        InputError: there is none, one comes twice, or one is no integer.
+    """
+    found = tuple(layers)
+    if not found or len(set(found)) < len(found) or not all(type(layer) is int for layer in found):
+        raise InputError(f"layers {found}: expected at least one integer, none of them twice, as in (-1,) or (12, -1).")
+    return found
+
+
+def side_by_side(
+    states: Sequence[Float[Tensor, "*positions hidden"]], layers: Sequence[int]
+) -> Float[Tensor, "*positions width"]:
+    """Put chosen layers side by side, in the order in which they are named.
+
+    Args:
+        states: layer 0 and the output of every decoder layer.
+        layers: which of them.
+
+    Raises:
+        InputError: there is no such layer.
+    """
+    count = len(states) - 1
+    for layer in layers:
+        if not -count - 1 <= layer <= count:
+            raise InputError(
+                f"layer {layer}: this backbone has {count} decoder layers. "
+                f"Expected 0 (its input) to {count}, or -1 (the last) to {-count - 1}."
+            )
+    return torch.cat([states[layer] for layer in layers], -1)
+
+
+def layer_options(method: Callable[..., Any], layers: Sequence[int]) -> dict[str, Any]:
+    """The keyword argument that asks a reader's method for layers; none for the last one, which every reader gives.
+
+    Raises:
+        CapabilityError: the reader gives the last hidden states alone.
+    """
+    if tuple(layers) == LAST:
+        return {}
+    if not takes_layers(method):
+        raise CapabilityError(
+            f"layers {tuple(layers)}: {getattr(method, '__qualname__', method)} gives the last hidden states alone, it "
+            "has no keyword `layers`. Next: use a projector whose layers are (-1,)."
+        )
+    return {"layers": tuple(layers)}
+
+
+def takes_layers(method: Callable[..., Any]) -> bool:
+    """Whether a reader's method can be asked for layers."""
+    parameters = inspect.signature(method).parameters.values()
+    return any(p.name == "layers" or p.kind is p.VAR_KEYWORD for p in parameters)

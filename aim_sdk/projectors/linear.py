@@ -1,0 +1,46 @@
+"""One linear layer on every token: the paper's projector, and the same with a norm behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from aim_sdk.interfaces import Backend, Projector, ReadingBatch
+from aim_sdk.layers import LAST
+
+
+class LinearProjector(Projector):
+    """W h + b on every token, as in the AIM paper (Gao et al., 2024, arXiv 2406.07588)."""
+
+    kind = "linear"
+
+    def __init__(self, hidden_size: int, embedding_size: int, *, layers: Sequence[int] = LAST) -> None:
+        super().__init__(hidden_size, embedding_size, layers=layers)
+        self.linear = nn.Linear(self.width, embedding_size)
+
+    def forward(self, batch: ReadingBatch) -> Float[Tensor, "batch tokens embed"]:
+        fused: Tensor = self.linear(batch.hidden.to(self.linear.weight.dtype))
+        return fused.to(batch.embeddings.dtype)
+
+
+class LinearNormProjector(Projector):
+    """LN(W h + b) on every token: the "Linear + LayerNorm" recipe of vision-language connectors.
+
+    The gain starts at the RMS of the input embeddings: whatever W is, a fused token has a typical token's scale.
+    """
+
+    kind = "linear-norm"
+
+    def __init__(self, hidden_size: int, embedding_size: int, *, layers: Sequence[int] = LAST) -> None:
+        super().__init__(hidden_size, embedding_size, layers=layers)
+        self.linear = nn.Linear(self.width, embedding_size)
+        self.norm = nn.LayerNorm(embedding_size)
+
+    def start(self, backend: Backend) -> None:
+        self.norm.weight.fill_(backend.fingerprint.embedding_rms)
+
+    def forward(self, batch: ReadingBatch) -> Float[Tensor, "batch tokens embed"]:
+        fused: Tensor = self.norm(self.linear(batch.hidden.to(self.linear.weight.dtype)))
+        return fused.to(batch.embeddings.dtype)
