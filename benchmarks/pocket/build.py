@@ -7,9 +7,10 @@ from typing import Final
 
 
 def _data() -> None:
-    from benchmarks.pocket import catalog
+    from benchmarks.pocket import catalog, wide
 
     catalog.build()
+    wide.build()
 
 
 def _features() -> None:
@@ -36,11 +37,17 @@ def _stage_a() -> None:
     stages.stage_a(steps=360)
 
 
-def _further() -> None:
+def _realign() -> None:
     from benchmarks.pocket import stages
 
     stages.adopt_shipped()
-    stages.stage_a(steps=120, rate=0.5)
+    stages.realign(steps=2000)
+
+
+def _retune() -> None:
+    from benchmarks.pocket import stages
+
+    stages.retune(steps=280)
 
 
 def _ship() -> None:
@@ -79,7 +86,8 @@ STAGES: Final[dict[str, Callable[[], None]]] = {
     "stage0": _stage0,
     "stage1": _stage1,
     "stageA": _stage_a,
-    "further": _further,
+    "realign": _realign,
+    "retune": _retune,
     "ship": _ship,
     "carrier": _carrier,
     "projector": _projector,

@@ -50,7 +50,7 @@ def load_catalog() -> tuple[Concept, ...]:
 
 def build() -> None:
     """Fetch the packages, draw every concept, split, and write the catalogue."""
-    sources.fetch()
+    sources.fetch(sources.STYLES)
     rows = _rows()
     drawings = _draw(rows)
     held = _hold_out(rows, drawings)

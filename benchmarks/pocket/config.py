@@ -1,5 +1,6 @@
 """Paths, seeds and sizes that the stages share."""
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -9,12 +10,16 @@ WORK: Final = Path(__file__).parent / "work"
 PACKAGES: Final = WORK / "npm"
 DRAWINGS: Final = WORK / "drawings"
 CATALOG: Final = WORK / "catalog.json"
+WIDE: Final = WORK / "wide.json"
 FEATURES: Final = WORK / "features.safetensors"
+WIDE_FEATURES: Final = WORK / "wide_features.safetensors"
 EASY_VQA: Final = WORK / "easy_vqa.safetensors"
 RESULTS: Final = Path(__file__).parents[1] / "results"
+CHECKPOINTS: Final = Path(__file__).parent / "checkpoints" / "second-edition"
 SHIPPED: Final = model.DATA
 
 SEED: Final = 7
 HELD_OUT_CONCEPTS: Final = 0.15
 EXTRA_VIEWS: Final = 3
-THREADS: Final = 2
+WIDE_VIEWS: Final = 3
+THREADS: Final = int(os.environ.get("OMP_NUM_THREADS", "2"))

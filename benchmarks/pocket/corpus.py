@@ -11,10 +11,12 @@ from benchmarks.pocket import features
 from benchmarks.pocket.catalog import Concept, load_catalog
 from benchmarks.pocket.prompts import Prompt, Text, Visual, ask
 from benchmarks.pocket.sources import HELD_OUT_STYLE
+from benchmarks.pocket.wide import WideConcept, load_wide
 from benchmarks.pocket.words import COLOURS, SHAPES, Words
 
 NAME: Final = "What is this?"
 KIND: Final = "What kind of thing is this?"
+_WIDE: Final = 0.5  # share of wide concepts among those drawn
 
 
 class Corpus:
@@ -22,15 +24,18 @@ class Corpus:
 
     def __init__(self, model: PocketModel) -> None:
         self.words = Words(model)
-        self.concepts: tuple[Concept, ...] = load_catalog()
-        self._drawings = features.load_drawings()
+        self.concepts: tuple[Concept, ...] = (*load_catalog(), *map(_concept, load_wide()))
+        self.catalogued = len(load_catalog())  # the wide concepts come behind
+        self._drawings, self._wide_drawings = features.load_drawings(), features.load_wide_drawings()
         self.easy_vqa = features.load_easy_vqa("train")
-        nameable = [index for index, concept in enumerate(self.concepts) if concept.nameable]
+        nameable = [index for index, concept in enumerate(load_catalog()) if concept.nameable]
         self.training = [index for index in nameable if not self.concepts[index].held_out]
         self.held_out = [index for index in nameable if self.concepts[index].held_out]
         self._drawn = [
-            index for index, concept in enumerate(self.concepts) if not concept.held_out and concept.styles()
+            index for index, concept in enumerate(load_catalog()) if not concept.held_out and concept.styles()
         ]
+        self._wide = range(self.catalogued, len(self.concepts))
+        self._paired = [index for index in (*self._drawn, *self._wide) if len(self.styles(index)) > 1]
         self._open_questions = [q for q in self.easy_vqa.questions if q.answer not in ("yes", "no")]
         self.shapes = self._colour_and_shape()
         self.described = dict(self.shapes)
@@ -45,8 +50,14 @@ class Corpus:
 
     def view(self, concept: int, style: str, rng: random.Random | None = None) -> Tensor:
         """Return a drawing's features ``(16, 1416)``: the plain view, or a random one."""
-        rows = self._drawings.pictures[concept, style].rows
-        return self._drawings.matrix[rng.choice(rows) if rng else rows[0]]
+        if concept < self.catalogued:
+            rows, matrix = self._drawings.pictures[concept, style].rows, self._drawings.matrix
+        else:
+            rows, matrix = (
+                self._wide_drawings.pictures[concept - self.catalogued, style].rows,
+                self._wide_drawings.matrix,
+            )
+        return matrix[rng.choice(rows) if rng else rows[0]]
 
     def any_view(self, rng: random.Random, concept: int) -> Visual:
         """Draw a training style and a view."""
@@ -60,8 +71,22 @@ class Corpus:
         return HELD_OUT_STYLE in self.concepts[concept].drawings
 
     def draw_concept(self, rng: random.Random) -> int:
-        """Draw a training concept of any kind."""
-        return rng.choice(self._drawn)
+        """Draw a training concept of any kind, half of them wide ones."""
+        return rng.choice(self._wide if rng.random() < _WIDE else self._drawn)
+
+    def draw_distinct(self, rng: random.Random, number: int) -> list[int]:
+        """Draw nameable training concepts of which no two share a word."""
+        while True:
+            drawn = [rng.choice(self._wide if rng.random() < _WIDE else self.training) for _ in range(number)]
+            words = [word for concept in drawn for word in set(self.name(concept).split())]
+            if len(set(words)) == len(words):
+                return drawn
+
+    def draw_pair(self, rng: random.Random) -> tuple[int, Visual, Visual]:
+        """Draw a training concept and two drawings of it, in two styles."""
+        concept = rng.choice(self._paired)
+        first, second = (Visual(self.view(concept, s, rng)) for s in rng.sample(self.styles(concept), 2))
+        return concept, first, second
 
     def by_key(self, concepts: Sequence[int], key: str, smallest: int = 6) -> dict[str, list[int]]:
         """Group concepts by ``category`` or ``group``, dropping small groups."""
@@ -78,6 +103,8 @@ class Corpus:
     def category(self, rng: random.Random) -> Prompt:
         """One drawing, its category."""
         concept = self.draw_concept(rng)
+        while not self.concepts[concept].category:
+            concept = self.draw_concept(rng)
         answer = f" {self.concepts[concept].category}\n"
         return [*ask(KIND, self.any_view(rng, concept)), Text(answer, True)]
 
@@ -98,6 +125,10 @@ class Corpus:
             return self.naming(rng)
         return self.category(rng) if choice < 0.68 else self.visual_question(rng)
 
+    def other_single(self, rng: random.Random) -> Prompt:
+        """One single-image item that does not ask for a drawing's name."""
+        return self.category(rng) if rng.random() < 0.4 else self.visual_question(rng)
+
     def _colour_and_shape(self) -> list[tuple[int, str]]:
         """List (image, "colour shape") of easy-VQA images whose questions tell both."""
         found: dict[int, dict[str, str]] = {}
@@ -106,3 +137,7 @@ class Corpus:
                 if question.answer in answers:
                     found.setdefault(question.image, {})[kind] = question.answer
         return [(image, f"{facts['colour']} {facts['shape']}") for image, facts in found.items() if len(facts) == 2]
+
+
+def _concept(wide: WideConcept) -> Concept:
+    return Concept(wide.name, wide.category, "", False, wide.drawings)

@@ -172,7 +172,7 @@ def _styles(rng: random.Random, corpus: Corpus) -> Items:
 def _name_binding(rng: random.Random, corpus: Corpus) -> Prompt:
     classes = rng.choice((2, 2, 3, 4))
     labels = corpus.words.labels(rng, classes)
-    concepts = rng.sample(corpus.training, classes)
+    concepts = corpus.draw_distinct(rng, classes)
     order = _order(rng, classes, rng.randint(classes, classes + 2))
     asked = rng.choice(order)
     names = [corpus.name(concept) for concept in concepts]

@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from aim_backends.pocket.memory import keep_freed_memory
 from aim_backends.pocket.vision import Trunk, preprocess
 from aim_backends.pocket.weights import prepare_weights
 from benchmarks.pocket.catalog import Concept, load_catalog
-from benchmarks.pocket.config import EASY_VQA, EXTRA_VIEWS, FEATURES, THREADS, WORK
-from benchmarks.pocket.sources import HELD_OUT_STYLE, STYLES
+from benchmarks.pocket.config import EASY_VQA, EXTRA_VIEWS, FEATURES, THREADS, WIDE_FEATURES, WIDE_VIEWS, WORK
+from benchmarks.pocket.sources import HELD_OUT_STYLE, STYLES, WIDE_STYLES, Style
+from benchmarks.pocket.wide import load_wide
 
-_BATCH: Final = 64
+_BATCH: Final = 32
 _TEST_IMAGES: Final = 1000
 
 
@@ -58,21 +60,30 @@ class EasyVQA:
 
 
 def build() -> None:
-    """Compute both feature files."""
+    """Compute the feature files that are missing."""
     torch.set_num_threads(THREADS)
-    trunk = Trunk.load(prepare_weights().trunk)
-    if not FEATURES.exists():
-        _build_drawings(trunk)
-    if not EASY_VQA.exists():
-        _build_easy_vqa(trunk)
+    keep_freed_memory()
+    trunk = Trunk.load(prepare_weights().trunk).to(memory_format=torch.channels_last)
+    for path, compute in ((FEATURES, _build_drawings), (EASY_VQA, _build_easy_vqa), (WIDE_FEATURES, _build_wide)):
+        if not path.exists():
+            compute(trunk)
 
 
 def load_drawings() -> Drawings:
-    """Read the drawings' features and regroup them into pictures."""
-    data = load_file(FEATURES)
+    """Read the catalogue's drawings' features, regrouped into pictures."""
+    return _load(FEATURES, STYLES)
+
+
+def load_wide_drawings() -> Drawings:
+    """Read the wide concepts' drawings' features."""
+    return _load(WIDE_FEATURES, WIDE_STYLES)
+
+
+def _load(path: Path, styles: Sequence[Style]) -> Drawings:
+    data = load_file(path)
     rows: dict[tuple[int, str], list[int]] = {}
     for row, (concept, style) in enumerate(data["index"].tolist()):
-        rows.setdefault((concept, STYLES[style].name), []).append(row)
+        rows.setdefault((concept, styles[style].name), []).append(row)
     return Drawings(data["matrix"], {key: Picture(*key, tuple(value)) for key, value in rows.items()})
 
 
@@ -93,6 +104,19 @@ def _build_drawings(trunk: Trunk) -> None:
     views = (partial(_view, concept, style, view) for _, concept, style, view in jobs)
     owners = torch.tensor([[job[0], numbers[job[2]]] for job in jobs], dtype=torch.int16)
     save_file({"matrix": _run(trunk, views, len(jobs), "drawings"), "index": owners}, FEATURES)
+
+
+def _build_wide(trunk: Trunk) -> None:
+    numbers = {style.name: number for number, style in enumerate(WIDE_STYLES)}
+    jobs = [
+        (index, style, view)
+        for index, concept in enumerate(load_wide())
+        for style in concept.drawings
+        for view in range(WIDE_VIEWS)
+    ]
+    views = (partial(_wide_view, load_wide()[index].drawings[style], view) for index, style, view in jobs)
+    owners = torch.tensor([[index, numbers[style]] for index, style, _ in jobs], dtype=torch.int16)
+    save_file({"matrix": _run(trunk, views, len(jobs), "wide drawings"), "index": owners}, WIDE_FEATURES)
 
 
 def _build_easy_vqa(trunk: Trunk) -> None:
@@ -120,7 +144,7 @@ def _run(trunk: Trunk, views: Iterable[Callable[[], Image.Image]], total: int, w
         if len(pending) == _BATCH or number == total:
             out.append(trunk.features(torch.stack(pending)).half())
             pending = []
-        if number % (_BATCH * 40) == 0:
+        if number % (_BATCH * 80) == 0:
             print(f"{what}: {number}/{total}", flush=True)
     return torch.cat(out)
 
@@ -133,22 +157,41 @@ def _view(concept: Concept, style: str, view: int) -> Image.Image:
     return _augment(image, random.Random(zlib.crc32(f"{path}:{view}".encode())), flip=concept.category != "symbol")
 
 
+def _wide_view(path: str, view: int) -> Image.Image:
+    image = Image.open(WORK / path).convert("RGBA")
+    return _augment(image, random.Random(zlib.crc32(f"{path}:{view}".encode())), flip=True)
+
+
 def _augment(image: Image.Image, rng: random.Random, flip: bool) -> Image.Image:
-    """Flip, turn, shift, scale and tint a drawing, on white."""
+    """Flip, turn, shift, scale or crop, and tint a drawing; mostly on white."""
     if flip and rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    image = image.rotate(rng.uniform(-14, 14), Image.Resampling.BICUBIC)
-    side = round(image.width * rng.uniform(1.0, 1.35))
-    canvas = Image.new("RGBA", (side, side), (255, 255, 255, 255))
+    image = image.rotate(rng.uniform(-16, 16), Image.Resampling.BICUBIC)
+    side = round(image.width * rng.uniform(0.88, 1.35))
+    canvas = Image.new("RGBA", (side, side), _background(rng))
     room = side - image.width
-    canvas.alpha_composite(image, (rng.randint(0, room), rng.randint(0, room)))
+    at = tuple(rng.randint(min(room, 0), max(room, 0)) for _ in range(2))
+    canvas.alpha_composite(image.crop((max(0, -at[0]), max(0, -at[1]), *image.size)), (max(0, at[0]), max(0, at[1])))
     out = canvas.convert("RGB")
     changes: Sequence[tuple[Any, float]] = (
-        (ImageEnhance.Color, 0.4),
-        (ImageEnhance.Brightness, 0.15),
-        (ImageEnhance.Contrast, 0.25),
+        (ImageEnhance.Color, 0.5),
+        (ImageEnhance.Brightness, 0.2),
+        (ImageEnhance.Contrast, 0.3),
         (ImageEnhance.Sharpness, 0.9),
     )
     for enhance, strength in changes:
         out = enhance(out).enhance(1 + rng.uniform(-strength, strength))
+    if rng.random() < 0.08:
+        out = ImageOps.grayscale(out).convert("RGB")
+    elif rng.random() < 0.05:  # a line drawing: the edges, dark on light
+        out = ImageOps.autocontrast(ImageOps.invert(ImageOps.grayscale(out.filter(ImageFilter.FIND_EDGES))))
+        out = out.convert("RGB")
     return out
+
+
+def _background(rng: random.Random) -> tuple[int, int, int, int]:
+    """White, or a light or any colour."""
+    kind = rng.random()
+    lowest = 256 if kind < 0.6 else 170 if kind < 0.85 else 0
+    red, green, blue = (255 if lowest > 255 else rng.randint(lowest, 255) for _ in range(3))
+    return red, green, blue, 255

@@ -30,6 +30,7 @@ class Style:
     sha256: str
     licence: str
     credit: str
+    depictable: bool = False  # every icon of the set shows a thing
 
     @property
     def archive(self) -> Path:
@@ -95,12 +96,212 @@ STYLES: Final = (
         "Emoji One (EmojiTwo), Emoji One and contributors",
     ),
 )
+WIDE_STYLES: Final = (
+    Style(
+        "streamline-emojis",
+        "@iconify-json/streamline-emojis",
+        "1.2.4",
+        "5dac87c876b322500989828c5823143e0100d78881627a2e4081a4b897cbfdbc",
+        "CC-BY-4.0",
+        "Streamline Emojis, Streamline",
+        depictable=True,
+    ),
+    Style(
+        "flat-color-icons",
+        "@iconify-json/flat-color-icons",
+        "1.2.3",
+        "d8878a9b0f02d749bc8671eb7d47882eb711185cbcefbb365cbfb488773c4786",
+        "MIT",
+        "Flat Color Icons, Icons8",
+    ),
+    Style(
+        "icon-park",
+        "@iconify-json/icon-park",
+        "1.2.4",
+        "c1a25212a31602aca93c3fa6f6b3288e89b9d7811afc132dfd78506e9d586b6f",
+        "Apache-2.0",
+        "IconPark, ByteDance",
+    ),
+    Style(
+        "streamline-ultimate-color",
+        "@iconify-json/streamline-ultimate-color",
+        "1.2.2",
+        "46133a11f3734bcef29066391d7edc141ed1d8056242ddfa1b5d36ce286420b6",
+        "CC-BY-4.0",
+        "Ultimate color icons, Streamline",
+    ),
+    Style(
+        "streamline-kameleon-color",
+        "@iconify-json/streamline-kameleon-color",
+        "1.2.2",
+        "5f972d986afb340d8a45d7a16e767f99f91fdd94db53e46a78c79847212aed7b",
+        "CC-BY-4.0",
+        "Kameleon color icons, Streamline",
+    ),
+    Style(
+        "streamline-cyber-color",
+        "@iconify-json/streamline-cyber-color",
+        "1.2.2",
+        "bc71bb624b8a500841e2e47c0175bf13dfb99b38a6ddc2421d3ac21331e21eac",
+        "CC-BY-4.0",
+        "Cyber color icons, Streamline",
+    ),
+    Style(
+        "streamline-color",
+        "@iconify-json/streamline-color",
+        "1.2.2",
+        "06c2addb59f572b2bfe581863888fcf7dbe0927e0511e7157c54f332fe90347f",
+        "CC-BY-4.0",
+        "Streamline color, Streamline",
+    ),
+    Style(
+        "game-icons",
+        "@iconify-json/game-icons",
+        "1.2.4",
+        "f5758efb34d91c4f50b941f355f16ee73938625e5996fabc25171288404460a4",
+        "CC-BY-3.0",
+        "Game Icons, GameIcons",
+        depictable=True,
+    ),
+    Style(
+        "fluent-emoji-high-contrast",
+        "@iconify-json/fluent-emoji-high-contrast",
+        "1.2.6",
+        "0b92d48c90d2200bd499e3cdd09a127ca6a8c8ddefd34c35eb5a1e4994012ae0",
+        "MIT",
+        "Fluent Emoji High Contrast, Microsoft Corporation",
+        depictable=True,
+    ),
+    Style(
+        "mdi",
+        "@iconify-json/mdi",
+        "1.2.3",
+        "ddd817a7213f91de51147943915c0cda8c8b818a53c92b5c068cfa9883c6d7ac",
+        "Apache-2.0",
+        "Material Design Icons, Pictogrammers",
+    ),
+    Style(
+        "ph",
+        "@iconify-json/ph",
+        "1.2.2",
+        "e3a582a047d9829fc7e8842c660d8065e598d1b68bb58cb68e75a1f1e5a614cc",
+        "MIT",
+        "Phosphor, Phosphor Icons",
+    ),
+    Style(
+        "tabler",
+        "@iconify-json/tabler",
+        "1.2.41",
+        "3bf99af156d28d05568aff524a35ed1ba238df640a7835a5e02e1f8e439685f6",
+        "MIT",
+        "Tabler Icons, Paweł Kuna",
+    ),
+    Style(
+        "lucide",
+        "@iconify-json/lucide",
+        "1.2.137",
+        "e74db8c3a55fff55bc82de21268c4bced9f65ff10aacc0d5f3a395b0e93243c3",
+        "ISC",
+        "Lucide, Lucide Contributors",
+    ),
+    Style(
+        "lucide-lab",
+        "@iconify-json/lucide-lab",
+        "1.2.3",
+        "ea0a3dc587d60e65b4e710f2239a54a6609fcd19b214f9eb0df66874f920df08",
+        "ISC",
+        "Lucide Lab, Lucide Contributors",
+        depictable=True,
+    ),
+    Style(
+        "fa6-solid",
+        "@iconify-json/fa6-solid",
+        "1.2.4",
+        "082c792eaad4751626438773fa7360cb23f495b687cf2dd01b2b0fccc7f6af8b",
+        "CC-BY-4.0",
+        "Font Awesome 6 Solid, Dave Gandy",
+    ),
+    Style(
+        "healthicons",
+        "@iconify-json/healthicons",
+        "1.2.13",
+        "4c2552c45737788a6599da3c5b72610c7fb4e7f87075d401c56fa16d487d4caf",
+        "MIT",
+        "Health Icons, Resolve to Save Lives",
+    ),
+    Style(
+        "temaki",
+        "@iconify-json/temaki",
+        "1.2.6",
+        "24a874e1d81a7de9d56e534fdc56287cfe6e73488a24ef5c8982d4fd5f294d8d",
+        "CC0-1.0",
+        "Temaki, Bryan Housel",
+        depictable=True,
+    ),
+    Style(
+        "maki",
+        "@iconify-json/maki",
+        "1.2.5",
+        "cbf41d1b7262fad2eecdc6425ae5afed2de9b3512093c4c778fb456e788d7e12",
+        "CC0-1.0",
+        "Maki, Mapbox",
+    ),
+    Style(
+        "hugeicons",
+        "@iconify-json/hugeicons",
+        "1.2.35",
+        "cca09de913319938961fa0613a8eb42952f76c3ee13a7c68ef411091590c5d8b",
+        "MIT",
+        "Huge Icons, Hugeicons",
+    ),
+    Style(
+        "material-symbols",
+        "@iconify-json/material-symbols",
+        "1.2.98",
+        "142d50bf28e7db85362795be335ebc29dac611d73c404fc1e6fc5cc198e2b3d0",
+        "Apache-2.0",
+        "Material Symbols, Google",
+    ),
+    Style(
+        "mingcute",
+        "@iconify-json/mingcute",
+        "1.2.8",
+        "fec65f4430ac70a968e0e7fc7741e7064ba91e6da992b905f75c9d70c717bd2c",
+        "Apache-2.0",
+        "MingCute Icon, MingCute Design",
+    ),
+    Style(
+        "solar",
+        "@iconify-json/solar",
+        "1.2.13",
+        "9efec9045e9188c5dd5cf9de52f8ad968ffabee565026480a6c74bfe63b3bbc2",
+        "CC-BY-4.0",
+        "Solar, 480 Design",
+    ),
+    Style(
+        "guidance",
+        "@iconify-json/guidance",
+        "1.2.2",
+        "87a0b6a5791954a33c8694bfdb2635d38d1226bfbd3f58f853e036b365bd30fb",
+        "CC-BY-4.0",
+        "Guidance, Streamline",
+        depictable=True,
+    ),
+    Style(
+        "iconoir",
+        "@iconify-json/iconoir",
+        "1.2.11",
+        "8e5d3bfbd55aa8ef3878f0c2f248cf71fe99822172fd07990e32ab7fe7a68b1e",
+        "MIT",
+        "Iconoir, Luca Burgio",
+    ),
+)
 
 
-def fetch() -> None:
+def fetch(styles: Iterable[Style]) -> None:
     """Pack the missing packages with npm and check every archive's hash."""
     PACKAGES.mkdir(parents=True, exist_ok=True)
-    for style in STYLES:
+    for style in styles:
         if not style.archive.exists():
             subprocess.run(["npm", "pack", "--silent", f"{style.package}@{style.version}"], cwd=PACKAGES, check=True)
         found = hashlib.sha256(style.archive.read_bytes()).hexdigest()
@@ -112,13 +313,13 @@ def fetch() -> None:
 
 def emoji_table() -> list[dict[str, Any]]:
     """Return emoji-datasource's table: one row a character, with names and categories."""
-    table: list[dict[str, Any]] = _read_json(STYLES[0], "emoji.json")
+    table: list[dict[str, Any]] = read_json(STYLES[0], "emoji.json")
     return table
 
 
 def fluent_names() -> dict[str, str]:
     """Return code point(s) -> CLDR name, as Fluent Emoji Flat lists them."""
-    names: dict[str, str] = _read_json(STYLES[2], "chars.json")
+    names: dict[str, str] = read_json(STYLES[2], "chars.json")
     return names
 
 
@@ -126,7 +327,7 @@ class IconSet:
     """An iconify package: drawings as SVG bodies, found by name whatever its hyphens and case."""
 
     def __init__(self, style: Style) -> None:
-        self._data: dict[str, Any] = _read_json(style, "icons.json")
+        self._data: dict[str, Any] = read_json(style, "icons.json")
 
     @cached_property
     def _names(self) -> dict[str, str]:
@@ -136,17 +337,22 @@ class IconSet:
     def render(self, names: Iterable[str]) -> Image.Image | None:
         """Draw the first of ``names`` that the set has."""
         found = next((self._names[key] for name in names if (key := squeeze(name)) in self._names), None)
-        icon = self._data["icons"].get(found)
-        if icon is None:
+        if found not in self._data["icons"]:
             return None
-        default = self._data.get("width", 16), self._data.get("height", 16)
-        width, height = icon.get("width", default[0]), icon.get("height", default[1])
-        svg = (
-            '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-            f'viewBox="{icon.get("left", 0)} {icon.get("top", 0)} {width} {height}" '
-            f'width="{_PIXELS}" height="{_PIXELS}">{icon["body"]}</svg>'
-        )
+        svg = icon_svg(self._data, found, _PIXELS)
         return Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=_PIXELS, height=_PIXELS))))
+
+
+def icon_svg(data: dict[str, Any], name: str, pixels: int) -> str:
+    """Return one icon of an iconify set as a document."""
+    icon = data["icons"][name]
+    default = data.get("width", 16), data.get("height", 16)
+    width, height = icon.get("width", default[0]), icon.get("height", default[1])
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{icon.get("left", 0)} {icon.get("top", 0)} {width} {height}" '
+        f'width="{pixels}" height="{pixels}">{icon["body"]}</svg>'
+    )
 
 
 def squeeze(name: str) -> str:
@@ -163,8 +369,11 @@ def bitmaps(style: Style) -> Iterator[tuple[str, Image.Image]]:
                 yield member.name.removeprefix(prefix), Image.open(io.BytesIO(file.read()))
 
 
-def _read_json(style: Style, name: str) -> Any:
+def read_json(style: Style, name: str, default: Any = None) -> Any:
+    """Read a file of the package; ``default`` where it lacks the file."""
     with tarfile.open(style.archive) as archive:
+        if default is not None and f"package/{name}" not in archive.getnames():
+            return default
         file = archive.extractfile(f"package/{name}")
         assert file is not None
         return json.load(file)
