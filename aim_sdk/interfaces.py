@@ -211,16 +211,31 @@ class Injector(ABC):
         answers: Sequence[str],
         *,
         prompt_format: PromptFormat,
+        ended: bool = False,
     ) -> list[Float[Tensor, " tokens"]]:
-        """Return the token log-probabilities of one answer a query, from the whole forward.
+        """Return the token log-probabilities of one answer a query, from one whole forward of the batch.
 
         The same numbers as :meth:`score`, but nothing is cached and gradients flow to the fused tokens: what a
-        projector is trained on. A backend that only answers need not implement it.
+        projector is trained on. ``ended`` adds the first token that the format writes behind an answer, so that a
+        trained projector keeps answers ending. A backend that only answers need not implement it.
 
         Raises:
             CapabilityError: the backend cannot.
         """
         raise CapabilityError(f"{type(self).__name__} gives no gradients: it has no `log_probs`.")
+
+    def prepare_log_probs(
+        self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
+    ) -> Callable[[Sequence[Sequence[FusedTokens]]], list[Float[Tensor, " tokens"]]]:
+        """Do what needs no backbone (decode, tokenise) and return the forward of :meth:`log_probs`.
+
+        It takes the contexts, which may only then be known. May run in another thread while the backbone computes.
+        """
+
+        def forward(contexts: Sequence[Sequence[FusedTokens]]) -> list[Float[Tensor, " tokens"]]:
+            return self.log_probs(queries, contexts, answers, prompt_format=prompt_format, ended=ended)
+
+        return forward
 
 
 class Backend(ABC):
@@ -284,6 +299,14 @@ class Backend(ABC):
             CapabilityError: there is no such way past the injector.
         """
         raise CapabilityError(f"backend {self.name!r} has no `plain_answer` to compare with.")
+
+    def recompute_activations(self, on: bool = True) -> None:
+        """Compute activations again in the backward in place of keeping them: less memory, about a third more time.
+
+        Raises:
+            CapabilityError: this backend, or this model, cannot.
+        """
+        raise CapabilityError(f"backend {self.name!r} keeps all activations: it has no `recompute_activations`.")
 
     @property
     def prefix_reuse(self) -> bool:

@@ -4,7 +4,7 @@ import dataclasses
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from PIL import Image
@@ -239,6 +239,21 @@ class _Trainable(Answerer):
         return super().log_probs(*args, **options)
 
 
+class _AnswersOtherRows(Answerer):
+    """Looks at the first row's answer everywhere."""
+
+    def log_probs(self, queries: Any, contexts: Any, answers: Sequence[str], **options: Any) -> list[torch.Tensor]:
+        found = super().log_probs(queries, contexts, answers, **options)
+        return [found[0][:1].expand(len(row)) for row in found]
+
+
+class _KeepsAllActivations(Wrapped):
+    """The switch of a model in eval mode."""
+
+    def recompute_activations(self, on: bool = True) -> None:
+        pass
+
+
 class _PreparesTheWrongBatch(Reader):
     """Keeps what it has prepared in one place."""
 
@@ -272,6 +287,10 @@ def answering(bug: type[Answerer]) -> Broken:
     return lambda good: Wrapped(good, injector=bug)
 
 
+def wrapping(bug: type[Wrapped]) -> Broken:
+    return lambda good: bug(good)
+
+
 BROKEN: list[tuple[str, Broken]] = [
     ("identity_forward", answering(_Reversed)),
     ("identity_generate", answering(_ShuffledWhenGenerating)),
@@ -297,12 +316,14 @@ BROKEN: list[tuple[str, Broken]] = [
     ("dtype_and_device", reading(_Casting)),
     ("prepared_is_read", reading(_PreparesTheWrongBatch)),
     ("prefix_reuse_is_exact", answering(_ReusesAnotherPrefix)),
-    ("saved_projector_is_the_same", lambda good: _RestlessFingerprint(good)),
+    ("log_probs_batch", answering(_AnswersOtherRows)),
+    ("recomputed_activations", wrapping(_KeepsAllActivations)),
+    ("saved_projector_is_the_same", wrapping(_RestlessFingerprint)),
 ]
 """Which check must catch which bug."""
 
 
 def name(broken: Broken) -> str:
     """The bug's name, for the test's id."""
-    cells = [cell.cell_contents for cell in broken.__closure__ or ()]
-    return cast(str, getattr(cells[0], "__name__", "")).lstrip("_") if cells else "RestlessFingerprint"
+    (cell,) = broken.__closure__ or ()
+    return str(cell.cell_contents.__name__).lstrip("_")

@@ -32,7 +32,7 @@ def plain_attention(family: Family) -> tuple[list[Tensor], int]:
     backend = family.backend
     prompts = backend.prompts(family.form)
     prepared = backend.injector.prepare([QUERIES[0]], [DEMOS], prompt_format=family.form)
-    answer = prompts.answer(QUERIES[0].text, ANSWER)
+    answer = prompts.answer(QUERIES[0].text, ANSWER)[0]
     images = [[item.image for item in (*DEMOS, QUERIES[0])]]
     inputs = backend.process([prepared.texts[0] + answer], images, padding_side="left")
     plain = AutoModelForImageTextToText.from_pretrained(family.folder, attn_implementation="eager").eval()

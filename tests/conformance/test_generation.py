@@ -37,7 +37,7 @@ def test_scores_are_those_of_the_full_forward(family: Family) -> None:
         prepared = backend.injector.prepare([query], [context], prompt_format=family.form)
         inputs = family.true_inputs(prepared, [places])
         for choice, scores in zip(choices, found, strict=True):
-            answer = backend.prompts(family.form).answer(query.text, choice)
+            answer = backend.prompts(family.form).answer(query.text, choice)[0]
             ids = torch.tensor([backend.tokens.continuation(prepared.texts[0], answer)])
             expected = _full(family, inputs, ids)
             torch.testing.assert_close(torch.tensor(scores), expected, atol=1e-4, rtol=1e-5)

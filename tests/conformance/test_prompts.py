@@ -53,7 +53,7 @@ def test_an_answer_continues_its_query_with_the_blanks_that_lead_it() -> None:
     prompts = ChatPrompts(PromptFormat.chat(), renderer(FOLDED))
     assert prompts.prefix == ""
     assert prompts.query("q") == "Q: <image>q A:"
-    assert prompts.answer("q", "yes") == " yes"
+    assert prompts.answer("q", "yes")[0] == " yes"
     assert prompts.demonstration("q", " yes ").text == "Q: <image>q A: yes"
 
 
@@ -75,7 +75,7 @@ def test_a_thought_at_the_end_of_a_conversation_is_no_part_of_a_demonstration() 
     prompts = ChatPrompts(PromptFormat.chat(), renderer(THINKING))
     assert prompts.demonstration("a", "b").text == "[user]<image>a|[assistant]b|"
     assert prompts.query("a") == "[user]<image>a|[assistant]<think></think>"
-    assert prompts.answer("a", "b") == "b"
+    assert prompts.answer("a", "b")[0] == "b"
 
 
 @pytest.mark.parametrize(

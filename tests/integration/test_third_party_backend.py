@@ -68,6 +68,7 @@ def test_a_new_backend_is_the_example_under_its_own_name(tmp_path: Path) -> None
         "identity_beams",
         "plain_model",
         "prefix_reuse_is_exact",
+        "recomputed_activations",
         "slot_never_generated",
     }
 

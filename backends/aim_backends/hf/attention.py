@@ -46,7 +46,7 @@ def read_attention(
         backend.check_text([query.text, answer, *(text for d in demonstrations for text in (d.text, d.answer))])
         shown = [(d.text, d.answer) for d in demonstrations]
         text = prompts.whole(shown, query.text)
-        tokens = backend.tokens.continuation(text, prompts.answer(query.text, answer))
+        tokens = backend.tokens.continuation(text, prompts.answer(query.text, answer)[0])
         prepared = backend.injector.prepare(
             [query], [demonstrations], prompt_format=prompt_format, max_new_tokens=len(tokens)
         )

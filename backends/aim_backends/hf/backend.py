@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from aim_backends.hf import loading
 from aim_backends.hf.attention import read_attention
@@ -24,7 +26,7 @@ from aim_backends.hf.slots import choose_slot, image_ids
 from aim_backends.hf.tap import attach
 from aim_backends.hf.text import Layout, Tokens
 from aim_sdk.config import Fingerprint, PromptFormat
-from aim_sdk.errors import CorruptArtifactError, FormatError, InputError
+from aim_sdk.errors import CapabilityError, CorruptArtifactError, FormatError, InputError
 from aim_sdk.images import load_image
 from aim_sdk.interfaces import Backend, Projector
 from aim_sdk.projectors import CarrierProjector
@@ -129,6 +131,18 @@ class TransformersBackend(Backend):
             stacklevel=2,
         )
         return CarrierProjector.training_free(self)
+
+    def recompute_activations(self, on: bool = True) -> None:
+        # transformers' own switch does nothing in eval mode, and train mode turns dropout on.
+        layers = [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
+        if not layers:
+            raise CapabilityError(f"{type(self.model).__name__} marks no layers whose activations can be recomputed.")
+        for layer in layers:
+            layer.__dict__.pop("forward", None)
+            if on:
+                layer.forward = partial(
+                    checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
+                )
 
     @torch.no_grad()
     def plain_answer(self, query: Query, *, prompt_format: PromptFormat, max_new_tokens: int) -> list[int]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -67,11 +67,16 @@ class TransformersInjector(Injector):
             InputError: a context mixes kinds, or holds fused tokens of another size.
             ContextLengthError: a prompt with ``max_new_tokens`` behind it is too long for the backbone.
         """
-        if len(queries) != len(contexts):
-            raise InputError(f"{len(queries)} queries, but {len(contexts)} contexts; expected one context a query.")
-        backend = self._backend
-        fused = [self._fused(context) for context in contexts]
+        _check_one_each(queries, contexts)
         shown = [[item for item in context if isinstance(item, Demonstration)] for context in contexts]
+        written = self._write(queries, shown, prompt_format)
+        return self._inject(written, contexts, queries, prompt_format, max_new_tokens)
+
+    def _write(
+        self, queries: Sequence[Query], shown: Sequence[Sequence[Demonstration]], prompt_format: PromptFormat
+    ) -> Prepared:
+        """Run the processor on prompts without fused tokens."""
+        backend = self._backend
         with backend.processor_lock:
             prompts = backend.prompts(prompt_format)
             backend.check_text([q.text for q in queries])
@@ -92,12 +97,26 @@ class TransformersInjector(Injector):
                 backend.tokens.prefix_length(prompts.prefix, text, row)
                 for text, row in zip(texts, self._rows(inputs), strict=True)
             ]
+        return Prepared(inputs, None, tuple(inputs["attention_mask"].sum(1).tolist()), tuple(texts), tuple(heads))
+
+    def _inject(
+        self,
+        written: Prepared,
+        contexts: Sequence[Context],
+        queries: Sequence[Query],
+        prompt_format: PromptFormat,
+        max_new_tokens: int,
+    ) -> Prepared:
+        """Put the contexts' fused tokens into written prompts."""
+        fused = [self._fused(context) for context in contexts]
         counts = [0 if row is None else len(row) for row in fused]
-        if any(counts):
-            inputs = insert_slots(inputs, counts, heads, slot=backend.slot, pad=backend.pad_token_id)
-        lengths = tuple(inputs["attention_mask"].sum(1).tolist())
+        lengths = tuple(length + count for length, count in zip(written.lengths, counts, strict=True))
         self._check_length(lengths, queries, contexts, prompt_format, max_new_tokens)
-        return Prepared(inputs, self._pad(fused) if any(counts) else None, lengths, tuple(texts), tuple(heads))
+        if not any(counts):
+            return written
+        slot, pad = self._backend.slot, self._backend.pad_token_id
+        inputs = insert_slots(written.inputs, counts, written.heads, slot=slot, pad=pad)
+        return replace(written, inputs=inputs, fused=self._pad(fused), lengths=lengths)
 
     def injected(self, prepared: Prepared) -> AbstractContextManager[None]:
         """Inside the block, the backbone's slots are the fused tokens; nothing stays behind."""
@@ -141,10 +160,28 @@ class TransformersInjector(Injector):
         if not choices:
             return []
         with self._backend.lock:
-            prepared, tokens = self._answered(query, context, choices, prompt_format)
+            prepared = self.prepare([query], [context], prompt_format=prompt_format)
+            one = replace(prepared, texts=prepared.texts * len(choices))
+            tokens = self._answers(one, [query] * len(choices), choices, prompt_format, ended=False)
+            self._check_length(prepared.lengths, [query], [context], prompt_format, max(map(len, tokens)))
             once = copies(self._backend, ONCE) if self._backend.continues_cache else 0
             with self._prompt(prepared, [context], once) as inputs:
                 return score(self._backend, inputs, tokens)
+
+    def prepare_log_probs(
+        self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
+    ) -> Callable[[Sequence[Sequence[FusedTokens]]], list[Float[Tensor, " tokens"]]]:
+        written = self._write(queries, [[]] * len(queries), prompt_format)
+        tokens = self._answers(written, queries, answers, prompt_format, ended=ended)
+
+        def forward(contexts: Sequence[Sequence[FusedTokens]]) -> list[Float[Tensor, " tokens"]]:
+            _check_one_each(queries, contexts)
+            with self._backend.lock:
+                prepared = self._inject(written, contexts, queries, prompt_format, max(map(len, tokens)))
+                with self.injected(prepared):
+                    return whole(self._backend, prepared.inputs, tokens)
+
+        return forward
 
     def log_probs(
         self,
@@ -153,15 +190,16 @@ class TransformersInjector(Injector):
         answers: Sequence[str],
         *,
         prompt_format: PromptFormat,
+        ended: bool = False,
     ) -> list[Float[Tensor, " tokens"]]:
-        found = []
-        for query, context, answer in zip(queries, contexts, answers, strict=True):
-            with self._backend.lock:
-                prepared, tokens = self._answered(query, context, [answer], prompt_format)
-                with self.injected(prepared):
-                    ids = torch.tensor(tokens, device=prepared.inputs["input_ids"].device)
-                    found.append(whole(self._backend, prepared.inputs, ids)[0])
-        return found
+        if not queries:
+            return []
+        with self._backend.lock:
+            prepared = self.prepare(queries, contexts, prompt_format=prompt_format)
+            tokens = self._answers(prepared, queries, answers, prompt_format, ended=ended)
+            self._check_length(prepared.lengths, queries, contexts, prompt_format, max(map(len, tokens)))
+            with self.injected(prepared):
+                return whole(self._backend, prepared.inputs, tokens)
 
     @contextmanager
     def _prompt(self, prepared: Prepared, contexts: Sequence[Context], copies: int) -> Iterator[dict[str, Any]]:
@@ -175,18 +213,23 @@ class TransformersInjector(Injector):
             with self.injected(prepared) if found is None else injected(found.injection):
                 yield dict(prepared.inputs) if found is None else found.inputs
 
-    def _answered(
-        self, query: Query, context: Context, answers: Sequence[str], prompt_format: PromptFormat
-    ) -> tuple[Prepared, list[list[int]]]:
-        """Write a prompt, and the tokens of each answer behind it."""
+    def _answers(
+        self,
+        written: Prepared,
+        queries: Sequence[Query],
+        answers: Sequence[str],
+        prompt_format: PromptFormat,
+        *,
+        ended: bool,
+    ) -> list[list[int]]:
+        """The tokens of each prompt's answer behind it."""
         backend = self._backend
-        prompts = backend.prompts(prompt_format)
         backend.check_text(answers)
-        prepared = self.prepare([query], [context], prompt_format=prompt_format)
-        written = [prompts.answer(query.text, answer) for answer in answers]
-        tokens = [backend.tokens.continuation(prepared.texts[0], answer) for answer in written]
-        self._check_length(prepared.lengths, [query], [context], prompt_format, max(map(len, tokens)))
-        return prepared, tokens
+        prompts, found = backend.prompts(prompt_format), []
+        for text, query, answer in zip(written.texts, queries, answers, strict=True):
+            own, end = prompts.answer(query.text, answer)
+            found.append(backend.tokens.continuation(text, own, end if ended else ""))
+        return found
 
     def _fused(self, context: Context) -> Float[Tensor, "slots embed"] | None:
         kinds = {type(item) for item in context}
@@ -237,3 +280,8 @@ class TransformersInjector(Injector):
         else:
             message += "\nNext: shorten the text, scale the image down, or lower max_new_tokens."
         raise ContextLengthError(message)
+
+
+def _check_one_each(queries: Sequence[Query], contexts: Sequence[Context]) -> None:
+    if len(queries) != len(contexts):
+        raise InputError(f"{len(queries)} queries, but {len(contexts)} contexts; expected one context a query.")

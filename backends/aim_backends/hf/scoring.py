@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from aim_backends.hf.prefix import prefill
-from aim_backends.hf.slots import append_tokens
-from aim_backends.hf.tap import recording
+from aim_backends.hf.slots import answered
+from aim_backends.hf.tap import Positions, predicting, recording
 
 if TYPE_CHECKING:
     from aim_backends.hf.backend import TransformersBackend
@@ -23,10 +24,12 @@ def score(
     backend: TransformersBackend, inputs: Mapping[str, Any], choices: Sequence[Sequence[int]]
 ) -> list[list[float]]:
     """Return each choice's token log-probabilities behind a prompt of one row, of which a part may be in a cache."""
+    if not backend.continues_cache:
+        return [whole(backend, inputs, [choice])[0].tolist() for choice in choices]
     ids = pad_sequence(
         [torch.tensor(choice) for choice in choices], batch_first=True, padding_value=backend.pad_token_id
     ).to(inputs["input_ids"].device)
-    chosen = _chosen(_continued(backend, inputs, ids), ids) if backend.continues_cache else whole(backend, inputs, ids)
+    chosen = _chosen(_continued(backend, inputs, ids), ids)
     return [row[: len(choice)] for row, choice in zip(chosen.tolist(), choices, strict=True)]
 
 
@@ -51,12 +54,18 @@ def _forwarded(backend: TransformersBackend, inputs: Mapping[str, Tensor]) -> An
 
 
 def whole(
-    backend: TransformersBackend, inputs: Mapping[str, Tensor], ids: Int[Tensor, "choices tokens"]
-) -> Float[Tensor, "choices tokens"]:
-    """Return log-probabilities behind a prompt of one row, one forward without a cache for each choice."""
-    width = inputs["input_ids"].shape[1]
-    rows = [append_tokens(inputs, row[None], token_type=backend.answer_type) for row in ids]
-    return _chosen(torch.cat([backend.model(**row, use_cache=False).logits[:, width - 1 : -1] for row in rows]), ids)
+    backend: TransformersBackend, inputs: Mapping[str, Tensor], answers: Sequence[Sequence[int]]
+) -> list[Float[Tensor, " tokens"]]:
+    """Return each answer's token log-probabilities behind its own prompt, in one forward without a cache."""
+    behind = answered(inputs, answers, pad=backend.pad_token_id, answer_type=backend.answer_type)
+    lengths, counts = inputs["attention_mask"].sum(1).tolist(), [len(answer) for answer in answers]
+    places = [(row, lengths[row] - 1 + n) for row, count in enumerate(counts) for n in range(count)]
+    rows, columns = torch.tensor(places).T.to(backend.device)
+    with predicting(Positions(rows, columns)):
+        (logits,) = backend.model(**behind, use_cache=False).logits  # (places, vocabulary)
+    ids = torch.tensor([index for answer in answers for index in answer], device=logits.device)
+    log_probs = -F.cross_entropy(logits.float(), ids, reduction="none")
+    return list(torch.split(log_probs, counts))
 
 
 def _chosen(

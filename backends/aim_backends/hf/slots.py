@@ -131,7 +131,39 @@ def append_tokens(
     return result
 
 
+def answered(
+    inputs: Mapping[str, Tensor], answers: Sequence[Sequence[int]], *, pad: int, answer_type: int = 0
+) -> dict[str, Tensor]:
+    """Put an answer behind each prompt of a left-padded batch; what comes out is padded on the right.
+
+    So every prompt starts where it starts alone. Answers see the images that the last token of their prompt sees.
+    """
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    width, lengths = ids.shape[1], mask.sum(1).tolist()
+    grown = max(length + len(answer) for length, answer in zip(lengths, answers, strict=True))
+    source = torch.full((len(ids), grown), _PAD)
+    answer_ids = torch.zeros(len(ids), grown, dtype=ids.dtype)
+    for row, (length, answer) in enumerate(zip(lengths, answers, strict=True)):
+        end = length + len(answer)
+        source[row, :length] = torch.arange(width - length, width)
+        source[row, length:end] = width - 1  # what it copies of the last token is what images it sees
+        answer_ids[row, length:end] = torch.tensor(answer, dtype=ids.dtype)
+    behind = (torch.arange(grown) >= torch.tensor(lengths)[:, None]) & (source != _PAD)
+    source, answer_ids, behind = (tensor.to(ids.device) for tensor in (source, answer_ids, behind))
+    result = dict(inputs)
+    result["input_ids"] = _take(ids, source, pad).where(~behind, answer_ids)
+    result["attention_mask"] = _take(mask, source, 0)
+    for name in PER_TOKEN:
+        if name in inputs:
+            result[name] = _take(inputs[name], source, 0)
+            if name not in _IMAGE_MASKS:
+                value = answer_type if name == "token_type_ids" else 0
+                result[name] = result[name].masked_fill(behind, value)
+    return result
+
+
 _PAD, _SLOT = -1, -2
+_IMAGE_MASKS = ("image_attention_mask", "cross_attention_mask")
 
 
 def _take(

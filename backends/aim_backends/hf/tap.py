@@ -36,8 +36,17 @@ class Recording:
     hidden: list[Float[Tensor, "rows positions hidden"]]
 
 
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """Places before the LM head, one a logit that is wanted."""
+
+    rows: Int[Tensor, " places"]
+    columns: Int[Tensor, " places"]
+
+
 _INJECTION: ContextVar[Injection | None] = ContextVar("aim_injection", default=None)
 _RECORDING: ContextVar[Recording | None] = ContextVar("aim_recording", default=None)
+_POSITIONS: ContextVar[Positions | None] = ContextVar("aim_positions", default=None)
 
 
 @contextmanager
@@ -59,6 +68,16 @@ def recording() -> Iterator[Recording]:
         yield record
     finally:
         _RECORDING.reset(token)
+
+
+@contextmanager
+def predicting(positions: Positions) -> Iterator[None]:
+    """Inside the block the LM head computes these positions alone: logits are ``(1, places, vocabulary)``."""
+    token = _POSITIONS.set(positions)
+    try:
+        yield
+    finally:
+        _POSITIONS.reset(token)
 
 
 def attach(model: Any) -> None:
@@ -114,6 +133,8 @@ def _hide(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
 
 
 def _read(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    if (positions := _POSITIONS.get()) is not None:
+        return (args[0][positions.rows, positions.columns][None], *args[1:])
     record = _RECORDING.get()
     if record is None:
         return None

@@ -136,11 +136,14 @@ class Tokens:
             answer_start=next(n for n, place in enumerate(places) if offsets[place][1] > answer),
         )
 
-    def continuation(self, prompt: str, answer: str) -> list[int]:
-        """The tokens of ``answer`` as it would be tokenised behind ``prompt``."""
+    def continuation(self, prompt: str, answer: str, end: str = "") -> list[int]:
+        """The tokens of ``answer`` as it would be tokenised behind ``prompt``, and the first one of ``end``."""
         start = len(self.layout(prompt))
-        ids, offsets = self.encode(self.layout(prompt) + answer)
-        return [index for index, (_, end) in zip(ids, offsets, strict=True) if end > start]
+        stop = start + len(answer)
+        ids, offsets = self.encode(self.layout(prompt) + answer + end)
+        behind = [(index, first) for index, (first, last) in zip(ids, offsets, strict=True) if last > start]
+        ended = sum(first < stop for _, first in behind) + bool(end)
+        return [index for index, _ in behind[:ended]]
 
     def image_span(self, ids: Sequence[int]) -> tuple[int, int]:
         """First and last place of the image's tokens.

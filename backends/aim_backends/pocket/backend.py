@@ -64,6 +64,9 @@ class PocketBackend(Backend):
     def injector(self) -> PocketInjector:
         return self._injector
 
+    def recompute_activations(self, on: bool = True) -> None:
+        self.model.lm.recompute = on
+
     @property
     def prefix_reuse(self) -> bool:
         return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,16 +163,35 @@ class PocketInjector(Injector):
         answers: Sequence[str],
         *,
         prompt_format: PromptFormat,
+        ended: bool = False,
     ) -> list[Float[Tensor, " tokens"]]:
-        before, after = self.contexts(contexts, prompt_format), self.queries(queries, prompt_format)
-        found = []
-        for context, query, answer in zip(before, after, answers, strict=True):
-            ids = torch.tensor(self._prompts.choice(answer, prompt_format), device=self._model.device)
-            prompt = torch.cat([context, query, self._model.lm.embed(ids[:-1])])  # (tokens, embed)
-            self.check_length([len(prompt)], 1)
-            logits = self._model.lm.head(self._model.lm(prompt[None])[0, -len(ids) :])
-            found.append(F.log_softmax(logits.float(), -1).gather(1, ids[:, None])[:, 0])
-        return found
+        return self.prepare_log_probs(queries, answers, prompt_format=prompt_format, ended=ended)(contexts)
+
+    def prepare_log_probs(
+        self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
+    ) -> Callable[[Sequence[Context]], list[Float[Tensor, " tokens"]]]:
+        encode = self._images.prepare([query.image for query in queries])
+        segments = [self._prompts.query(query, prompt_format) for query in queries]
+        ids = [self._prompts.choice(answer, prompt_format, ended=ended) for answer in answers]
+
+        def forward(contexts: Sequence[Context]) -> list[Float[Tensor, " tokens"]]:
+            before = self.contexts(contexts, prompt_format)
+            rows = [
+                torch.cat([context, *self._segments(segment, image), self._embed(answer[:-1])])
+                for context, segment, image, answer in zip(before, segments, encode(), ids, strict=True)
+            ]
+            return self._log_probs(rows, ids)
+
+        return forward
+
+    def _log_probs(self, rows: list[Tensor], ids: list[list[int]]) -> list[Float[Tensor, " tokens"]]:
+        """Run whole prompts ``(tokens, embed)``, padded on the right; the head sees the places before ``ids``."""
+        self.check_length([len(row) for row in rows], 1)
+        hidden = self._model.lm(pad_sequence(rows, batch_first=True))  # padding stands behind all that is looked at
+        ends = [state[len(row) - len(answer) : len(row)] for state, row, answer in zip(hidden, rows, ids, strict=True)]
+        wanted = torch.tensor([token for answer in ids for token in answer], device=hidden.device)
+        log_probs = -F.cross_entropy(self._model.lm.head(torch.cat(ends)).float(), wanted, reduction="none")
+        return list(torch.split(log_probs, [len(answer) for answer in ids]))
 
     @torch.no_grad()
     def _prefill(

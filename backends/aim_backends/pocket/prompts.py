@@ -46,10 +46,14 @@ class Prompts:
         before, after = self._round_image(item.text, prompt_format)
         return Segments(before, after, [])
 
-    def choice(self, text: str, prompt_format: PromptFormat) -> list[int]:
-        """An answer without the suffix that would end it."""
-        _, blanks, _ = self._pieces(prompt_format)
-        return self._tokenize(blanks + text)
+    def choice(self, text: str, prompt_format: PromptFormat, *, ended: bool = False) -> list[int]:
+        """An answer without the suffix that would end it, or with the suffix's first token."""
+        _, blanks, suffix = self._pieces(prompt_format)
+        ids = self._tokenize(blanks + text)
+        if not (ended and suffix):
+            return ids
+        whole = self._tokenize(blanks + text + suffix)
+        return whole[: len(ids) + 1]
 
     def _round_image(self, text: str, prompt_format: PromptFormat) -> tuple[list[int], list[int]]:
         before, after = self._pieces(prompt_format)[0].split("{image}")

@@ -112,10 +112,12 @@ class EchoInjector(Injector):
         answers: Sequence[str],
         *,
         prompt_format: PromptFormat,
+        ended: bool = False,
     ) -> list[Tensor]:
         found = []
         for query, context, answer in zip(queries, contexts, answers, strict=True):
-            ids = encode(split(prompt_format, "")[2] + answer)
+            _, _, lead, suffix = split(prompt_format, "")
+            ids = encode(lead + answer + (suffix[:1] if ended else ""))
             prompt = self._prompt(query, context, prompt_format, len(ids), {})
             hidden, _ = self.model(torch.cat([prompt, self.model.embed(ids[:-1])]))
             found.append(self.model.logits(hidden[-len(ids) :]).float().log_softmax(-1)[range(len(ids)), ids])
