@@ -1,0 +1,1 @@
+"""Corpora, episodes and the trainer."""

@@ -1,0 +1,48 @@
+"""The settings of a corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FormatName = Literal["auto", "mmc4", "mmc4-tar", "obelics", "llava", "webdataset", "jsonl"]
+
+
+class CorpusConfig(BaseModel):
+    """Where a corpus is, how its images and texts are paired, and what is left out.
+
+    The defaults are the recipe with which the field trains on MMC4: images of at least 10 KB, matched one to one with
+    sentences, a similarity of at least 0.24, and the first 6 images of a document. A document with more images is cut,
+    not left out, as OpenFlamingo does it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path = Field(description="a folder of the corpus's files, or one of them")
+    format: FormatName = Field(default="auto", description="auto: recognised by the first files' content")
+    images: Path | None = Field(
+        default=None, description="the folder that image names are relative to; None: that of the file naming them"
+    )
+    min_similarity: float = Field(default=0.24, description="pairs of a known similarity below it are left out")
+    one_to_one: bool = Field(
+        default=True,
+        description="a text belongs to one image of its document: the matching of the highest total similarity (mmc4), "
+        "or the nearest image (obelics)",
+    )
+    min_image_bytes: int = Field(default=10 * 1024, ge=0, description="smaller image files are left out")
+    max_images: int = Field(
+        default=6, ge=1, description="the first so many pairs of a document are kept; llava and webdataset: see group"
+    )
+    min_pairs: int = Field(default=2, ge=1, description="documents with fewer pairs are left out")
+    similarity: Literal["corpus", "clip", "none"] = Field(
+        default="corpus", description="the corpus's own; computed by CLIP from image and answer; not looked at"
+    )
+    clip_model: str = Field(default="ViT-B-32", description="as aim_sdk.clip.ClipEncoder takes it")
+    clip_pretrained: str = Field(default="openai", description="as aim_sdk.clip.ClipEncoder takes it")
+    clip_device: str = Field(default="cpu", description="documents are read in worker processes: each loads CLIP there")
+    group: int = Field(
+        default=8, ge=1, description="llava, webdataset: so many consecutive single-image samples make a document"
+    )
+    shuffle: bool = Field(default=True, description="another order every epoch; False: the order of the files")

@@ -1,0 +1,204 @@
+"""A corpus on disk: any document of it by file and number."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aim_sdk.errors import ArtifactNotFoundError, ArtifactWriteError, InputError, MissingDependencyError
+from aim_sdk.training.corpora.dependencies import imported
+from aim_sdk.training.corpora.documents import Document, Pair
+from aim_sdk.training.corpora.drops import Dropped, Drops
+from aim_sdk.training.corpora.formats import Format, Source, sift
+from aim_sdk.training.corpora.images import URL_MAPS, CorpusImages, Resolver
+from aim_sdk.training.corpora.jsonl import JsonLines
+from aim_sdk.training.corpora.llava import Llava
+from aim_sdk.training.corpora.mmc4 import Mmc4, Mmc4Tar
+from aim_sdk.training.corpora.obelics import Obelics
+from aim_sdk.training.corpora.shards import JsonShard, Shard
+from aim_sdk.training.corpora.similarity import ClipSimilarity
+from aim_sdk.training.corpora.webdataset import WebDataset
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from aim_sdk.training.corpora.config import CorpusConfig
+
+FORMATS: tuple[Format, ...] = (Mmc4(), Mmc4Tar(), Llava(), WebDataset(), JsonLines(), Obelics())
+_OPEN = 4
+"""Files whose index is kept."""
+_LOOKED_AT = 5
+"""Files whose beginning is looked at to recognise a format."""
+
+
+class Corpus:
+    """The documents of a corpus, by file and number. :func:`open_corpus` makes one.
+
+    It can be pickled, and used on both sides of a fork: files are opened by the process that reads them.
+
+    Args:
+        config: what to leave out, and how to pair.
+        format: how the files are read.
+        files: the files, in the order that numbers them.
+        resolve: finds images by their addresses; None: in the image folder.
+    """
+
+    def __init__(
+        self, config: CorpusConfig, format: Format, files: Sequence[Path], resolve: Resolver | None = None
+    ) -> None:
+        self.config, self.format, self.files = config, format, tuple(files)
+        self._images = CorpusImages(config.images, config.min_image_bytes, resolve)
+        clip = config.clip_model, config.clip_pretrained, config.clip_device
+        self._clip = ClipSimilarity(*clip) if config.similarity == "clip" else None
+        self._sizes: dict[int, int] = {}
+        self._damage: dict[int, Dropped | None] = {}
+        self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._process = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": OrderedDict()}
+
+    def size(self, file: int) -> int:
+        """How many documents a file has; it is opened once to find out."""
+        if file not in self._sizes:
+            self._shard(file)
+        return self._sizes[file]
+
+    def damage(self, file: int) -> Dropped | None:
+        """What of a file cannot be read."""
+        self.size(file)
+        return self._damage[file]
+
+    def order(self, file: int, rng: np.random.Generator) -> NDArray[np.intp]:
+        """A file's documents in an order that is drawn."""
+        return self._shard(file).order(rng)
+
+    def name(self, file: int) -> str:
+        """A file's path below the corpus's folder."""
+        root = self.config.path.expanduser().absolute()
+        return self.files[file].relative_to(root if root.is_dir() else root.parent).as_posix()
+
+    def document(self, file: int, index: int, drops: Drops) -> Document | None:
+        """One document, or None where it cannot be used; ``drops`` counts why, and what is left out of it."""
+        place, lost = f"{self.name(file)}:{index}", list[Dropped]()
+        source = Source(self.config, self._images, self._clip, self.files[file])
+        pairs: tuple[Pair, ...] = ()
+        try:
+            record = self._shard(file).read(index)
+            pairs = sift(self.format, self.format.pairs(record, source), source, lost)
+        except Dropped as whole:
+            lost.append(whole)
+        for item in lost:
+            drops.add(item, place)
+        return Document(place, pairs) if pairs else None
+
+    def _shard(self, file: int) -> Shard:
+        if self._process != os.getpid():  # the file positions that a parent process has opened are shared with it
+            self._open, self._process = OrderedDict(), os.getpid()
+        if file not in self._open:
+            self._open[file] = self._opened(self.files[file])
+            self._sizes[file], self._damage[file] = len(self._open[file]), self._open[file].damage
+            if len(self._open) > _OPEN:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(file)
+        return self._open[file]
+
+    def _opened(self, path: Path) -> Shard:
+        try:
+            return self.format.open(path, self.config)
+        except ArtifactWriteError:
+            raise
+        except OSError:
+            return JsonShard(BytesIO(), (), Dropped("file unreadable", "file"))
+
+
+def open_corpus(config: CorpusConfig, *, resolve: Resolver | None = None) -> Corpus:
+    """Find a corpus's files and its format; no more than the beginning of some files is read.
+
+    Args:
+        config: where it is, and how it is used.
+        resolve: takes an image's address and returns its path, the bytes of its file, or None. Worker processes need
+            one that can be pickled. Default: addresses are looked up in the image folder.
+
+    Raises:
+        ArtifactNotFoundError: no such file or folder.
+        InputError: no file of the format is there, none or several are recognised, or a file cannot be read.
+        MissingDependencyError: a package that reads the format is not installed.
+    """
+    path = config.path.expanduser().absolute()
+    if not path.exists():
+        raise ArtifactNotFoundError(f"{path}: no such file or folder of a corpus.")
+    files = _files(path)
+    if not files:
+        raise InputError(f"{path}: an empty folder; expected the files of a corpus.")
+    format = _recognised(path, files) if config.format == "auto" else _named(config.format)
+    ours = files if path.is_file() else [file for file in files if file.name.endswith(format.suffixes)]
+    if not ours:
+        raise InputError(
+            f"{path}: none of {len(files)} files is of format {format.name!r}, "
+            f"whose names end with {' or '.join(format.suffixes)}."
+        )
+    for module in format.requires(config):
+        imported(module)
+    return Corpus(config, format, ours, resolve)
+
+
+def _named(name: str) -> Format:
+    return next(format for format in FORMATS if format.name == name)
+
+
+def _recognised(path: Path, files: list[Path]) -> Format:
+    found, missing = list[Format](), None
+    for format in FORMATS:
+        ours = [file for file in files if file.name.endswith(format.suffixes)][:_LOOKED_AT]
+        try:
+            if any(format.recognises(file) for file in ours):
+                found.append(format)
+        except MissingDependencyError as error:
+            missing = error
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = " and ".join(format.name for format in found)
+        raise InputError(f"{path}: holds files of {names}. Pass one of them, or format={found[0].name!r}.")
+    if missing is not None:
+        raise missing
+    _refuse_unreadable(files[0])
+    known = "\n".join(f"  {format.name}: {_FIRST_LINES[format.name]}" for format in FORMATS)
+    raise InputError(
+        f"{path}: no known format ({len(files)} files, such as {files[0].name}). Expected one of:\n{known}\n"
+        "Next: pass `format`, if it is one of them whose first files are damaged."
+    )
+
+
+_FIRST_LINES = {
+    "mmc4": "docs_shard_*.jsonl, .jsonl.gz or .jsonl.zip with `text_list` and `image_info`",
+    "mmc4-tar": ".tar of .json with `text_list`, and `image_base64` in `image_info`",
+    "llava": ".json or .jsonl of samples with `image` and `conversations`",
+    "webdataset": ".tar of KEY.jpg with KEY.txt or KEY.json",
+    "jsonl": '.jsonl of {"pairs": [{"image": ..., "answer": ...}]}',
+    "obelics": ".parquet with the columns `images` and `texts`",
+}
+
+
+def _refuse_unreadable(file: Path) -> None:
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}).") from error
+
+
+def _files(path: Path) -> list[Path]:
+    """All files below a folder, in the order of their names; hidden ones and maps of addresses left out."""
+    if path.is_file():
+        return [path]
+    found = []
+    for folder, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(folder, name) for name in sorted(names) if not name.startswith(".") and name not in URL_MAPS]
+    return found

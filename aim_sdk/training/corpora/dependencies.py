@@ -1,0 +1,23 @@
+"""Packages of the extra ``train``, imported when they are needed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from aim_sdk.errors import MissingDependencyError
+
+
+def imported(module: str) -> Any:
+    """Import a module of a package that may be missing.
+
+    Raises:
+        MissingDependencyError: it is.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise MissingDependencyError(
+            f'this corpus needs {package}, which is not installed.\nNext: pip install "aim-icl[train]"'
+        ) from error
