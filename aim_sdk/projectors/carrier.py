@@ -2,36 +2,113 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Self
+from typing import Final, Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from aim_sdk.errors import InputError
+from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.interfaces import Backend, Projector, ReadingBatch
 from aim_sdk.layers import LAST
+from aim_sdk.projectors.norm import LayersNorm
+from aim_sdk.types import Reading
+
+Place = Literal["after", "before"]
+"""Which text token carries: the one after the place where the image stood, or the one before it."""
+
+_FIT_ROWS: Final = 2**15
+"""Rows of a vocabulary that a start is fitted to."""
 
 
-class CarrierProjector(Projector):
-    """Moves what the backbone expects before the answer onto the text token where the image stood.
+class Carrier(Projector):
+    """Moves the reading ``h`` at the last token before the answer onto the text token where the image stood.
 
-    The reading ``h`` at the last token before the answer is what the image made the backbone expect next. Through the
-    vocabulary it becomes the embedding of the expected token, ``s = E_in^T softmax(E_out h)``. With ``v = W LN(s)`` and
-    ``g = sigmoid(gate)`` the carrier's embedding ``e`` becomes ``(1 - g) e + g v``. All other tokens keep their own
-    embeddings, so the answer's format survives. Works without training (:meth:`training_free`), and trains from there.
-    E_in and E_out are the backbone's own: :meth:`bind` takes them, an artifact does not hold them.
+    In a causal LM that reading is what the image has made the backbone expect next. With ``v`` the kind's
+    :meth:`value` of ``h`` and ``g = sigmoid(gate)`` the carrier's own embedding ``e`` becomes ``(1 - g) e + g v``. All
+    other tokens keep their embeddings, so the answer's format survives.
+
+    The token before the answer never carries, for the answer is predicted from it, and neither does the answer: what
+    stands too late is held to the token before that one, and a demonstration with fewer than two tokens before its
+    answer is left as it is.
+
+    Args:
+        place: ``"before"``: the text token before the image, or the one after it where none stands before. ``"after"``:
+            always the one after it; what a saved carrier without this option means.
+
+    Raises:
+        InputError: an unknown place.
+    """
+
+    gate: nn.Parameter
+
+    def __init__(
+        self, hidden_size: int, embedding_size: int, *, layers: Sequence[int] = LAST, place: Place = "after"
+    ) -> None:
+        if place not in get_args(Place):
+            known = ", ".join(map(repr, get_args(Place)))
+            raise InputError(f"carrier place {place!r}: expected one of {known}.{did_you_mean(place, get_args(Place))}")
+        super().__init__(hidden_size, embedding_size, layers=layers, **({} if place == "after" else {"place": place}))
+        self.place = place
+
+    def rate(self, name: str) -> float:
+        """20 for gate and norms: the rate that suits them destroys W (measured on pocket: 3e-3, and 1.5e-4 for W)."""
+        return 20.0 if name == "gate" or "norm" in name else 1.0
+
+    @abstractmethod
+    def value(self, last: Float[Tensor, "batch width"]) -> Float[Tensor, "batch embed"]:
+        """Map readings at the last token before the answer to carriers."""
+
+    def places(self, batch: ReadingBatch) -> Int[Tensor, " batch"]:
+        """The index of each demonstration's carrier."""
+        chosen = batch.image_position
+        if self.place == "before":
+            chosen = (chosen - 1).clamp_min(0)
+        return torch.minimum(chosen, (batch.answer_start - 2).clamp_min(0))
+
+    def forward(self, batch: ReadingBatch) -> Float[Tensor, "batch tokens embed"]:
+        rows, places = torch.arange(len(batch.hidden), device=batch.hidden.device), self.places(batch)
+        value = self.value(batch.hidden[rows, (batch.answer_start - 1).clamp_min(0)])
+        own, gate = batch.embeddings[rows, places], torch.sigmoid(self.gate)
+        carrier = ((1 - gate) * own.to(value) + gate * value).to(own)
+        carrier = torch.where((batch.answer_start > 1)[:, None], carrier, own)
+        return batch.embeddings.index_put((rows, places), carrier)
+
+
+class CarrierProjector(Carrier):
+    """A carrier that is a soft token: ``v = W LN(s)`` with ``s = E_in^T softmax(E_out h)``, from the studies on pocket.
+
+    ``s`` is the embedding of the token that the backbone expects. W starts as the RMS of the input embeddings times the
+    identity, so that a carrier has a typical token's scale; that works without training (:meth:`training_free`). E_in
+    and E_out are the backbone's own: :meth:`bind` takes them, an artifact does not hold them.
+
+    Further layers may stand before the last one: with ``h'`` their readings, ``U LN(h')`` is added, U zero at first.
+
+    Raises:
+        InputError: the last of ``layers`` is not -1, which alone the LM head understands.
     """
 
     kind = "carrier"
 
-    def __init__(self, hidden_size: int, embedding_size: int, *, layers: Sequence[int] = LAST) -> None:
-        super().__init__(hidden_size, embedding_size, layers=layers)
+    def __init__(
+        self, hidden_size: int, embedding_size: int, *, layers: Sequence[int] = LAST, place: Place = "after"
+    ) -> None:
+        super().__init__(hidden_size, embedding_size, layers=layers, place=place)
+        if self.layers[-1] != -1:
+            raise InputError(
+                f"a carrier projector of layers {self.layers}: expected -1 as the last of them, for the LM head reads "
+                "no other layer. Next: use kind 'carrier-linear'."
+            )
         self.norm = nn.LayerNorm(embedding_size)
         self.weight = nn.Parameter(torch.eye(embedding_size))
         self.gate = nn.Parameter(torch.tensor(4.0))
+        if others := len(self.layers) - 1:
+            self.others_norm = LayersNorm(hidden_size, others)
+            self.others = nn.Linear(others * hidden_size, embedding_size, bias=False)
+            nn.init.zeros_(self.others.weight)
         self._vocabulary: tuple[Tensor, Tensor] | None = None
 
     @classmethod
@@ -40,31 +117,72 @@ class CarrierProjector(Projector):
         return cls.untrained(backend)
 
     def start(self, backend: Backend) -> None:
-        """W = the RMS of the input embeddings times the identity: a carrier has a typical token's scale."""
         self.weight.copy_(torch.eye(self.embedding_size) * backend.fingerprint.embedding_rms)
 
     def bind(self, backend: Backend) -> None:
-        outputs, inputs = backend.output_embeddings.detach(), backend.input_embeddings.detach()
-        rows = min(len(outputs), len(inputs))  # either may have spare rows
-        self._vocabulary = outputs[:rows], inputs[:rows]
+        self._vocabulary = _vocabulary(backend)
 
-    def rate(self, name: str) -> float:
-        """20 for gate and norm: at the rate that suits them, W is destroyed (measured on pocket: 3e-3 and 1.5e-4)."""
-        return 1.0 if name == "weight" else 20.0
-
-    def value(self, last: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch embed"]:
-        """Map readings at the last token before the answer to carriers."""
+    def value(self, last: Float[Tensor, "batch width"]) -> Float[Tensor, "batch embed"]:
         if self._vocabulary is None:
             raise InputError("a carrier needs its backbone's embeddings; call projector.bind(backend) first.")
         outputs, inputs = self._vocabulary
+        others, last = last[:, : -self.hidden_size], last[:, -self.hidden_size :]
         expected = F.softmax(F.linear(last.to(outputs), outputs).float(), -1).to(inputs) @ inputs
-        return F.linear(self.norm(expected.to(self.weight)), self.weight)
+        value = F.linear(self.norm(expected.to(self.weight)), self.weight)
+        return value + self.others(self.others_norm(others.to(self.weight))) if others.shape[1] else value
 
-    def forward(self, batch: ReadingBatch) -> Float[Tensor, "batch tokens embed"]:
-        rows = torch.arange(len(batch.hidden), device=batch.hidden.device)
-        # The token before the answer is never moved: it is where the answer is predicted from.
-        place = torch.minimum(batch.image_position, (batch.answer_start - 2).clamp_min(0))
-        value = self.value(batch.hidden[rows, (batch.answer_start - 1).clamp_min(0)])
-        gate = torch.sigmoid(self.gate)
-        carrier = (1 - gate) * batch.embeddings[rows, place].to(value) + gate * value
-        return batch.embeddings.index_put((rows, place), carrier.to(batch.embeddings))
+
+class LinearCarrierProjector(Carrier):
+    """A carrier that is linear in the reading: ``v = W LN(h - mean)``, from the studies on pocket.
+
+    The mean is what any demonstration makes the backbone expect there; :meth:`calibrate` takes it from readings, and it
+    is saved with the weights. W starts where it maps the direction of a token in the LM head to that token's input
+    embedding: the ridge regression of LN(E_in) on LN(E_out - its mean) over at most 32,768 rows of the vocabulary,
+    scaled so that a carrier has the RMS of the input embeddings. With tied embeddings that is close to their RMS times
+    the identity. Of several layers the last one named starts with this W, the others with zero.
+    """
+
+    kind = "carrier-linear"
+    mean: Tensor
+
+    def __init__(
+        self, hidden_size: int, embedding_size: int, *, layers: Sequence[int] = LAST, place: Place = "after"
+    ) -> None:
+        super().__init__(hidden_size, embedding_size, layers=layers, place=place)
+        self.register_buffer("mean", torch.zeros(self.width))
+        self.norm = LayersNorm(hidden_size, len(self.layers))
+        rest = torch.zeros(embedding_size, self.width - hidden_size)
+        self.weight = nn.Parameter(torch.cat([rest, torch.eye(embedding_size, hidden_size)], 1))
+        self.gate = nn.Parameter(torch.tensor(4.0))
+
+    def start(self, backend: Backend) -> None:
+        outputs, inputs = (rows.float() for rows in _vocabulary(backend, _FIT_ROWS))
+        shown = F.layer_norm(outputs - outputs.mean(0), outputs.shape[1:])
+        meant = F.layer_norm(inputs, inputs.shape[1:])
+        square = shown.T @ shown
+        ridge = 1e-2 * square.diagonal().mean() * torch.eye(len(square), device=square.device)
+        fitted = torch.linalg.solve(square + ridge, shown.T @ meant)  # (hidden, embed)
+        fitted *= backend.fingerprint.embedding_rms / (shown @ fitted).square().mean().sqrt()
+        self.weight.zero_()[:, -self.hidden_size :] = fitted.T
+
+    @torch.no_grad()
+    def calibrate(self, readings: Sequence[Reading]) -> None:
+        """Take the mean of readings at the last token before their answers."""
+        last = [reading.hidden[max(0, reading.answer_start - 1)].float() for reading in readings]
+        self.mean.copy_(torch.stack(last).mean(0))
+
+    def value(self, last: Float[Tensor, "batch width"]) -> Float[Tensor, "batch embed"]:
+        return F.linear(self.norm(last.to(self.weight) - self.mean), self.weight)
+
+
+def _vocabulary(backend: Backend, limit: int | None = None) -> tuple[Tensor, Tensor]:
+    """Output and input embeddings of the tokens that have both (either matrix may have spare rows).
+
+    At most ``limit`` of them, evenly spaced.
+    """
+    outputs, inputs = backend.output_embeddings.detach(), backend.input_embeddings.detach()
+    rows = min(len(outputs), len(inputs))
+    if limit is None or rows <= limit:
+        return outputs[:rows], inputs[:rows]
+    chosen = torch.arange(limit, device=outputs.device) * rows // limit
+    return outputs[chosen], inputs[chosen]

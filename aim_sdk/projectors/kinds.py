@@ -8,7 +8,8 @@ from typing import Any, Final
 from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.interfaces import Backend, Projector
 from aim_sdk.layers import LAST
-from aim_sdk.projectors.carrier import CarrierProjector
+from aim_sdk.projectors.attention import AttentionProjector
+from aim_sdk.projectors.carrier import CarrierProjector, LinearCarrierProjector
 from aim_sdk.projectors.linear import LinearNormProjector, LinearProjector
 from aim_sdk.projectors.residual import ResidualMLPProjector, ResidualProjector
 
@@ -20,6 +21,8 @@ KINDS: Final[dict[str, type[Projector]]] = {
         ResidualProjector,
         ResidualMLPProjector,
         CarrierProjector,
+        LinearCarrierProjector,
+        AttentionProjector,
     )
 }
 """The built-in projectors by kind."""

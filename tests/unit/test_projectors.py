@@ -1,20 +1,35 @@
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aim_sdk import CarrierProjector, LinearProjector, Projector, Reading, ReadingBatch, ResidualProjector
+from aim_sdk import LinearProjector, Projector, Reading, ReadingBatch
 from aim_sdk.errors import InputError
+from aim_sdk.projectors import KINDS, CarrierProjector, LinearCarrierProjector, untrained
+from tests.unit.test_types_and_config import FINGERPRINT
 
 HIDDEN, EMBED = 6, 4
-KINDS = [LinearProjector, ResidualProjector, CarrierProjector]
+TEXT_AT_FIRST = ["residual", "residual-mlp", "attention"]
+"""Kinds that are text-only demonstrations before training."""
+LAYERS = [(-1,), (1, -1), (0, 2, -1)]
+OPTIONS: dict[str, dict[str, Any]] = {
+    "residual-mlp": {"inner": 5},
+    "attention": {"heads": 2, "inner": 6},
+    "carrier": {"place": "before"},
+    "carrier-linear": {"place": "before"},
+}
+
+kinds = pytest.mark.parametrize("kind", KINDS)
 
 
-def reading(tokens: int, seed: int, image_position: int = 0) -> Reading:
+def reading(tokens: int, seed: int, image_position: int = 0, layers: int = 1) -> Reading:
     draw = torch.Generator().manual_seed(seed)
     return Reading(
         token_ids=torch.arange(tokens),
-        hidden=torch.randn(tokens, HIDDEN, generator=draw),
+        hidden=torch.randn(tokens, layers * HIDDEN, generator=draw),
         embeddings=torch.randn(tokens, EMBED, generator=draw),
         image_position=image_position,
         answer_start=tokens - 1,
@@ -26,68 +41,135 @@ class Vocabulary:
 
     input_embeddings = torch.randn(11, EMBED, generator=torch.Generator().manual_seed(7))
     output_embeddings = torch.randn(10, HIDDEN, generator=torch.Generator().manual_seed(8))
+    fingerprint = FINGERPRINT.model_copy(update={"embedding_rms": 0.25})
 
 
-def randomized(cls: type[Projector]) -> Projector:
+BACKEND: Any = Vocabulary()
+
+
+def randomized(kind: str, layers: tuple[int, ...] = (-1,), **options: Any) -> Projector:
     torch.manual_seed(0)
-    projector = cls(HIDDEN, EMBED)
-    projector.bind(Vocabulary())  # type: ignore[arg-type]
+    projector = untrained(kind, BACKEND, layers=layers, **options)
     for parameter in projector.parameters():
-        torch.nn.init.normal_(parameter)
+        torch.nn.init.normal_(parameter, std=0.3)
     return projector.eval()
 
 
-@pytest.mark.parametrize("cls", KINDS)
-@given(lengths=st.lists(st.integers(3, 9), min_size=1, max_size=4))
-def test_a_batch_equals_its_readings_one_by_one(cls: type[Projector], lengths: list[int]) -> None:
+def step(projector: Projector, readings: list[Reading]) -> list[str]:
+    """One step of gradient descent; the names of the parameters that no gradient has reached."""
+    projector.zero_grad()
+    sum(fused.embeddings.square().sum() for fused in projector.project(readings)).backward()
+    missed = [name for name, p in projector.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    torch.optim.SGD(projector.parameters(), 0.1).step()
+    return missed
+
+
+@kinds
+@given(data=st.data())
+def test_a_batch_equals_its_readings_one_by_one(kind: str, data: st.DataObject) -> None:
     """Catches padding that leaks into a projection, and rows that see each other."""
-    projector = randomized(cls)
-    readings = [reading(tokens, seed, image_position=1) for seed, tokens in enumerate(lengths)]
-    together = projector.project(readings)
-    for one, fused in zip(readings, together, strict=True):
+    layers = data.draw(st.sampled_from(LAYERS))
+    lengths = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
+    projector = randomized(kind, layers, **data.draw(st.sampled_from([{}, OPTIONS.get(kind, {})])))
+    readings = [reading(n, seed, min(1, n - 1), len(layers)) for seed, n in enumerate(lengths)]
+    for one, fused in zip(readings, projector.project(readings), strict=True):
         assert len(fused) == len(one)
-        torch.testing.assert_close(fused.embeddings, projector.project([one])[0].embeddings)
+        torch.testing.assert_close(fused.embeddings, projector.project([one])[0].embeddings, atol=1e-5, rtol=1e-5)
 
 
-def test_an_untrained_residual_is_the_text_itself() -> None:
-    one = reading(5, 0)
-    assert torch.equal(ResidualProjector(HIDDEN, EMBED).project([one])[0].embeddings, one.embeddings)
+@kinds
+@given(lengths=st.lists(st.integers(1, 9), min_size=2, max_size=4), content=st.sampled_from([1e4, torch.nan]))
+def test_what_stands_at_padding_changes_nothing(kind: str, lengths: list[int], content: float) -> None:
+    projector = randomized(kind)
+    batch = ReadingBatch.collate([reading(tokens, seed) for seed, tokens in enumerate(lengths)])
+    padding = ~batch.mask[..., None]
+    spoilt = replace(
+        batch,
+        hidden=batch.hidden.masked_fill(padding, content),
+        embeddings=batch.embeddings.masked_fill(padding, content),
+    )
+    assert torch.equal(projector(spoilt)[batch.mask], projector(batch)[batch.mask])
 
 
-def test_a_carrier_changes_only_the_token_where_the_image_stood() -> None:
+@pytest.mark.parametrize("layers", LAYERS)
+@pytest.mark.parametrize("kind", TEXT_AT_FIRST)
+def test_an_untrained_residual_is_the_text_itself(kind: str, layers: tuple[int, ...]) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        one = reading(5, 0, layers=len(layers))
+        half = replace(one, hidden=one.hidden.to(dtype), embeddings=one.embeddings.to(dtype))
+        projector = untrained(kind, BACKEND, layers=layers)
+        assert torch.equal(projector.project([half])[0].embeddings, half.embeddings)
+
+
+@kinds
+@pytest.mark.parametrize("layers", LAYERS)
+def test_gradients_reach_every_parameter(kind: str, layers: tuple[int, ...]) -> None:
+    """From where training begins it may take a step until nothing is multiplied by a zero any more."""
+    readings = [reading(5, 1, layers=len(layers)), reading(3, 2, layers=len(layers))]
+    projector = untrained(kind, BACKEND, layers=layers, **OPTIONS.get(kind, {})).requires_grad_()
+    step(projector, readings)
+    assert step(projector, readings) == []
+    assert step(randomized(kind, layers), readings) == []
+
+
+@kinds
+def test_readings_in_half_precision_and_parameters_in_full(kind: str) -> None:
+    one = reading(4, 0)
+    half = replace(one, hidden=one.hidden.bfloat16(), embeddings=one.embeddings.bfloat16())
+    projector = randomized(kind)
+    assert {parameter.dtype for parameter in projector.parameters()} == {torch.float32}
+    fused = projector.project([half])[0].embeddings
+    assert fused.dtype == torch.bfloat16
+    whole = projector.project([replace(half, hidden=half.hidden.float(), embeddings=half.embeddings.float())])
+    torch.testing.assert_close(fused.float(), whole[0].embeddings, atol=0.05, rtol=0.05)
+
+
+@kinds
+def test_several_layers_are_several_layers(kind: str) -> None:
+    """Every layer that a projector reads can change what it gives."""
+    projector, one = randomized(kind, (1, -1)), reading(5, 0, layers=2)
+    usual = projector.project([one])[0].embeddings
+    for layer in range(2):
+        hidden = one.hidden.clone()
+        hidden[:, layer * HIDDEN : (layer + 1) * HIDDEN] += torch.arange(HIDDEN)
+        assert not torch.allclose(projector.project([replace(one, hidden=hidden)])[0].embeddings, usual)
+
+
+@pytest.mark.parametrize("kind", ["residual", "residual-mlp", "attention", "carrier-linear"])
+def test_a_layers_scale_does_not_matter(kind: str) -> None:
+    """The norm is of each layer on its own."""
+    projector, one = randomized(kind, (1, -1)), reading(5, 0, layers=2)
+    hidden = torch.cat([one.hidden[:, :HIDDEN] * 50, one.hidden[:, HIDDEN:]], 1)
+    fused = [projector.project([replace(one, hidden=states)])[0].embeddings for states in (one.hidden, hidden)]
+    torch.testing.assert_close(*fused, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["carrier", "carrier-linear"])
+@settings(max_examples=60)
+@given(tokens=st.integers(1, 8), data=st.data())
+def test_a_carrier_changes_one_token_where_the_image_stood(kind: str, tokens: int, data: st.DataObject) -> None:
+    answer = data.draw(st.integers(0, tokens - 1), label="answer_start")
+    image = data.draw(st.integers(0, answer), label="image_position")
+    one = replace(reading(tokens, 0, image), answer_start=answer)
+    for place, wanted in (("after", image), ("before", max(0, image - 1))):
+        fused = randomized(kind, place=place).project([one])[0].embeddings
+        changed = (fused != one.embeddings).any(1).nonzero().flatten().tolist()
+        assert changed == ([min(wanted, answer - 2)] if answer > 1 else [])
+
+
+@pytest.mark.parametrize("kind", ["carrier", "carrier-linear"])
+def test_a_carrier_reads_the_token_before_the_answer(kind: str) -> None:
     one = reading(6, 0, image_position=2)
-    fused = randomized(CarrierProjector).project([one])[0].embeddings
-    changed = (fused != one.embeddings).any(1)
-    assert changed.tolist() == [False, False, True, False, False, False]
-
-
-def test_a_carrier_reads_the_token_before_the_answer() -> None:
-    one = reading(6, 0, image_position=2)
-    projector = randomized(CarrierProjector)
     one.hidden.requires_grad_(True)
-    projector.project([one])[0].embeddings.sum().backward()
+    randomized(kind).project([one])[0].embeddings.sum().backward()
     assert one.hidden.grad is not None
     assert one.hidden.grad.abs().sum(1).nonzero().flatten().tolist() == [one.answer_start - 1]
-
-
-@pytest.mark.parametrize("cls", KINDS)
-def test_every_parameter_gets_a_gradient(cls: type[Projector]) -> None:
-    projector = randomized(cls)
-    sum(fused.embeddings.square().sum() for fused in projector.project([reading(5, 1), reading(3, 2)])).backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in projector.parameters())
-
-
-def test_dtype_is_the_embeddings() -> None:
-    one = reading(4, 0)
-    half = Reading(one.token_ids, one.hidden.bfloat16(), one.embeddings.bfloat16(), 0, 3)
-    for cls in KINDS:
-        assert randomized(cls).project([half])[0].embeddings.dtype == torch.bfloat16
 
 
 def test_an_untrained_carrier_is_the_embedding_of_the_expected_token() -> None:
     """A reading that points at one token, far from all others, is carried as that token's (normalised) embedding."""
     projector = CarrierProjector(HIDDEN, EMBED)
-    projector.bind(Vocabulary())  # type: ignore[arg-type]
+    projector.bind(BACKEND)
     for token in range(10):
         value = projector.value(1e4 * Vocabulary.output_embeddings[token][None])
         best = (1e4 * Vocabulary.output_embeddings[token] @ Vocabulary.output_embeddings.T).argmax()
@@ -95,9 +177,73 @@ def test_an_untrained_carrier_is_the_embedding_of_the_expected_token() -> None:
         torch.testing.assert_close(value[0], expected)
 
 
+@pytest.mark.parametrize("layers", LAYERS)
+def test_an_untrained_linear_carrier_maps_output_directions_to_input_embeddings(layers: tuple[int, ...]) -> None:
+    draw = torch.Generator().manual_seed(3)
+
+    class Untied:
+        """The embeddings are a linear map of the LM head's rows: the regression can find it."""
+
+        output_embeddings = torch.randn(300, 32, generator=draw)
+        input_embeddings = output_embeddings @ torch.linalg.qr(torch.randn(32, 32, generator=draw))[0]
+        fingerprint = Vocabulary.fingerprint
+
+    backend: Any = Untied()
+    projector = LinearCarrierProjector.untrained(backend, layers=layers)
+    read = torch.cat([torch.randn(300, 32 * (len(layers) - 1)), 7 * backend.output_embeddings], 1)
+    with torch.no_grad():
+        value = projector.value(read)
+    assert (value @ backend.input_embeddings.T).argmax(1).tolist() == list(range(300))
+    torch.testing.assert_close(value.square().mean().sqrt(), torch.tensor(0.25), atol=0.02, rtol=0)
+
+
+def test_a_linear_carrier_is_calibrated_by_readings() -> None:
+    readings = [reading(5, seed) for seed in range(4)]
+    projector = LinearCarrierProjector(HIDDEN, EMBED)
+    projector.calibrate(readings)
+    torch.testing.assert_close(projector.mean, torch.stack([one.hidden[3] for one in readings]).mean(0))
+    assert "mean" in projector.state_dict()
+
+
+def test_the_norm_behind_a_linear_layer_gives_the_scale_of_the_embeddings() -> None:
+    fused = untrained("linear-norm", BACKEND).project([reading(50, 0)])[0].embeddings
+    torch.testing.assert_close(fused.square().mean().sqrt(), torch.tensor(0.25), atol=1e-3, rtol=0)
+
+
+def test_rates_are_of_parameters() -> None:
+    for kind in KINDS:
+        projector = untrained(kind, BACKEND, layers=(1, -1))
+        rates = {name: projector.rate(name) for name, _ in projector.named_parameters()}
+        fast = {name for name, rate in rates.items() if rate == 20}
+        assert set(rates.values()) <= {1.0, 20.0}
+        assert fast == ({name for name in rates if "norm" in name or name == "gate"} if "carrier" in kind else set())
+
+
 def test_a_carrier_says_that_it_is_not_bound() -> None:
     with pytest.raises(InputError, match=r"bind\(backend\)"):
         CarrierProjector(HIDDEN, EMBED).project([reading(5, 0)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("residul", {}, "Did you mean 'residual'"),
+        ("attention", {"head": 2}, "no option 'head'. Did you mean 'heads'"),
+        ("linear", {"heads": 2}, "It has none"),
+        ("attention", {"heads": 3, "inner": 8}, "multiple"),
+        ("attention", {"heads": 0}, "multiple"),
+        ("residual-mlp", {"inner": 0}, "width"),
+        ("carrier", {"place": "befor"}, "Did you mean 'before'"),
+        ("carrier", {"layers": (3,)}, "carrier-linear"),
+        ("carrier", {"layers": (-1, 3)}, "carrier-linear"),
+        ("linear", {"layers": ()}, "at least one"),
+        ("linear", {"layers": (2, 2)}, "twice"),
+        ("linear", {"layers": (1.5,)}, "integer"),
+    ],
+)
+def test_what_cannot_be_built_is_explained(kind: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        untrained(kind, BACKEND, **options)
 
 
 def test_collate_pads_on_the_right() -> None:
