@@ -134,8 +134,8 @@ class SavedProjector(
         try:
             check_options(kind, config.options)
             projector = kind(config.hidden_size, config.embedding_size, **kept_options(config.layers, config.options))
-        except InputError as error:
-            raise CorruptArtifactError(f"{folder / CONFIG_FILE}: {error}") from error
+        except (InputError, TypeError) as error:
+            raise CorruptArtifactError(f"{folder / CONFIG_FILE}: options {config.options}: {error}") from error
         _load_weights(projector, folder / WEIGHTS_FILE, config)
         projector.fingerprint, projector.summary = config.fingerprint, config.training
         return projector.eval()
