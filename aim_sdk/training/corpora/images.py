@@ -143,11 +143,15 @@ class CorpusImages:
 def _read_urls(path: Path) -> dict[str, str]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            if path.suffix == ".csv":
-                return {row["url"]: row["file"] for row in csv.DictReader(file)}
-            found = json.load(file)
+            rows = csv.DictReader(file)
+            if path.suffix == ".json":
+                found = json.load(file)
+            elif {"url", "file"} <= set(rows.fieldnames or ()):
+                found = {row["url"]: row["file"] for row in rows}
+            else:
+                raise ValueError(f"the columns are {rows.fieldnames}")
             return {str(url): str(name) for url, name in found.items()}
-    except (OSError, ValueError, KeyError, AttributeError, csv.Error) as error:
+    except (OSError, ValueError, AttributeError, csv.Error) as error:
         expected = "the columns `url` and `file`" if path.suffix == ".csv" else "one object, {address: file}"
         raise InputError(f"{path}: cannot be used ({error}); expected {expected}.") from error
 

@@ -37,7 +37,7 @@ class _Document(BaseModel):
 
 class _Image(BaseModel):
     model_config = ConfigDict(strict=True)
-    image_name: str = ""
+    image_name: str | None = None
     raw_url: str | None = None
     image_base64: str | None = None
     matched_text_index: int | None = None
@@ -77,7 +77,7 @@ class Mmc4(Format):
                 images[number] = _find(infos[number], source)
             except Dropped as lost:
                 yield lost
-        similarity = _similarities(document, infos, list(images.values()), list(images), source)
+        similarity = _similarities(document, infos, images, source)
         undecodable = set(np.flatnonzero(np.isnan(similarity).all(1)).tolist()) if source.clip else set()
         similarity[:, [not text.strip() for text in document.text_list]] = np.nan
         found = list(images.values())
@@ -120,27 +120,30 @@ def _parsed(data: bytes) -> Any:
 def _find(info: _Image, source: Source) -> ImageInput:
     if info.image_base64 is not None:
         return source.images.base64(info.image_base64)
-    try:
-        return source.images.named(info.image_name, source.shard)
-    except Dropped as lost:
-        if info.raw_url is None or lost.reason != "image missing":
-            raise
-        return source.images.at(info.raw_url, source.shard)
+    lost = Dropped("image missing", "pair")
+    if info.image_name:
+        try:
+            return source.images.named(info.image_name, source.shard)
+        except Dropped as reason:
+            lost = reason
+    if info.raw_url is None or lost.reason != "image missing":
+        raise lost
+    return source.images.at(info.raw_url, source.shard)
 
 
 def _similarities(
-    document: _Document, infos: dict[int, _Image], images: list[ImageInput], numbers: list[int], source: Source
+    document: _Document, infos: dict[int, _Image], images: dict[int, ImageInput], source: Source
 ) -> NDArray[np.float64]:
     """``(images found, sentences)``, NaN where a pair is ruled out."""
     if source.clip is not None:
-        return source.clip.matrix(images, document.text_list)
+        return source.clip.matrix(list(images.values()), document.text_list)
     shape = len(document.image_info), len(document.text_list)
     if source.config.one_to_one and document.similarity_matrix is not None:
         if [len(row) for row in document.similarity_matrix] != [shape[1]] * shape[0]:
             raise Dropped("malformed document")
-        return np.array(document.similarity_matrix, np.float64).reshape(shape)[numbers]
+        return np.array(document.similarity_matrix, np.float64).reshape(shape)[list(images)]
     found = np.full(shape, np.nan)
     for number, info in infos.items():
-        if info.matched_text_index is not None and 0 <= info.matched_text_index < shape[1]:
-            found[number, info.matched_text_index] = 0.0 if info.matched_sim is None else info.matched_sim
-    return found[numbers]
+        if info.matched_text_index in range(shape[1]) and info.matched_sim is not None:
+            found[number, info.matched_text_index] = info.matched_sim
+    return found[list(images)]

@@ -5,6 +5,7 @@ A damaged file gives the records that can still be read; what is behind the dama
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import os
@@ -321,6 +322,8 @@ def _elements(file: BufferedIOBase) -> Iterator[Span]:
     Bytes are looked at as Latin-1: what separates values in JSON is ASCII, and a position is then an offset.
     """
     file.seek(0)
+    if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+        file.seek(0)
     window = _Window(file)
     window.expect("[", "json without a list")
     if window.next_is("]"):
@@ -336,7 +339,7 @@ class _Window:
     """A moving part of a file, as text."""
 
     def __init__(self, file: BufferedIOBase) -> None:
-        self._file, self._text, self._at, self._offset = file, "", 0, 0
+        self._file, self._text, self._at, self._offset = file, "", 0, file.tell()
 
     def next_is(self, char: str) -> bool:
         """Whether that comes next, behind blanks; it is then passed."""
