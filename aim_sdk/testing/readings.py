@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from aim_sdk.errors import CapabilityError, InputError
 from aim_sdk.interfaces import Backend
+from aim_sdk.layers import LAST, takes_layers
 from aim_sdk.testing.compare import require, require_close
-from aim_sdk.testing.kit import check
+from aim_sdk.testing.kit import NotApplicable, check
 from aim_sdk.testing.samples import DEMONSTRATIONS
 from aim_sdk.types import Demonstration
 
@@ -81,3 +83,42 @@ def check_image_reaches_the_reading(backend: Backend) -> None:
         apart = float((one.hidden[last] - other.hidden[last]).abs().max())
         message = "has not seen the image" if with_images else "has seen an image that was not to be read"
         require((apart > 1e-3) == with_images, f"the state before the answer {message} (difference {apart:.2g})")
+
+
+@check
+def check_reading_layers(backend: Backend) -> None:
+    """Layers are those that are asked for: the last is the usual reading, and layer 0 has seen no other text token.
+
+    Catches layers that are off by one or in another order, a last layer before the final norm, and layers that are cut
+    at other tokens than the last one. A family may add positions to layer 0, or look at the image before it.
+    """
+    reader, form = backend.reader, backend.default_format
+    if not takes_layers(reader.read):
+        raise NotApplicable("the reader gives the last hidden states alone")
+    try:
+        both = reader.read(DEMONSTRATIONS, prompt_format=form, layers=(0, -1))
+    except CapabilityError as error:
+        raise NotApplicable(str(error)) from error
+    usual = reader.read(DEMONSTRATIONS, prompt_format=form)
+    last = reader.read(DEMONSTRATIONS, prompt_format=form, layers=LAST)
+    for two, one, named in zip(both, usual, last, strict=True):
+        width = one.hidden.shape[1]
+        require(two.hidden.shape[1] == 2 * width, f"two layers are {two.hidden.shape[1]} wide, one {width}")
+        require_close(named.hidden, one.hidden, backend, "the last layer, and what is read by default")
+        require_close(two.hidden[:, width:], one.hidden, backend, "the last layer behind layer 0, and alone")
+    _require_unmixed(backend)
+    try:
+        reader.read(DEMONSTRATIONS[:1], prompt_format=form, layers=(10_000,))
+    except InputError:
+        return
+    require(False, "layer 10000 was read; expected an InputError")
+
+
+def _require_unmixed(backend: Backend) -> None:
+    """Where two answers have the same token, layer 0 has the same state, whatever stands before it."""
+    image, text = DEMONSTRATIONS[0].image, DEMONSTRATIONS[0].text
+    pair = [Demonstration(image, text, answer) for answer in ("red and big", "big and red")]
+    one, other = (backend.reader.read([item], prompt_format=backend.default_format, layers=(0,))[0] for item in pair)
+    shared = min(len(one), len(other))
+    same = one.token_ids[:shared] == other.token_ids[:shared]
+    require_close(one.hidden[:shared][same], other.hidden[:shared][same], backend, "layer 0 behind two texts")

@@ -154,6 +154,23 @@ class _Blind(Reader):
         return self.good.read(demonstrations, **{**options, "with_images": False})
 
 
+class _LayersMixedUp(Reader):
+    def read(self, demonstrations: Any, **options: Any) -> list[Reading]:
+        return self.good.read(demonstrations, **options | {"layers": options.get("layers", (-1,))[::-1]})
+
+
+class _LayersOffByOne(Reader):
+    def read(self, demonstrations: Any, **options: Any) -> list[Reading]:
+        layers = tuple(layer + (layer == 0) for layer in options.get("layers", (-1,)))
+        return self.good.read(demonstrations, **options | {"layers": layers})
+
+
+class _AnyLayer(Reader):
+    def read(self, demonstrations: Any, **options: Any) -> list[Reading]:
+        layers = tuple(min(layer, 1) for layer in options.get("layers", (-1,)))
+        return self.good.read(demonstrations, **options | {"layers": layers})
+
+
 class _Peeking(Reader):
     def read(self, demonstrations: Any, **options: Any) -> list[Reading]:
         return self.good.read(demonstrations, **{**options, "with_images": True})
@@ -303,6 +320,9 @@ BROKEN: list[tuple[str, Broken]] = [
     ("reading_before_the_answer", reading(_SeesWhatComes)),
     ("image_reaches_the_reading", reading(_Blind)),
     ("image_reaches_the_reading", reading(_Peeking)),
+    ("reading_layers", reading(_LayersMixedUp)),
+    ("reading_layers", reading(_LayersOffByOne)),
+    ("reading_layers", reading(_AnyLayer)),
     ("deterministic", answering(_Noisy)),
     ("image_reaches_the_answer", answering(_DropsTheImage)),
     ("stream_is_generate", answering(_Echoing)),

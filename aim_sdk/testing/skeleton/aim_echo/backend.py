@@ -27,6 +27,7 @@ from aim_sdk.answers import clean_answer, stream_answer
 from aim_sdk.devices import resolve_device, resolve_dtype
 from aim_sdk.errors import ContextLengthError, FormatError, InputError, ModelNotFoundError
 from aim_sdk.fingerprint import rms, tensor_hash
+from aim_sdk.layers import LAST, side_by_side
 from aim_sdk.types import Context
 
 
@@ -45,19 +46,28 @@ class EchoReader(DemoReader):
 
     @torch.no_grad()
     def read(
-        self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat, with_images: bool = True
+        self,
+        demonstrations: Sequence[Demonstration],
+        *,
+        prompt_format: PromptFormat,
+        with_images: bool = True,
+        layers: Sequence[int] = LAST,
     ) -> list[Reading]:
-        return [self._read(item, prompt_format, with_images) for item in demonstrations]
+        return [self._read(item, prompt_format, with_images, layers) for item in demonstrations]
 
     def text_only(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[FusedTokens]:
         return [FusedTokens(self.model.embed(tokens_of(item, prompt_format)[0])) for item in demonstrations]
 
-    def _read(self, item: Demonstration, prompt_format: PromptFormat, with_image: bool) -> Reading:
+    def _read(
+        self, item: Demonstration, prompt_format: PromptFormat, with_image: bool, layers: Sequence[int]
+    ) -> Reading:
         ids, place, answer_start = tokens_of(item, prompt_format)
         embeddings = self.model.embed(ids)
         image = self.model.see(load_image(item.image)) if with_image else embeddings[:0]
         start = opening(self.model, prompt_format)
-        hidden, _ = self.model(torch.cat([start, embeddings[:place], image, embeddings[place:]]))
+        states: list[Tensor] = []
+        self.model(torch.cat([start, embeddings[:place], image, embeddings[place:]]), layers=states)
+        hidden = side_by_side(states, layers)
         text = torch.cat([hidden[len(start) :][:place], hidden[len(start) + place + len(image) :]])
         return Reading(torch.tensor(ids), text, embeddings, image_position=place, answer_start=answer_start)
 

@@ -69,15 +69,24 @@ class EchoModel(nn.Module):
     def embed(self, ids: list[int]) -> Tensor:
         return self.tokens(torch.tensor(ids, dtype=torch.long, device=self.tokens.weight.device))
 
-    def forward(self, embeddings: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
-        """Run tokens behind those in the cache; return their last hidden states and the longer cache."""
+    def forward(
+        self, embeddings: Tensor, cache: Cache | None = None, layers: list[Tensor] | None = None
+    ) -> tuple[Tensor, Cache]:
+        """Run tokens behind those in the cache; return their last hidden states and the longer cache.
+
+        ``layers`` takes what enters the first block and what leaves every one; the last through the final norm.
+        """
         start = cache[0][0].shape[1] if cache else 0
         x = embeddings + self.positions.weight[start : start + len(embeddings)]
-        longer = []
+        longer, passed = [], []
         for i, block in enumerate(self.blocks):
+            passed.append(x)
             x, entry = block(x, cache[i] if cache else None)
             longer.append(entry)
-        return self.norm(x), longer
+        last = self.norm(x)
+        if layers is not None:
+            layers += [*passed, last]
+        return last, longer
 
     def logits(self, hidden: Tensor) -> Tensor:
         return hidden @ self.tokens.weight.T
