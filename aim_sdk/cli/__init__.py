@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from aim_sdk.cli import analyze, answer, backends, bank, demo
+from aim_sdk.cli import analyze, answer, backends, bank, corpus, demo
 from aim_sdk.errors import AIMError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command("answer")(answer.answer)
 app.add_typer(analyze.app, name="analyze")
 app.add_typer(backends.app, name="backends")
 app.add_typer(bank.app, name="bank")
+app.add_typer(corpus.app, name="corpus")
 
 
 def _version(requested: bool) -> None:

@@ -1,0 +1,168 @@
+"""``aim-icl corpus``: what a training corpus holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from aim_sdk.training.corpora import CorpusConfig, Document, Pair
+    from aim_sdk.training.corpora.inspection import Inspection
+
+app = typer.Typer(help="Training corpora: recognised, counted, filtered.", no_args_is_help=True)
+
+
+@app.command("inspect")
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A folder of the corpus's files, or one of them.")],
+    images: Annotated[
+        Path | None, typer.Option(help="The folder that image names are relative to; default: that of the corpus.")
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(help="mmc4 | mmc4-tar | obelics | llava | webdataset | jsonl; default: recognised."),
+    ] = None,
+    min_similarity: Annotated[float | None, typer.Option(help="Of image and answer by CLIP; default: 0.24.")] = None,
+    one_to_one: Annotated[
+        bool | None, typer.Option("--one-to-one/--no-one-to-one", help="A text belongs to one image; default: it does.")
+    ] = None,
+    min_image_bytes: Annotated[int | None, typer.Option(help="Default: 10240.", min=0)] = None,
+    max_images: Annotated[int | None, typer.Option(help="The first so many of a document; default: 6.", min=1)] = None,
+    min_pairs: Annotated[int | None, typer.Option(help="Of a document; default: 2.", min=1)] = None,
+    similarity: Annotated[
+        str | None, typer.Option(help="corpus | clip (computed) | none (not looked at); default: corpus.")
+    ] = None,
+    clip_model: Annotated[str | None, typer.Option(help="As open_clip names it, or a folder.")] = None,
+    clip_pretrained: Annotated[str | None, typer.Option(help="A tag of open_clip's, or a file.")] = None,
+    clip_device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    group: Annotated[
+        int | None, typer.Option(help="llava, webdataset: samples of one document; default: 8.", min=1)
+    ] = None,
+    show: Annotated[int, typer.Option(help="How many documents to show.", min=0)] = 3,
+    limit: Annotated[int | None, typer.Option(help="Look at the first so many documents.", min=1)] = None,
+    decode: Annotated[bool, typer.Option("--decode", help="Decode every image that is kept.")] = False,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Write the counts to this file, too.")] = None,
+) -> None:
+    """Show some documents of a corpus as training would see them, and count what the filters leave out.
+
+    Ctrl-C ends the scan and shows what was counted.
+    """
+    from rich.console import Console
+
+    from aim_sdk.progress import advancing
+    from aim_sdk.training.corpora import open_corpus
+    from aim_sdk.training.corpora.inspection import Inspection
+
+    config = _config(
+        path=path,
+        images=images,
+        format=format,
+        min_similarity=min_similarity,
+        one_to_one=one_to_one,
+        min_image_bytes=min_image_bytes,
+        max_images=max_images,
+        min_pairs=min_pairs,
+        similarity=similarity,
+        clip_model=clip_model,
+        clip_pretrained=clip_pretrained,
+        clip_device=clip_device,
+        group=group,
+    )
+    inspection = Inspection(open_corpus(config), decode=decode)
+    shown: list[Document] = []
+    interrupted = False
+    try:
+        with advancing("documents", limit) as advance:
+            for document in inspection.scan(limit):
+                advance(1)
+                if document is not None and len(shown) < show:
+                    shown.append(document)
+    except KeyboardInterrupt:
+        interrupted = True
+    console = Console(markup=False, highlight=False)
+    for document in shown:
+        _print_document(console, document)
+    _print_counts(console, inspection)
+    if as_json is not None:
+        summary = inspection.summary() | {"complete": limit is None and not interrupted}
+        _write(as_json, summary)
+    if interrupted:
+        typer.echo(f"interrupted: {inspection.documents} documents were counted.", err=True)
+        raise typer.Exit(130)
+
+
+def _config(**given: Any) -> CorpusConfig:
+    from pydantic import ValidationError
+
+    from aim_sdk.errors import InputError
+    from aim_sdk.training.corpora import CorpusConfig
+
+    try:
+        return CorpusConfig(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"--{str(first['loc'][0]).replace('_', '-')} {first['input']!r}: {first['msg']}.") from error
+
+
+def _write(file: Path, summary: dict[str, Any]) -> None:
+    from aim_sdk.errors import InputError
+    from aim_sdk.files import write_atomic
+
+    try:
+        write_atomic(file, json.dumps(summary, indent=2).encode())
+    except OSError as error:
+        raise InputError(f"--json {file}: cannot be written ({error.strerror}).") from error
+
+
+def _print_document(console: Console, document: Document) -> None:
+    from rich.table import Table
+
+    console.print(_short(document.id, 100), style="bold")
+    table = Table("image", "similarity", "text", "answer", box=None, padding=(0, 2))
+    for pair in document.pairs:
+        similarity = "" if pair.similarity is None else f"{pair.similarity:.3f}"
+        table.add_row(_image(pair), similarity, _short(pair.text, 60), _short(pair.answer, 100))
+    console.print(table)
+    console.print()
+
+
+def _print_counts(console: Console, inspection: Inspection) -> None:
+    from rich.table import Table
+
+    counts, drops = inspection.summary(), inspection.drops
+    console.print(
+        f"{counts['format']}, {counts['files']} files: {counts['documents']} documents, of which {counts['kept']} are "
+        f"kept with {counts['pairs']} pairs"
+    )
+    if inspection.kept:
+        table = Table("pairs", "documents", box=None, padding=(0, 2))
+        for pairs, documents in counts["pairs_per_document"].items():
+            table.add_row(pairs, f"{documents}")
+        console.print(table)
+    if drops.counts:
+        table = Table("left out", "count", "why", "first", box=None, padding=(0, 2))
+        for item in counts["dropped"]:
+            table.add_row(item["what"], f"{item['count']}", item["reason"], _short(item["first"], 60))
+        console.print(table)
+    if drops.counts["image missing"] and not inspection.kept:
+        typer.echo("no image was found: pass their folder with --images.", err=True)
+
+
+def _image(pair: Pair) -> str:
+    from aim_sdk.images import describe
+
+    if isinstance(pair.image, bytes):
+        return describe(pair.image)
+    path = Path(describe(pair.image))
+    return f"{_short(path.name, 40)} ({path.stat().st_size} bytes)"
+
+
+def _short(text: str, width: int) -> str:
+    """One line without control characters, which a terminal would obey."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return line if len(line) <= width else line[: width - 1] + "…"
