@@ -106,7 +106,8 @@ def _config(**given: Any) -> CorpusConfig:
         return CorpusConfig(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"--{str(first['loc'][0]).replace('_', '-')} {first['input']!r}: {first['msg']}.") from error
+        option = "".join(f"--{str(name).replace('_', '-')} {first['input']!r}: " for name in first["loc"])
+        raise InputError(f"{option}{first['msg']}.") from error
 
 
 def _write(file: Path, summary: dict[str, Any]) -> None:

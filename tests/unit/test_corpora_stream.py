@@ -44,7 +44,7 @@ def ids(stream: DocumentStream, count: int | None = None) -> list[str]:
 GOOD = sorted(f"docs_shard_{shard}.jsonl:{n}" for shard, size in enumerate(SIZES) for n in range(size) if n % 5 != 4)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(streams=st.integers(1, 30), seed=st.integers(0, 9), epochs=st.integers(1, 3))
 def test_streams_deal_the_corpus_exactly_and_alike_at_every_epoch(
     found: Corpus, streams: int, seed: int, epochs: int
@@ -63,7 +63,7 @@ def test_streams_deal_the_corpus_exactly_and_alike_at_every_epoch(
     assert dropped == {"bad json": epochs * sum(size // 5 for size in SIZES)}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(data=st.data(), streams=st.integers(1, 4), seed=st.integers(0, 3), shuffle=st.booleans())
 def test_going_on_from_a_cursor_equals_no_interruption(
     folder: Path, data: st.DataObject, streams: int, seed: int, shuffle: bool

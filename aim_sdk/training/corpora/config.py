@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 FormatName = Literal["auto", "mmc4", "mmc4-tar", "obelics", "llava", "webdataset", "jsonl"]
 
@@ -46,3 +46,11 @@ class CorpusConfig(BaseModel):
         default=8, ge=1, description="llava, webdataset: so many consecutive single-image samples make a document"
     )
     shuffle: bool = Field(default=True, description="another order every epoch; False: the order of the files")
+
+    @model_validator(mode="after")
+    def _some_document_fits(self) -> Self:
+        if self.max_images < self.min_pairs:
+            raise ValueError(
+                f"max_images={self.max_images} and min_pairs={self.min_pairs}: no document has so few and so many"
+            )
+        return self

@@ -52,6 +52,8 @@ class Corpus:
         self, config: CorpusConfig, format: Format, files: Sequence[Path], resolve: Resolver | None = None
     ) -> None:
         self.config, self.format, self.files = config, format, tuple(files)
+        root = config.path.expanduser().absolute()
+        self._root = root if root.is_dir() else root.parent
         self._images = CorpusImages(config.images, config.min_image_bytes, resolve)
         clip = config.clip_model, config.clip_pretrained, config.clip_device
         self._clip = ClipSimilarity(*clip) if config.similarity == "clip" else None
@@ -80,8 +82,7 @@ class Corpus:
 
     def name(self, file: int) -> str:
         """A file's path below the corpus's folder."""
-        root = self.config.path.expanduser().absolute()
-        return self.files[file].relative_to(root if root.is_dir() else root.parent).as_posix()
+        return self.files[file].relative_to(self._root).as_posix()
 
     def document(self, file: int, index: int, drops: Drops) -> Document | None:
         """One document, or None where it cannot be used; ``drops`` counts why, and what is left out of it."""

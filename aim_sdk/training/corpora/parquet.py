@@ -12,9 +12,12 @@ from aim_sdk.training.corpora.dependencies import imported
 from aim_sdk.training.corpora.drops import Dropped
 from aim_sdk.training.corpora.shards import Shard
 
+_HELD = 3
+"""Row groups in memory: streams that one process reads in turns are near each other, not at one place."""
+
 
 class ParquetShard(Shard):
-    """Some columns of a parquet file. A row group is read whole: the last one is kept, and orders go group by group.
+    """Some columns of a parquet file. A row group is read whole: a few are kept, and orders go group by group.
 
     Raises:
         OSError: the file cannot be opened.
@@ -25,7 +28,7 @@ class ParquetShard(Shard):
         pyarrow, parquet = imported("pyarrow"), imported("pyarrow.parquet")
         self._broken, self._columns = (pyarrow.ArrowException, OSError), columns
         self._starts = np.zeros(1, np.intp)
-        self._held: tuple[int, Any] | None = None
+        self._held: dict[int, Any] = {}
         self._handle = path.open("rb")
         try:
             self._file = parquet.ParquetFile(self._handle)
@@ -43,13 +46,15 @@ class ParquetShard(Shard):
 
     def read(self, index: int) -> dict[str, Any]:
         group = int(np.searchsorted(self._starts, index, side="right")) - 1
-        if self._held is None or self._held[0] != group:
+        if group not in self._held:
             try:
                 # One thread: a worker process that was forked has none of the pool's.
-                self._held = group, self._file.read_row_group(group, columns=self._columns, use_threads=False)
+                self._held[group] = self._file.read_row_group(group, columns=self._columns, use_threads=False)
             except self._broken as error:
                 raise Dropped("parquet row group broken") from error
-        row: dict[str, Any] = self._held[1].slice(index - self._starts[group], 1).to_pylist()[0]
+            if len(self._held) > _HELD:
+                del self._held[next(iter(self._held))]
+        row: dict[str, Any] = self._held[group].slice(index - self._starts[group], 1).to_pylist()[0]
         return row
 
     def order(self, rng: np.random.Generator) -> NDArray[np.intp]:

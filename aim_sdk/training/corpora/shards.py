@@ -10,6 +10,7 @@ import gzip
 import json
 import os
 import re
+import sys
 import tarfile
 import tempfile
 import zipfile
@@ -17,7 +18,7 @@ import zlib
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedIOBase, BytesIO
 from itertools import islice
 from pathlib import Path
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 
 MAX_RECORD = 64 << 20
 """Bytes of the largest record that is read: a line, an element of a list, a file in a tar."""
-_BLOCK, _HEAD = 1 << 20, 16 << 20
+_BLOCK = 1 << 20
+_HEADS = (1 << 20, 16 << 20)
+"""Bytes that are looked at to recognise a format; the more where the fewer hold no whole value."""
 _BLANKS, _PARSE = re.compile(r"[ \t\r\n]*"), json.JSONDecoder(strict=False).raw_decode
 _BROKEN = (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
 """What a cut, altered or encrypted gz or zip raises."""
@@ -110,15 +113,18 @@ class SampleShard(Shard):
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
-        self._samples: list[dict[str, Span]] = []
-        last = ""
+        self._starts, self._sizes, self._suffixes = array("q"), array("q"), list[str]()
+        self._samples = array("q")  # where each begins in the lists above
+        last: str | None = None
         try:
-            for name, span in tar_spans(path):
+            for name, (start, size) in tar_spans(path):
                 key, suffix = split_name(name)
-                if not self._samples or key != last:
-                    self._samples.append({})
+                if key != last:
+                    self._samples.append(len(self._starts))
                     last = key
-                self._samples[-1][suffix] = span
+                self._starts.append(start)
+                self._sizes.append(size)
+                self._suffixes.append(sys.intern(suffix))
         except Dropped as lost:
             self.damage = lost
 
@@ -126,7 +132,11 @@ class SampleShard(Shard):
         return len(self._samples)
 
     def read(self, index: int) -> dict[str, bytes]:
-        return {suffix: read_span(self._file, span) for suffix, span in self._samples[index].items()}
+        end = self._samples[index + 1] if index + 1 < len(self._samples) else len(self._starts)
+        return {
+            self._suffixes[place]: read_span(self._file, Span(self._starts[place], self._sizes[place]))
+            for place in range(self._samples[index], end)
+        }
 
     def close(self) -> None:
         self._file.close()
@@ -192,15 +202,14 @@ def unpacking(path: Path) -> Iterator[BufferedIOBase]:
 
 def first_json(path: Path, count: int = 20) -> Any:
     """The first value of a file of JSON that can be parsed, of the first few; None where there is none."""
-    head = _head(path)
-    try:
-        for span in islice(json_spans(path, head), count):
-            try:
-                return parse_json(bytes(head.getbuffer()[span.start : span.start + span.size]))
-            except Dropped:
-                continue
-    except Dropped:
-        pass
+    for size in _HEADS:
+        head = _head(path, size)
+        try:
+            for span in islice(json_spans(path, head), count):
+                with suppress(Dropped):
+                    return parse_json(bytes(head.getbuffer()[span.start : span.start + span.size]))
+        except Dropped:
+            continue
     return None
 
 
@@ -278,14 +287,11 @@ def _unpacked(path: Path) -> tuple[BufferedIOBase, Dropped | None]:
     return file, damage
 
 
-def _head(path: Path) -> BytesIO:
+def _head(path: Path, size: int) -> BytesIO:
     head = BytesIO()
-    try:
-        with unpacking(path) as file:
-            while head.tell() < _HEAD and (block := file.read1(_BLOCK)):
-                head.write(block)
-    except _BROKEN:
-        pass
+    with suppress(*_BROKEN), unpacking(path) as file:
+        while head.tell() < size and (block := file.read1(_BLOCK)):
+            head.write(block)
     return head
 
 
