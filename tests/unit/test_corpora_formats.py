@@ -6,6 +6,7 @@ import json
 import pickle
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 
 from aim_sdk.errors import ArtifactNotFoundError, InputError, MissingDependencyError
 from aim_sdk.training.corpora import CorpusConfig, DocumentStream, open_corpus
+from aim_sdk.training.corpora.config import FormatName
+from aim_sdk.training.corpora.corpus import FORMATS
 from aim_sdk.training.corpora.similarity import match
 from tests import corpora
 from tests.corpora import answers, captioned, folder_of, inside, lines, llava, mmc4, obelics, opened, parquet, read, tar
@@ -265,6 +268,10 @@ def test_one_to_one_matching_equals_brute_force(matrix: list[list[float]]) -> No
         best = max(best, (len(pairs), sum(similarity[pair] for pair in pairs)))
     assert len(found) == best[0]
     assert sum(similarity[pair] for pair in found) == pytest.approx(best[1], abs=1e-9)
+
+
+def test_every_format_can_be_named() -> None:
+    assert {"auto", *(format.name for format in FORMATS)} == set(get_args(FormatName))
 
 
 def test_errors_say_what_to_do(tmp_path: Path, images: Path) -> None:

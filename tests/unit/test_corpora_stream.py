@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from aim_sdk.errors import InputError
 from aim_sdk.training.corpora import Corpus, Cursor, DocumentStream, corpus, shards
 from tests import corpora
-from tests.corpora import captioned, folder_of, lines, mmc4, obelics, opened, parquet, read, tar
+from tests.corpora import captioned, folder_of, lines, llava, mmc4, obelics, opened, parquet, read, tar
 
 SIZES = (7, 1, 0, 12, 4)
 
@@ -81,6 +81,28 @@ def test_going_on_from_a_cursor_equals_no_interruption(
     )
     assert taken + list(after) == everything
     assert before.dropped + after.dropped == whole.dropped
+
+
+@pytest.mark.parametrize("kind", ["gz", "llava", "parquet", "tar"])
+def test_every_kind_of_file_goes_on_from_every_place(tmp_path: Path, kind: str) -> None:
+    images = folder_of(tmp_path / "images", 9)
+    (images / "urls.json").write_text(json.dumps({f"http://a/{n}": f"{n}.png" for n in range(2)}))
+    rows = [obelics("http://a/0", f"one {n}", "http://a/1", "two") for n in range(7)]
+    for file in range(2):
+        if kind == "gz":
+            lines(tmp_path / f"{file}.jsonl.gz", [mmc4(n) for n in range(5)])
+        elif kind == "llava":
+            (tmp_path / f"{file}.json").write_text(json.dumps([llava(n) for n in range(9)]))
+        elif kind == "parquet":
+            parquet(tmp_path / f"{file}.parquet", rows)
+        else:
+            tar(tmp_path / f"{file}.tar", captioned(range(9)))
+    everything = list(DocumentStream(opened(tmp_path, images=images, group=2), stream=1, streams=2, seed=4, epochs=2))
+    assert len(everything) > 5
+    for place, (_, cursor) in enumerate(everything):
+        corpus = opened(tmp_path, images=images, group=2)
+        after = DocumentStream(corpus, stream=1, streams=2, seed=4, cursor=cursor, epochs=2)
+        assert list(after) == everything[place + 1 :]
 
 
 def test_the_order_depends_on_seed_and_epoch_only(folder: Path, found: Corpus) -> None:

@@ -58,7 +58,7 @@ class Corpus:
         clip = config.clip_model, config.clip_pretrained, config.clip_device
         self._clip = ClipSimilarity(*clip) if config.similarity == "clip" else None
         self._sizes: dict[int, int] = {}
-        self._damage: dict[int, Dropped | None] = {}
+        self._damage: dict[int, str | None] = {}
         self._open: OrderedDict[int, Shard] = OrderedDict()
         self._process = os.getpid()
 
@@ -74,7 +74,8 @@ class Corpus:
     def damage(self, file: int) -> Dropped | None:
         """What of a file cannot be read."""
         self.size(file)
-        return self._damage[file]
+        reason = self._damage[file]
+        return None if reason is None else Dropped(reason, "file")
 
     def order(self, file: int, rng: np.random.Generator) -> NDArray[np.intp]:
         """A file's documents in an order that is drawn."""
@@ -115,7 +116,7 @@ class Corpus:
         except ArtifactWriteError:
             raise
         except OSError:
-            return JsonShard(BytesIO(), (), Dropped("file unreadable", "file"))
+            return JsonShard(BytesIO(), (), "file unreadable")
 
 
 def open_corpus(config: CorpusConfig, *, resolve: Resolver | None = None) -> Corpus:
@@ -170,21 +171,11 @@ def _recognised(path: Path, files: list[Path]) -> Format:
     if missing is not None:
         raise missing
     _refuse_unreadable(files[0])
-    known = "\n".join(f"  {format.name}: {_FIRST_LINES[format.name]}" for format in FORMATS)
+    known = "\n".join(f"  {format.name}: {format.files}" for format in FORMATS)
     raise InputError(
         f"{path}: no known format ({len(files)} files, such as {files[0].name}). Expected one of:\n{known}\n"
         "Next: pass `format`, if it is one of them whose first files are damaged."
     )
-
-
-_FIRST_LINES = {
-    "mmc4": "docs_shard_*.jsonl, .jsonl.gz or .jsonl.zip with `text_list` and `image_info`",
-    "mmc4-tar": ".tar of .json with `text_list`, and `image_base64` in `image_info`",
-    "llava": ".json or .jsonl of samples with `image` and `conversations`",
-    "webdataset": ".tar of KEY.jpg with KEY.txt or KEY.json",
-    "jsonl": '.jsonl of {"pairs": [{"image": ..., "answer": ...}]}',
-    "obelics": ".parquet with the columns `images` and `texts`",
-}
 
 
 def _refuse_unreadable(file: Path) -> None:

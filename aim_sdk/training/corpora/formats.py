@@ -41,6 +41,8 @@ class Format(ABC):
     name: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
     """How the names of its files end."""
+    files: ClassVar[str]
+    """What its files are, for messages."""
     grouped: ClassVar[bool] = False
     """Its records are lists of ``config.group`` samples of one image each."""
     compares: ClassVar[bool] = False

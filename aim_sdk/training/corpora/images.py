@@ -70,7 +70,9 @@ class CorpusImages:
             Dropped: no such file, it is too small, or the name leads out of the folder.
         """
         folder = self._folder or str(shard.parent)
-        return self._first(_inside(os.path.join(folder, place), name) for place in ("", *_places(shard)))
+        path = _inside(folder, name)
+        below = os.path.relpath(path, folder)
+        return self._first([path, *(os.path.join(folder, place, below) for place in _places(shard))])
 
     def at(self, url: str, shard: Path) -> ImageInput:
         """The image that was downloaded from an address.

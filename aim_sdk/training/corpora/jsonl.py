@@ -38,6 +38,7 @@ class JsonLines(Format):
     """
 
     name = "jsonl"
+    files = '.jsonl of {"pairs": [{"image": ..., "answer": ...}]}'
     suffixes = (".jsonl", ".jsonl.gz", ".jsonl.zip")
 
     def recognises(self, path: Path) -> bool:

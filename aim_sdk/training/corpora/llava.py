@@ -41,6 +41,7 @@ class Llava(Format):
     """
 
     name = "llava"
+    files = ".json or .jsonl of samples with `image` and `conversations`"
     suffixes = (".json", ".json.gz", ".json.zip", ".jsonl", ".jsonl.gz", ".jsonl.zip")
     grouped = True
 

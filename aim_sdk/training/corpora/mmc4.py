@@ -53,6 +53,7 @@ class Mmc4(Format):
     """
 
     name = "mmc4"
+    files = "docs_shard_*.jsonl, .jsonl.gz or .jsonl.zip with `text_list` and `image_info`"
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".jsonl.gz", ".jsonl.zip")
     compares = True
 
@@ -92,6 +93,7 @@ class Mmc4Tar(Mmc4):
     """Tars of documents, one ``.json`` each, whose images are inside (``image_info[].image_base64``)."""
 
     name = "mmc4-tar"
+    files = ".tar of .json with `text_list`, and `image_base64` in `image_info`"
     suffixes = (".tar",)
 
     def recognises(self, path: Path) -> bool:

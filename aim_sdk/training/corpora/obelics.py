@@ -47,6 +47,7 @@ class Obelics(Format):
     """
 
     name = "obelics"
+    files = ".parquet with the columns `images` and `texts`"
     suffixes = (".parquet",)
 
     def recognises(self, path: Path) -> bool:

@@ -33,10 +33,10 @@ class ParquetShard(Shard):
         try:
             self._file = parquet.ParquetFile(self._handle)
         except self._broken:
-            self.damage = Dropped("parquet truncated or broken", "file")
+            self.damage = "parquet truncated or broken"
             return
         if not set(columns) <= set(self._file.schema_arrow.names):
-            self.damage = Dropped("parquet of other columns", "file")
+            self.damage = "parquet of other columns"
             return
         groups = range(self._file.num_row_groups)
         self._starts = np.cumsum([0, *(self._file.metadata.row_group(group).num_rows for group in groups)])

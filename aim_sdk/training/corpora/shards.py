@@ -45,8 +45,8 @@ _BROKEN = (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
 class Shard(ABC):
     """One open file of a corpus."""
 
-    damage: Dropped | None = None
-    """What of the file cannot be read."""
+    damage: str | None = None
+    """Why not all of the file can be read."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -82,10 +82,10 @@ class JsonShard(Shard):
     Args:
         file: read at these places; it is closed with the shard.
         spans: where; what it raises ends the records.
-        damage: what of the file was lost before.
+        damage: why not all of the file is there.
     """
 
-    def __init__(self, file: BufferedIOBase, spans: Iterable[Span], damage: Dropped | None = None) -> None:
+    def __init__(self, file: BufferedIOBase, spans: Iterable[Span], damage: str | None = None) -> None:
         self._file, self.damage = file, damage
         self._starts, self._sizes = array("q"), array("q")
         try:
@@ -93,7 +93,7 @@ class JsonShard(Shard):
                 self._starts.append(start)
                 self._sizes.append(size)
         except Dropped as lost:
-            self.damage = self.damage or lost
+            self.damage = self.damage or lost.reason
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -126,7 +126,7 @@ class SampleShard(Shard):
                 self._sizes.append(size)
                 self._suffixes.append(sys.intern(suffix))
         except Dropped as lost:
-            self.damage = lost
+            self.damage = lost.reason
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -229,11 +229,11 @@ def tar_spans(path: Path) -> Iterator[tuple[str, Span]]:
                     yield member.name, Span(member.offset_data, member.size)
             end = tar.offset
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-        raise Dropped("tar truncated or broken", "file") from error
+        raise Dropped("tar truncated or broken") from error
     with path.open("rb") as file:
         file.seek(end)
         if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:  # tarfile takes garbage for the end
-            raise Dropped("tar truncated or broken", "file")
+            raise Dropped("tar truncated or broken")
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -272,7 +272,7 @@ def parse_json(data: bytes, unit: Unit = "document") -> Any:
         raise Dropped("bad json", unit) from error
 
 
-def _unpacked(path: Path) -> tuple[BufferedIOBase, Dropped | None]:
+def _unpacked(path: Path) -> tuple[BufferedIOBase, str | None]:
     file = tempfile.TemporaryFile(prefix="aim-corpus-")  # noqa: SIM115  # the shard closes it
     damage = None
     try:
@@ -283,7 +283,7 @@ def _unpacked(path: Path) -> tuple[BufferedIOBase, Dropped | None]:
         file.close()
         raise
     except _BROKEN:
-        damage = Dropped(f"{path.suffix[1:]} truncated or broken", "file")
+        damage = f"{path.suffix[1:]} truncated or broken"
     return file, damage
 
 
@@ -360,7 +360,7 @@ class _Window:
     def expect(self, char: str, otherwise: str) -> None:
         """Pass what must come next."""
         if not self.next_is(char):
-            raise Dropped(otherwise, "file")
+            raise Dropped(otherwise)
 
     def value(self) -> Span:
         """Pass one value; the part grows until it is whole."""
@@ -371,7 +371,7 @@ class _Window:
                     break
             except (ValueError, RecursionError) as error:
                 if not self._more():
-                    raise Dropped("json list truncated or broken", "file") from error
+                    raise Dropped("json list truncated or broken") from error
         span = Span(self._offset + self._at, end - self._at)
         self._at = end
         return span

@@ -34,6 +34,7 @@ class WebDataset(Format):
     """
 
     name = "webdataset"
+    files = ".tar of KEY.jpg with KEY.txt or KEY.json"
     suffixes = (".tar",)
     grouped = True
 
