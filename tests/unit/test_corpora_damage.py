@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from aim_sdk.errors import ArtifactWriteError
 from aim_sdk.training.corpora import shards
 from aim_sdk.training.corpora.drops import Drops
-from tests import corpora
 from tests.corpora import answers, captioned, folder_of, inside, lines, llava, mmc4, obelics, opened, parquet, read, tar
 
 
