@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aim_sdk.errors import ArtifactWriteError
-from aim_sdk.training.corpora import shards
+from aim_sdk.training.corpora import json_files, shards
 from aim_sdk.training.corpora.drops import Drops
 from tests.corpora import answers, captioned, folder_of, inside, lines, llava, mmc4, obelics, opened, parquet, read, tar
 
@@ -174,7 +174,7 @@ def test_samples_of_a_list_that_are_malformed(tmp_path: Path, images: Path) -> N
 
 
 def test_lists_larger_than_the_window(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "_BLOCK", 64)
+    monkeypatch.setattr(json_files, "_BLOCK", 64)
     samples = [
         llava(n, conversations=[*llava(n)["conversations"], *llava(n, 3 * n)["conversations"]]) for n in range(9)
     ]

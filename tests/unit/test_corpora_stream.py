@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aim_sdk.errors import InputError
-from aim_sdk.training.corpora import Corpus, Cursor, DocumentStream, corpus, shards
+from aim_sdk.training.corpora import Corpus, Cursor, DocumentStream, corpus, json_files
 from tests import corpora
 from tests.corpora import captioned, folder_of, lines, llava, mmc4, obelics, opened, parquet, read, tar
 
@@ -145,8 +145,8 @@ def test_going_on_reads_no_document_before_the_cursor(
 ) -> None:
     *_, (_, cursor), _ = DocumentStream(found, seed=5, epochs=1)
     reads: list[int] = []
-    original = shards.JsonShard.read
-    monkeypatch.setattr(shards.JsonShard, "read", lambda self, index: reads.append(index) or original(self, index))
+    original = json_files.JsonShard.read
+    monkeypatch.setattr(json_files.JsonShard, "read", lambda self, index: reads.append(index) or original(self, index))
     ids(DocumentStream(opened(folder, images=folder / "images"), seed=5, cursor=cursor, epochs=1))
     assert len(reads) == sum(SIZES) - cursor.position
 
@@ -155,8 +155,8 @@ def test_few_files_are_open_at_once(folder: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(corpus, "_OPEN", 2)
     found = opened(folder, images=folder / "images")
     closed = []
-    original = shards.JsonShard.close
-    monkeypatch.setattr(shards.JsonShard, "close", lambda self: closed.append(self) or original(self))
+    original = json_files.JsonShard.close
+    monkeypatch.setattr(json_files.JsonShard, "close", lambda self: closed.append(self) or original(self))
     ids(DocumentStream(found, epochs=1))
     assert len(found._open) == 2
     assert len(closed) == len(SIZES) - 2

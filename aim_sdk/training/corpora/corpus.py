@@ -15,11 +15,12 @@ from aim_sdk.training.corpora.documents import Document, Pair
 from aim_sdk.training.corpora.drops import Dropped, Drops
 from aim_sdk.training.corpora.formats import Format, Source, sift
 from aim_sdk.training.corpora.images import URL_MAPS, CorpusImages, Resolver
+from aim_sdk.training.corpora.json_files import JsonShard
 from aim_sdk.training.corpora.jsonl import JsonLines
 from aim_sdk.training.corpora.llava import Llava
 from aim_sdk.training.corpora.mmc4 import Mmc4, Mmc4Tar
 from aim_sdk.training.corpora.obelics import Obelics
-from aim_sdk.training.corpora.shards import JsonShard, Shard
+from aim_sdk.training.corpora.shards import Shard
 from aim_sdk.training.corpora.similarity import ClipSimilarity
 from aim_sdk.training.corpora.webdataset import WebDataset
 

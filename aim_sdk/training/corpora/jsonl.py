@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from aim_sdk.training.corpora.documents import Pair
 from aim_sdk.training.corpora.drops import Dropped
 from aim_sdk.training.corpora.formats import Format, Source, validated
-from aim_sdk.training.corpora.shards import first_json, open_json
+from aim_sdk.training.corpora.json_files import first_json, open_json
 
 if TYPE_CHECKING:
     from aim_sdk.training.corpora.config import CorpusConfig

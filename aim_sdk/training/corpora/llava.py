@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from aim_sdk.training.corpora.documents import Pair
 from aim_sdk.training.corpora.drops import Dropped
 from aim_sdk.training.corpora.formats import Format, Source, validated
-from aim_sdk.training.corpora.shards import GroupedShard, first_json, open_json
+from aim_sdk.training.corpora.json_files import first_json, open_json
+from aim_sdk.training.corpora.shards import GroupedShard
 
 if TYPE_CHECKING:
     from aim_sdk.training.corpora.config import CorpusConfig

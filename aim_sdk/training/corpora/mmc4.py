@@ -17,8 +17,10 @@ from pydantic import BaseModel, ConfigDict
 from aim_sdk.training.corpora.documents import Pair
 from aim_sdk.training.corpora.drops import Dropped
 from aim_sdk.training.corpora.formats import Format, Source, validated
-from aim_sdk.training.corpora.shards import JsonShard, first_json, open_json, parse_json, read_span, tar_spans
+from aim_sdk.training.corpora.json_files import JsonShard, first_json, open_json, parse_json
+from aim_sdk.training.corpora.shards import read_span
 from aim_sdk.training.corpora.similarity import match
+from aim_sdk.training.corpora.tars import tar_spans
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

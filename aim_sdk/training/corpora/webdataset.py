@@ -13,7 +13,9 @@ from aim_sdk.demonstration_files import IMAGE_SUFFIXES
 from aim_sdk.training.corpora.documents import Pair
 from aim_sdk.training.corpora.drops import Dropped
 from aim_sdk.training.corpora.formats import Format, Source, validated
-from aim_sdk.training.corpora.shards import GroupedShard, SampleShard, parse_json, split_name, tar_spans
+from aim_sdk.training.corpora.json_files import parse_json
+from aim_sdk.training.corpora.shards import GroupedShard
+from aim_sdk.training.corpora.tars import SampleShard, split_name, tar_spans
 
 if TYPE_CHECKING:
     from aim_sdk.training.corpora.config import CorpusConfig
