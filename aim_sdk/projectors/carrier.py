@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Final, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
@@ -36,8 +36,10 @@ class Carrier(Projector):
     answer is left as it is.
 
     Args:
-        place: ``"before"``: the text token before the image, or the one after it where none stands before. ``"after"``:
-            always the one after it; what a saved carrier without this option means.
+        place: ``"before"``: the text token before the image, or the one after it where none stands before; new carriers
+            (:meth:`untrained`) are of this kind. ``"after"``: always the one after it, as carriers were that have been
+            saved without this option. In most chat templates a line end or a blank stands before the image, and the
+            question's first word after it; ``benchmarks/projectors/carrier_place.py`` measures both.
 
     Raises:
         InputError: an unknown place.
@@ -53,6 +55,10 @@ class Carrier(Projector):
             raise InputError(f"carrier place {place!r}: expected one of {known}.{did_you_mean(place, get_args(Place))}")
         super().__init__(hidden_size, embedding_size, layers=layers, **({} if place == "after" else {"place": place}))
         self.place = place
+
+    @classmethod
+    def untrained(cls, backend: Backend, *, layers: Sequence[int] = LAST, **options: Any) -> Self:
+        return super().untrained(backend, layers=layers, **{"place": "before", **options})
 
     def rate(self, name: str) -> float:
         """20 for gate and norms: the rate that suits them destroys W (measured on pocket: 3e-3, and 1.5e-4 for W)."""

@@ -254,3 +254,9 @@ def test_collate_pads_on_the_right() -> None:
 
 def test_no_readings_no_fused_tokens() -> None:
     assert LinearProjector(HIDDEN, EMBED).project([]) == []
+
+
+@pytest.mark.parametrize("kind", ["carrier", "carrier-linear"])
+def test_new_carriers_take_the_token_before_the_image(kind: str) -> None:
+    assert untrained(kind, BACKEND).options == {"place": "before"}
+    assert untrained(kind, BACKEND, place="after").options == {}
