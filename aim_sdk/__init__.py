@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from aim_sdk.images import fetch_image, load_image
     from aim_sdk.interfaces import Backend, DemoReader, Injector, Projector, ReadingBatch
     from aim_sdk.pipeline import AIMPipeline
-    from aim_sdk.projectors import CarrierProjector, LinearProjector, ResidualProjector
+    from aim_sdk.projectors import (
+        AttentionProjector,
+        CarrierProjector,
+        LinearCarrierProjector,
+        LinearNormProjector,
+        LinearProjector,
+        ResidualMLPProjector,
+        ResidualProjector,
+    )
     from aim_sdk.registry import BackendInfo, get_backend, list_backends
     from aim_sdk.selection import Selector, get_selector
     from aim_sdk.types import AttentionMap, Demonstration, FusedTokens, Generation, Query, Reading
@@ -23,6 +31,7 @@ __all__ = [
     "AIMError",
     "AIMPipeline",
     "AttentionMap",
+    "AttentionProjector",
     "Backend",
     "BackendInfo",
     "CarrierProjector",
@@ -33,6 +42,8 @@ __all__ = [
     "FusedTokens",
     "Generation",
     "Injector",
+    "LinearCarrierProjector",
+    "LinearNormProjector",
     "LinearProjector",
     "Projector",
     "ProjectorConfig",
@@ -40,6 +51,7 @@ __all__ = [
     "Query",
     "Reading",
     "ReadingBatch",
+    "ResidualMLPProjector",
     "ResidualProjector",
     "Selector",
     "fetch_image",
@@ -56,7 +68,15 @@ _MODULES = {
     "images": ["fetch_image", "load_image"],
     "interfaces": ["Backend", "DemoReader", "Injector", "Projector", "ReadingBatch"],
     "pipeline": ["AIMPipeline"],
-    "projectors": ["CarrierProjector", "LinearProjector", "ResidualProjector"],
+    "projectors": [
+        "AttentionProjector",
+        "CarrierProjector",
+        "LinearCarrierProjector",
+        "LinearNormProjector",
+        "LinearProjector",
+        "ResidualMLPProjector",
+        "ResidualProjector",
+    ],
     "registry": ["BackendInfo", "get_backend", "list_backends"],
     "selection": ["Selector", "get_selector"],
     "types": ["AttentionMap", "Demonstration", "FusedTokens", "Generation", "Query", "Reading"],

@@ -94,8 +94,8 @@ class AIMPipeline:
         Args:
             backend: a registered name; ``aim-icl backends list`` shows them.
             model: a hub id or a local folder; None takes the backend's default.
-            projector: a folder or hub id, a projector, or the kind of an untrained one (``"linear"``, ``"residual"``,
-                ``"carrier"``); None takes the backend's default.
+            projector: a folder or hub id, a projector, or the kind of an untrained one
+                (:data:`aim_sdk.projectors.KINDS`); None takes the backend's default.
             prompt_format, bank, keep_readings, keep_images, selector, prefix_bytes: see the class.
             device, dtype: where and in what precision the backbone runs; None lets the backend choose.
             **options: passed to the backend (transformers: ``revision``, ``device_map``, ``quantization_config``, ...).

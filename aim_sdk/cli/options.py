@@ -8,7 +8,7 @@ Backend = Annotated[str, typer.Option(help="`aim-icl backends list` shows the na
 Model = Annotated[str | None, typer.Option(help="Hub id or local folder; default: the backend's.")]
 Projector = Annotated[
     str | None,
-    typer.Option(help="Folder, hub id, or untrained: linear | residual | carrier; default: the backend's."),
+    typer.Option(help="Folder, hub id, or an untrained kind (carrier, residual, ...); default: the backend's."),
 ]
 Template = Annotated[
     str | None,

@@ -1,9 +1,11 @@
 """Reading in batches: the budget is kept, nothing is lost, and a demonstration is read as it would be alone."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from aim_sdk import AIMPipeline, Demonstration, DemonstrationBank, Query
+from aim_sdk import AIMPipeline, Demonstration, DemonstrationBank, DemoReader, PromptFormat, Query, Reading
+from aim_sdk.bank.convert import convert
+from aim_sdk.config import Binding
 from aim_sdk.encoder import Encoder, batches_of
-from aim_sdk.errors import FormatError, InputError
+from aim_sdk.errors import CapabilityError, FormatError, InputError
+from aim_sdk.projectors import untrained
 
 
 @given(st.dictionaries(st.integers(0, 200), st.integers(1, 50), max_size=40), st.integers(1, 120))
@@ -120,6 +125,58 @@ def test_the_binding_tells_projectors_apart(pipe: AIMPipeline) -> None:
     assert set(pipe.encoder.binding.differences(other.binding)) == {"projector_hash"}
     same = Encoder(pipe.backend, pipe.projector, pipe.prompt_format.model_copy())
     assert pipe.encoder.binding.scope == same.binding.scope
+
+
+def test_a_projector_of_other_layers_is_given_them(
+    pipe: AIMPipeline, items: list[Demonstration], tmp_path: Path
+) -> None:
+    projector = untrained("residual-mlp", pipe.backend, layers=(1, -1))
+    deep = AIMPipeline(pipe.backend, projector, bank=tmp_path / "deep", keep_readings=True)
+    assert deep.encoder.binding.layers == (1, -1)
+    assert {"layers", "projector_hash"} <= set(pipe.encoder.binding.differences(deep.encoder.binding))
+    keys = deep.bank.add(items)
+    wide = [deep.bank._store.reading(key) for key in keys]
+    assert {reading.hidden.shape[1] for reading in wide if reading is not None} == {2 * projector.hidden_size}
+    chosen = deep.generate([Query(items[0].image, "Why?")], shots=2, selector="reading", max_new_tokens=2)
+    assert chosen == deep.generate([Query(items[0].image, "Why?")], shots=2, selector="reading", max_new_tokens=2)
+    assert all(deep.generate([Query(items[0].image)], shots=2, mode="no-image", max_new_tokens=2))
+
+    alike = AIMPipeline(pipe.backend, untrained("attention", pipe.backend, layers=(1, -1)), bank=tmp_path / "alike")
+    assert convert(deep.bank, alike.bank), "the same layers: projected"
+    flat = AIMPipeline(pipe.backend, pipe.projector, bank=tmp_path / "flat")
+    assert not convert(deep.bank, flat.bank), "other layers: read again"
+    (expected,) = pipe.encoder.encode(items[:1])
+    torch.testing.assert_close(
+        flat.bank[flat.bank.keys()[0]].fused.embeddings, expected.embeddings, atol=1e-5, rtol=1e-4
+    )
+
+
+def test_a_reader_from_before_there_were_layers_gives_the_last(pipe: AIMPipeline, items: list[Demonstration]) -> None:
+    class Old(DemoReader):
+        def read(  # type: ignore[override]
+            self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat, with_images: bool = True
+        ) -> list[Reading]:
+            return pipe.backend.reader.read(demonstrations, prompt_format=prompt_format, with_images=with_images)
+
+        text_only = None  # type: ignore[assignment]
+
+    backend: Any = SimpleNamespace(reader=Old(), fingerprint=pipe.backend.fingerprint)
+    old = Encoder(backend, pipe.projector, pipe.prompt_format)
+    (expected,) = pipe.encoder.encode(items[:1])
+    assert torch.equal(old.encode(items[:1])[0].embeddings, expected.embeddings)
+    assert len(next(old.stream(items[:3]))) == 3
+    deep = Encoder(backend, untrained("linear", pipe.backend, layers=(1,)), pipe.prompt_format)
+    for ask in (lambda: deep.encode(items[:1]), lambda: list(deep.stream(items[:1]))):
+        with pytest.raises(CapabilityError, match=r"layers \(1,\): .*last hidden states alone"):
+            ask()
+
+
+def test_a_binding_from_before_there_were_layers_loads(pipe: AIMPipeline) -> None:
+    kept = pipe.encoder.binding.model_dump(mode="json")
+    del kept["layers"]
+    old = Binding.model_validate(kept)
+    assert not old.differences(pipe.encoder.binding)
+    assert old.scope == pipe.encoder.binding.scope
 
 
 def test_a_bank_on_disk_answers_as_one_in_memory(pipe: AIMPipeline, items: list[Demonstration], tmp_path: Path) -> None:
