@@ -51,7 +51,8 @@ def side_by_side(
                 f"layer {layer}: this backbone has {count} decoder layers. "
                 f"Expected 0 (its input) to {count}, or -1 (the last) to {-count - 1}."
             )
-    return torch.cat([states[layer] for layer in layers], -1)
+    place = states[-1].device  # a backbone may be spread over several
+    return torch.cat([states[layer].to(place) for layer in layers], -1)
 
 
 def layer_options(method: Callable[..., Any], layers: Sequence[int]) -> dict[str, Any]:
