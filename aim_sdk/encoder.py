@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -59,7 +59,7 @@ class Encoder:
     @torch.no_grad()
     def encode(self, demonstrations: Sequence[Demonstration], *, with_images: bool = True) -> list[FusedTokens]:
         """Read and project one batch; ``with_images=False`` is the no-image control."""
-        return self.projector.project(self._read(demonstrations, with_images=with_images))
+        return self.projector.project(self.read(demonstrations, with_images=with_images))
 
     def stream(
         self,
@@ -75,16 +75,16 @@ class Encoder:
         """
         lengths = self.lengths(demonstrations, on_error)
         batches = iter(batches_of(lengths, batch_tokens))
-        with ThreadPoolExecutor(_AHEAD, thread_name_prefix="aim-decode", initializer=_yield_cores) as pool:
-            waiting: deque[Future[Callable[[], list[tuple[int, Encoded]]]]] = deque()
+        with ThreadPoolExecutor(_AHEAD, thread_name_prefix="aim-decode", initializer=yield_cores) as pool:
+            waiting: deque[Future[Callable[[], list[tuple[int, Reading]]]]] = deque()
             try:
                 while True:
                     while len(waiting) <= _AHEAD and (batch := next(batches, None)):
-                        waiting.append(pool.submit(self._prepared, demonstrations, batch, on_error))
+                        waiting.append(pool.submit(self.prepare, demonstrations, batch, on_error))
                     if not waiting:
                         return
-                    if encoded := waiting.popleft().result()():
-                        yield encoded
+                    if read := waiting.popleft().result()():
+                        yield self._encoded(read)
             finally:
                 for future in waiting:
                     future.cancel()
@@ -100,29 +100,28 @@ class Encoder:
         """The same vector of a query: causal states before the answer do not depend on it."""
         # A letter: a blank before it becomes part of its token, as it does before most answers.
         shown = Demonstration(query.image, query.text, "a")
-        (reading,) = self._read([shown])
+        (reading,) = self.read([shown])
         return self.pooled(reading)
 
     @torch.no_grad()
     def project(self, readings: Sequence[Reading]) -> list[FusedTokens]:
-        """Project kept readings, whose embeddings are looked up again."""
-        table = self.backend.input_embeddings
-        whole = [
-            Reading(
-                reading.token_ids,
-                reading.hidden.to(table.device, table.dtype),
-                table[reading.token_ids.to(table.device)],
-                reading.image_position,
-                reading.answer_start,
-            )
-            for reading in readings
-        ]
-        return self.projector.project(whole)
+        """Project kept readings."""
+        return self.projector.project([self.whole(reading) for reading in readings])
+
+    def whole(self, reading: Reading) -> Reading:
+        """A kept reading as it was read: on the backbone's device, its embeddings looked up again."""
+        table = self._table
+        hidden, embeddings = reading.hidden.to(table.device, table.dtype), table[reading.token_ids.to(table.device)]
+        return replace(reading, hidden=hidden, embeddings=embeddings)
 
     def on_device(self, fused: Tensor) -> Tensor:
         """Move kept fused tokens to the backbone."""
-        table = self.backend.input_embeddings
-        return fused.to(table.device, table.dtype)
+        return fused.to(self._table.device, self._table.dtype)
+
+    @cached_property
+    def _table(self) -> Tensor:
+        """The input embeddings; some backends compute them at every call."""
+        return self.backend.input_embeddings
 
     def lengths(self, demonstrations: Sequence[Demonstration], on_error: OnError | None = None) -> dict[int, int]:
         """Estimated positions of each demonstration by its place; those that cannot be read are left out."""
@@ -141,15 +140,19 @@ class Encoder:
                 on_error(place, error)
         return lengths
 
-    def _read(self, demonstrations: Sequence[Demonstration], *, with_images: bool = True) -> list[Reading]:
+    def read(self, demonstrations: Sequence[Demonstration], *, with_images: bool = True) -> list[Reading]:
+        """Read one batch, the layers that the projector wants."""
         read = self.backend.reader.read
         options = layer_options(read, self.projector.layers)
         return read(demonstrations, prompt_format=self.prompt_format, with_images=with_images, **options)
 
-    def _prepared(
-        self, demonstrations: Sequence[Demonstration], places: Sequence[int], on_error: OnError | None
-    ) -> Callable[[], list[tuple[int, Encoded]]]:
-        """Decode one batch; a demonstration that cannot be read is left out and the others are not."""
+    def prepare(
+        self, demonstrations: Sequence[Demonstration], places: Sequence[int], on_error: OnError | None = None
+    ) -> Callable[[], list[tuple[int, Reading]]]:
+        """Decode the demonstrations at ``places`` and return the forward that reads them in one batch.
+
+        One that cannot be read is left out and the others are not.
+        """
         try:
             prepare = self.backend.reader.prepare
             options = layer_options(prepare, self.projector.layers)
@@ -161,18 +164,17 @@ class Encoder:
             if len(places) == 1:
                 on_error(places[0], error)
                 return list
-            parts = [self._prepared(demonstrations, [place], on_error) for place in places]
+            parts = [self.prepare(demonstrations, [place], on_error) for place in places]
             return lambda: [item for part in parts for item in part()]
-        return lambda: self._encoded(places, forward())
+        return lambda: list(zip(places, forward(), strict=True))
 
     @torch.no_grad()
-    def _encoded(self, places: Sequence[int], readings: list[Reading]) -> list[tuple[int, Encoded]]:
-        fused = self.projector.project(readings)
-        made = [Encoded(reading, tokens) for reading, tokens in zip(readings, fused, strict=True)]
-        return list(zip(places, made, strict=True))
+    def _encoded(self, read: Sequence[tuple[int, Reading]]) -> list[tuple[int, Encoded]]:
+        fused = self.projector.project([reading for _, reading in read])
+        return [(place, Encoded(reading, tokens)) for (place, reading), tokens in zip(read, fused, strict=True)]
 
 
-def _yield_cores() -> None:
+def yield_cores() -> None:
     """Let the forward have the cores where it runs on them: a torch thread that has to wait holds up all others."""
     if sys.platform == "linux":  # where a thread has a priority of its own
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)

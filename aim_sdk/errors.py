@@ -18,6 +18,7 @@ Each member also subclasses the builtin that a caller would catch::
     │   ├── UnsupportedModelError    TypeError           the checkpoint is of a family the backend does not serve
     │   ├── CapabilityError          NotImplementedError the backend or this model cannot do what was asked
     │   └── DeviceError              ValueError          a device or dtype that does not exist here
+    ├── TrainingError                RuntimeError        memory ran out, a loss is no number, another run's folder
     └── ArtifactError                Exception
         ├── ArtifactNotFoundError    FileNotFoundError   no projector or bank there
         ├── ArtifactWriteError       OSError             disk full, read-only folder
@@ -96,6 +97,10 @@ class CapabilityError(BackendError, NotImplementedError):
 
 class DeviceError(BackendError, ValueError):
     """A device or dtype does not exist on this machine."""
+
+
+class TrainingError(AIMError, RuntimeError):
+    """A training run cannot go on: memory ran out, a loss is no number, or the run does not fit its folder."""
 
 
 class ArtifactError(AIMError):

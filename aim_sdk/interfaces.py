@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -31,6 +31,9 @@ from aim_sdk.images import load_image
 from aim_sdk.layers import LAST, check_layers, layer_options
 from aim_sdk.prefixes import PrefixCache
 from aim_sdk.types import AttentionMap, Context, Demonstration, FusedTokens, Generation, Query, Reading
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +302,24 @@ class Backend(ABC):
             CapabilityError: there is no such way past the injector.
         """
         raise CapabilityError(f"backend {self.name!r} has no `plain_answer` to compare with.")
+
+    @property
+    def modules(self) -> Sequence[nn.Module]:
+        """The frozen torch modules that the backbone consists of: training proves that it leaves them as they are.
+
+        None, where the backbone is no torch model.
+        """
+        return ()
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Spread the backbone's layers over the processes of a mesh (FSDP2); its results stay the same.
+
+        The embeddings and the LM head stay whole on every process.
+
+        Raises:
+            CapabilityError: this backend, or this model, cannot.
+        """
+        raise CapabilityError(f"backend {self.name!r} stays whole on every process: it has no `shard`.")
 
     def recompute_activations(self, on: bool = True) -> None:
         """Compute activations again in the backward in place of keeping them: less memory, about a third more time.

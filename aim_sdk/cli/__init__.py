@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from aim_sdk.cli import analyze, answer, backends, bank, corpus, demo
+from aim_sdk.cli import analyze, answer, backends, bank, corpus, demo, train
 from aim_sdk.errors import AIMError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("answer")(answer.answer)
+app.command("train")(train.train)
 app.add_typer(analyze.app, name="analyze")
 app.add_typer(backends.app, name="backends")
 app.add_typer(bank.app, name="bank")

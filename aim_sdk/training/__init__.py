@@ -1,1 +1,22 @@
-"""Corpora, episodes and the trainer."""
+"""Training: corpora become episodes, and a projector learns from them while the backbone stays as it is."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aim_sdk.training.config import TrainingConfig
+    from aim_sdk.training.trainer import Result, train
+
+__all__ = ["Result", "TrainingConfig", "train"]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name == "TrainingConfig":
+            from aim_sdk.training.config import TrainingConfig
+
+            return TrainingConfig
+        if name in ("Result", "train"):  # they import torch
+            from aim_sdk.training import trainer
+
+            return getattr(trainer, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

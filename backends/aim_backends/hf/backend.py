@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -132,12 +134,31 @@ class TransformersBackend(Backend):
         )
         return CarrierProjector.training_free(self)
 
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        return (self.model,)
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        _ = self.fingerprint  # of whole weights; it is computed once
+        for layer in self._layers():
+            fully_shard(layer, mesh=mesh)
+        ends = (self.model.get_input_embeddings(), self.model.get_output_embeddings())
+        fully_shard(self.model, mesh=mesh, ignored_params={p for module in ends for p in module.parameters()})
+
+    def _layers(self) -> list[nn.Module]:
+        """What transformers marks as layers, of the LM and of the vision tower.
+
+        Raises:
+            CapabilityError: nothing.
+        """
+        found: list[nn.Module] = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+        if not found:
+            raise CapabilityError(f"{type(self.model).__name__} does not say what its layers are.")
+        return found
+
     def recompute_activations(self, on: bool = True) -> None:
         # transformers' own switch does nothing in eval mode, and train mode turns dropout on.
-        layers = [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
-        if not layers:
-            raise CapabilityError(f"{type(self.model).__name__} marks no layers whose activations can be recomputed.")
-        for layer in layers:
+        for layer in self._layers():
             layer.__dict__.pop("forward", None)
             if on:
                 layer.forward = partial(

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from aim_backends.pocket.attention import read_attention
 from aim_backends.pocket.images import ImageEncoder
@@ -63,6 +63,10 @@ class PocketBackend(Backend):
     @property
     def injector(self) -> PocketInjector:
         return self._injector
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        return self.model.trunk, self.model.connector, self.model.lm
 
     def recompute_activations(self, on: bool = True) -> None:
         self.model.lm.recompute = on

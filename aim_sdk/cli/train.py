@@ -1,0 +1,35 @@
+"""``aim-icl train``: one projector for one backbone, from a YAML file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="A YAML file of settings; see the how-to *Train a projector*.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Settings in place of the file's: `steps=200 optimizer.learning_rate=1e-4`."),
+    ] = None,
+) -> None:
+    """Train a projector for a frozen backbone, or go on with an interrupted run.
+
+    Ctrl-C saves and stops; the same command goes on. On several GPUs:
+    `torchrun --nproc_per_node 4 -m aim_sdk.cli train config.yaml`.
+    """
+    import os
+
+    from aim_sdk.training import train as run
+    from aim_sdk.training.config import TrainingConfig
+
+    settings = TrainingConfig.load(config, overrides or [])
+    result = run(settings)
+    if os.environ.get("RANK", "0") != "0":  # torchrun's: one process speaks
+        raise typer.Exit(0 if result.finished else 130)
+    for reason, count in result.dropped.most_common():
+        typer.echo(f"left out: {count} x {reason}", err=True)
+    if result.projector is None:
+        typer.echo(f"interrupted behind step {result.step}; the same command goes on from there.", err=True)
+        raise typer.Exit(130)
+    typer.echo(f"Projector: {result.projector}\nLog, plot: {settings.output}")

@@ -1,0 +1,133 @@
+"""Episodes that only their demonstrations explain: images with new names, answers in a drawn style.
+
+Trained on few labels or few styles, a projector learns a prior over them in place of copying from the demonstrations,
+and unseen labels get worse than without it. So every episode draws its own: names out of some millions that are made up
+(or out of a list), styles out of some thousands of combinations. Images are shown in another view each time, so that
+a name belongs to what is seen and not to the pixels.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from aim_sdk.errors import ImageError, InputError
+from aim_sdk.images import load_image
+from aim_sdk.training.config import EpisodeSettings
+from aim_sdk.training.corpora.documents import Pair
+from aim_sdk.types import Demonstration, ImageInput, Query
+
+_QUESTIONS: Final = (
+    "What is this called?",
+    "Which name belongs to this?",
+    "Which word goes with this picture?",
+    "What is the label?",
+    "Name it.",
+)
+_ONSETS: Final = tuple("b c d f g h j k l m n p r s t v w z bl br ch cl dr fl gr kl pr sh sk sn st tr".split())  # noqa: SIM905
+_VOWELS: Final = tuple("a e i o u ai ea ee oo ou".split())  # noqa: SIM905
+_CODAS: Final = tuple("b d f g k l m n p r s t x z ck ft lm nd nt rk rn sh st".split())  # noqa: SIM905
+_PREFIXES: Final = ("", "a ", "the ", "this is ", "it shows ", "I see ", "look: ", "- ", "* ", "# ", "[", "<", "(", '"')
+_SUFFIXES: Final = (
+    "",
+    "!",
+    "?",
+    ";",
+    "...",
+    " indeed",
+    " here",
+    ", yes",
+    " :)",
+    " (picture)",
+    "]",
+    ">",
+    ")",
+    '"',
+    "!!",
+)
+_CASES: Final[tuple[Callable[[str], str], ...]] = (str, str, str.lower, str.upper, str.title)
+_MOST_NAMES: Final = 4
+
+
+class Augmentation:
+    """Draws names and styles.
+
+    Raises:
+        InputError: the list of label words cannot be read, or holds fewer words than an episode has names.
+    """
+
+    def __init__(self, settings: EpisodeSettings) -> None:
+        self._text = settings.text
+        self._words: tuple[str, ...] = ()
+        if settings.label_words is not None:
+            try:
+                lines = settings.label_words.read_text(encoding="utf-8").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise InputError(f"label_words: {settings.label_words} cannot be read ({error}).") from error
+            self._words = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+            if len(self._words) < _MOST_NAMES:
+                raise InputError(f"label_words: {settings.label_words} holds {len(self._words)} words; expected many.")
+
+    def naming(
+        self, rng: random.Random, pairs: Sequence[Pair], shots: int
+    ) -> tuple[tuple[Demonstration, ...], Query, str]:
+        """Give two to four of the images a name each, show them under it, and ask for one of them.
+
+        With one shot there is one image, whose name is told before it is asked for.
+        """
+        number = min(len(pairs), shots, rng.randint(2, _MOST_NAMES))
+        chosen = rng.sample(range(len(pairs)), number)
+        names = self.names(rng, number)
+        question = rng.choice(_QUESTIONS)
+        order = [place % number for place in range(shots)]
+        rng.shuffle(order)
+        asked = rng.choice(order)
+        shown = tuple(Demonstration(view(rng, pairs[chosen[which]].image), question, names[which]) for which in order)
+        return shown, Query(view(rng, pairs[chosen[asked]].image), question), names[asked]
+
+    def names(self, rng: random.Random, number: int) -> list[str]:
+        """Draw names that begin differently: made-up words, or all of them words of the list."""
+        listed = bool(self._words) and rng.random() < 0.5
+        names: dict[str, str] = {}
+        while len(names) < number:
+            name = rng.choice(self._words) if listed else _invented(rng)
+            names.setdefault(name[:2] if not listed else name, name)
+        return list(names.values())
+
+    def styled(self, rng: random.Random, shown: Sequence[Demonstration]) -> list[Demonstration]:
+        """Write all answers in one style: what stands before and behind them, and their case."""
+        prefix, suffix, case = rng.choice(_PREFIXES), rng.choice(_SUFFIXES), rng.choice(_CASES)
+        return [
+            replace(item, answer=answer, metadata={"id": f"{item.metadata['id']}~{prefix}{suffix}{case.__name__}"})
+            for item in shown
+            for answer in [f"{prefix}{case(item.answer)}{suffix}"]
+        ]
+
+
+def view(rng: random.Random, source: ImageInput) -> ImageInput:
+    """Another view of an image: cropped, mirrored, turned a little, in other light; what is no image stays as it is."""
+    from PIL import Image, ImageEnhance, ImageOps
+
+    try:
+        image: Image.Image = load_image(source)
+    except ImageError:
+        return source  # it is dropped, with its reason, where it is read
+    width, height = image.size
+    side = rng.uniform(0.75, 1.0)
+    left, top = rng.uniform(0, 1 - side) * width, rng.uniform(0, 1 - side) * height
+    image = image.crop((round(left), round(top), round(left + side * width) or 1, round(top + side * height) or 1))
+    if rng.random() < 0.5:
+        image = ImageOps.mirror(image)
+    image = image.rotate(
+        rng.uniform(-10, 10), Image.Resampling.BICUBIC, fillcolor=image.resize((1, 1)).getpixel((0, 0))
+    )
+    for enhance, strength in ((ImageEnhance.Brightness, 0.2), (ImageEnhance.Contrast, 0.2), (ImageEnhance.Color, 0.4)):
+        image = enhance(image).enhance(1 + rng.uniform(-strength, strength))
+    return image
+
+
+def _invented(rng: random.Random) -> str:
+    syllables = (rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(rng.choice((1, 2, 2))))
+    return "".join(syllables) + rng.choice(_CODAS)

@@ -1,0 +1,166 @@
+"""The settings of a training run: what a YAML file and the command line's overrides hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from aim_sdk.config import PromptFormat
+from aim_sdk.errors import InputError, did_you_mean
+from aim_sdk.training.corpora.config import CorpusConfig
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ProjectorSettings(_Settings):
+    """Which projector is trained."""
+
+    kind: str = Field(default="carrier", description="see aim_sdk.projectors.KINDS")
+    layers: tuple[int, ...] = Field(default=(-1,), description="the layers it reads")
+    options: dict[str, Any] = Field(default_factory=dict, description="what else the kind takes (its sizes, say)")
+    start: Path | None = Field(default=None, description="a saved projector to go on from, in place of kind and layers")
+
+
+class EpisodeSettings(_Settings):
+    """How a document becomes episodes: k demonstrations, a query, and the text that is learnt."""
+
+    shots: tuple[int, int] = Field(default=(1, 4), description="the fewest and the most demonstrations of an episode")
+    targets: int = Field(
+        default=1, ge=1, description="later pairs of a document that are learnt; their demonstrations are read once"
+    )
+    text: str = Field(default="", description="what stands beside an image that has no text of its own")
+    max_characters: int = Field(default=400, ge=16, description="longer texts and answers are cut at a sentence's end")
+    labels: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of episodes that give a document's images new names, which only the demonstrations tell",
+    )
+    label_words: Path | None = Field(
+        default=None, description="words to draw half of the names from, one a line; the others are made up"
+    )
+    styles: float = Field(
+        default=0.0, ge=0, le=1, description="share of episodes whose answers are all written in one drawn style"
+    )
+
+    @model_validator(mode="after")
+    def _shots_in_order(self) -> Self:
+        if not 1 <= self.shots[0] <= self.shots[1]:
+            raise ValueError(f"shots {list(self.shots)}: expected [fewest, most] with 1 <= fewest <= most")
+        if self.labels + self.styles > 1:
+            raise ValueError("labels and styles are shares of all episodes: together at most 1")
+        return self
+
+
+class OptimizerSettings(_Settings):
+    """AdamW with a warm-up and a cosine."""
+
+    learning_rate: float = Field(default=1e-4, gt=0, description="some projectors learn some parameters faster")
+    weight_decay: float = Field(default=0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    warm_up: float = Field(default=0.03, ge=0, le=1, description="share of the steps over which the rate rises")
+    final_rate: float = Field(default=0.01, ge=0, le=1, description="the last step's rate, as a share of learning_rate")
+    clip: float = Field(default=1.0, gt=0, description="the largest norm of a step's gradient")
+
+
+class EvaluationSettings(_Settings):
+    """What is measured on documents that are never trained on."""
+
+    every: int = Field(default=200, ge=0, description="steps between two evaluations; 0: none")
+    episodes: int = Field(default=64, ge=1)
+    held_out: float = Field(
+        default=0.02, gt=0, lt=1, description="share of the documents that is kept for it, where no corpus is named"
+    )
+    corpus: CorpusConfig | None = Field(default=None, description="a corpus of its own")
+
+
+class TrainingConfig(_Settings):
+    """One training run."""
+
+    output: Path = Field(description="the run's folder: checkpoints, logs, plot, and the trained projector")
+    backend: str
+    model: str | None = Field(default=None, description="a hub id or a folder; None: the backend's default")
+    backend_options: dict[str, Any] = Field(default_factory=dict, description="passed to the backend")
+    device: str | None = Field(default=None, description="None: a GPU where there is one")
+    dtype: str | None = Field(default=None, description="the backbone's: bfloat16, float32, ...; None: its default")
+    prompt_format: PromptFormat | None = Field(default=None, description="None: the backend's default")
+    projector: ProjectorSettings = ProjectorSettings()
+    corpus: CorpusConfig
+    episodes: EpisodeSettings = EpisodeSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    steps: int = Field(default=1000, ge=1, description="optimizer steps")
+    batch_size: int = Field(default=8, ge=1, description="episodes of one forward")
+    batches_per_step: int = Field(
+        default=1,
+        ge=1,
+        description="forwards whose gradients one step adds up, over all processes; a multiple of their number",
+    )
+    seed: int = Field(default=0, ge=0)
+    workers: int = Field(default=1, ge=0, description="processes that read the corpus; 0: none of its own")
+    reading_tokens: int = Field(default=4096, ge=1, description="positions of one forward of the reader")
+    reading_cache_gb: float = Field(
+        default=10.0, ge=0, description="disk for readings, which never change: a later epoch takes them from there"
+    )
+    recompute_activations: bool = Field(default=False, description="less memory, about a third more time")
+    shard: bool = Field(default=False, description="spread the backbone's layers over the processes (FSDP2)")
+    checkpoint_every: int = Field(default=200, ge=1, description="steps")
+    keep_checkpoints: int = Field(default=2, ge=1)
+    log_every: int = Field(default=10, ge=1, description="steps")
+
+    @classmethod
+    def load(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
+        """Read a YAML file; ``overrides`` are ``a.b=value``, their values in YAML.
+
+        Raises:
+            InputError: the file or an override is not as expected; the message says where.
+        """
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: no such file.") from error
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(f"{path}: cannot be read as YAML ({error}).") from error
+        if not isinstance(raw, dict):
+            raise InputError(f"{path}: expected settings by name, as in `backend: pocket`.")
+        for override in overrides:
+            _override(raw, override)
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            raise InputError(f"{path}:" + "".join(f"\n  {_described(cls, item)}" for item in error.errors())) from error
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    name, equals, value = override.partition("=")
+    if not equals or not name.strip():
+        raise InputError(f"override {override!r}: expected name=value, as in optimizer.learning_rate=1e-4.")
+    *groups, last = name.strip().split(".")
+    for group in groups:
+        raw = raw.setdefault(group, {}) if isinstance(raw.get(group, {}), dict) else raw
+        if raw is None:
+            raise InputError(f"override {override!r}: {group!r} has no settings of its own.")
+    try:
+        raw[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"override {override!r}: the value is not YAML ({error}).") from error
+
+
+def _described(model: type[BaseModel], error: Mapping[str, Any]) -> str:
+    """One error of pydantic's, with the nearest name for a name that does not exist."""
+    place = [str(part) for part in error["loc"]]
+    if error["type"] != "extra_forbidden":
+        return f"{'.'.join(place) or 'settings'}: {error['msg']} (got {error.get('input')!r})"
+    for part in place[:-1]:
+        inner = model.model_fields[part].annotation if part in model.model_fields else None
+        inner = next((t for t in getattr(inner, "__args__", ()) if t is not type(None)), inner)
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            model = inner
+    known = sorted(model.model_fields)
+    return f"{'.'.join(place)}: no such setting.{did_you_mean(place[-1], known)} Expected: {', '.join(known)}."

@@ -1,0 +1,149 @@
+"""Batches of episodes in an order that does not depend on how many processes and workers make them.
+
+A corpus is dealt to as many streams as a step has batches. A process reads the streams of its batches, its workers
+share them, and a batch carries the place in its stream behind it: the last batches' places are all that a run needs to
+go on exactly there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from aim_sdk.errors import InputError
+from aim_sdk.training.config import TrainingConfig
+from aim_sdk.training.corpora import Corpus, Cursor, DocumentStream, open_corpus
+from aim_sdk.training.episodes import Episode, EpisodeMaker
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Episodes of one forward."""
+
+    stream: int
+    cursor: Cursor
+    """The place in the stream behind this batch."""
+    episodes: tuple[Episode, ...]
+    dropped: Counter[str]
+    """What was left out on the way to this batch, by reason."""
+
+
+class EpisodeBatches(IterableDataset[Batch]):
+    """The batches of some streams in turns, one of each: endless, or until a corpus gives no more.
+
+    Args:
+        config: the run's.
+        corpus: the opened corpus.
+        streams: which of ``config.batches_per_step`` streams.
+        cursors: where each of them begins; the beginning, where it is not told.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, corpus: Corpus, streams: Sequence[int], cursors: Mapping[int, Cursor]
+    ) -> None:
+        self.config, self.corpus, self.streams, self.cursors = config, corpus, tuple(streams), dict(cursors)
+
+    def __iter__(self) -> Iterator[Batch]:
+        info = get_worker_info()
+        streams = self.streams[info.id :: info.num_workers] if info else self.streams
+        batches = [self._batches(stream) for stream in streams]
+        while True:
+            for stream in batches:
+                batch = next(stream, None)
+                if batch is None:  # a step needs one of each
+                    return
+                yield batch
+
+    def _batches(self, number: int) -> Iterator[Batch]:
+        config = self.config
+        maker = EpisodeMaker(config.episodes, seed=config.seed)
+        stream = DocumentStream(
+            self.corpus,
+            stream=number,
+            streams=config.batches_per_step,
+            seed=config.seed,
+            cursor=self.cursors.get(number, Cursor(0, 0)),
+        )
+        episodes: list[Episode] = []
+        lost, reported = Counter[str](), Counter[str]()
+        fruitful = stream.cursor.epoch
+        for document, cursor in stream:
+            if config.evaluation.every and config.evaluation.corpus is None and held_out(document.id, config):
+                continue
+            # The cursor is behind the document; its episodes are those of the epoch that it was read in.
+            made = maker.episodes(document, cursor.epoch)
+            if made:
+                fruitful = cursor.epoch
+            elif cursor.epoch > fruitful + 1:
+                return
+            else:
+                lost[f"fewer than {config.episodes.shots[0] + 1} pairs for an episode"] += 1
+            episodes += made
+            if len(episodes) >= config.batch_size:
+                dropped = stream.dropped + lost
+                yield Batch(number, cursor, tuple(episodes[: config.batch_size]), dropped - reported)
+                episodes, reported = [], dropped
+
+
+def training_batches(
+    config: TrainingConfig, *, rank: int = 0, world: int = 1, cursors: Mapping[int, Cursor] | None = None
+) -> Iterator[Batch]:
+    """The batches of one process, ``batches_per_step / world`` a step.
+
+    Raises:
+        InputError: the processes cannot share the batches evenly, or a stream gives no episode.
+        ArtifactError: the corpus cannot be opened.
+    """
+    if config.batches_per_step % world:
+        raise InputError(
+            f"batches_per_step={config.batches_per_step} cannot be shared by {world} processes. "
+            f"Next: batches_per_step={-(-config.batches_per_step // world) * world}."
+        )
+    streams = range(rank, config.batches_per_step, world)
+    dataset = EpisodeBatches(config, open_corpus(config.corpus), streams, cursors or {})
+    # Workers take turns: with unequal numbers of streams their batches would come out of turn.
+    workers = max(n for n in range(config.workers + 1) if n == 0 or len(streams) % n == 0)
+    # Spawned: a fork of a process whose threads compute may hang.
+    context = "spawn" if workers else None
+    loader: DataLoader[Batch] = DataLoader(
+        dataset, batch_size=None, num_workers=workers, multiprocessing_context=context, worker_init_fn=_uninterrupted
+    )
+    yield from loader
+    raise InputError(
+        f"{config.corpus.path}: one of {config.batches_per_step} streams of documents gives no episode. Next: look at "
+        "`aim-icl corpus inspect`, lower batches_per_step or episodes.shots, or loosen the corpus's filters."
+    )
+
+
+def _uninterrupted(worker: int) -> None:
+    """Ctrl-C is the trainer's: it saves, and then ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def held_out_episodes(config: TrainingConfig) -> list[Episode]:
+    """The evaluation's episodes: the first ones, in the corpus's own order, of documents that are never trained on."""
+    own = config.evaluation.corpus
+    corpus = open_corpus((own or config.corpus).model_copy(update={"shuffle": False}))
+    settings = config.episodes.model_copy(update={"targets": 1})
+    maker = EpisodeMaker(settings, seed=config.seed + 1)
+    documents = (document for document, _ in DocumentStream(corpus, epochs=1) if own or held_out(document.id, config))
+    episodes = (episode for document in documents for episode in maker.episodes(document, 0))
+    found = list(islice(episodes, config.evaluation.episodes))
+    if not found:
+        raise InputError(
+            "evaluation: no held-out document gives an episode. "
+            "Next: a larger evaluation.held_out, an evaluation.corpus of its own, or evaluation.every=0."
+        )
+    return found
+
+
+def held_out(document: str, config: TrainingConfig) -> bool:
+    """Whether a document is kept for the evaluation, by its name alone."""
+    digest = hashlib.sha256(document.encode()).digest()
+    return int.from_bytes(digest[:8], "big") < config.evaluation.held_out * 2**64

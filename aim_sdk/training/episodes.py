@@ -1,0 +1,97 @@
+"""From documents to episodes: earlier pairs become demonstrations, the text of a later pair is learnt."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from aim_sdk.images import image_digest
+from aim_sdk.training.augmentation import Augmentation
+from aim_sdk.training.config import EpisodeSettings
+from aim_sdk.training.corpora.documents import Document, Pair
+from aim_sdk.types import Demonstration, ImageInput, Query
+
+_SENTENCE_END = re.compile(r"""[.!?。！？…]["'”’)\]]*(?=\s|$)|[。！？]""")
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """Demonstrations, a query behind them, and the answer whose tokens are learnt.
+
+    A demonstration's ``metadata["id"]`` names its content: equal ids, equal readings.
+    """
+
+    demonstrations: tuple[Demonstration, ...]
+    query: Query
+    answer: str
+    document: str
+
+
+class EpisodeMaker:
+    """Makes a document's episodes; what is drawn depends on seed, epoch and document alone."""
+
+    def __init__(self, settings: EpisodeSettings, *, seed: int) -> None:
+        self.settings, self.seed = settings, seed
+        self._augmentation = Augmentation(settings)
+
+    def episodes(self, document: Document, epoch: int) -> list[Episode]:
+        """Return the document's episodes at an epoch; none of a document with too few pairs."""
+        fewest, most = self.settings.shots
+        pairs = [self._shortened(pair) for pair in document.pairs]
+        if len(pairs) <= fewest:
+            return []
+        rng = random.Random(f"{self.seed}:{epoch}:{document.id}")
+        draw = rng.random()
+        if draw < self.settings.labels:
+            shots = rng.randint(fewest, most)
+            demonstrations, query, answer = self._augmentation.naming(rng, pairs, shots)
+            return [Episode(demonstrations, query, answer, document.id)]
+        shown = [_demonstration(pair, document.id, place) for place, pair in enumerate(pairs)]
+        if draw < self.settings.labels + self.settings.styles:
+            shown = self._augmentation.styled(rng, shown)
+        targets = rng.sample(range(fewest, len(shown)), min(self.settings.targets, len(shown) - fewest))
+        return [self._episode(rng, shown, target, document.id) for target in sorted(targets)]
+
+    def _episode(self, rng: random.Random, shown: Sequence[Demonstration], target: int, document: str) -> Episode:
+        """The pairs right before the target are its demonstrations: they are nearest to its topic."""
+        fewest, most = self.settings.shots
+        shots = rng.randint(fewest, min(most, target))
+        asked = shown[target]
+        return Episode(tuple(shown[target - shots : target]), Query(asked.image, asked.text), asked.answer, document)
+
+    def _shortened(self, pair: Pair) -> Pair:
+        limit = self.settings.max_characters
+        return replace(pair, text=cut(pair.text, limit) or self.settings.text, answer=cut(pair.answer, limit))
+
+
+def cut(text: str, limit: int) -> str:
+    """Cut a text at the last sentence's end within ``limit`` characters, or, where there is none, between words."""
+    text = text.strip()
+    if len(text) <= limit:
+        return text
+    ends = [match.end() for match in _SENTENCE_END.finditer(text, 0, limit)]
+    if ends:
+        return text[: ends[-1]]
+    words, _, rest = text[: limit + 1].rpartition(" ")
+    return words.rstrip() or rest[:limit]
+
+
+def _demonstration(pair: Pair, document: str, place: int) -> Demonstration:
+    content = hashlib.sha256(f"{_stamp(pair.image)}\0{pair.text}\0{pair.answer}".encode()).hexdigest()[:24]
+    return Demonstration(pair.image, pair.text, pair.answer, {"id": f"{document}#{place}:{content}"})
+
+
+def _stamp(image: ImageInput) -> str:
+    """What changes with an image, without reading a file."""
+    if isinstance(image, bytes):
+        return image_digest(image)
+    try:
+        status = os.stat(cast("str | os.PathLike[str]", image))  # a corpus gives files or their bytes
+    except OSError:
+        return ""
+    return f"{status.st_size}:{status.st_mtime_ns}"

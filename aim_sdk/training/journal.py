@@ -1,0 +1,102 @@
+"""What a run tells: lines of JSON, TensorBoard, and a plot of its losses.
+
+``log.jsonl`` holds one object a line: ``{"step", "loss", ...}`` of training, ``{"step", "evaluation": {row: {"mean",
+"error", "n"}}}`` of an evaluation. Lines behind the checkpoint that a run goes on from are removed: every step stands
+there once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from aim_sdk.files import write_atomic
+from aim_sdk.training.evaluation import Loss, Row
+
+LOG = "log.jsonl"
+PLOT = "loss.png"
+
+
+class Journal:
+    """The log of one run, from a step on."""
+
+    def __init__(self, output: Path, step: int) -> None:
+        self._output, self._path = output, output / LOG
+        self.lines = [line for line in read_log(output) if line["step"] <= step]
+        write_atomic(self._path, "".join(map(_line, self.lines)).encode())
+        self._file = self._path.open("a", encoding="utf-8")
+        self._board: Any = SummaryWriter(str(output / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def training(self, step: int, **values: float) -> None:
+        """Note some steps' mean loss and what goes with it."""
+        self._write({"step": step, **values})
+        for name, value in values.items():
+            self._board.add_scalar(f"training/{name}", value, step)
+
+    def evaluation(self, step: int, losses: Mapping[Row, Loss]) -> None:
+        """Note an evaluation, and draw the plot anew."""
+        rows = {row: {"mean": loss.mean, "error": loss.error, "n": loss.n} for row, loss in losses.items()}
+        self._write({"step": step, "evaluation": rows})
+        for row, loss in losses.items():
+            self._board.add_scalar(f"evaluation/{row}", loss.mean, step)
+        self.plot()
+
+    def evaluated(self, step: int) -> bool:
+        """Whether a step's evaluation is noted."""
+        return any(line["step"] == step and "evaluation" in line for line in self.lines)
+
+    def plot(self) -> None:
+        """Draw all losses over the steps."""
+        plot(self.lines, self._output / PLOT)
+
+    def close(self) -> None:
+        """End the log."""
+        self._file.close()
+        self._board.close()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self.lines.append(line)
+        self._file.write(_line(line))
+        self._file.flush()
+
+
+def read_log(output: Path) -> list[dict[str, Any]]:
+    """Read a run's log; a line that a crash has cut is left out."""
+    path = output / LOG
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
+    return lines
+
+
+def plot(lines: list[dict[str, Any]], path: Path) -> None:
+    """Draw a log: the training loss, and each row of the evaluations with its standard error."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    trained = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    if trained:
+        axes.plot(*zip(*trained, strict=True), color="0.7", linewidth=1, label="training (other episodes each step)")
+    evaluations = [line for line in lines if "evaluation" in line]
+    for row in evaluations[0]["evaluation"] if evaluations else ():
+        steps = [line["step"] for line in evaluations]
+        means, errors = ([line["evaluation"][row][key] for line in evaluations] for key in ("mean", "error"))
+        axes.errorbar(steps, means, errors, capsize=2, marker="o", markersize=3, label=f"held out: {row}")
+    axes.set(xlabel="step", ylabel="loss, nats a token")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+def _line(line: dict[str, Any]) -> str:
+    return json.dumps(line) + "\n"

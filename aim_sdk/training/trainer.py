@@ -1,0 +1,406 @@
+"""Trains a projector by the frozen backbone's loss on held-in documents; goes on from where it was interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+
+from aim_sdk.encoder import Encoder, yield_cores
+from aim_sdk.errors import TrainingError
+from aim_sdk.files import write_atomic
+from aim_sdk.interfaces import Backend, Projector
+from aim_sdk.machine import machine
+from aim_sdk.projectors import untrained
+from aim_sdk.registry import get_backend
+from aim_sdk.training import checkpoint, evaluation, optimizer
+from aim_sdk.training.config import TrainingConfig
+from aim_sdk.training.data import Batch, held_out_episodes, training_batches
+from aim_sdk.training.episodes import Episode
+from aim_sdk.training.forward import Forward, Work
+from aim_sdk.training.frozen import checksum
+from aim_sdk.training.journal import Journal
+from aim_sdk.training.progress import Progress
+from aim_sdk.training.readings import ReadingCache
+
+_AHEAD: Final = 2
+"""Batches that are decoded and tokenised while one is computed."""
+_MAY_CHANGE: Final = frozenset(
+    {"output", "device", "workers", "reading_tokens", "reading_cache_gb", "recompute_activations", "shard"}
+    | {"checkpoint_every", "keep_checkpoints", "log_every"}
+)
+"""Settings that a run may go on with under other values: they do not change what it computes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a run ended."""
+
+    step: int
+    finished: bool
+    """False: it was interrupted, and goes on when it is started again."""
+    projector: Path | None
+    """The trained projector's folder."""
+    dropped: Counter[str]
+    """What was left out, by reason."""
+
+
+def train(config: TrainingConfig, *, show: bool = True) -> Result:
+    """Run a training, or go on with the one in ``config.output``; with torchrun, one call a process.
+
+    Args:
+        config: the settings.
+        show: a progress bar on stderr, in the first process.
+
+    Raises:
+        InputError: a setting does not fit the backend or the corpus.
+        TrainingError: memory ran out, a loss is no number, or the folder is of another run.
+        AIMError: the backend, the corpus or a projector cannot be loaded.
+    """
+    accelerator = Accelerator(cpu=config.device == "cpu")
+    with contextlib.ExitStack() as stack:
+        run = Run(config, accelerator, stack, show=show)
+        return run.finish(run.loop())
+
+
+class Run:
+    """One process's part of a run."""
+
+    def __init__(
+        self, config: TrainingConfig, accelerator: Accelerator, stack: contextlib.ExitStack, *, show: bool
+    ) -> None:
+        self.config, self.accelerator, self.main = config, accelerator, accelerator.is_main_process
+        if self.main:
+            _claim(config)
+        self.backend, self.projector = _load(config, accelerator)
+        self.encoder = Encoder(self.backend, self.projector, config.prompt_format or self.backend.default_format)
+        if config.shard:
+            mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+            self.backend.shard(mesh)
+        if config.recompute_activations:
+            self.backend.recompute_activations()
+        self.checksum = checksum(self.backend.modules)
+        self.optimizer = optimizer.build(self.projector, config.optimizer)
+        self.state = checkpoint.load(config.output, self.projector, self.optimizer)
+        accelerator.wait_for_everyone()
+        self.cursors, self.dropped = self.state.cursor_of(), Counter(self.state.dropped if self.main else {})
+        cache = self._cache(stack)
+        self.forward = Forward(self.encoder, reading_tokens=config.reading_tokens, cache=cache)
+        self._fixed: dict[evaluation.Row, evaluation.Scores] = {}
+        self.journal = Journal(config.output, self.state.step) if self.main else None
+        self.progress = Progress(config, self.state.step, show=show and self.main)
+        if self.journal:
+            stack.callback(self.journal.close)
+        stack.enter_context(self.progress)
+
+    def loop(self) -> bool:
+        """Take the steps that are left; whether all were taken."""
+        config, state = self.config, self.state
+        episodes = held_out_episodes(config) if config.evaluation.every else []
+        batches = training_batches(
+            config,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+            cursors=self.cursors,
+        )
+        if state.step == 0:
+            self._evaluate(episodes)
+        with _ahead(batches, self.forward) as ahead, _interruptible() as interrupted:
+            while state.step < config.steps:
+                stop = self._step(ahead, interrupted)
+                last = state.step == config.steps
+                if config.evaluation.every and (state.step % config.evaluation.every == 0 or last):
+                    self._evaluate(episodes)
+                if state.step % config.checkpoint_every == 0 or last or stop:
+                    self._save()
+                if stop and not last:
+                    return False
+        return True
+
+    def finish(self, finished: bool) -> Result:
+        """Prove that the backbone is untouched, and write the projector."""
+        if checksum(self.backend.modules) != self.checksum:
+            raise TrainingError("the backbone was changed by the training; the projector is not written.")
+        folder = self.config.output / "projector"
+        if finished and self.main:
+            self.projector.fingerprint, self.projector.summary = self.backend.fingerprint, self._summary()
+            self.projector.save_pretrained(folder)
+            assert self.journal is not None
+            self.journal.plot()
+        return Result(self.state.step, finished, folder if finished else None, Counter(self.state.dropped))
+
+    def _step(self, ahead: Iterator[tuple[Batch, Work]], interrupted: Callable[[], bool]) -> bool:
+        """One optimizer step; whether to stop behind it."""
+        config, state = self.config, self.state
+        rate = optimizer.set_rate(self.optimizer, config.optimizer, state.step + 1, config.steps)
+        device = self.accelerator.device
+        sums = torch.zeros(5, dtype=torch.float64, device=device)  # loss, its tokens, all tokens, episodes, stop
+        sums[4] = float(interrupted())
+        works = []
+        for _ in range(config.batches_per_step // self.accelerator.num_processes):
+            batch, work = next(ahead)
+            works.append(work)
+            sums[:4] += self._backward(work)
+            self.cursors[batch.stream] = batch.cursor
+            self.dropped += batch.dropped + work.dropped
+        norm = self._reduce(sums)
+        loss, total, learnt, used, stop = (sums[0] / sums[1]).item(), norm.item(), *sums[2:].tolist()
+        if not (sums[1] > 0 and torch.isfinite(norm) and torch.isfinite(sums[0])):
+            raise self._not_a_number(works, loss, total)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        state.step += 1
+        state.tokens, state.episodes = state.tokens + int(learnt), state.episodes + int(used)
+        values = self.progress.step(state.step, loss=loss, norm=total, rate=rate, tokens=int(learnt))
+        if values and self.journal:
+            self.journal.training(state.step, **values)
+        return bool(stop)
+
+    def _backward(self, work: Work) -> Tensor:
+        """Add a batch's gradient; return its loss, the tokens of it, all its tokens, and its episodes."""
+        if self.config.shard:
+            self._idle_as_the_others(work)
+        try:
+            outcome = self.forward.run(work)
+            if not outcome.log_probs:
+                if self.config.shard:
+                    self.forward.idle_step()
+                return torch.zeros(4, dtype=torch.float64, device=self.accelerator.device)
+            log_probs = torch.cat(outcome.log_probs)
+            loss = -log_probs.sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "memory" not in str(error):
+                raise
+            raise self._out_of_memory(work) from error
+        counts = torch.tensor([len(log_probs), outcome.tokens, len(work.episodes)], dtype=torch.float64)
+        return torch.cat([loss.detach().double().view(1), counts.to(loss.device)]).to(self.accelerator.device)
+
+    def _reduce(self, sums: Tensor) -> Tensor:
+        """Add up what the processes have, make the gradient that of the mean loss, clip it; return its norm."""
+        parameters = list(self.projector.parameters())
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        if self.accelerator.num_processes > 1:
+            sums.copy_(self.accelerator.reduce(sums, "sum"))
+            flat = torch.cat([p.grad.view(-1) for p in parameters if p.grad is not None])
+            flat = self.accelerator.reduce(flat, "sum")
+            for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+                parameter.grad = part.view_as(parameter)
+        scale = 1 / sums[1].clamp_min(1).to(torch.float32)
+        for parameter in parameters:
+            assert parameter.grad is not None
+            parameter.grad.mul_(scale)
+        return torch.nn.utils.clip_grad_norm_(parameters, self.config.optimizer.clip)
+
+    def _idle_as_the_others(self, work: Work) -> None:
+        """With a sharded backbone every forward is everybody's: run as many readings as the process with the most."""
+        most = torch.tensor(len(work.reads), device=self.accelerator.device)
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        for _ in range(int(most) - len(work.reads)):
+            self.forward.idle_reading()
+
+    def _evaluate(self, episodes: list[Episode]) -> None:
+        """Score the held-out episodes: the processes share them, unless they share the backbone."""
+        if not episodes or (self.journal and self.journal.evaluated(self.state.step)):
+            return
+        config, world, rank = self.config, self.accelerator.num_processes, self.accelerator.process_index
+        shared = 1 if config.shard else world
+        own = episodes if config.shard else episodes[rank::world]
+        forward = self.forward
+        if config.shard:  # what is cached differs between the processes
+            forward = Forward(self.encoder, reading_tokens=config.reading_tokens)
+        rows = [row for row in evaluation.ROWS if row not in self._fixed]
+        with self.progress.evaluating(len(own)) as done:
+            found = evaluation.score(forward, own, rows, config.batch_size, done)
+        if shared > 1:
+            found = {row: _gathered(scores) for row, scores in found.items()}
+        self._fixed.update({row: scores for row, scores in found.items() if row in evaluation.FIXED})
+        scores = found | self._fixed
+        losses = {row: evaluation.summarize(scores[row]) for row in evaluation.ROWS}
+        if self.journal:
+            self.journal.evaluation(self.state.step, losses)
+        self.progress.evaluated(self.state.step, losses)
+
+    def _save(self) -> None:
+        """Write a checkpoint: the first process, of what all of them know."""
+        places: dict[int, Any] = {}
+        for part in gather_object([{stream: tuple(cursor) for stream, cursor in self.cursors.items()}]):
+            places |= part
+        dropped = Counter[str]()
+        for part in gather_object([dict(self.dropped)]):
+            dropped.update(part)
+        self.state.cursors, self.state.dropped = places, dict(dropped)
+        if self.main:
+            checkpoint.save(
+                self.config.output, self.state, self.projector, self.optimizer, keep=self.config.keep_checkpoints
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _cache(self, stack: contextlib.ExitStack) -> ReadingCache | None:
+        limit = self.config.reading_cache_gb * 1e9 / self.accelerator.num_processes
+        if not limit:
+            return None
+        rank = self.accelerator.process_index
+        cache = ReadingCache(self.config.output / "readings", self.encoder, limit=limit, rank=rank)
+        stack.callback(cache.close)
+        return cache
+
+    def _summary(self) -> dict[str, Any]:
+        assert self.journal is not None
+        lines = self.journal.lines
+        evaluated = [line for line in lines if "evaluation" in line]
+        return {
+            "settings": json.loads(self.config.model_dump_json(exclude={"output": True, "corpus": {"path", "images"}})),
+            "corpus": self.config.corpus.path.name,
+            "steps": self.state.step,
+            "episodes": self.state.episodes,
+            "held_out": evaluated[-1]["evaluation"] if evaluated else {},
+            "held_out_before": evaluated[0]["evaluation"] if evaluated else {},
+            "machine": machine(),
+        }
+
+    def _out_of_memory(self, work: Work) -> TrainingError:
+        path = self._write_batch([work])
+        config = self.config
+        return TrainingError(
+            f"memory ran out in step {self.state.step + 1}, in a batch of {len(work.episodes)} episodes "
+            f"({path} lists it).\nNext: a smaller batch_size (now {config.batch_size}; with more batches_per_step the "
+            f"step stays as large), episodes.shots (up to {config.episodes.shots[1]}) or reading_tokens "
+            f"({config.reading_tokens})"
+            + ("" if config.recompute_activations else ", or recompute_activations=true")
+            + ("" if config.dtype else ", or dtype=bfloat16")
+            + ".\nThe last checkpoint is untouched: the same command goes on from it."
+        )
+
+    def _not_a_number(self, works: list[Work], loss: float, norm: float) -> TrainingError:
+        path = self._write_batch(works)
+        if not any(work.episodes for work in works) and loss != loss:
+            return TrainingError(
+                f"step {self.state.step + 1}: nothing is left of its batches: {dict(self.dropped)}.\n"
+                "Next: look at `aim-icl corpus inspect`."
+            )
+        return TrainingError(
+            f"step {self.state.step + 1} has the loss {loss:.4g} and a gradient of norm {norm:.4g} ({path} lists its "
+            "episodes); the step was not taken.\nNext: a smaller optimizer.learning_rate (now "
+            f"{self.config.optimizer.learning_rate:g}), or dtype=float32.\n"
+            "The last checkpoint is untouched: the same command goes on from it."
+        )
+
+    def _write_batch(self, works: list[Work]) -> Path:
+        episodes = [
+            {
+                "document": episode.document,
+                "demonstrations": [[item.text, item.answer] for item in episode.demonstrations],
+                "query": episode.query.text,
+                "answer": episode.answer,
+            }
+            for work in works
+            for episode in work.episodes
+        ]
+        path = self.config.output / f"failed-batch-{self.accelerator.process_index}.json"
+        write_atomic(path, json.dumps(episodes, indent=1, ensure_ascii=False).encode())
+        return path
+
+
+def _load(config: TrainingConfig, accelerator: Accelerator) -> tuple[Backend, Projector]:
+    device = config.device if config.device or accelerator.num_processes == 1 else str(accelerator.device)
+    backend = get_backend(config.backend).from_pretrained(
+        config.model, device=device, dtype=config.dtype, **config.backend_options
+    )
+    torch.manual_seed(config.seed)
+    settings = config.projector
+    if settings.start is not None:
+        projector = Projector.from_pretrained(settings.start)
+        projector.check_backbone(backend.fingerprint)
+        projector.bind(backend)
+    else:
+        projector = untrained(settings.kind, backend, layers=settings.layers, **settings.options)
+    return backend, projector.to(backend.input_embeddings.device, torch.float32).requires_grad_().train()
+
+
+def _claim(config: TrainingConfig) -> None:
+    """Note the settings in the run's folder.
+
+    Raises:
+        TrainingError: it holds another run.
+    """
+    path = config.output / "config.json"
+    own = json.loads(config.model_dump_json())
+    if path.exists():
+        try:
+            theirs = json.loads(path.read_bytes())
+        except ValueError:
+            theirs = {}
+        names = [name for name in own if name not in _MAY_CHANGE and own[name] != theirs.get(name)]
+        if names:
+            rows = "".join(f"\n  {name}: there {theirs.get(name)}, here {own[name]}" for name in names)
+            raise TrainingError(
+                f"{config.output} holds a run with other settings:{rows}\n"
+                "Next: another output=<folder>, or delete that one."
+            )
+    write_atomic(path, (json.dumps(own, indent=2) + "\n").encode())
+
+
+@contextlib.contextmanager
+def _ahead(batches: Iterator[Batch], forward: Forward) -> Iterator[Iterator[tuple[Batch, Work]]]:
+    """Decode and tokenise the next batches in a thread."""
+
+    def prepare() -> tuple[Batch, Work]:
+        batch = next(batches)
+        return batch, forward.prepare(batch.episodes)
+
+    def works(pool: ThreadPoolExecutor) -> Iterator[tuple[Batch, Work]]:
+        waiting: deque[Future[tuple[Batch, Work]]] = deque()
+        while True:
+            while len(waiting) <= _AHEAD:
+                waiting.append(pool.submit(prepare))
+            yield waiting.popleft().result()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="aim-batch", initializer=yield_cores) as pool:
+        try:
+            yield works(pool)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """The first SIGINT or SIGTERM is noted, and the run stops behind its step; the second one stops at once."""
+    received = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        received = True
+        signal.signal(number, before[number])
+
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, note)
+    except ValueError:  # not the main thread: whoever runs it there stops it otherwise
+        before = {}
+    try:
+        yield lambda: received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _gathered(scores: evaluation.Scores) -> evaluation.Scores:
+    return [pair for part in gather_object([scores]) for pair in part]
