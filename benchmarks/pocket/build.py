@@ -41,7 +41,7 @@ def _realign() -> None:
     from benchmarks.pocket import stages
 
     stages.adopt_shipped()
-    stages.realign(steps=2000)
+    stages.realign(steps=1200)
 
 
 def _retune() -> None:
@@ -50,10 +50,10 @@ def _retune() -> None:
     stages.retune(steps=280)
 
 
-def _ship() -> None:
+def _checkpoint() -> None:
     from benchmarks.pocket import stages
 
-    stages.ship()
+    stages.checkpoint()
 
 
 def _carrier() -> None:
@@ -77,7 +77,7 @@ def _demo_data() -> None:
 def _evaluate() -> None:
     from benchmarks.pocket import evaluate
 
-    evaluate.run(evaluate.Sizes(binding=100, others=40, controls=25, look_up=60, questions=600, images=50))
+    evaluate.run(evaluate.Sizes(binding=50, others=40, look_up=40, questions=150, images=100))
 
 
 STAGES: Final[dict[str, Callable[[], None]]] = {
@@ -88,19 +88,18 @@ STAGES: Final[dict[str, Callable[[], None]]] = {
     "stageA": _stage_a,
     "realign": _realign,
     "retune": _retune,
-    "ship": _ship,
+    "checkpoint": _checkpoint,
     "carrier": _carrier,
     "projector": _projector,
     "demo_data": _demo_data,
     "evaluate": _evaluate,
 }
-_FROM_SCRATCH: Final = [name for name in STAGES if name != "further"]
 
 
 def main() -> None:
     """Run stages in order; a stage that was cut goes on from its last checkpoint."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--stage", nargs="+", choices=STAGES, default=_FROM_SCRATCH, help="default: all but further")
+    parser.add_argument("--stage", nargs="+", choices=STAGES, default=list(STAGES), help="default: all")
     chosen = parser.parse_args().stage
     for name, stage in STAGES.items():
         if name in chosen:

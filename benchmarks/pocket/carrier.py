@@ -1,6 +1,7 @@
 """Stage ``carrier``: the projector, from its training-free start; the backbone stays frozen."""
 
 import random
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -12,7 +13,7 @@ from aim_backends.pocket.backend import PocketBackend
 from aim_backends.pocket.model import PocketModel, answer_segment
 from aim_sdk.projectors import CarrierProjector
 from benchmarks.pocket.aim_episodes import Cell, Episode, EpisodeMaker
-from benchmarks.pocket.config import THREADS, WORK
+from benchmarks.pocket.config import SHIPPED, THREADS, WORK
 from benchmarks.pocket.corpus import Corpus
 from benchmarks.pocket.episodes import question
 from benchmarks.pocket.loop import Loop, Schedule
@@ -26,15 +27,23 @@ _CONTRAST: Final = 0.5
 
 
 class FrozenPocket:
-    """The shipped backbone with what episodes need: an assembler, a maker, a reader."""
+    """A backbone (the shipped one) with what episodes need: an assembler, a maker, a reader."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path = SHIPPED) -> None:
         torch.set_num_threads(THREADS)
-        self.model = PocketModel.load()
+        self.model = load_model(folder)
         self.corpus = Corpus(self.model)
         self.maker = EpisodeMaker(self.corpus)
         self.assembler = Assembler(self.model, self.model.connector, TrainingLM(self.model.lm))
         self.reader = Reader(self.assembler, self.maker)
+
+
+def load_model(folder: Path) -> PocketModel:
+    """Load pocket with the connector and the LoRA of a folder."""
+    model = PocketModel.load_base()
+    model.connector.load_state_dict(load_file(folder / "connector.safetensors"))
+    model.lm.merge_lora(load_file(folder / "lora.safetensors"))
+    return model
 
 
 def train(steps: int) -> None:

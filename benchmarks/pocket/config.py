@@ -21,5 +21,5 @@ SHIPPED: Final = model.DATA
 SEED: Final = 7
 HELD_OUT_CONCEPTS: Final = 0.15
 EXTRA_VIEWS: Final = 3
-WIDE_VIEWS: Final = 3
+WIDE_VIEWS: Final = 2
 THREADS: Final = int(os.environ.get("OMP_NUM_THREADS", "2"))

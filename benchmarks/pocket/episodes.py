@@ -43,7 +43,7 @@ _SUFFIXES: Final = (
     " - done",
     " x1",
 )
-_HELD_OUT_STYLES: Final = (
+HELD_OUT_STYLES: Final = (
     ("", "", "title"),
     ("it is ", ".", "lower"),
     ("(", ")", "lower"),
@@ -75,7 +75,7 @@ def question(rng: random.Random) -> str:
 def answer_style(rng: random.Random, held_out: bool = False) -> AnswerStyle:
     """Draw (prefix, suffix, case)."""
     if held_out:
-        return rng.choice(_HELD_OUT_STYLES)
+        return rng.choice(HELD_OUT_STYLES)
     return rng.choice(_PREFIXES), rng.choice(_SUFFIXES), rng.choice(("lower", "lower", "upper"))
 
 

@@ -89,7 +89,7 @@ def _load(path: Path, styles: Sequence[Style]) -> Drawings:
 
 def load_easy_vqa(split: str) -> EasyVQA:
     """Read ``train`` or ``test``."""
-    entries = json.loads((_easy_vqa_folder(split) / "questions.json").read_text(encoding="utf-8"))
+    entries = json.loads((easy_vqa_folder(split) / "questions.json").read_text(encoding="utf-8"))
     questions = tuple(Question(text[0].upper() + text[1:], answer, image) for text, answer, image in entries)
     return EasyVQA(questions, load_file(EASY_VQA)[split])
 
@@ -122,13 +122,13 @@ def _build_wide(trunk: Trunk) -> None:
 def _build_easy_vqa(trunk: Trunk) -> None:
     tensors = {}
     for split in ("train", "test"):
-        folder = _easy_vqa_folder(split) / "images"
+        folder = easy_vqa_folder(split) / "images"
         paths = [folder / f"{number}.png" for number in range(len(list(folder.glob("*.png"))))]
         tensors[split] = _run(trunk, (partial(Image.open, path) for path in paths), len(paths), f"easy-VQA {split}")
     save_file(tensors, EASY_VQA)
 
 
-def _easy_vqa_folder(split: str) -> Path:
+def easy_vqa_folder(split: str) -> Path:
     spec = find_spec("easy_vqa")
     if spec is None or spec.origin is None:
         raise ImportError("easy-VQA is missing: pip install --no-deps easy-vqa")

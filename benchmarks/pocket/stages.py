@@ -106,9 +106,9 @@ def retune(steps: int) -> None:
     assembler = Assembler(model, connector, lm)
 
     def step(rng: random.Random) -> dict[str, float]:
-        text = assembler.backward([episodes.text_only(rng, corpus) for _ in range(2)], 0.15)
-        image = assembler.backward([episodes.one_image(rng, corpus) for _ in range(5)], 0.35)
-        single = assembler.backward([corpus.other_single(rng) for _ in range(5)], 0.15)
+        text = assembler.backward([episodes.text_only(rng, corpus)], 0.1)
+        image = assembler.backward([episodes.one_image(rng, corpus) for _ in range(4)], 0.35)
+        single = assembler.backward([corpus.other_single(rng) for _ in range(4)], 0.15)
         name, reading = _backward_pairs(assembler, corpus, rng, 8)
         losses = {"text": text, "image": image, "single": single, "name": name, "reading": reading}
         return losses | _realign(alignment, connector, rng, 0.3, 64)
@@ -158,15 +158,15 @@ def adopt_shipped() -> None:
     save_file(tensors, WORK / "stageA.safetensors", {"step": "0"})
 
 
-def ship() -> None:
+def checkpoint() -> None:
     """Put the second edition's connector and LoRA among its checkpoints, in bf16."""
-    checkpoint = load_file(WORK / "retune.safetensors")
+    state = load_file(WORK / "retune.safetensors")
     lm = TrainingLM(PocketModel.load_base().lm, RANK)
-    lm.lora.load_state_dict(part(checkpoint, "lora"))
-    for name, state in (("connector", part(checkpoint, "connector")), ("lora", lm.lora_state())):
+    lm.lora.load_state_dict(part(state, "lora"))
+    for name, tensors in (("connector", part(state, "connector")), ("lora", lm.lora_state())):
         CHECKPOINTS.mkdir(parents=True, exist_ok=True)
-        tensors = {key: value.to(torch.bfloat16).contiguous().clone() for key, value in state.items()}
-        save_file(tensors, CHECKPOINTS / f"{name}.safetensors")
+        packed = {key: value.to(torch.bfloat16).contiguous().clone() for key, value in tensors.items()}
+        save_file(packed, CHECKPOINTS / f"{name}.safetensors")
 
 
 def _start(previous: str | None = None) -> tuple[PocketModel, Corpus, Connector]:
