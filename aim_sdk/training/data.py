@@ -20,6 +20,7 @@ from aim_sdk.errors import InputError
 from aim_sdk.training.config import TrainingConfig
 from aim_sdk.training.corpora import Corpus, Cursor, DocumentStream, open_corpus
 from aim_sdk.training.episodes import Episode, EpisodeMaker
+from aim_sdk.types import Demonstration
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,14 @@ def held_out_episodes(config: TrainingConfig) -> list[Episode]:
             "Next: a larger evaluation.held_out, an evaluation.corpus of its own, or evaluation.every=0."
         )
     return found
+
+
+def typical_demonstrations(config: TrainingConfig, number: int) -> list[Demonstration]:
+    """The first demonstrations in the corpus's own order: the same in every process."""
+    corpus = open_corpus(config.corpus.model_copy(update={"shuffle": False}))
+    maker = EpisodeMaker(config.episodes.model_copy(update={"labels": 0.0, "styles": 0.0}), seed=config.seed)
+    episodes = (e for document, _ in DocumentStream(corpus, epochs=1) for e in maker.episodes(document, 0))
+    return list(islice((item for episode in episodes for item in episode.demonstrations), number))
 
 
 def held_out(document: str, config: TrainingConfig) -> bool:

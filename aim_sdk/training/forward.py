@@ -93,6 +93,11 @@ class Forward:
         tokens = sum(map(len, read.values())) + sum(len(fused[name]) for keys in work.keys for name in keys)
         return Outcome(log_probs, tokens + sum(map(len, log_probs)))
 
+    def readings(self, demonstrations: Sequence[Demonstration]) -> list[Reading]:
+        """Read demonstrations, those left out that cannot be read."""
+        shown = {str(place): item for place, item in enumerate(demonstrations)}
+        return [reading for forward in self._reads(shown, {}) for _, reading in forward()]
+
     def read_without_images(self, work: Work) -> list[list[FusedTokens]]:
         """The control's contexts: the same projector, demonstrations read without their images."""
         return [self.encoder.encode(episode.demonstrations, with_images=False) for episode in work.episodes]

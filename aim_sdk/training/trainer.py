@@ -29,7 +29,7 @@ from aim_sdk.projectors import untrained
 from aim_sdk.registry import get_backend
 from aim_sdk.training import checkpoint, evaluation, optimizer
 from aim_sdk.training.config import TrainingConfig
-from aim_sdk.training.data import Batch, held_out_episodes, training_batches
+from aim_sdk.training.data import Batch, held_out_episodes, training_batches, typical_demonstrations
 from aim_sdk.training.episodes import Episode
 from aim_sdk.training.forward import Forward, Work
 from aim_sdk.training.frozen import checksum
@@ -39,6 +39,8 @@ from aim_sdk.training.readings import ReadingCache
 
 _AHEAD: Final = 2
 """Batches that are decoded and tokenised while one is computed."""
+_TYPICAL: Final = 64
+"""Demonstrations that a projector is shown before its training."""
 _MAY_CHANGE: Final = frozenset(
     {"output", "device", "workers", "reading_tokens", "reading_cache_gb", "recompute_activations", "shard"}
     | {"checkpoint_every", "keep_checkpoints", "log_every"}
@@ -96,6 +98,8 @@ class Run:
         self.checksum = checksum(self.backend.modules)
         self.optimizer = optimizer.build(self.projector, config.optimizer)
         self.state = checkpoint.load(config.output, self.projector, self.optimizer)
+        if self.state.step == 0:
+            self._calibrate()
         accelerator.wait_for_everyone()
         self.cursors, self.dropped = self.state.cursor_of(), Counter(self.state.dropped if self.main else {})
         cache = self._cache(stack)
@@ -106,6 +110,12 @@ class Run:
         if self.journal:
             stack.callback(self.journal.close)
         stack.enter_context(self.progress)
+
+    def _calibrate(self) -> None:
+        """Show a projector that asks for it some typical readings."""
+        if type(self.projector).calibrate is not Projector.calibrate:
+            work = Forward(self.encoder, reading_tokens=self.config.reading_tokens)
+            self.projector.calibrate(work.readings(typical_demonstrations(self.config, _TYPICAL)))
 
     def loop(self) -> bool:
         """Take the steps that are left; whether all were taken."""
@@ -246,6 +256,8 @@ class Run:
         for part in gather_object([dict(self.dropped)]):
             dropped.update(part)
         self.state.cursors, self.state.dropped = places, dict(dropped)
+        if not all(bool(parameter.isfinite().all()) for parameter in self.projector.parameters()):
+            raise self._not_a_number([], float("nan"), float("nan"))
         if self.main:
             checkpoint.save(
                 self.config.output, self.state, self.projector, self.optimizer, keep=self.config.keep_checkpoints
@@ -289,15 +301,19 @@ class Run:
         )
 
     def _not_a_number(self, works: list[Work], loss: float, norm: float) -> TrainingError:
-        path = self._write_batch(works)
-        if not any(work.episodes for work in works) and loss != loss:
+        """What to say when nothing is left of a step, or its numbers are none."""
+        step = self.state.step + bool(works)
+        if works and not any(work.episodes for work in works):
             return TrainingError(
-                f"step {self.state.step + 1}: nothing is left of its batches: {dict(self.dropped)}.\n"
+                f"step {step}: nothing is left of its batches; so far were left out: {dict(self.dropped)}.\n"
                 "Next: look at `aim-icl corpus inspect`."
             )
+        found = "parameters that are no numbers; they were not saved."
+        if works:
+            found = f"the loss {loss:.4g} and a gradient of norm {norm:.4g}; the step was not taken. "
+            found += f"{self._write_batch(works)} lists its episodes."
         return TrainingError(
-            f"step {self.state.step + 1} has the loss {loss:.4g} and a gradient of norm {norm:.4g} ({path} lists its "
-            "episodes); the step was not taken.\nNext: a smaller optimizer.learning_rate (now "
+            f"step {step} has {found}\nNext: a smaller optimizer.learning_rate (now "
             f"{self.config.optimizer.learning_rate:g}), or dtype=float32.\n"
             "The last checkpoint is untouched: the same command goes on from it."
         )

@@ -1,0 +1,302 @@
+"""A training run as its user has it: exact when interrupted or shared by processes, clear about what fails."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor
+
+from aim_backends.hf.reader import TransformersReader
+from aim_sdk import AIMPipeline, Demonstration
+from aim_sdk.errors import TrainingError
+from aim_sdk.projectors import KINDS
+from aim_sdk.training import TrainingConfig, train
+from aim_sdk.training.forward import Forward
+from aim_sdk.training.journal import read_log
+from tests.conftest import CalledCli
+
+COLOURS = {"red": (220, 30, 30), "blue": (30, 60, 220), "green": (30, 180, 60), "black": (9, 9, 9)}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 documents of four coloured squares, one of which is no image."""
+    folder = tmp_path_factory.mktemp("corpus")
+    lines = []
+    for document in range(24):
+        pairs = []
+        for place in range(4):
+            name = list(COLOURS)[(document * 3 + place * (1 + document % 3)) % len(COLOURS)]
+            image = folder / f"{document}-{place}.png"
+            noise = Image.effect_noise((40, 40), 60).convert("RGB")
+            Image.blend(noise, Image.new("RGB", (40, 40), COLOURS[name]), 0.8).save(image)
+            pairs.append({"image": image.name, "answer": f"A {name} square."})
+        lines.append(json.dumps({"pairs": pairs}))
+    (folder / "5-1.png").write_bytes((folder / "5-1.png").read_bytes()[:300])
+    (folder / "docs.jsonl").write_text("\n".join(lines))
+    return folder / "docs.jsonl"
+
+
+@pytest.fixture
+def settings(tiny: Callable[[str], Path], corpus: Path, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "output": str(tmp_path / "run"),
+        "backend": "llava",
+        "model": str(tiny("llava-1.5")),
+        "device": "cpu",
+        "corpus": {"path": str(corpus), "min_image_bytes": 0},
+        "projector": {"kind": "linear"},
+        "episodes": {"shots": [1, 3], "text": "What is it?"},
+        "optimizer": {"learning_rate": 1e-3},
+        "evaluation": {"every": 4, "episodes": 4, "held_out": 0.2},
+        "steps": 8,
+        "batch_size": 3,
+        "batches_per_step": 2,
+        "workers": 0,
+        "log_every": 1,
+        "checkpoint_every": 3,
+    }
+
+
+def run(settings: dict[str, Any], **changes: Any) -> Path:
+    """Train in this process; return the run's folder."""
+    config = TrainingConfig.model_validate({**settings, **changes})
+    assert train(config, show=False).finished
+    return config.output
+
+
+def command(settings: dict[str, Any], tmp_path: Path, *launcher: str) -> list[str]:
+    path = tmp_path / "train.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return [*(launcher or (sys.executable, "-m", "aim_sdk.cli")), "train", str(path)]
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    """What was logged, without what depends on the clock."""
+    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in read_log(folder)]
+
+
+def losses(folder: Path) -> list[float]:
+    return [line["loss"] for line in log(folder) if "loss" in line]
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return safetensors.torch.load_file(folder / "projector" / "projector.safetensors")
+
+
+def test_a_trained_projector_is_an_artifact_that_answers(settings: dict[str, Any], corpus: Path) -> None:
+    folder = run(settings)
+    pipe = AIMPipeline.from_pretrained("llava", model=settings["model"], projector=folder / "projector", device="cpu")
+    pipe.bank.add([Demonstration(corpus.with_name("0-0.png"), "What is it?", "A red square.")])
+    assert isinstance(pipe(corpus.with_name("1-0.png"), "What is it?", max_new_tokens=2), str)
+    summary = pipe.projector.summary
+    assert summary["steps"] == 8
+    assert set(summary["held_out"]) == {"aim", "no-image", "text-only", "zero-shot"}
+    assert str(corpus.parent) not in json.dumps(summary)
+    assert (folder / "loss.png").stat().st_size > 1000
+    assert any((folder / "tensorboard").iterdir())
+    logged = log(folder)
+    assert [line["step"] for line in logged if "evaluation" in line] == [0, 4, 8]
+    fixed = [line["evaluation"]["text-only"] for line in logged if "evaluation" in line]
+    assert fixed[0] == fixed[1] == fixed[2]
+
+
+def test_an_undecodable_image_is_counted_and_skipped(settings: dict[str, Any]) -> None:
+    result = train(TrainingConfig.model_validate({**settings, "steps": 12}), show=False)
+    assert result.dropped["image cannot be decoded"] > 0
+
+
+def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["steps"] = 14
+    expected = run(settings, output=str(tmp_path / "whole"))
+    settings["workers"] = 1
+    folder = Path(settings["output"])
+    process = subprocess.Popen(command(settings, tmp_path), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while process.poll() is None and len(losses(folder)) < 5:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (folder / "projector").exists()
+    (folder / "checkpoints" / ".partial-00000099").mkdir(parents=True)
+    finished = subprocess.run(command(settings, tmp_path), capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert log(folder) == log(expected)
+    assert all(torch.equal(value, weights(folder)[name]) for name, value in weights(expected).items())
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["steps"] = 400
+    process = subprocess.Popen(command(settings, tmp_path), stderr=subprocess.PIPE, text=True)
+    folder = Path(settings["output"])
+    while len(losses(folder)) < 2:
+        time.sleep(0.02)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted behind step" in said
+    assert "Traceback" not in said
+    last = max((folder / "checkpoints").iterdir())
+    assert json.loads((last / "state.json").read_text())["step"] == len(losses(folder))
+
+
+def test_two_processes_take_the_steps_of_one(settings: dict[str, Any], tmp_path: Path) -> None:
+    _same_as_one_process(settings, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_sharded_backbone_gives_the_same(settings: dict[str, Any], tmp_path: Path) -> None:
+    _same_as_one_process({**settings, "shard": True, "recompute_activations": True}, tmp_path)
+
+
+def _same_as_one_process(settings: dict[str, Any], tmp_path: Path) -> None:
+    expected = run(settings, output=str(tmp_path / "one"), shard=False)
+    port = str(20000 + os.getpid() % 9999)
+    torchrun = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port)
+    launched = command(settings, tmp_path, sys.executable, *torchrun, "-m", "aim_sdk.cli")
+    finished = subprocess.run(launched, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert finished.returncode == 0, finished.stderr
+    folder = Path(settings["output"])
+    assert losses(folder) == pytest.approx(losses(expected), abs=1e-5)
+    for name, value in weights(expected).items():
+        torch.testing.assert_close(weights(folder)[name], value, atol=1e-6, rtol=1e-5)
+    states = [json.loads((max((f / "checkpoints").iterdir()) / "state.json").read_text()) for f in (folder, expected)]
+    assert all(states[0][name] == states[1][name] for name in ("step", "cursors", "dropped", "episodes"))
+    aim = [[line["evaluation"]["aim"]["mean"] for line in log(f) if "evaluation" in line] for f in (folder, expected)]
+    assert aim[0] == pytest.approx(aim[1], abs=1e-5)
+
+
+def test_recomputed_activations_give_the_same_losses(settings: dict[str, Any], tmp_path: Path) -> None:
+    expected = losses(run(settings, output=str(tmp_path / "kept"), steps=4))
+    assert losses(run(settings, steps=4, recompute_activations=True)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_from_the_second_epoch_nothing_is_read(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+    forward = TransformersReader._forward
+
+    def counted(self: TransformersReader, *arguments: Any, **options: Any) -> Any:
+        made = forward(self, *arguments, **options)
+        reads.append(len(made))
+        return made
+
+    monkeypatch.setattr(TransformersReader, "_forward", counted)
+    episodes = {"shots": [3, 3], "text": "What is it?"}
+    run(settings, steps=30, evaluation={"every": 0}, episodes=episodes, batches_per_step=1)
+    # 24 documents of three demonstrations, one of which is no image; where the second of four epochs begins, two
+    # batches are prepared ahead of what is read.
+    assert 3 * 20 < sum(reads) <= 3 * 24 - 1 + 2 * 9
+
+
+@pytest.fixture(scope="module")
+def strong(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random backbone whose attention and logits are large enough for one token to decide another."""
+    folder = tmp_path_factory.mktemp("strong") / "llava"
+    shutil.copytree(tiny("llava-1.5"), folder)
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    for name, value in weights.items():
+        if "lm_head" in name:
+            value *= 8
+        elif "language_model" in name and ("v_proj" in name or "o_proj" in name):
+            value *= 4
+    safetensors.torch.save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_learns_one_batch_by_heart(settings: dict[str, Any], corpus: Path, strong: Path, kind: str) -> None:
+    pairs = [{"image": f"0-{place}.png", "answer": answer} for place, answer in enumerate("xbgk")]
+    only = corpus.with_name("one.jsonl")
+    only.write_text(json.dumps({"pairs": pairs}))
+    folder = run(
+        settings,
+        model=str(strong),
+        corpus={"path": str(only), "min_image_bytes": 0},
+        prompt_format={"kind": "plain", "template": "{image}{text} {answer}"},
+        episodes={"shots": [3, 3], "text": "What is it?"},
+        projector={"kind": kind},
+        optimizer={"learning_rate": 2e-2, "clip": 10.0, "weight_decay": 0.0},
+        evaluation={"every": 0},
+        batch_size=1,
+        batches_per_step=1,
+        steps=150,
+        checkpoint_every=1000,
+        log_every=50,
+    )
+    found = losses(folder)
+    assert found[-1] < 0.02 < found[0]
+
+
+def test_memory_that_runs_out_names_the_batch_and_the_setting(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(settings, steps=3, evaluation={"every": 0}, output=settings["output"] + "-before")
+
+    def exhausted(self: Forward, work: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(Forward, "run", exhausted)
+    with pytest.raises(TrainingError, match=r"step 1, in a batch of 3 episodes") as raised:
+        run(settings, evaluation={"every": 0})
+    assert "batch_size (now 3" in str(raised.value)
+    assert "recompute_activations=true" in str(raised.value)
+    (listed,) = Path(settings["output"]).glob("failed-batch-*.json")
+    assert len(json.loads(listed.read_text())) == 3
+
+
+def test_a_loss_that_is_no_number_stops_before_the_step(settings: dict[str, Any]) -> None:
+    settings |= {"evaluation": {"every": 0}, "checkpoint_every": 1}
+    settings["optimizer"] = {"learning_rate": 1e30, "warm_up": 0.0}
+    with pytest.raises(TrainingError, match=r"the step was not taken|they were not saved") as raised:
+        run(settings, steps=20)
+    assert "a smaller optimizer.learning_rate" in str(raised.value)
+    last = max((Path(settings["output"]) / "checkpoints").iterdir())
+    projector = safetensors.torch.load_file(last / "projector.safetensors")
+    assert all(value.isfinite().all() for value in projector.values())
+
+
+def test_a_folder_of_another_run_is_refused(settings: dict[str, Any]) -> None:
+    run(settings, steps=1, evaluation={"every": 0})
+    with pytest.raises(TrainingError, match=r"batch_size: there 3, here 2"):
+        run(settings, steps=1, evaluation={"every": 0}, batch_size=2)
+
+
+def test_new_names_and_styles_train_too(settings: dict[str, Any]) -> None:
+    folder = run(settings, steps=3, episodes={"shots": [2, 3], "labels": 0.5, "styles": 0.5, "text": "What is it?"})
+    assert len(losses(folder)) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("backend=lava", "Did you mean 'llava'"),
+        ("projector.kind=lineal", "Did you mean 'linear'"),
+        ("optimizer.learing_rate=1", "Did you mean 'learning_rate'"),
+        ("corpus.path=nowhere", "nowhere"),
+        ("batch_size=none", "batch_size"),
+        ("episodes.shots=[4, 2]", "fewest"),
+        ("episodes.shots=[9, 9]", "gives no episode"),
+        ("projector.start=nowhere", "nowhere"),
+        ("steps", "expected name=value"),
+    ],
+)
+def test_a_user_error_is_a_message(
+    settings: dict[str, Any], tmp_path: Path, call_cli: CalledCli, change: str, said: str
+) -> None:
+    *_, path = command(settings, tmp_path)
+    result = call_cli("train", path, "evaluation.every=0", change)
+    assert result.returncode == 1
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
