@@ -20,8 +20,8 @@ def train(
     """
     import os
 
+    from aim_sdk.training import TrainingConfig
     from aim_sdk.training import train as run
-    from aim_sdk.training.config import TrainingConfig
 
     settings = TrainingConfig.load(config, overrides or [])
     result = run(settings)

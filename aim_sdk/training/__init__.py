@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from aim_sdk.training.corpora.dependencies import imported
+
 if TYPE_CHECKING:
     from aim_sdk.training.config import TrainingConfig
     from aim_sdk.training.trainer import Result, train
@@ -12,10 +14,13 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         if name == "TrainingConfig":
+            imported("yaml")
             from aim_sdk.training.config import TrainingConfig
 
             return TrainingConfig
         if name in ("Result", "train"):  # they import torch
+            imported("accelerate")
+            imported("tensorboard")
             from aim_sdk.training import trainer
 
             return getattr(trainer, name)

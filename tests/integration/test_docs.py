@@ -8,9 +8,11 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import yaml
 from PIL import Image
 
 from aim_sdk import AIMPipeline
+from aim_sdk.training import TrainingConfig
 from docs.cli import page as commands_page
 from tests.unit.test_project_files import PAGES, ROOT, blocks
 
@@ -78,3 +80,8 @@ class _Repository:
 def test_the_commands_page_is_their_help() -> None:
     written = (ROOT / "docs" / "reference" / "cli.md").read_text()
     assert written == commands_page(), "docs/reference/cli.md is out of date; run `make reference`"
+
+
+def test_the_settings_of_a_page_are_valid() -> None:
+    (text,) = blocks(ROOT / "docs" / "how-to" / "train-a-projector.md", "yaml")
+    assert TrainingConfig.model_validate(yaml.safe_load(text)).projector.kind == "carrier"

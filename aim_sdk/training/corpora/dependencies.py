@@ -19,5 +19,5 @@ def imported(module: str) -> Any:
     except ImportError as error:
         package = module.partition(".")[0]
         raise MissingDependencyError(
-            f'this corpus needs {package}, which is not installed.\nNext: pip install "aim-icl[train]"'
+            f'{package} is needed here and is not installed.\nNext: pip install "aim-icl[train]"'
         ) from error
