@@ -65,7 +65,7 @@ def train(steps: int) -> None:
 
 def start(pocket: FrozenPocket) -> CarrierProjector:
     """Return the training-free carrier."""
-    return CarrierProjector.training_free(PocketBackend(pocket.model))
+    return CarrierProjector.untrained(PocketBackend(pocket.model), place="after")  # the newline that `carried` replaces
 
 
 def load(name: str, pocket: FrozenPocket) -> CarrierProjector:
