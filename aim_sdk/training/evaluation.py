@@ -56,6 +56,12 @@ def summarize(scores: Scores) -> Loss:
     return Loss(float(mean), float(error), len(used))
 
 
+def difference(scores: Scores, others: Scores) -> Loss:
+    """How much less (or more) is lost than in another row, episode by episode: its error is that of the difference."""
+    pairs = zip(scores, others, strict=True)
+    return summarize([(loss - other, tokens) for (loss, tokens), (other, same) in pairs if tokens == same])
+
+
 @torch.no_grad()
 def _scores(forward: Forward, batch: Sequence[Episode], row: Row) -> Scores:
     work = forward.prepare(batch)

@@ -8,6 +8,22 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from aim_sdk.errors import TrainingError
+
+
+def check_frozen(modules: Iterable[nn.Module]) -> None:
+    """Refuse a backbone that could learn.
+
+    Raises:
+        TrainingError: a parameter wants a gradient.
+    """
+    wants = [name for module in modules for name, p in module.named_parameters() if p.requires_grad]
+    if wants:
+        raise TrainingError(
+            f"the backbone is not frozen: {len(wants)} of its parameters want gradients, {wants[0]} for one. "
+            "Next: the backend's from_pretrained must call requires_grad_(False)."
+        )
+
 
 @torch.no_grad()
 def checksum(modules: Iterable[nn.Module]) -> str:

@@ -1,8 +1,8 @@
 """What a run tells: lines of JSON, TensorBoard, and a plot of its losses.
 
 ``log.jsonl`` holds one object a line: ``{"step", "loss", ...}`` of training, ``{"step", "evaluation": {row: {"mean",
-"error", "n"}}}`` of an evaluation. Lines behind the checkpoint that a run goes on from are removed: every step stands
-there once.
+"error", "n"}}, "aim_minus": {row: ...}}`` of an evaluation with its paired differences. Lines behind the checkpoint
+that a run goes on from are removed: every step stands there once.
 """
 
 from __future__ import annotations
@@ -37,10 +37,9 @@ class Journal:
         for name, value in values.items():
             self._board.add_scalar(f"training/{name}", value, step)
 
-    def evaluation(self, step: int, losses: Mapping[Row, Loss]) -> None:
+    def evaluation(self, step: int, losses: Mapping[Row, Loss], gains: Mapping[Row, Loss]) -> None:
         """Note an evaluation, and draw the plot anew."""
-        rows = {row: {"mean": loss.mean, "error": loss.error, "n": loss.n} for row, loss in losses.items()}
-        self._write({"step": step, "evaluation": rows})
+        self._write({"step": step, "evaluation": _plain(losses), "aim_minus": _plain(gains)})
         for row, loss in losses.items():
             self._board.add_scalar(f"evaluation/{row}", loss.mean, step)
         self.plot()
@@ -96,6 +95,10 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=150)
+
+
+def _plain(losses: Mapping[Row, Loss]) -> dict[str, dict[str, float]]:
+    return {row: {"mean": loss.mean, "error": loss.error, "n": loss.n} for row, loss in losses.items()}
 
 
 def _line(line: dict[str, Any]) -> str:

@@ -75,10 +75,14 @@ class Progress(AbstractContextManager["Progress"]):
             self._bar.remove_task(task)
             self._since += time.monotonic() - started
 
-    def evaluated(self, step: int, losses: Mapping[Row, Loss]) -> None:
-        """Show an evaluation's losses."""
-        shown = "   ".join(f"{row} {loss.mean:.4f} ± {loss.error:.4f}" for row, loss in losses.items())
-        self._console.print(f"step {step}, held out (n={losses['aim'].n}): {shown}")
+    def evaluated(self, step: int, losses: Mapping[Row, Loss], gains: Mapping[Row, Loss]) -> None:
+        """Show an evaluation's losses, and by how much aim's is below the others' on the same episodes."""
+        aim = losses["aim"]
+        self._console.print(f"step {step}, held out (n={aim.n}): aim {aim.mean:.4f} ± {aim.error:.4f}")
+        for row, gain in gains.items():
+            own = losses[row]
+            apart = f"aim - {row} {gain.mean:+.4f} ± {gain.error:.4f}"
+            self._console.print(f"    {row} {own.mean:.4f} ± {own.error:.4f}   {apart}")
 
 
 def _clock(seconds: float) -> str:

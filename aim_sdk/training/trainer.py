@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import torch
@@ -20,32 +17,27 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
-from aim_sdk.encoder import Encoder, yield_cores
+from aim_sdk.encoder import Encoder
 from aim_sdk.errors import TrainingError
-from aim_sdk.files import write_atomic
 from aim_sdk.interfaces import Backend, Projector
 from aim_sdk.machine import machine
 from aim_sdk.projectors import untrained
 from aim_sdk.registry import get_backend
 from aim_sdk.training import checkpoint, evaluation, optimizer
+from aim_sdk.training.ahead import prepared_ahead
 from aim_sdk.training.config import TrainingConfig
 from aim_sdk.training.data import Batch, held_out_episodes, training_batches, typical_demonstrations
 from aim_sdk.training.episodes import Episode
+from aim_sdk.training.failures import claim, no_parameters, not_a_number, out_of_memory
 from aim_sdk.training.forward import Forward, Work
-from aim_sdk.training.frozen import checksum
+from aim_sdk.training.frozen import check_frozen, checksum
+from aim_sdk.training.interrupts import interruptible
 from aim_sdk.training.journal import Journal
 from aim_sdk.training.progress import Progress
 from aim_sdk.training.readings import ReadingCache
 
-_AHEAD: Final = 2
-"""Batches that are decoded and tokenised while one is computed."""
 _TYPICAL: Final = 64
 """Demonstrations that a projector is shown before its training."""
-_MAY_CHANGE: Final = frozenset(
-    {"output", "device", "workers", "reading_tokens", "reading_cache_gb", "recompute_activations", "shard"}
-    | {"checkpoint_every", "keep_checkpoints", "log_every"}
-)
-"""Settings that a run may go on with under other values: they do not change what it computes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +79,7 @@ class Run:
     ) -> None:
         self.config, self.accelerator, self.main = config, accelerator, accelerator.is_main_process
         if self.main:
-            _claim(config)
+            claim(config)
         self.backend, self.projector = _load(config, accelerator)
         self.encoder = Encoder(self.backend, self.projector, config.prompt_format or self.backend.default_format)
         if config.shard:
@@ -95,6 +87,7 @@ class Run:
             self.backend.shard(mesh)
         if config.recompute_activations:
             self.backend.recompute_activations()
+        check_frozen(self.backend.modules)
         self.checksum = checksum(self.backend.modules)
         self.optimizer = optimizer.build(self.projector, config.optimizer)
         self.state = checkpoint.load(config.output, self.projector, self.optimizer)
@@ -129,7 +122,7 @@ class Run:
         )
         if state.step == 0:
             self._evaluate(episodes)
-        with _ahead(batches, self.forward) as ahead, _interruptible() as interrupted:
+        with prepared_ahead(batches, self.forward) as ahead, interruptible() as interrupted:
             while state.step < config.steps:
                 stop = self._step(ahead, interrupted)
                 last = state.step == config.steps
@@ -170,7 +163,7 @@ class Run:
         norm = self._reduce(sums)
         loss, total, learnt, used, stop = (sums[0] / sums[1]).item(), norm.item(), *sums[2:].tolist()
         if not (sums[1] > 0 and torch.isfinite(norm) and torch.isfinite(sums[0])):
-            raise self._not_a_number(works, loss, total)
+            raise not_a_number(config, works, step=state.step + 1, loss=loss, norm=total, dropped=self.dropped)
         self.optimizer.step()
         self.optimizer.zero_grad()
         state.step += 1
@@ -196,7 +189,7 @@ class Run:
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not isinstance(error, torch.OutOfMemoryError) and "memory" not in str(error):
                 raise
-            raise self._out_of_memory(work) from error
+            raise out_of_memory(self.config, work, step=self.state.step + 1) from error
         counts = torch.tensor([len(log_probs), outcome.tokens, len(work.episodes)], dtype=torch.float64)
         return torch.cat([loss.detach().double().view(1), counts.to(loss.device)]).to(self.accelerator.device)
 
@@ -243,9 +236,10 @@ class Run:
         self._fixed.update({row: scores for row, scores in found.items() if row in evaluation.FIXED})
         scores = found | self._fixed
         losses = {row: evaluation.summarize(scores[row]) for row in evaluation.ROWS}
+        gains = {row: evaluation.difference(scores["aim"], scores[row]) for row in evaluation.ROWS[1:]}
         if self.journal:
-            self.journal.evaluation(self.state.step, losses)
-        self.progress.evaluated(self.state.step, losses)
+            self.journal.evaluation(self.state.step, losses, gains)
+        self.progress.evaluated(self.state.step, losses, gains)
 
     def _save(self) -> None:
         """Write a checkpoint: the first process, of what all of them know."""
@@ -257,7 +251,7 @@ class Run:
             dropped.update(part)
         self.state.cursors, self.state.dropped = places, dict(dropped)
         if not all(bool(parameter.isfinite().all()) for parameter in self.projector.parameters()):
-            raise self._not_a_number([], float("nan"), float("nan"))
+            raise no_parameters(self.config, self.state.step)
         if self.main:
             checkpoint.save(
                 self.config.output, self.state, self.projector, self.optimizer, keep=self.config.keep_checkpoints
@@ -287,52 +281,6 @@ class Run:
             "machine": machine(),
         }
 
-    def _out_of_memory(self, work: Work) -> TrainingError:
-        path = self._write_batch([work])
-        config = self.config
-        return TrainingError(
-            f"memory ran out in step {self.state.step + 1}, in a batch of {len(work.episodes)} episodes "
-            f"({path} lists it).\nNext: a smaller batch_size (now {config.batch_size}; with more batches_per_step the "
-            f"step stays as large), episodes.shots (up to {config.episodes.shots[1]}) or reading_tokens "
-            f"({config.reading_tokens})"
-            + ("" if config.recompute_activations else ", or recompute_activations=true")
-            + ("" if config.dtype else ", or dtype=bfloat16")
-            + ".\nThe last checkpoint is untouched: the same command goes on from it."
-        )
-
-    def _not_a_number(self, works: list[Work], loss: float, norm: float) -> TrainingError:
-        """What to say when nothing is left of a step, or its numbers are none."""
-        step = self.state.step + bool(works)
-        if works and not any(work.episodes for work in works):
-            return TrainingError(
-                f"step {step}: nothing is left of its batches; so far were left out: {dict(self.dropped)}.\n"
-                "Next: look at `aim-icl corpus inspect`."
-            )
-        found = "parameters that are no numbers; they were not saved."
-        if works:
-            found = f"the loss {loss:.4g} and a gradient of norm {norm:.4g}; the step was not taken. "
-            found += f"{self._write_batch(works)} lists its episodes."
-        return TrainingError(
-            f"step {step} has {found}\nNext: a smaller optimizer.learning_rate (now "
-            f"{self.config.optimizer.learning_rate:g}), or dtype=float32.\n"
-            "The last checkpoint is untouched: the same command goes on from it."
-        )
-
-    def _write_batch(self, works: list[Work]) -> Path:
-        episodes = [
-            {
-                "document": episode.document,
-                "demonstrations": [[item.text, item.answer] for item in episode.demonstrations],
-                "query": episode.query.text,
-                "answer": episode.answer,
-            }
-            for work in works
-            for episode in work.episodes
-        ]
-        path = self.config.output / f"failed-batch-{self.accelerator.process_index}.json"
-        write_atomic(path, json.dumps(episodes, indent=1, ensure_ascii=False).encode())
-        return path
-
 
 def _load(config: TrainingConfig, accelerator: Accelerator) -> tuple[Backend, Projector]:
     device = config.device if config.device or accelerator.num_processes == 1 else str(accelerator.device)
@@ -348,74 +296,6 @@ def _load(config: TrainingConfig, accelerator: Accelerator) -> tuple[Backend, Pr
     else:
         projector = untrained(settings.kind, backend, layers=settings.layers, **settings.options)
     return backend, projector.to(backend.input_embeddings.device, torch.float32).requires_grad_().train()
-
-
-def _claim(config: TrainingConfig) -> None:
-    """Note the settings in the run's folder.
-
-    Raises:
-        TrainingError: it holds another run.
-    """
-    path = config.output / "config.json"
-    own = json.loads(config.model_dump_json())
-    if path.exists():
-        try:
-            theirs = json.loads(path.read_bytes())
-        except ValueError:
-            theirs = {}
-        names = [name for name in own if name not in _MAY_CHANGE and own[name] != theirs.get(name)]
-        if names:
-            rows = "".join(f"\n  {name}: there {theirs.get(name)}, here {own[name]}" for name in names)
-            raise TrainingError(
-                f"{config.output} holds a run with other settings:{rows}\n"
-                "Next: another output=<folder>, or delete that one."
-            )
-    write_atomic(path, (json.dumps(own, indent=2) + "\n").encode())
-
-
-@contextlib.contextmanager
-def _ahead(batches: Iterator[Batch], forward: Forward) -> Iterator[Iterator[tuple[Batch, Work]]]:
-    """Decode and tokenise the next batches in a thread."""
-
-    def prepare() -> tuple[Batch, Work]:
-        batch = next(batches)
-        return batch, forward.prepare(batch.episodes)
-
-    def works(pool: ThreadPoolExecutor) -> Iterator[tuple[Batch, Work]]:
-        waiting: deque[Future[tuple[Batch, Work]]] = deque()
-        while True:
-            while len(waiting) <= _AHEAD:
-                waiting.append(pool.submit(prepare))
-            yield waiting.popleft().result()
-
-    with ThreadPoolExecutor(1, thread_name_prefix="aim-batch", initializer=yield_cores) as pool:
-        try:
-            yield works(pool)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """The first SIGINT or SIGTERM is noted, and the run stops behind its step; the second one stops at once."""
-    received = False
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal received
-        received = True
-        signal.signal(number, before[number])
-
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        for number in before:
-            signal.signal(number, note)
-    except ValueError:  # not the main thread: whoever runs it there stops it otherwise
-        before = {}
-    try:
-        yield lambda: received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _gathered(scores: evaluation.Scores) -> evaluation.Scores:

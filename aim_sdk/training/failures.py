@@ -1,0 +1,105 @@
+"""What stops a run, in words: what happened, which batch, and the setting to change. The last checkpoint stays."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from aim_sdk.errors import TrainingError
+from aim_sdk.files import write_atomic
+from aim_sdk.training.config import TrainingConfig
+from aim_sdk.training.forward import Work
+
+_MAY_CHANGE: Final = frozenset(
+    {"output", "device", "workers", "reading_tokens", "reading_cache_gb", "recompute_activations", "shard"}
+    | {"checkpoint_every", "keep_checkpoints", "log_every"}
+)
+"""Settings that a run may go on with under other values: they do not change what it computes."""
+_GO_ON: Final = "\nThe last checkpoint is untouched: the same command goes on from it."
+
+
+def claim(config: TrainingConfig) -> None:
+    """Note the settings in the run's folder.
+
+    Raises:
+        TrainingError: it holds another run.
+    """
+    path = config.output / "config.json"
+    own = json.loads(config.model_dump_json())
+    if path.exists():
+        try:
+            theirs = json.loads(path.read_bytes())
+        except ValueError:
+            theirs = {}
+        names = [name for name in own if name not in _MAY_CHANGE and own[name] != theirs.get(name)]
+        if names:
+            rows = "".join(f"\n  {name}: there {theirs.get(name)}, here {own[name]}" for name in names)
+            raise TrainingError(
+                f"{config.output} holds a run with other settings:{rows}\n"
+                "Next: another output=<folder>, or delete that one."
+            )
+    write_atomic(path, (json.dumps(own, indent=2) + "\n").encode())
+
+
+def out_of_memory(config: TrainingConfig, work: Work, *, step: int) -> TrainingError:
+    """Memory ran out in a batch."""
+    settings = [
+        f"batch_size (now {config.batch_size}; with more batches_per_step the step stays as large)",
+        f"episodes.shots (up to {config.episodes.shots[1]})",
+        f"reading_tokens ({config.reading_tokens})",
+    ]
+    changes = [f"a smaller {setting}" for setting in settings]
+    changes += [] if config.recompute_activations else ["recompute_activations=true"]
+    changes += [] if config.dtype else ["dtype=bfloat16"]
+    return TrainingError(
+        f"memory ran out in step {step}, in a batch of {len(work.episodes)} episodes; {_listed(config, [work])} lists "
+        f"it.\nNext: {', or '.join(changes)}.{_GO_ON}"
+    )
+
+
+def not_a_number(
+    config: TrainingConfig, works: Sequence[Work], *, step: int, loss: float, norm: float, dropped: Counter[str]
+) -> TrainingError:
+    """A step's loss or gradient is no number, or nothing is left of its batches."""
+    if not any(work.episodes for work in works):
+        return TrainingError(
+            f"step {step}: nothing is left of its batches; so far were left out: {dict(dropped)}.\n"
+            "Next: look at `aim-icl corpus inspect`."
+        )
+    return TrainingError(
+        f"step {step} has the loss {loss:.4g} and a gradient of norm {norm:.4g}; the step was not taken. "
+        f"{_listed(config, works)} lists its episodes.{_slower(config)}"
+    )
+
+
+def no_parameters(config: TrainingConfig, step: int) -> TrainingError:
+    """A step has made parameters that are no numbers."""
+    return TrainingError(
+        f"behind step {step} the projector has parameters that are no numbers; they were not saved.{_slower(config)}"
+    )
+
+
+def _slower(config: TrainingConfig) -> str:
+    rate = config.optimizer.learning_rate
+    return f"\nNext: a smaller optimizer.learning_rate (now {rate:g}), or dtype=float32.{_GO_ON}"
+
+
+def _listed(config: TrainingConfig, works: Sequence[Work]) -> Path:
+    """Write what a process's batches hold."""
+    episodes = [
+        {
+            "document": episode.document,
+            "demonstrations": [[item.text, item.answer] for item in episode.demonstrations],
+            "query": episode.query.text,
+            "answer": episode.answer,
+        }
+        for work in works
+        for episode in work.episodes
+    ]
+    path = config.output / f"failed-batch-{os.environ.get('RANK', '0')}.json"  # torchrun's
+    write_atomic(path, json.dumps(episodes, indent=1, ensure_ascii=False).encode())
+    return path

@@ -1,0 +1,1 @@
+"""Training experiments: settings, and the scripts that run them."""
