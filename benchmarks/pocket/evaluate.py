@@ -55,6 +55,8 @@ def run(sizes: Sizes, editions: dict[str, Path] = EDITIONS) -> None:
     hits: dict[str, Hits] = {}
     similarity: dict[str, dict[str, float]] = {}
     for name, folder in editions.items():
+        if not folder.exists():
+            continue
         pocket = carrier.FrozenPocket(folder)
         assert isinstance(pocket.model.connector, Connector)
         similarity[name] = retrieval(pocket.model, pocket.model.connector, pocket.corpus)
