@@ -143,9 +143,9 @@ def _override(raw: dict[str, Any], override: str) -> None:
         raise InputError(f"override {override!r}: expected name=value, as in optimizer.learning_rate=1e-4.")
     *groups, last = name.strip().split(".")
     for group in groups:
-        raw = raw.setdefault(group, {}) if isinstance(raw.get(group, {}), dict) else raw
-        if raw is None:
+        if not isinstance(raw.setdefault(group, {}), dict):
             raise InputError(f"override {override!r}: {group!r} has no settings of its own.")
+        raw = raw[group]
     try:
         raw[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:
