@@ -1,4 +1,4 @@
-"""The parts of a training run: settings, episodes, batches, kept readings, checkpoints, the proof of a frozen backbone."""
+"""The parts of a training run: settings, episodes, batches, kept readings, checkpoints, the frozen backbone."""
 
 import json
 import random
@@ -137,8 +137,7 @@ def test_answers_of_one_style() -> None:
     for number in range(20):
         for episode in maker.episodes(document(number), 0):
             answers = [*(item.answer for item in episode.demonstrations), episode.answer]
-            frames = {tuple(answer.lower().split("sentence", 1)[0::1])[0] for answer in answers}
-            assert len(frames) == 1
+            assert len({answer.lower().split("sentence")[0] for answer in answers}) == 1
             assert len({answer.split(".")[-1] for answer in answers}) == 1
 
 
@@ -234,9 +233,8 @@ def test_readings_come_back_bit_for_bit_and_a_torn_end_is_cut_off(encoder: Encod
             kept = again.get(str(number))
             assert kept is not None
             whole, reading = encoder.whole(kept), readings[number]
-            assert all(
-                torch.equal(getattr(whole, n), getattr(reading, n)) for n in ("token_ids", "hidden", "embeddings")
-            )
+            for name in ("token_ids", "hidden", "embeddings"):
+                assert torch.equal(getattr(whole, name), getattr(reading, name))
             assert (whole.image_position, whole.answer_start) == (reading.image_position, reading.answer_start)
         again.add("2", readings[2])
         assert again.get("2") is not None
@@ -347,8 +345,8 @@ def test_rates_follow_warm_up_and_cosine_and_the_projectors_own(encoder: Encoder
     rates = [optimizer.set_rate(built, settings, step, 100) for step in range(1, 101)]
     assert rates[:10] == pytest.approx([step / 10 for step in range(1, 11)])
     assert rates[-1] == pytest.approx(0.01)
-    assert all(one >= other for one, other in zip(rates[9:], rates[10:], strict=False))
-    assert {group["lr"] for group in built.param_groups} == {pytest.approx(0.01), pytest.approx(0.2)}
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert sorted({round(group["lr"], 6) for group in built.param_groups}) == [0.01, 0.2]
 
 
 def test_a_log_goes_on_behind_its_checkpoint(tmp_path: Path) -> None:
