@@ -74,8 +74,8 @@ class ReadingCache:
             if key in self._places or self._size + len(data) > self._limit:
                 return
             start = self._size
-            self._append(data)
-            self._places[key] = self._own, read_record(_source(self._own), start, "readings")
+            if self._append(data):
+                self._places[key] = self._own, read_record(_source(self._own), start, "readings")
 
     def close(self) -> None:
         """Close the files."""
@@ -105,9 +105,17 @@ class ReadingCache:
             end = record.end
         return end
 
-    def _append(self, data: bytes) -> None:
-        os.pwrite(self._own, data, self._size)
-        self._size += len(data)
+    def _append(self, data: bytes) -> bool:
+        """Whether it was written; where it was not, the disk is full, and nothing more is kept."""
+        try:
+            whole = os.pwrite(self._own, data, self._size) == len(data)
+        except OSError:
+            whole = False
+        if whole:
+            self._size += len(data)
+        else:
+            self._limit = 0
+        return whole
 
 
 def _records(handle: int, path: Path) -> Iterator[Record]:
