@@ -1,0 +1,179 @@
+"""A checkpoint is whole or not there, and a run goes on from it as if nothing had happened."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from aim_sdk.errors import CorruptArtifactError
+from aim_sdk.projectors import LinearNormProjector
+from aim_sdk.training import checkpoint, optimizer
+from aim_sdk.training.checkpoint import State
+from aim_sdk.training.config import OptimizerSettings
+from aim_sdk.training.corpora import Cursor
+
+SETTINGS = OptimizerSettings(learning_rate=0.01)
+Parts = tuple[LinearNormProjector, torch.optim.AdamW]
+
+
+def parts(seed: int = 0) -> Parts:
+    torch.manual_seed(seed)
+    projector = LinearNormProjector(6, 4).requires_grad_()
+    return projector, optimizer.build(projector, SETTINGS)
+
+
+def step(made: Parts, number: int) -> None:
+    """One step of training; what is learnt depends on its number alone."""
+    projector, adam = made
+    optimizer.set_rate(adam, SETTINGS, number, 20)
+    shown = torch.randn(5, 6, generator=torch.Generator().manual_seed(number))
+    projector.norm(projector.linear(shown)).square().sum().backward()
+    adam.step()
+    adam.zero_grad()
+
+
+def trained(steps: int, seed: int = 0) -> Parts:
+    made = parts(seed)
+    for number in range(1, steps + 1):
+        step(made, number)
+    return made
+
+
+def everything(made: Parts) -> dict[str, Tensor]:
+    """All numbers of a projector and its optimizer."""
+    states = made[1].state_dict()["state"]
+    moments = {f"{index}.{name}": value for index, state in states.items() for name, value in state.items()}
+    return dict(made[0].state_dict()) | moments
+
+
+def assert_equal(one: Parts, other: Parts) -> None:
+    ours, theirs = everything(one), everything(other)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert value.dtype == theirs[name].dtype, name
+        assert torch.equal(value, theirs[name]), name
+
+
+def save(output: Path, made: Parts, number: int, keep: int = 2) -> Path:
+    return checkpoint.save(output, State(step=number), *made, keep=keep)
+
+
+def names(output: Path) -> list[str]:
+    return sorted(os.listdir(output / "checkpoints"))
+
+
+@pytest.mark.parametrize("steps", [0, 1, 7])
+def test_going_on_from_a_checkpoint_equals_no_interruption(tmp_path: Path, steps: int) -> None:
+    made = trained(steps)
+    state = State(step=steps, cursors={0: (2, 5), 3: (1, 0)}, dropped={"no text": 4}, episodes=12, tokens=345)
+    folder = checkpoint.save(tmp_path, state, *made, keep=2)
+    assert folder.name == f"step-{steps:08}"
+    again = trained(2, seed=1)  # what was there before does not matter
+    assert checkpoint.load(tmp_path, *again) == state
+    assert state.cursor_of() == {0: Cursor(2, 5), 3: Cursor(1, 0)}
+    assert_equal(made, again)
+    for number in range(steps + 1, steps + 4):
+        step(made, number)
+        step(again, number)
+        assert_equal(made, again)
+
+
+def test_what_a_run_does_behind_a_checkpoint_does_not_change_it(tmp_path: Path) -> None:
+    made = trained(3)
+    save(tmp_path, made, 3)
+    step(made, 4)
+    again = parts()
+    checkpoint.load(tmp_path, *again)
+    assert_equal(again, trained(3))
+
+
+def test_without_a_checkpoint_nothing_is_taken_over(tmp_path: Path) -> None:
+    made = trained(2)
+    assert checkpoint.load(tmp_path, *made) == State() == checkpoint.load(tmp_path / "not there", *made)
+    assert_equal(made, trained(2))
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3, 9])
+def test_the_last_checkpoints_are_kept(tmp_path: Path, keep: int) -> None:
+    made = parts()
+    steps = [2, 9, 10, 200]
+    for number in steps:
+        save(tmp_path, made, number, keep)
+    assert names(tmp_path) == [f"step-{number:08}" for number in steps[-keep:]]
+    assert checkpoint.load(tmp_path, *made).step == 200
+
+
+def test_what_an_interrupted_save_leaves_is_ignored_and_removed(tmp_path: Path) -> None:
+    made = trained(1)
+    left = save(tmp_path, trained(5), 5)
+    left.rename(left.with_name(".partial-00000005"))
+    assert checkpoint.load(tmp_path, *parts()) == State()
+    save(tmp_path, made, 1)
+    assert names(tmp_path) == ["step-00000001"]
+    again = parts()
+    assert checkpoint.load(tmp_path, *again).step == 1
+    assert_equal(made, again)
+
+
+@pytest.mark.parametrize("file", ["projector.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_save_that_fails_leaves_the_checkpoints_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    made = trained(1)
+    save(tmp_path, made, 1)
+    write = checkpoint.write_atomic
+
+    def failing(path: Path, data: bytes) -> None:
+        if path.name == file:
+            raise OSError(28, "No space left on device")
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_atomic", failing)
+        with pytest.raises(OSError, match="No space"):
+            save(tmp_path, trained(2), 2, keep=1)
+    again = parts()
+    assert checkpoint.load(tmp_path, *again).step == 1
+    assert_equal(made, again)
+    save(tmp_path, trained(2), 2, keep=1)
+    assert names(tmp_path) == ["step-00000002"]
+
+
+def test_saved_twice_at_one_step_the_later_one_counts(tmp_path: Path) -> None:
+    for made in (trained(3), trained(3, seed=1)):
+        save(tmp_path, made, 3, keep=1)
+        again = parts()
+        checkpoint.load(tmp_path, *again)
+        assert_equal(made, again)
+    assert names(tmp_path) == ["step-00000003"]
+
+
+@pytest.mark.parametrize("file", ["projector.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_cut_or_missing_file_is_named(tmp_path: Path, file: str) -> None:
+    save(tmp_path, trained(1), 1)
+    folder = save(tmp_path, trained(2), 2)
+    data = (folder / file).read_bytes()
+    cuts: list[int | None] = [*range(0, len(data) - 1, 29), len(data) - 3, None]  # the last byte of JSON is a new line
+    for cut in cuts:
+        (folder / file).unlink()
+        if cut is not None:
+            (folder / file).write_bytes(data[:cut])
+        with pytest.raises(CorruptArtifactError) as raised:
+            checkpoint.load(tmp_path, *parts())
+        said = str(raised.value)
+        assert str(folder) in said
+        assert "The one before it is step-00000001." in said
+        assert f"Next: delete {folder}." in said
+        (folder / file).write_bytes(data)
+    assert checkpoint.load(tmp_path, *parts()).step == 2
+
+
+def test_a_checkpoint_of_another_projector_is_refused(tmp_path: Path) -> None:
+    folder = save(tmp_path, trained(1), 1)
+    other = LinearNormProjector(6, 5).requires_grad_()
+    with pytest.raises(CorruptArtifactError) as raised:
+        checkpoint.load(tmp_path, other, optimizer.build(other, SETTINGS))
+    assert str(folder) in str(raised.value)
+    assert "before it" not in str(raised.value)

@@ -1,0 +1,151 @@
+"""The log of a run, through crashes and from a checkpoint on; and what an evaluation's numbers mean."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from aim_sdk.training.evaluation import ROWS, Loss, difference, summarize
+from aim_sdk.training.journal import Journal, plot, read_log
+
+LOSSES = {row: Loss(2.0 + place, 0.1, 8) for place, row in enumerate(ROWS)}
+GAINS = {row: Loss(-0.5, 0.1, 8) for row in ROWS[1:]}
+
+
+def kept(output: Path) -> list[int]:
+    return [line["step"] for line in read_log(output)]
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """A run that was evaluated at steps 0 and 4, and got to step 6."""
+    journal = Journal(tmp_path, 0)
+    journal.evaluation(0, LOSSES, GAINS)
+    for step in range(1, 7):
+        journal.training(step, loss=3 / step, rate=0.1)
+        if step == 4:
+            journal.evaluation(4, LOSSES, GAINS)
+    journal.close()
+    return tmp_path
+
+
+def test_every_line_says_its_step(output: Path) -> None:
+    lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4, 4, 5, 6]
+    assert lines[1] == {"step": 1, "loss": 3.0, "rate": 0.1}
+    assert lines[5]["evaluation"]["text-only"] == {"mean": 4.0, "error": 0.1, "n": 8}
+    assert lines[5]["aim_minus"].keys() == set(ROWS[1:])
+    assert list((output / "tensorboard").iterdir())
+
+
+def test_a_line_is_there_as_soon_as_it_is_written(output: Path) -> None:
+    journal = Journal(output, 6)
+    journal.training(7, loss=1.0)
+    assert kept(output)[-1] == 7
+    journal.close()
+
+
+@pytest.mark.parametrize("step", range(8))
+def test_lines_behind_the_checkpoint_are_dropped(output: Path, step: int) -> None:
+    before = read_log(output)
+    journal = Journal(output, step)
+    assert journal.lines == read_log(output) == [line for line in before if line["step"] <= step]
+    assert journal.evaluated(0)
+    assert journal.evaluated(4) == (step >= 4)
+    assert not journal.evaluated(3), "a step that was trained is not evaluated with that"
+    journal.training(step + 1, loss=1.0)
+    journal.close()
+    assert kept(output) == [line["step"] for line in before if line["step"] <= step] + [step + 1]
+
+
+def test_a_log_that_is_cut_anywhere_loses_its_last_line_only(output: Path) -> None:
+    path = output / "log.jsonl"
+    data = path.read_bytes()
+    start = data.rindex(b"\n", 0, -1) + 1
+    for cut in range(start, len(data) - 1):
+        path.write_bytes(data[:cut])
+        assert kept(output) == [0, 1, 2, 3, 4, 4, 5]
+    journal = Journal(output, 6)
+    journal.training(6, loss=1.0)
+    journal.close()
+    assert kept(output) == [0, 1, 2, 3, 4, 4, 5, 6]
+    assert path.read_bytes().count(b"\n") == 8
+
+
+@given(st.binary(max_size=40).filter(lambda data: data.isascii()))
+def test_what_is_no_line_of_a_log_is_left_out(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    output = tmp_path_factory.getbasetemp()
+    (output / "log.jsonl").write_bytes(b'{"step": 1}\n' + data + b'\n[3]\n{"loss": 1}\n{"step": "x"}\n{"step": 2}\n')
+    assert [step for step in kept(output) if step in (1, 2)] == [1, 2]
+    assert read_log(output / "not there") == []
+
+
+def test_the_plot_is_drawn_at_every_evaluation(output: Path, tmp_path: Path) -> None:
+    with Image.open(output / "loss.png") as image:
+        image.load()
+        assert min(image.size) > 500
+    (output / "loss.png").unlink()
+    journal = Journal(output, 6)
+    journal.evaluation(6, LOSSES, GAINS)
+    journal.close()
+    assert (output / "loss.png").exists()
+
+
+def test_losses_that_are_no_numbers_are_drawn_and_read_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 0)
+    journal.evaluation(0, {row: summarize([]) for row in ROWS}, {})
+    journal.close()
+    assert math.isnan(read_log(tmp_path)[0]["evaluation"]["aim"]["mean"])
+    plot([{"step": 1, "loss": 2.0}], tmp_path / "one.png")
+    assert (tmp_path / "one.png").exists()
+
+
+# --- what an evaluation's numbers mean
+
+SCORES = st.lists(st.tuples(st.floats(0, 50), st.integers(0, 9)), max_size=12)
+
+
+@given(SCORES)
+def test_the_mean_is_over_tokens_of_episodes_that_could_be_used(scores: list[tuple[float, int]]) -> None:
+    used = [pair for pair in scores if pair[1]]
+    found = summarize(scores)
+    assert found.n == len(used)
+    if not used:
+        assert math.isnan(found.mean)
+        return
+    assert found.mean == pytest.approx(sum(loss for loss, _ in used) / sum(tokens for _, tokens in used))
+    assert math.isnan(found.error) == (len(used) == 1)
+
+
+def test_the_error_is_what_many_samples_scatter_by() -> None:
+    rng = torch.Generator().manual_seed(0)
+    tokens = torch.randint(1, 9, (400, 64), generator=rng).double()
+    losses = tokens * (2 + torch.randn(400, 64, generator=rng, dtype=torch.float64))
+    found = [
+        summarize(list(zip(row.tolist(), map(int, n.tolist()), strict=True)))
+        for row, n in zip(losses, tokens, strict=True)
+    ]
+    scatter = torch.tensor([loss.mean for loss in found]).std()
+    assert float(torch.tensor([loss.error for loss in found]).mean()) == pytest.approx(float(scatter), rel=0.15)
+
+
+@given(SCORES, st.floats(-3, 3))
+def test_a_difference_is_paired(scores: list[tuple[float, int]], gain: float) -> None:
+    """What all episodes have in common has no error."""
+    other = [(loss - gain * tokens, tokens) for loss, tokens in scores]
+    found = difference(scores, other)
+    assert found.n == sum(1 for _, tokens in scores if tokens)
+    if found.n:
+        assert found.mean == pytest.approx(gain, abs=1e-9)
+    if found.n > 1:
+        assert found.error == pytest.approx(0, abs=1e-9)
+
+
+def test_an_episode_that_one_row_could_not_use_is_in_no_difference() -> None:
+    found = difference([(4.0, 2), (0.0, 0), (6.0, 2)], [(5.0, 2), (9.0, 3), (9.0, 2)])
+    assert (found.mean, found.n) == (pytest.approx(-1.0), 2)
