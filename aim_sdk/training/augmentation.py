@@ -100,7 +100,7 @@ class Augmentation:
         """Write all answers in one style: what stands before and behind them, and their case."""
         prefix, suffix, case = rng.choice(_PREFIXES), rng.choice(_SUFFIXES), rng.choice(_CASES)
         return [
-            replace(item, answer=answer, metadata={"id": f"{item.metadata['id']}~{prefix}{suffix}{case.__name__}"})
+            replace(item, answer=answer, metadata={"id": f"{item.metadata['id']}~{prefix}~{suffix}~{case.__name__}"})
             for item in shown
             for answer in [f"{prefix}{case(item.answer)}{suffix}"]
         ]

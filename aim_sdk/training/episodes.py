@@ -74,7 +74,8 @@ def cut(text: str, limit: int) -> str:
     text = text.strip()
     if len(text) <= limit:
         return text
-    ends = [match.end() for match in _SENTENCE_END.finditer(text, 0, limit)]
+    # All of the text is looked at: behind the "3." of "3.14" no sentence ends, though the limit may.
+    ends = [end for match in _SENTENCE_END.finditer(text) if (end := match.end()) <= limit]
     if ends:
         return text[: ends[-1]]
     words, _, rest = text[: limit + 1].rpartition(" ")
