@@ -13,6 +13,9 @@ from aim_sdk.config import PromptFormat
 from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.training.corpora.config import CorpusConfig
 
+_NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError)
+"""What PyYAML raises; all but the first where a date, a number or a tag's value is none."""
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -125,7 +128,7 @@ class TrainingConfig(_Settings):
             raw = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise InputError(f"{path}: no such file.") from error
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, *_NOT_YAML) as error:
             raise InputError(f"{path}: cannot be read as YAML ({error}).") from error
         if not isinstance(raw, dict):
             raise InputError(f"{path}: expected settings by name, as in `backend: pocket`.")
@@ -143,12 +146,14 @@ def _override(raw: dict[str, Any], override: str) -> None:
         raise InputError(f"override {override!r}: expected name=value, as in optimizer.learning_rate=1e-4.")
     *groups, last = name.strip().split(".")
     for group in groups:
-        if not isinstance(raw.setdefault(group, {}), dict):
+        if raw.get(group) is None:  # also `group:` with nothing behind it
+            raw[group] = {}
+        if not isinstance(raw[group], dict):
             raise InputError(f"override {override!r}: {group!r} has no settings of its own.")
         raw = raw[group]
     try:
         raw[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except _NOT_YAML as error:
         raise InputError(f"override {override!r}: the value is not YAML ({error}).") from error
 
 
