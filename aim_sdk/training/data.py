@@ -75,14 +75,14 @@ class EpisodeBatches(IterableDataset[Batch]):
         lost, reported = Counter[str](), Counter[str]()
         fruitful = stream.cursor.epoch
         for document, cursor in stream:
+            if cursor.epoch > fruitful + 1:
+                return
             if config.evaluation.every and config.evaluation.corpus is None and held_out(document.id, config):
                 continue
             # The cursor is behind the document; its episodes are those of the epoch that it was read in.
             made = maker.episodes(document, cursor.epoch)
             if made:
                 fruitful = cursor.epoch
-            elif cursor.epoch > fruitful + 1:
-                return
             else:
                 lost[f"fewer than {config.episodes.shots[0] + 1} pairs for an episode"] += 1
             episodes += made
