@@ -22,7 +22,7 @@ from aim_sdk.training.corpora import Document, Pair
 from aim_sdk.training.episodes import Episode, EpisodeMaker, cut
 from tests.corpora import picture
 
-LEVELS = (0, 80, 160, 240)
+LEVELS = (0, 50, 110, 250)
 """Of grey: far enough apart to be told apart in any view."""
 
 
