@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -158,15 +159,24 @@ def adopt_shipped() -> None:
     save_file(tensors, WORK / "stageA.safetensors", {"step": "0"})
 
 
+def ship() -> None:
+    """Put stage A's connector and LoRA among the files that the backend ships, in bf16."""
+    _pack("stageA", SHIPPED)
+
+
 def checkpoint() -> None:
     """Put the second edition's connector and LoRA among its checkpoints, in bf16."""
-    state = load_file(WORK / "retune.safetensors")
+    _pack("retune", CHECKPOINTS)
+
+
+def _pack(stage: str, folder: Path) -> None:
+    state = load_file(WORK / f"{stage}.safetensors")
     lm = TrainingLM(PocketModel.load_base().lm, RANK)
     lm.lora.load_state_dict(part(state, "lora"))
+    folder.mkdir(parents=True, exist_ok=True)
     for name, tensors in (("connector", part(state, "connector")), ("lora", lm.lora_state())):
-        CHECKPOINTS.mkdir(parents=True, exist_ok=True)
         packed = {key: value.to(torch.bfloat16).contiguous().clone() for key, value in tensors.items()}
-        save_file(packed, CHECKPOINTS / f"{name}.safetensors")
+        save_file(packed, folder / f"{name}.safetensors")
 
 
 def _start(previous: str | None = None) -> tuple[PocketModel, Corpus, Connector]:
