@@ -1,0 +1,54 @@
+"""What datasets hold and what metrics see."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aim_sdk.types import ImageInput
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One annotated example of a dataset; usable as a query and as a demonstration.
+
+    Images are paths: nothing is decoded before it is needed.
+    """
+
+    id: str
+    """The dataset's own; unique within its split."""
+    image: ImageInput
+    text: str
+    """A question, the words on a meme, ...; empty for captions."""
+    answers: tuple[str, ...]
+    """All references in the file's order: captions, the annotators' answers (equal ones repeated), a label; at least one."""
+    choices: tuple[str, ...] = ()
+    """The possible answers, where they are scored by their log-probabilities and not generated."""
+    metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict, hash=False)
+
+
+Draw = Callable[[Item, int, random.Random], Sequence[Item]]
+"""A query's k demonstrations, in the order of the prompt; the same random state gives the same ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """The two parts of a task's data."""
+
+    queries: Sequence[Item]
+    support: Sequence[Item]
+    """What demonstrations are drawn from; none of them is a query."""
+    draw: Draw | None = None
+    """How the benchmark's own code chooses demonstrations, where each query brings candidates of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A query with what was answered."""
+
+    item: Item
+    text: str
+    """Cut as the protocol says; the most probable choice, where choices were scored."""
+    log_probs: tuple[float, ...] | None = None
+    """Of each of the item's choices (natural log, normalised as the protocol says), where they were scored."""

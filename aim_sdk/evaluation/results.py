@@ -1,0 +1,130 @@
+"""The result file of a run: one JSON document with all that its scores came from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+
+from aim_sdk.errors import ArtifactNotFoundError, CorruptArtifactError
+from aim_sdk.files import write_atomic
+from aim_sdk.types import Mode
+
+RESULT = "result.json"
+"""The file's name in a run's folder."""
+
+_Number = Annotated[
+    float,
+    BeforeValidator(lambda value: math.nan if value is None else value),
+    PlainSerializer(lambda value: None if math.isnan(value) else value, return_type=float | None),
+]
+"""NaN is null in JSON."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Cell(_Record):
+    """What is answered with one set of demonstrations a query."""
+
+    task: str
+    mode: Mode
+    shots: int = Field(ge=0)
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.task}, {self.mode}, {self.shots} shots, seed {self.seed}"
+
+
+class Prediction(_Record):
+    """One query's answer."""
+
+    item: str = Field(description="the query's id")
+    demonstrations: tuple[str, ...] = Field(description="ids of what stood before it, in the order of the prompt")
+    raw: str | None = Field(description="as generated; none where choices were scored or the prompt did not fit")
+    answer: str | None = Field(description="cut as the protocol says; none where the prompt did not fit")
+    log_probs: tuple[float, ...] | None = Field(default=None, description="of each choice, where they were scored")
+    score: float | None = Field(description="its own, where the metric has one")
+    prompt_tokens: int | None = Field(description="text, visual and fused tokens together")
+    seconds: float | None = Field(description="of its batch, over the batch's size; readings not included")
+
+    @property
+    def fits(self) -> bool:
+        """Whether the prompt was short enough for the backbone's context; it is never truncated."""
+        return self.answer is not None
+
+
+class Answers(_Record):
+    """All predictions of one cell."""
+
+    cell: Cell
+    predictions: tuple[Prediction, ...]
+    peak_bytes: int | None = Field(description="most memory while the cell was answered; none where it is not known")
+
+
+class Score(_Record):
+    """One number of the table: a task, mode and number of shots, over all seeds."""
+
+    task: str
+    mode: Mode
+    shots: int
+    metric: str
+    value: _Number = Field(description="mean of the seeds' scores; NaN where not defined, or a prompt did not fit")
+    standard_error: _Number = Field(description="bootstrap over queries; a query's answers of all seeds stay together")
+    seeds_error: _Number = Field(description="of the mean, from the spread of the seeds; NaN for one seed")
+    by_seed: dict[int, _Number]
+    queries: int = Field(description="a seed")
+    too_long: int = Field(description="queries, over all seeds, whose prompt exceeds the backbone's context")
+    prompt_tokens: _Number = Field(description="median of a prompt")
+    seconds: _Number = Field(description="median of a query, in batches")
+    peak_bytes: int | None
+
+
+class Run(_Record):
+    """A whole run."""
+
+    format_version: Literal[1] = 1
+    date: str
+    command: str | None = Field(description="as it was typed; none from Python")
+    settings: dict[str, Any]
+    protocol: dict[str, Any]
+    tasks: dict[str, dict[str, Any]] = Field(description="each task's own configuration")
+    metrics: dict[str, str] = Field(description="the label of each metric")
+    backbone: dict[str, Any] = Field(description="its fingerprint")
+    projector: dict[str, Any]
+    revision: str | None = Field(description="of the git checkout that the SDK runs from")
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    reading_seconds: float = Field(description="spent on reading demonstrations into the bank, over all processes")
+    scores: tuple[Score, ...]
+    answers: tuple[Answers, ...]
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a result file, or that of a run's folder.
+
+        Raises:
+            ArtifactNotFoundError: there is none.
+            CorruptArtifactError: it is cut or not a result file.
+        """
+        file = path / RESULT if path.is_dir() else path
+        try:
+            return cls.model_validate_json(file.read_bytes())
+        except FileNotFoundError as error:
+            raise ArtifactNotFoundError(f"{path}: no {RESULT} there; `aim-icl eval run` writes it at its end.") from error
+        except (OSError, ValidationError) as error:
+            raise CorruptArtifactError(f"{file}: not a result file of `aim-icl eval run` ({error}).") from error
+
+    def save(self, folder: Path) -> Path:
+        """Write the result file, whole or not at all."""
+        write_atomic(path := folder / RESULT, (self.model_dump_json(indent=1) + "\n").encode())
+        return path
+
+    def answered(self, task: str, mode: Mode, shots: int) -> Iterable[Answers]:
+        """The cells of one number of the table, a seed each."""
+        wanted = (task, mode, shots)
+        return (a for a in self.answers if (a.cell.task, a.cell.mode, a.cell.shots) == wanted)

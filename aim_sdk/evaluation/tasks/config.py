@@ -1,0 +1,30 @@
+"""What a task's YAML file says."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Kind = Literal["caption", "vqa", "meme", "classification"]
+"""What a protocol has a prompt for; one with the task's own name goes first."""
+
+
+class TaskConfig(BaseModel):
+    """One task: where its data lies, how it is read, and what it is scored by."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    title: str
+    kind: Kind
+    metric: str = Field(description="see aim_sdk.evaluation.metrics.METRICS; a protocol may set options of it")
+    loader: str = Field(description="see aim_sdk.evaluation.tasks.LOADERS")
+    folder: str = Field(default="", description="below the data folder, or below the package's")
+    package: str | None = Field(default=None, description="an installed package that ships the files")
+    install: str | None = Field(default=None, description="the command that installs the package")
+    files: dict[str, str] = Field(description="what the loader reads, relative to the folder")
+    options: dict[str, Any] = Field(default_factory=dict, description="passed to the loader")
+    source: str = Field(description="where the official files are to be had")
+    licence: str
+    splits: str = Field(description="what is asked and what demonstrations are drawn from, for people to read")
