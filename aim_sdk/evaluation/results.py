@@ -115,9 +115,9 @@ class Run(_Record):
         try:
             return cls.model_validate_json(file.read_bytes())
         except FileNotFoundError as error:
-            raise ArtifactNotFoundError(f"{path}: no {RESULT} there; `aim-icl eval run` writes it at its end.") from error
+            raise ArtifactNotFoundError(f"{path}: no {RESULT} there; `aim-icl eval` writes it at its end.") from error
         except (OSError, ValidationError) as error:
-            raise CorruptArtifactError(f"{file}: not a result file of `aim-icl eval run` ({error}).") from error
+            raise CorruptArtifactError(f"{file}: not a result file of `aim-icl eval` ({error}).") from error
 
     def save(self, folder: Path) -> Path:
         """Write the result file, whole or not at all."""

@@ -20,6 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from aim_sdk.encoder import Encoder
 from aim_sdk.errors import TrainingError
 from aim_sdk.interfaces import Backend, Projector
+from aim_sdk.interrupts import interruptible
 from aim_sdk.machine import machine
 from aim_sdk.projectors import untrained
 from aim_sdk.registry import get_backend
@@ -31,7 +32,6 @@ from aim_sdk.training.episodes import Episode
 from aim_sdk.training.failures import claim, no_parameters, not_a_number, out_of_memory
 from aim_sdk.training.forward import Forward, Work
 from aim_sdk.training.frozen import check_frozen, checksum
-from aim_sdk.training.interrupts import interruptible
 from aim_sdk.training.journal import Journal
 from aim_sdk.training.progress import Progress
 from aim_sdk.training.readings import ReadingCache
