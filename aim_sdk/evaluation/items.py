@@ -22,7 +22,7 @@ class Item:
     text: str
     """A question, the words on a meme, ...; empty for captions."""
     answers: tuple[str, ...]
-    """All references in the file's order, at least one: captions, annotators' answers (equal ones repeated), a label."""
+    """All references, in the file's order: captions, annotators' answers (equal ones repeated), a label; never none."""
     choices: tuple[str, ...] = ()
     """The possible answers, where they are scored by their log-probabilities and not generated."""
     metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict, hash=False)

@@ -1,0 +1,174 @@
+"""``aim-icl eval``: the benchmark suite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aim_sdk.cli import options
+
+app = typer.Typer(
+    help="Measure few-shot answers: `aim-icl eval --backend NAME --tasks NAME,...`",
+    invoke_without_command=True,
+    subcommand_metavar="[tasks | protocols | report | compare]",
+)
+
+Data = Annotated[Path, typer.Option(help="Folder of the tasks' folders.", envvar="AIM_DATA")]
+
+
+@app.callback()
+def evaluate(
+    context: typer.Context,
+    backend: Annotated[str | None, typer.Option(help="`aim-icl backends list` shows the names.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Names, with commas between; or paths of YAML files.")] = None,
+    model: options.Model = None,
+    projector: options.Projector = None,
+    protocol: Annotated[str, typer.Option(help="`aim-icl eval protocols` shows them; or a YAML file.")] = "aim",
+    shots: Annotated[str | None, typer.Option(help="`0,4,8,16`; default: the protocol's.")] = None,
+    modes: Annotated[
+        str, typer.Option(help="aim, text-only, interleaved, zero-shot, no-image (the control), with commas between.")
+    ] = "zero-shot,text-only,interleaved,aim",
+    selector: Annotated[str, typer.Option(help="random, or one that looks for similar demonstrations.")] = "random",
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many; default: the protocol's.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Queries a task, drawn at random; default: all.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts a forward.")] = 8,
+    data: Data = Path("data"),
+    bank: Annotated[Path | None, typer.Option(help="Keep fused tokens there between runs.")] = None,
+    output: Annotated[Path, typer.Option(help="The run's folder; the same command goes on with it.")] = Path(
+        "aim-eval"
+    ),
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+) -> None:
+    """Measure few-shot answers, or go on with an interrupted run.
+
+    Every answer is kept as soon as it is there: after Ctrl-C or a crash the same command goes on. On several GPUs:
+    `torchrun --nproc_per_node 4 -m aim_sdk.cli eval ...`. Needs `pip install "aim-icl[eval]"`.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if backend is None or tasks is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+    import sys
+
+    from pydantic import ValidationError
+
+    from aim_sdk.errors import InputError
+    from aim_sdk.evaluation.runner import evaluate as run
+    from aim_sdk.evaluation.settings import EvalSettings
+    from aim_sdk.yaml_files import described
+
+    try:
+        settings = EvalSettings.model_validate(
+            {
+                "output": output,
+                "backend": backend,
+                "model": model,
+                "projector": projector,
+                "device": device,
+                "dtype": dtype,
+                "tasks": _names(tasks),
+                "data": data,
+                "protocol": protocol,
+                "shots": None if shots is None else _names(shots),
+                "modes": _names(modes),
+                "selector": selector,
+                "seeds": seeds,
+                "limit": limit,
+                "batch_size": batch_size,
+                "bank": bank,
+            }
+        )
+    except ValidationError as error:
+        raise InputError(f"aim-icl eval:{described(EvalSettings, error)}") from error
+    first = os.environ.get("RANK", "0") == "0"  # torchrun's: one process speaks
+    result = run(settings, note=lambda text: typer.secho(text, fg="yellow", err=True), command=" ".join(sys.argv[1:]))
+    if not first:
+        raise typer.Exit
+    if result is None:
+        typer.echo("interrupted; the same command goes on from there.", err=True)
+        raise typer.Exit(130)
+    _write_report([output], output)
+
+
+@app.command("tasks")
+def list_tasks(data: Data = Path("data")) -> None:
+    """List the tasks: which can run, what is missing on disk and where it goes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from aim_sdk.evaluation.tasks import status
+
+    table = Table("task", "", "metric", "what is missing, and where it goes", box=None, header_style="bold")
+    for row in status(data):
+        state = "[green]ready[/]" if row.ready else "[yellow]missing[/]"
+        table.add_row(row.name, state, row.metric, row.missing)
+    Console().print(table)
+
+
+@app.command("protocols")
+def list_protocols() -> None:
+    """List the protocols, and what differs in them from the original code."""
+    from rich.console import Console
+
+    from aim_sdk.evaluation import protocol
+
+    console = Console(highlight=False)
+    for found in protocol.list_protocols():
+        console.print(f"[bold]{found.name}[/]  {found.description}")
+        console.print(f"  source: {found.source}")
+        console.print(
+            f"  shots {', '.join(map(str, found.shots))}; seeds {found.seeds}; for: {', '.join(found.prompts)}"
+        )
+        for deviation in found.deviations:
+            console.print(f"  differs: {deviation}")
+
+
+@app.command("report")
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders or result files of runs.")],
+    output: Annotated[Path, typer.Option(help="Folder for report.md, report.html and the plots.")] = Path("aim-report"),
+) -> None:
+    """Write a table and plots of one or more runs, as Markdown and HTML."""
+    _write_report(runs, output)
+
+
+@app.command("compare")
+def compare(
+    first: Annotated[Path, typer.Argument(help="A run's folder or result file.")],
+    second: Annotated[Path, typer.Argument(help="Another one, or the same with --modes.")],
+    modes: Annotated[
+        str | None, typer.Option(help="Two modes, `text-only,aim`: the first run's against the second's.")
+    ] = None,
+) -> None:
+    """Compare two runs query by query: differences, their errors, p values."""
+    from rich.console import Console
+
+    from aim_sdk.evaluation import compare as comparison
+    from aim_sdk.evaluation.results import Run
+
+    pair = None if modes is None else tuple(_names(modes))
+    found = comparison.compare(Run.load(first), Run.load(second), modes=pair)
+    Console().print(comparison.table(found))
+
+
+def _write_report(paths: list[Path], output: Path) -> None:
+    from rich.console import Console
+
+    from aim_sdk.evaluation import report
+    from aim_sdk.evaluation.results import Run
+
+    runs = {str(path): Run.load(path) for path in paths}
+    console = Console()
+    for table in report.tables(runs):
+        console.print(table)
+    for path in report.write(runs, output):
+        typer.echo(path, err=True)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

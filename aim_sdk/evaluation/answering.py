@@ -1,0 +1,108 @@
+"""Answers the queries of one batch in one mode; a prompt that does not fit is reported, never truncated."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aim_sdk.errors import ContextLengthError
+from aim_sdk.evaluation.demonstrations import Shown
+from aim_sdk.evaluation.items import Item
+from aim_sdk.evaluation.memory import peak
+from aim_sdk.evaluation.protocol import Prompt
+from aim_sdk.pipeline import AIMPipeline
+from aim_sdk.types import Demonstration, Mode, Query
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One query with what stands before it."""
+
+    item: Item
+    query: Query
+    shown: Sequence[Shown]
+
+    @property
+    def demonstrations(self) -> list[Demonstration]:
+        """What the pipeline is given."""
+        return [demonstration for _, demonstration in self.shown]
+
+    @property
+    def length(self) -> int:
+        """Characters of the prompt: what batches are sorted by."""
+        shown = sum(len(item.text) + len(item.answer) for item in self.demonstrations)
+        return shown + len(self.query.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The answers of one batch, without scores."""
+
+    predictions: list[dict[str, Any]]
+    peak_bytes: int | None
+    reading_seconds: float
+
+
+class Answering:
+    """Answers batches by one pipeline, one prompt."""
+
+    def __init__(self, pipe: AIMPipeline, prompt: Prompt) -> None:
+        self._pipe, self._prompt = pipe, prompt
+
+    def read(self, demonstrations: Sequence[Demonstration]) -> float:
+        """Put demonstrations into the bank; return the seconds that it took."""
+        started = time.perf_counter()
+        self._pipe.bank.add(demonstrations)
+        return time.perf_counter() - started
+
+    def answer(self, asked: Sequence[Asked], mode: Mode) -> Batch:
+        """Answer one batch; the demonstrations of mode ``aim`` are read into the bank before."""
+        reading = self.read([d for one in asked for d in one.demonstrations]) if mode == "aim" else 0.0
+        with peak() as memory:
+            predictions = self._fitting(asked, mode)
+        return Batch(predictions, memory.bytes, reading)
+
+    def _fitting(self, asked: Sequence[Asked], mode: Mode) -> list[dict[str, Any]]:
+        try:
+            return self._answered(asked, mode)
+        except ContextLengthError:
+            if len(asked) > 1:  # which ones?
+                return [prediction for one in asked for prediction in self._fitting([one], mode)]
+            return [self._prediction(asked[0], seconds=None)]
+
+    def _answered(self, asked: Sequence[Asked], mode: Mode) -> list[dict[str, Any]]:
+        started = time.perf_counter()
+        made = [self._scored(one, mode) for one in asked] if asked[0].item.choices else self._generated(asked, mode)
+        seconds = (time.perf_counter() - started) / len(asked)
+        return [self._prediction(one, seconds=seconds, **found) for one, found in zip(asked, made, strict=True)]
+
+    def _generated(self, asked: Sequence[Asked], mode: Mode) -> list[dict[str, Any]]:
+        answers = self._pipe.generate(
+            [one.query for one in asked],
+            demonstrations=[one.demonstrations for one in asked],
+            mode=mode,
+            max_new_tokens=self._prompt.max_new_tokens,
+            batch_size=len(asked),
+            **self._prompt.generation,
+        )
+        return [
+            {"raw": a.text, "answer": self._prompt.finish(a.text), "prompt_tokens": a.prompt_tokens} for a in answers
+        ]
+
+    def _scored(self, one: Asked, mode: Mode) -> dict[str, Any]:
+        choices = one.item.choices
+        log_probs = self._pipe.score(
+            one.query,
+            choices,
+            normalize=self._prompt.normalize,
+            demonstrations=one.demonstrations,
+            mode=mode,
+        )
+        best = max(range(len(choices)), key=log_probs.__getitem__)
+        return {"answer": choices[best], "log_probs": log_probs}
+
+    def _prediction(self, one: Asked, **found: Any) -> dict[str, Any]:
+        empty = {"raw": None, "answer": None, "prompt_tokens": None, "score": None}
+        return {"item": one.item.id, "demonstrations": [name for name, _ in one.shown], **empty, **found}

@@ -1,0 +1,50 @@
+"""The settings of an evaluation run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from aim_sdk.types import Mode
+
+MODES: tuple[Mode, ...] = ("zero-shot", "text-only", "interleaved", "aim")
+"""The four rows that every table has."""
+
+
+class EvalSettings(BaseModel):
+    """What is evaluated, and how; what decides an answer is in the run's folder, and a run that goes on must match it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    output: Path = Field(description="the run's folder")
+    backend: str
+    model: str | None = None
+    projector: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    tasks: tuple[str, ...] = Field(min_length=1, description="names, or paths of YAML files")
+    data: Path = Field(default=Path("data"), description="the folder of the tasks' folders")
+    protocol: str = Field(default="aim", description="a name, or a YAML file")
+    shots: tuple[int, ...] | None = Field(default=None, description="None: the protocol's")
+    modes: tuple[Mode, ...] = MODES
+    selector: str = Field(default="random", description="see aim_sdk.selection")
+    seeds: int | None = Field(default=None, ge=1, description="how many, from 0 on; None: the protocol's")
+    limit: int | None = Field(default=None, ge=1, description="queries a task: a random part, the same for all cells")
+    batch_size: int = Field(default=8, ge=1, description="prompts a forward")
+    bank: Path | None = Field(default=None, description="keeps the fused tokens between runs; None: in memory")
+
+    @model_validator(mode="after")
+    def _no_repetitions(self) -> EvalSettings:
+        for name in ("tasks", "shots", "modes"):
+            values: tuple[Any, ...] = getattr(self, name) or ()
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}: {', '.join(map(str, values))}: one is named twice")
+        if any(k < 0 for k in self.shots or ()):
+            raise ValueError("shots: expected whole numbers of at least 0")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """What a run that goes on must have in common with what it goes on from."""
+        return self.model_dump(mode="json", exclude={"output", "data", "bank", "device"})
