@@ -121,9 +121,8 @@ def list_protocols() -> None:
     for found in protocol.list_protocols():
         console.print(f"[bold]{found.name}[/]  {found.description}")
         console.print(f"  source: {found.source}")
-        console.print(
-            f"  shots {', '.join(map(str, found.shots))}; seeds {found.seeds}; for: {', '.join(found.prompts)}"
-        )
+        shots = ", ".join(map(str, found.shots))
+        console.print(f"  shots {shots}; seeds {found.seeds}; for: {', '.join(found.prompts)}")
         for deviation in found.deviations:
             console.print(f"  differs: {deviation}")
 

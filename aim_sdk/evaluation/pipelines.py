@@ -1,4 +1,4 @@
-"""The pipelines of a run: one backbone and one projector, and for each task the prompt format that the protocol wants."""
+"""The pipelines of a run: one backbone, one projector, and for each task the prompt format that the protocol wants."""
 
 from __future__ import annotations
 

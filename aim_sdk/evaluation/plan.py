@@ -57,12 +57,12 @@ class Plan:
         """A task's cells; zero-shot has one at 0 shots, and one seed, for nothing is drawn for it."""
         few = [k for k in self.shots if k]
         drawn = self.protocol.zero_shot_texts > 0
-        found = []
+        found: list[Cell] = []
         for mode in modes:
             zero = mode == "zero-shot"
             for k in [0] if zero else few:
-                for seed in self.seeds if drawn or not zero else [0]:
-                    found.append(Cell(task=work.config.name, mode=mode, shots=k, seed=seed))
+                seeds = self.seeds if drawn or not zero else [0]
+                found += [Cell(task=work.config.name, mode=mode, shots=k, seed=seed) for seed in seeds]
         return found
 
     def source(self, work: Work, seed: int) -> Source:

@@ -14,7 +14,7 @@ MODES: tuple[Mode, ...] = ("zero-shot", "text-only", "interleaved", "aim")
 
 
 class EvalSettings(BaseModel):
-    """What is evaluated, and how; what decides an answer is in the run's folder, and a run that goes on must match it."""
+    """What is evaluated, and how. What decides an answer is kept in the run's folder: a run goes on with the same."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> None:
     """Judge the trials that are missing; write the summary after every chunk."""
     torch.set_num_threads(THREADS)
     backend = PocketBackend(load_model(options.backbone))
-    projector = CarrierProjector.training_free(backend) if options.training_free else backend.default_projector()
+    projector = _projector(options.projector, backend)
     projector.bind(backend)
     judge, trials = Judge(backend, projector, options.modes, options.shots), Trials(backend.model)
     path = WORK / f"few-shot-{options.name}.jsonl"
@@ -134,6 +134,14 @@ def run(options: argparse.Namespace) -> None:
             _write(options, {key: kept[key] for key in wanted if key in kept})
 
 
+def _projector(name: str, backend: PocketBackend) -> Projector:
+    if name == "shipped":
+        return backend.default_projector()
+    if name == "training-free":
+        return CarrierProjector.training_free(backend)
+    return Projector.from_pretrained(name)
+
+
 def _read(path: Path) -> dict[Key, Hits]:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return {(task, seed, number): hits for task, seed, number, hits in map(json.loads, lines)}
@@ -144,7 +152,7 @@ def _write(options: argparse.Namespace, kept: dict[Key, Hits]) -> None:
         "what": "pocket, few-shot: held-out concepts, drawing style, labels and answer styles; easy-VQA's test images",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "backbone": options.backbone.name,
-        "projector": "training-free carrier" if options.training_free else "shipped",
+        "projector": options.projector,
         "seeds": options.seeds,
         "trials_a_seed_and_task": options.n,
         "machine": machine(),
@@ -167,7 +175,9 @@ def main() -> None:
     parser.add_argument(
         "--backbone", type=Path, default=SHIPPED, help="folder of connector.safetensors and lora.safetensors"
     )
-    parser.add_argument("--training-free", action="store_true", help="the carrier without training")
+    parser.add_argument(
+        "--projector", default="shipped", help="shipped, training-free (a carrier), or the folder of a saved one"
+    )
     run(parser.parse_args())
 
 
