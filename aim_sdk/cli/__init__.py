@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from aim_sdk.cli import analyze, answer, backends, bank, corpus, demo, train
+from aim_sdk.cli import eval as evaluation
 from aim_sdk.errors import AIMError
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app.add_typer(analyze.app, name="analyze")
 app.add_typer(backends.app, name="backends")
 app.add_typer(bank.app, name="bank")
 app.add_typer(corpus.app, name="corpus")
+app.add_typer(evaluation.app, name="eval")
 
 
 def _version(requested: bool) -> None:
