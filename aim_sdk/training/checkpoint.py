@@ -1,12 +1,13 @@
 """A run's state in a folder: whole or not there, no pickle, and enough to go on as if nothing had happened.
 
-``checkpoints/step-00000200/`` holds ``state.json`` (step, places in the corpus, counts), ``projector.safetensors`` and
-``optimizer.safetensors`` (AdamW's two moments and step of each parameter). The folder gets its name when all is written
+``checkpoints/step-00000200/`` holds ``state.json`` (step, places in the corpus, counts, and the SHA-256 of the others),
+``projector.safetensors`` and ``optimizer.safetensors`` (AdamW's two moments and step of each parameter). The folder gets its name when all is written
 and synced; what an interrupted save leaves behind begins with a dot, and is removed by the next one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -39,6 +40,7 @@ class State(BaseModel):
     dropped: dict[str, int] = {}
     episodes: int = 0
     tokens: int = 0
+    sha256: dict[str, str] = {}
 
     def cursor_of(self) -> dict[int, Cursor]:
         """Each stream's place in the corpus."""
@@ -46,18 +48,23 @@ class State(BaseModel):
 
 
 def save(output: Path, state: State, projector: Projector, optimizer: torch.optim.Optimizer, *, keep: int) -> Path:
-    """Write a checkpoint, then remove all but the last ``keep``."""
+    """Write a checkpoint, then remove all but the last ``keep``; one that is there already stays."""
     root = output / _FOLDER
     root.mkdir(parents=True, exist_ok=True)
     for left in root.glob(f"{_PARTIAL}*"):
         shutil.rmtree(left)
     folder, partial = root / f"{_PREFIX}{state.step:08}", root / f"{_PARTIAL}{state.step:08}"
+    if folder.exists():
+        return folder
     partial.mkdir()
-    write_atomic(partial / "projector.safetensors", safetensors.torch.save(_whole(projector.state_dict())))
-    write_atomic(partial / "optimizer.safetensors", safetensors.torch.save(_whole(_moments(optimizer))))
-    write_atomic(partial / "state.json", (state.model_dump_json(indent=2) + "\n").encode())
-    if folder.exists():  # saved once more at the same step
-        shutil.rmtree(folder)
+    parts = {"projector": projector.state_dict(), "optimizer": _moments(optimizer)}
+    hashes = {}
+    for name, tensors in parts.items():
+        data = safetensors.torch.save(_whole(tensors))
+        hashes[name] = hashlib.sha256(data).hexdigest()
+        write_atomic(partial / f"{name}.safetensors", data)
+    written = state.model_copy(update={"sha256": hashes})
+    write_atomic(partial / "state.json", (written.model_dump_json(indent=2) + "\n").encode())
     os.replace(partial, folder)
     sync_folder(root)
     for old in _folders(output)[:-keep]:
@@ -77,16 +84,22 @@ def load(output: Path, projector: Projector, optimizer: torch.optim.Optimizer) -
     folder = folders[-1]
     try:
         state = State.model_validate_json((folder / "state.json").read_bytes())
-        projector.load_state_dict(safetensors.torch.load((folder / "projector.safetensors").read_bytes()))
-        moments = safetensors.torch.load((folder / "optimizer.safetensors").read_bytes())
-        _take_moments(optimizer, moments)
+        projector.load_state_dict(_tensors(folder, "projector", state))
+        _take_moments(optimizer, _tensors(folder, "optimizer", state))
     except (OSError, ValidationError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
         before = f" The one before it is {folders[-2].name}." if len(folders) > 1 else ""
         cause = str(error).splitlines()[0]
         raise CorruptArtifactError(
             f"{folder}: the checkpoint cannot be taken over ({cause}).{before}\nNext: delete {folder}."
         ) from error
-    return state
+    return state.model_copy(update={"sha256": {}})
+
+
+def _tensors(folder: Path, name: str, state: State) -> dict[str, Tensor]:
+    data = (folder / f"{name}.safetensors").read_bytes()
+    if hashlib.sha256(data).hexdigest() != state.sha256[name]:
+        raise ValueError(f"{name}.safetensors is not what was written")
+    return safetensors.torch.load(data)
 
 
 def _folders(output: Path) -> list[Path]:

@@ -141,13 +141,24 @@ def test_a_save_that_fails_leaves_the_checkpoints_before_it(
     assert names(tmp_path) == ["step-00000002"]
 
 
-def test_saved_twice_at_one_step_the_later_one_counts(tmp_path: Path) -> None:
-    for made in (trained(3), trained(3, seed=1)):
+def test_a_checkpoint_that_is_there_stays(tmp_path: Path) -> None:
+    first = trained(3)
+    for made in (first, trained(3, seed=1)):
         save(tmp_path, made, 3, keep=1)
         again = parts()
         checkpoint.load(tmp_path, *again)
-        assert_equal(made, again)
+        assert_equal(first, again)
     assert names(tmp_path) == ["step-00000003"]
+
+
+@pytest.mark.parametrize("file", ["projector.safetensors", "optimizer.safetensors"])
+def test_a_changed_byte_is_seen(tmp_path: Path, file: str) -> None:
+    folder = save(tmp_path, trained(2), 2)
+    data = (folder / file).read_bytes()
+    for place in range(0, len(data), 37):
+        (folder / file).write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        with pytest.raises(CorruptArtifactError, match="not what was written"):
+            checkpoint.load(tmp_path, *parts())
 
 
 @pytest.mark.parametrize("file", ["projector.safetensors", "optimizer.safetensors", "state.json"])
