@@ -1,8 +1,9 @@
 """A run's state in a folder: whole or not there, no pickle, and enough to go on as if nothing had happened.
 
 ``checkpoints/step-00000200/`` holds ``state.json`` (step, places in the corpus, counts, and the SHA-256 of the others),
-``projector.safetensors`` and ``optimizer.safetensors`` (AdamW's two moments and step of each parameter). The folder gets its name when all is written
-and synced; what an interrupted save leaves behind begins with a dot, and is removed by the next one.
+``projector.safetensors`` and ``optimizer.safetensors`` (AdamW's two moments and step of each parameter). The folder
+gets its name when all is written and synced; what an interrupted save leaves behind begins with a dot, and is removed
+by the next one.
 """
 
 from __future__ import annotations
