@@ -58,8 +58,8 @@ def evaluate(
     from pydantic import ValidationError
 
     from aim_sdk.errors import InputError
-    from aim_sdk.evaluation.runner import evaluate as run
-    from aim_sdk.evaluation.settings import EvalSettings
+    from aim_sdk.evaluation import EvalSettings
+    from aim_sdk.evaluation import evaluate as run
     from aim_sdk.yaml_files import described
 
     try:

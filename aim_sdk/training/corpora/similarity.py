@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aim_sdk.dependencies import imported
 from aim_sdk.errors import ImageError
 from aim_sdk.images import load_image
-from aim_sdk.training.corpora.dependencies import imported
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Packages of the extra ``train``, imported when they are needed."""
+"""Packages of extras, imported when they are needed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from aim_sdk.errors import MissingDependencyError
 
 
-def imported(module: str) -> Any:
+def imported(module: str, *, extra: str = "train") -> Any:
     """Import a module of a package that may be missing.
 
     Raises:
@@ -19,5 +19,5 @@ def imported(module: str) -> Any:
     except ImportError as error:
         package = module.partition(".")[0]
         raise MissingDependencyError(
-            f'{package} is needed here and is not installed.\nNext: pip install "aim-icl[train]"'
+            f'{package} is needed here and is not installed.\nNext: pip install "aim-icl[{extra}]"'
         ) from error
