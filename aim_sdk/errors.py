@@ -8,6 +8,7 @@ Each member also subclasses the builtin that a caller would catch::
     │   ├── FormatError              ValueError          a prompt format does not fit the family or the text
     │   ├── ContextLengthError       ValueError          the prompt does not fit the backbone's context
     │   ├── ShotsError               ValueError          more shots than the bank holds
+    │   ├── MissingDataError         FileNotFoundError   files of an evaluation task are not there, or not all
     │   └── UnknownEntryError        KeyError            the bank holds no such demonstration
     ├── BackendError                 Exception
     │   ├── UnknownBackendError      KeyError            no installed distribution registers that name
@@ -57,6 +58,10 @@ class ContextLengthError(InputError):
 
 class ShotsError(InputError):
     """More shots were asked for than there are demonstrations."""
+
+
+class MissingDataError(InputError, FileNotFoundError):
+    """Files or images of an evaluation task are not there; the message says where they go and where they come from."""
 
 
 class UnknownEntryError(InputError, KeyError):
