@@ -1,0 +1,27 @@
+"""Tasks: what is asked. One YAML file a task, one module a file format."""
+
+from aim_sdk.evaluation.tasks.config import TaskConfig
+from aim_sdk.evaluation.tasks.page import readme
+from aim_sdk.evaluation.tasks.registry import (
+    LOADERS,
+    Status,
+    folder_of,
+    get_task,
+    list_tasks,
+    load,
+    missing,
+    status,
+)
+
+__all__ = [
+    "LOADERS",
+    "Status",
+    "TaskConfig",
+    "folder_of",
+    "get_task",
+    "list_tasks",
+    "load",
+    "missing",
+    "readme",
+    "status",
+]

@@ -1,0 +1,163 @@
+"""A task's files as its loader reads them: every complaint names the task, the file and the place."""
+
+from __future__ import annotations
+
+import codecs
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aim_sdk.errors import InputError, MissingDataError, did_you_mean
+from aim_sdk.evaluation.items import Dataset, Draw, Item
+from aim_sdk.evaluation.tasks.config import TaskConfig
+from aim_sdk.yaml_files import described
+
+Model = TypeVar("Model", bound=BaseModel)
+Text = Annotated[str, Field(coerce_numbers_to_str=True)]
+"""A string; a number is written as one."""
+Id = Annotated[str, Field(coerce_numbers_to_str=True, min_length=1)]
+
+_SHOWN = 3
+"""How many examples of something wrong a message names."""
+
+
+class Record(BaseModel):
+    """One entry of a published file; fields that no one reads are passed over."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Options(BaseModel):
+    """What a task's YAML may tell its loader."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TaskFiles:
+    """Reads the files of one task, and checks that the images which they name are there."""
+
+    def __init__(self, config: TaskConfig, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        self._images: dict[str, set[str]] = defaultdict(set)
+
+    def path(self, name: str) -> Path:
+        """Where a file or folder lies that the task's ``files`` give a name.
+
+        Raises:
+            InputError: they name no such file.
+        """
+        if name not in self.config.files:
+            raise self._error(
+                f"its loader {self.config.loader!r} looks for {name!r} in `files`."
+                f"{did_you_mean(name, self.config.files)} Named there: {', '.join(self.config.files) or 'nothing'}."
+            )
+        return self.folder / self.config.files[name]
+
+    def options(self, model: type[Model]) -> Model:
+        """The task's ``options``.
+
+        Raises:
+            InputError: they are not what the loader takes.
+        """
+        try:
+            return model.model_validate(self.config.options)
+        except ValidationError as error:
+            raise self._error(f"its `options`:{described(model, error)}") from error
+
+    def read(self, name: str, model: type[Model]) -> Model:
+        """A whole JSON file.
+
+        Raises:
+            InputError: it is cut, or not as published.
+        """
+        path = self.path(name)
+        try:
+            return model.model_validate_json(self._content(path))
+        except ValidationError as error:
+            raise self._damaged(str(path), error) from error
+
+    def lines(self, name: str, model: type[Model]) -> Iterator[Model]:
+        """The values of a file of JSON lines; blank lines are passed over.
+
+        Raises:
+            InputError: a line is cut, or not as published.
+        """
+        path = self.path(name)
+        for number, line in enumerate(self._content(path).splitlines(), 1):
+            if line.strip():
+                try:
+                    yield model.model_validate_json(line)
+                except ValidationError as error:
+                    raise self._damaged(f"{path}:{number}", error) from error
+
+    def image(self, folder: Path, name: str) -> str:
+        """The path of an image; whether it is there is seen in :meth:`dataset`."""
+        path = os.path.join(folder, name)
+        place, file = os.path.split(path)
+        self._images[place].add(file)
+        return path
+
+    def dataset(self, queries: Sequence[Item], support: Iterable[Item], draw: Draw | None = None) -> Dataset:
+        """Put the parts together. What has a blank reference is no demonstration, and is left out of the support.
+
+        Raises:
+            InputError: a part is empty, or two of its items have one id.
+            MissingDataError: images are not there.
+        """
+        shown = [item for item in support if all(answer.strip() for answer in item.answers)]
+        for part, items in (("queries", queries), ("support", shown)):
+            self._check_ids(part, items)
+        self._check_images()
+        return Dataset(queries, shown, draw)
+
+    def _check_ids(self, part: str, items: Sequence[Item]) -> None:
+        if not items:
+            raise self._error(f"no {part} in its files in {self.folder}; see `splits`: {self.config.splits}")
+        counts = Counter(item.id for item in items)
+        if len(counts) < len(items):
+            twice = [name for name, count in counts.items() if count > 1]
+            raise self._error(f"{_several(twice)}: more than one of the {part} in {self.folder} has that id.")
+
+    def _check_images(self) -> None:
+        absent: list[str] = []
+        for folder, names in self._images.items():  # one listing a folder: a stat for each of 100,000 is slow on NFS
+            absent += sorted(os.path.join(folder, name) for name in names - _listing(folder))
+        if absent:
+            total = sum(map(len, self._images.values()))
+            raise MissingDataError(
+                f"task {self.config.name!r}: {len(absent):,} of {total:,} images are not there: {_several(absent)}. "
+                f"Is their folder downloaded and unpacked whole? Source: {self.config.source}"
+            )
+
+    def _content(self, path: Path) -> bytes:
+        try:
+            return path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        except OSError as error:
+            raise self._error(f"{path}: cannot be read ({error.strerror}).") from error
+
+    def _damaged(self, place: str, error: ValidationError) -> InputError:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        more = f" ({error.error_count() - 1:,} more)" if error.error_count() > 1 else ""
+        return self._error(
+            f"{place}: {where}{': ' if where else ''}{first['msg']}{more}. Cut, or not the expected file? "
+            f"Source: {self.config.source}"
+        )
+
+    def _error(self, text: str) -> InputError:
+        return InputError(f"task {self.config.name!r}: {text}")
+
+
+def _listing(folder: str) -> set[str]:
+    try:
+        return set(os.listdir(folder or os.curdir))
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
+def _several(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

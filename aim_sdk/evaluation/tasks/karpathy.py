@@ -1,0 +1,56 @@
+"""Captions in Karpathy's split files: ``dataset_coco.json``, ``dataset_flickr30k.json``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from aim_sdk.evaluation.items import Dataset, Item
+from aim_sdk.evaluation.tasks.config import TaskConfig
+from aim_sdk.evaluation.tasks.files import Id, Options, Record, TaskFiles
+
+
+class _Options(Options):
+    queries: str
+    support: str
+
+
+class _Sentence(Record):
+    raw: str
+
+
+class _Image(Record):
+    filename: str
+    filepath: str = "images"
+    split: str
+    cocoid: Id | None = None
+    sentences: list[_Sentence] = Field(min_length=1)
+
+    @property
+    def id(self) -> str:
+        """COCO's id; Flickr30k's images are called by their file's name, which is the photo's number at Flickr."""
+        return self.cocoid or Path(self.filename).stem
+
+
+class _Annotations(Record):
+    images: list[_Image]
+
+
+def load(config: TaskConfig, folder: Path) -> Dataset:
+    """Read ``annotations``. An image lies in the folder that ``files`` give its ``filepath``, or else ``images``.
+
+    Options: ``queries`` and ``support``, the split of each.
+    """
+    files = TaskFiles(config, folder)
+    options, images = files.options(_Options), files.read("annotations", _Annotations).images
+
+    def items(split: str) -> list[Item]:
+        return [_item(image, files) for image in images if image.split == split]
+
+    return files.dataset(items(options.queries), items(options.support))
+
+
+def _item(image: _Image, files: TaskFiles) -> Item:
+    path = files.image(files.path(image.filepath), image.filename)
+    return Item(image.id, path, "", tuple(sentence.raw for sentence in image.sentences))

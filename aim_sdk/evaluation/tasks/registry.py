@@ -1,0 +1,158 @@
+"""Finds tasks and their files: the built-in ones by name, a user's own by the path of its YAML file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final, cast
+
+from aim_sdk.errors import InputError, MissingDataError, did_you_mean
+from aim_sdk.evaluation.items import Dataset
+from aim_sdk.evaluation.tasks.config import TaskConfig
+from aim_sdk.yaml_files import read_yaml
+
+Loader = Callable[[TaskConfig, Path], Dataset]
+
+LOADERS: Final = {
+    "easy-vqa": "easy_vqa:load",
+    "emoji": "emoji:load",
+    "emoji-binding": "emoji:load_binding",
+    "hateful-memes": "hateful_memes:load",
+    "jsonl": "jsonl:load",
+    "karpathy": "karpathy:load",
+    "textvqa": "textvqa:load",
+    "vizwiz": "vizwiz:load",
+    "vl-icl": "vl_icl:load",
+    "vl-icl-classes": "vl_icl:load_classes",
+    "vl-icl-operators": "vl_icl:load_operators",
+    "vl-icl-pairs": "vl_icl:load_pairs",
+    "vqa": "vqa:load",
+}
+"""What reads a task's files, by the name in its YAML: a module of this package, and a function of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Whether a task can run here."""
+
+    name: str
+    metric: str
+    missing: str
+    """What is not there, where it goes and where it comes from; empty where nothing is missing."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether all of its files are there."""
+        return not self.missing
+
+
+def list_tasks() -> list[TaskConfig]:
+    """The built-in tasks, by name."""
+    return [_read(file) for file in _built_in().values()]
+
+
+def get_task(name: str | Path) -> TaskConfig:
+    """Return a built-in task by name, or read a YAML file, whose ``folder`` is below the file's own.
+
+    Raises:
+        InputError: no such task, or the file is none.
+    """
+    if str(name).endswith((".yaml", ".yml")):
+        config = _read(path := Path(name))
+        if config.package is not None:
+            return config
+        return config.model_copy(update={"folder": str(path.absolute().parent / config.folder)})
+    built_in = _built_in()
+    if name not in built_in:
+        raise InputError(
+            f"no task named {str(name)!r}.{did_you_mean(str(name), built_in)} Expected one of: "
+            f"{', '.join(built_in)}, or a YAML file. `aim-icl eval tasks` shows which can run here."
+        )
+    return _read(built_in[str(name)])
+
+
+def folder_of(config: TaskConfig, data: Path) -> Path:
+    """Where a task's files lie: below the data folder, or in the package that ships them, which is not imported.
+
+    Raises:
+        MissingDataError: the package is not installed.
+    """
+    if config.package is None:
+        return data.expanduser() / config.folder
+    spec = find_spec(config.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingDataError(
+            f"task {config.name!r}: its files come with the package {config.package!r}, which is not installed: "
+            f"{config.install or config.source}"
+        )
+    return Path(next(iter(spec.submodule_search_locations)), config.folder)
+
+
+def missing(config: TaskConfig, data: Path) -> list[Path]:
+    """The files and folders of a task that are not there; single images are looked for by :func:`load`.
+
+    Raises:
+        MissingDataError: the package that ships them is not installed.
+    """
+    folder = folder_of(config, data)
+    return [path for name in config.files.values() if not (path := folder / name).exists()]
+
+
+def load(config: TaskConfig, data: Path) -> Dataset:
+    """Read a task's files.
+
+    Raises:
+        MissingDataError: files, or images that they name, are not there.
+        InputError: they are damaged, or not what the loader reads.
+    """
+    if absent := missing(config, data):
+        expected = "".join(f"\n  {path}" for path in absent)
+        raise MissingDataError(
+            f"task {config.name!r}: its data is not there. Missing:{expected}\n"
+            f"Source: {config.install or config.source}\n`--data` names the folder of the tasks' folders."
+        )
+    module, _, function = LOADERS[config.loader].partition(":")
+    loader = cast(Loader, getattr(import_module(f"{__package__}.{module}"), function))
+    return loader(config, folder_of(config, data))
+
+
+def status(data: Path) -> list[Status]:
+    """Whether each built-in task can run here, and what is missing otherwise."""
+    return [Status(config.name, config.metric, _lack(config, data)) for config in list_tasks()]
+
+
+def _lack(config: TaskConfig, data: Path) -> str:
+    try:
+        absent = missing(config, data)
+    except MissingDataError:
+        return f"package {config.package}: {config.install or config.source}"
+    if not absent:
+        return ""
+    folder = folder_of(config, data)
+    names = ", ".join(os.path.relpath(path, folder) for path in absent)
+    return f"{folder}{os.sep}: {names} (source: {config.install or config.source})"
+
+
+def _built_in() -> dict[str, Traversable]:
+    found = {
+        file.name.removesuffix(".yaml"): file
+        for file in files(str(__package__)).iterdir()
+        if file.name.endswith(".yaml")
+    }
+    return dict(sorted(found.items()))
+
+
+def _read(file: Traversable | Path) -> TaskConfig:
+    config = read_yaml(file, TaskConfig)
+    if config.loader not in LOADERS:
+        raise InputError(
+            f"{file}: no loader named {config.loader!r}.{did_you_mean(config.loader, LOADERS)} "
+            f"Expected one of: {', '.join(LOADERS)}."
+        )
+    return config

@@ -1,0 +1,79 @@
+"""The format of the VQA challenge, a file of questions and one of annotations: VQAv2, OK-VQA."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pydantic import Field
+
+from aim_sdk.errors import InputError
+from aim_sdk.evaluation.items import Dataset, Item
+from aim_sdk.evaluation.tasks.config import TaskConfig
+from aim_sdk.evaluation.tasks.files import Id, Options, Record, TaskFiles, Text
+
+
+class _Options(Options):
+    query_image: str
+    support_image: str
+
+
+class _Question(Record):
+    question_id: Id
+    image_id: int
+    question: str
+
+
+class _Questions(Record):
+    questions: list[_Question]
+
+
+class _Answer(Record):
+    answer: Text
+
+
+class _Annotation(Record):
+    question_id: Id
+    answers: list[_Answer] = Field(min_length=1)
+
+
+class _Annotations(Record):
+    annotations: list[_Annotation]
+
+
+def load(config: TaskConfig, folder: Path) -> Dataset:
+    """Read ``query_questions``, ``query_annotations``, ``query_images`` and the same three of the support.
+
+    Options: ``query_image`` and ``support_image``, the format of an image's name from its number.
+
+    Raises:
+        InputError: beside what damage raises, a question has no annotation.
+    """
+    files = TaskFiles(config, folder)
+    options = files.options(_Options)
+    queries = _items(files, "query", options.query_image)
+    return files.dataset(queries, _items(files, "support", options.support_image))
+
+
+def _items(files: TaskFiles, part: str, name: str) -> list[Item]:
+    questions = files.read(f"{part}_questions", _Questions).questions
+    answers = _answers(files, f"{part}_annotations")
+    images = files.path(f"{part}_images")
+    for question in questions:
+        if question.question_id not in answers:
+            raise InputError(
+                f"task {files.config.name!r}: {files.path(f'{part}_annotations')} has no annotation of question "
+                f"{question.question_id}; is it the one of {files.path(f'{part}_questions').name}?"
+            )
+    return [
+        Item(q.question_id, files.image(images, name.format(q.image_id)), q.question, answers[q.question_id])
+        for q in questions
+    ]
+
+
+def _answers(files: TaskFiles, name: str) -> dict[str, tuple[str, ...]]:
+    """The annotators' answers by question. Most of VQAv2's six million are a few words: each is kept once."""
+    return {
+        annotation.question_id: tuple(sys.intern(answer.answer) for answer in annotation.answers)
+        for annotation in files.read(name, _Annotations).annotations
+    }
