@@ -95,7 +95,7 @@ def size(batches: Sequence[Sequence[Asked]]) -> int:
 
 def _work(config: TaskConfig, protocol: Protocol, settings: EvalSettings) -> Work:
     prompt = protocol.prompt(config)
-    metric = get_metric(config.metric, **prompt.metric)
+    metric = get_metric(config.metric, **(config.metric_options | protocol.metrics.get(config.metric, {})))
     dataset = tasks.load(config, settings.data)
     return Work(config, prompt, metric, dataset, list(_limited(config.name, dataset.queries, settings.limit)))
 

@@ -39,7 +39,6 @@ class Prompt(_Settings):
     normalize: Literal["none", "tokens", "characters"] = Field(
         default="none", description="what a choice's log-probability is divided by, where choices are scored"
     )
-    metric: dict[str, Any] = Field(default_factory=dict, description="options of the task's metric")
 
     @field_validator("cut")
     @classmethod
@@ -92,6 +91,7 @@ class Protocol(_Settings):
     zero_shot_texts: int = Field(
         default=0, ge=0, description="text-only demonstrations that stand before a zero-shot query"
     )
+    metrics: dict[str, dict[str, Any]] = Field(default_factory=dict, description="options of a metric, by its name")
     prompts: dict[str, Prompt] = Field(description="by a task's name, or else by its kind")
 
     def prompt(self, task: TaskConfig) -> Prompt:

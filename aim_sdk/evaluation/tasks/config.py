@@ -18,7 +18,8 @@ class TaskConfig(BaseModel):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     title: str
     kind: Kind
-    metric: str = Field(description="see aim_sdk.evaluation.metrics.METRICS; a protocol may set options of it")
+    metric: str = Field(description="see aim_sdk.evaluation.metrics.METRICS")
+    metric_options: dict[str, Any] = Field(default_factory=dict, description="a protocol's go before them")
     loader: str = Field(description="see aim_sdk.evaluation.tasks.LOADERS")
     folder: str = Field(default="", description="below the data folder, or below the package's")
     package: str | None = Field(default=None, description="an installed package that ships the files")
