@@ -1,0 +1,63 @@
+"""Standard errors of scores: over queries, over seeds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from aim_sdk.clusters import clustered_error
+from aim_sdk.evaluation.items import Answered
+from aim_sdk.evaluation.metrics.metric import Metric
+
+T = TypeVar("T")
+
+
+def over_seeds(values: Sequence[float]) -> float:
+    """Standard error of the mean of the seeds' scores, sd / sqrt(n); NaN for one seed."""
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def binomial(share: float, count: int) -> float:
+    """Standard error of a share, 0 to 1, of ``count`` independent answers."""
+    return math.sqrt(share * (1.0 - share) / count)
+
+
+def of_score(metric: Metric, seeds: Sequence[Sequence[Answered]]) -> float:
+    """Standard error, over queries, of the mean of the seeds' scores; NaN for one query.
+
+    ``seeds`` holds each seed's answers to the same queries. A query's answers of all seeds are one draw: more seeds do
+    not stand for more queries. Where answers have scores of their own the error is the clustered one in closed form,
+    elsewhere that of :func:`bootstrap`.
+    """
+    ids = [[a.item.id for a in answered] for answered in seeds]
+    own = [metric.per_item(answered) for answered in seeds]
+    scores = [score for values in own if values is not None for score in values]
+    if scores:
+        return clustered_error(scores, [item for row in ids for item in row])
+    by_id = [{a.item.id: a for a in answered} for answered in seeds]
+
+    def mean(drawn: Sequence[str]) -> float:
+        return statistics.fmean(metric.score([answers[item] for item in drawn]) for answers in by_id)
+
+    return bootstrap(mean, ids[0])
+
+
+def bootstrap(
+    score: Callable[[Sequence[T]], float], groups: Sequence[T], *, resamples: int = 1000, seed: int = 0
+) -> float:
+    """Standard deviation of a score over resamples of ``groups``, each drawn with replacement and as a whole.
+
+    A group is what was not drawn independently: a query with its answers of all seeds. For a paired comparison it is
+    a query with its answers of both runs, and ``score`` a difference. Resamples on which the score is not defined
+    (NaN) are left out; NaN where there is one group, or hardly a resample with a score.
+    """
+    if len(groups) < 2:
+        return math.nan
+    generator = np.random.default_rng(seed)
+    draws = (generator.integers(len(groups), size=len(groups)) for _ in range(resamples))
+    scores = [value for draw in draws if not math.isnan(value := score([groups[i] for i in draw]))]
+    return statistics.stdev(scores) if len(scores) > 1 else math.nan

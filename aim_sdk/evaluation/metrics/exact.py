@@ -1,0 +1,78 @@
+"""Exact match, plain or by the rules of VL-ICL Bench."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, get_args
+
+from aim_sdk.errors import InputError, did_you_mean
+from aim_sdk.evaluation.items import Answered
+from aim_sdk.evaluation.metrics.metric import Metric
+
+Rule = Literal["equal", "vl-icl", "vl-icl-number", "vl-icl-yes-no"]
+"""When an answer is right; see :class:`ExactMatch`."""
+
+
+class ExactMatch(Metric):
+    """Share of the answers that are one of the references; case never matters.
+
+    Rules, all but the first from VL-ICL Bench (ys-zong/VL-ICL, evals/eval.py):
+
+    * ``equal``: the trimmed texts are equal.
+    * ``vl-icl``: the answer is cut at its first newline, or where there is none at its first period.
+    * ``vl-icl-number``: of what is left, only the first run of digits counts (operator induction).
+    * ``vl-icl-yes-no``: what is left contains "yes" where the reference is "yes", and does not where it is "no"
+      (matching). An empty answer to such a question counts as "no".
+    """
+
+    name = "exact_match"
+    label = "exact match, %"
+
+    def __init__(self, rule: Rule = "equal") -> None:
+        """Choose a rule.
+
+        Raises:
+            InputError: it does not exist.
+        """
+        if rule not in _RULES:
+            raise InputError(
+                f"exact_match has no rule {rule!r}.{did_you_mean(str(rule), _RULES)} Expected: {', '.join(_RULES)}."
+            )
+        self.rule = rule
+
+    def per_item(self, answered: Sequence[Answered]) -> list[float]:
+        """Return 0 or 100 for each answer."""
+        matches = _RULES[self.rule]
+        return [100.0 * any(matches(a.text.strip(), answer.strip()) for answer in a.item.answers) for a in answered]
+
+
+def _equal(text: str, answer: str) -> bool:
+    return text.lower() == answer.lower()
+
+
+def _cut(text: str) -> str:
+    """Cut a trimmed text; one that starts with its only period stays as it is."""
+    end = text.find("\n")
+    if end < 0:
+        end = text.find(".")
+    return text[:end] if end > 0 else text
+
+
+def _first_sentence(text: str, answer: str) -> bool:
+    return _equal(_cut(text), answer)
+
+
+def _number(text: str, answer: str) -> bool:
+    found = re.search(r"\d+", _cut(text))
+    return _equal(found.group() if found else "", answer)
+
+
+def _yes_no(text: str, answer: str) -> bool:
+    expected = {"yes": True, "no": False}.get(answer.lower())
+    return ("yes" in _cut(text).lower()) is expected
+
+
+_RULES: Final[dict[str, Callable[[str, str], bool]]] = dict(
+    zip(get_args(Rule), (_equal, _first_sentence, _number, _yes_no), strict=True)
+)

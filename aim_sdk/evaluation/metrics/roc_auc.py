@@ -1,0 +1,68 @@
+"""ROC-AUC of a two-way choice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from aim_sdk.dependencies import imported
+from aim_sdk.errors import InputError, did_you_mean
+from aim_sdk.evaluation.items import Answered
+from aim_sdk.evaluation.metrics.metric import Metric
+
+
+class RocAuc(Metric):
+    """Area under the ROC curve, times 100: how often a positive query's probability is above a negative's.
+
+    A query's probability is the softmax of its choices' log-probabilities at the positive choice; its label is the
+    first of its answers.
+    """
+
+    name = "roc_auc"
+    label = "ROC-AUC, %"
+
+    def __init__(self, positive: str | None = None) -> None:
+        """``positive`` is the positive choice; None: the first of an item's choices."""
+        self.positive = positive
+
+    def per_item(self, answered: Sequence[Answered]) -> None:
+        """There is none: a curve needs several answers."""
+
+    def score(self, answered: Sequence[Answered]) -> float:
+        """Return 0 to 100; NaN where all queries have one label.
+
+        Raises:
+            InputError: answers were generated, not scored, or the positive choice is none of a query's choices.
+            MissingDependencyError: scikit-learn is not installed.
+        """
+        metrics = imported("sklearn.metrics", extra="eval")
+        places = [self._place(a) for a in answered]
+        labels = [a.item.answers[0] == a.item.choices[place] for a, place in zip(answered, places, strict=True)]
+        if len(set(labels)) < 2:
+            return math.nan
+        probabilities = [_probability(a, place) for a, place in zip(answered, places, strict=True)]
+        return 100.0 * float(metrics.roc_auc_score(labels, probabilities))
+
+    def _place(self, answered: Answered) -> int:
+        choices = answered.item.choices
+        if answered.log_probs is None or len(answered.log_probs) != len(choices) or len(choices) < 2:
+            raise InputError(
+                f"roc_auc needs the log-probability of each of an item's choices; item {answered.item.id!r} has "
+                f"{len(choices)} choices and {len(answered.log_probs or ())} log-probabilities. "
+                "Generated answers can be scored by: exact_match."
+            )
+        if self.positive is None:
+            return 0
+        if self.positive not in choices:
+            raise InputError(
+                f"roc_auc: {self.positive!r} is none of the choices of item {answered.item.id!r}."
+                f"{did_you_mean(self.positive, choices)} Expected one of: {', '.join(choices)}."
+            )
+        return choices.index(self.positive)
+
+
+def _probability(answered: Answered, place: int) -> float:
+    assert answered.log_probs is not None
+    top = max(answered.log_probs)
+    weights = [math.exp(value - top) for value in answered.log_probs]
+    return weights[place] / sum(weights)
