@@ -6,25 +6,37 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Final, Literal, Self, TypeVar
 
-from pydantic import Field, RootModel
+from pydantic import BeforeValidator, Field, RootModel, model_validator
 
-from aim_sdk.errors import InputError, ShotsError
+from aim_sdk.errors import ShotsError
 from aim_sdk.evaluation.items import Dataset, Item
 from aim_sdk.evaluation.tasks.config import TaskConfig
 from aim_sdk.evaluation.tasks.files import Id, Options, Record, TaskFiles, Text
 from aim_sdk.evaluation.tasks.pairs import SideBySide
 from aim_sdk.types import ImageInput
 
+_T = TypeVar("_T")
+
 _OPERATORS: Final = ("+", "-", "x")
 """The order of a support item's three answers."""
 
+_Images = Annotated[
+    list[str],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    Field(min_length=1, max_length=2),
+]
+"""Named from the benchmark's folder on."""
 
-class _Entry(Record):
+
+class _Shown(Record):
     id: Id | None = None
-    image: str | list[str]
+    image: _Images
     question: str
+
+
+class _Entry(_Shown):
     answer: Text
 
 
@@ -32,10 +44,7 @@ class _Entries(RootModel[list[_Entry]]):
     pass
 
 
-class _Sum(Record):
-    id: Id | None = None
-    image: str | list[str]
-    question: str
+class _Sum(_Shown):
     answer: list[Text] = Field(min_length=len(_OPERATORS), max_length=len(_OPERATORS))
 
 
@@ -44,7 +53,7 @@ class _Sums(RootModel[list[_Sum]]):
 
 
 class _SumQuery(_Entry):
-    operator: str
+    operator: Literal["+", "-", "x"]
 
 
 class _SumQueries(RootModel[list[_SumQuery]]):
@@ -60,16 +69,29 @@ class _Pairs(RootModel[list[_Pair]]):
     pass
 
 
-class _Shown(Record):
+class _Class(Record):
     images: list[str] = Field(min_length=1)
 
 
-class _Named(_Entry):
+class _ClassQuery(_Entry):
     classes: list[str]
-    support: dict[str, _Shown]
+    support: dict[str, _Class]
+
+    @property
+    def others(self) -> list[str]:
+        """The classes that it is not of."""
+        return [name for name in self.classes if name != self.answer]
+
+    @model_validator(mode="after")
+    def _has_images(self) -> Self:
+        if not self.others:
+            raise ValueError(f"there is no class but its own: {self.answer}")
+        if absent := {self.answer, *self.others} - set(self.support):
+            raise ValueError(f"`support` has no images of class {', '.join(sorted(absent))}")
+        return self
 
 
-class _NamedQueries(RootModel[list[_Named]]):
+class _ClassQueries(RootModel[list[_ClassQuery]]):
     pass
 
 
@@ -85,20 +107,15 @@ def load(config: TaskConfig, folder: Path) -> Dataset:
 
 
 def load_operators(config: TaskConfig, folder: Path) -> Dataset:
-    """Read ``queries`` and ``support`` of operator induction: a demonstration's answer is that of the query's operator.
+    """Read ``queries`` and ``support`` of operator induction.
 
-    Raises:
-        InputError: beside what damage raises, an operator that is none of +, -, x.
+    A demonstration's answer is what the query's operator gives.
     """
     files = TaskFiles(config, folder)
-    asked = files.read("queries", _SumQueries).root
-    sums = files.read("support", _Sums).root
+    asked, sums = files.read("queries", _SumQueries).root, files.read("support", _Sums).root
     queries = _items(files, asked)
-    support = [
-        Item(name, _image(files, entry.image), entry.question, tuple(entry.answer))
-        for name, entry in zip(_ids(sums), sums, strict=True)
-    ]
-    places = {item.id: _operator(files, entry) for item, entry in zip(queries, asked, strict=True)}
+    support = [_item(files, name, entry, *entry.answer) for name, entry in zip(_ids(sums), sums, strict=True)]
+    places = {item.id: _OPERATORS.index(entry.operator) for item, entry in zip(queries, asked, strict=True)}
 
     def draw(query: Item, shots: int, rng: random.Random) -> list[Item]:
         place = places[query.id]
@@ -108,22 +125,24 @@ def load_operators(config: TaskConfig, folder: Path) -> Dataset:
 
 
 def load_pairs(config: TaskConfig, folder: Path) -> Dataset:
-    """Read ``queries`` and ``support`` of matching: a shot is two demonstrations, of images that match and that do not."""
+    """Read ``queries`` and ``support`` of matching.
+
+    A shot is two demonstrations, of images that match and then of images that do not.
+    """
     files = TaskFiles(config, folder)
     queries = _items(files, files.read("queries", _Entries).root)
-    pairs = files.read("support", _Pairs).root
-    shots_of = [
-        tuple(
-            Item(f"{place}-{name}", _image(files, entry.image), entry.question, (entry.answer,))
-            for name, entry in (("same", pair.same), ("diff", pair.diff))
+    pairs = [
+        (
+            _item(files, f"{place}-same", pair.same, pair.same.answer),
+            _item(files, f"{place}-diff", pair.diff, pair.diff.answer),
         )
-        for place, pair in enumerate(pairs)
+        for place, pair in enumerate(files.read("support", _Pairs).root)
     ]
 
     def draw(query: Item, shots: int, rng: random.Random) -> list[Item]:
-        return [item for pair in _some(shots_of, shots, rng, config) for item in pair]
+        return [item for pair in _some(pairs, shots, rng, config) for item in pair]
 
-    return files.dataset(queries, [item for pair in shots_of for item in pair], draw)
+    return files.dataset(queries, [item for pair in pairs for item in pair], draw)
 
 
 def load_classes(config: TaskConfig, folder: Path) -> Dataset:
@@ -132,84 +151,52 @@ def load_classes(config: TaskConfig, folder: Path) -> Dataset:
     A shot is two demonstrations, of the query's class and of one other, in one order for all shots of a query.
 
     Option: ``question``, what stands beside a demonstration's image.
-
-    Raises:
-        InputError: beside what damage raises, a query's class has no images, or there is no other class.
     """
     files = TaskFiles(config, folder)
     question = files.options(_Question).question
-    entries = files.read("queries", _NamedQueries).root
-    queries = _items(files, entries)
-    named = {
-        item.id: {name: _named(files, question, name, shown) for name, shown in entry.support.items()}
-        for item, entry in zip(queries, entries, strict=True)
-    }
-    for query, entry in zip(queries, entries, strict=True):
-        if entry.answer not in named[query.id] or not set(entry.classes) - {entry.answer} <= set(named[query.id]):
-            raise InputError(
-                f"task {config.name!r}: {files.path('queries')}: query {query.id} has classes without images."
-            )
+    asked = files.read("queries", _ClassQueries).root
+    queries = _items(files, asked)
+    entries = {item.id: entry for item, entry in zip(queries, asked, strict=True)}
 
-    others = {
-        query.id: [name for name in entry.classes if name != entry.answer]
-        for query, entry in zip(queries, entries, strict=True)
-    }
+    def shown(name: str, entry: _ClassQuery) -> list[Item]:
+        images = entry.support[name].images
+        return [Item(f"{name}/{image}", files.image(folder, image), question, (name,)) for image in images]
 
     def draw(query: Item, shots: int, rng: random.Random) -> list[Item]:
-        sides = [query.answers[0], rng.choice(others[query.id])]
-        rng.shuffle(sides)
-        images = [named[query.id][name] for name in sides]
-        fewest = min(map(len, images))
-        if shots > fewest:
-            raise ShotsError(_too_many(config, shots, f"{fewest} images of a class"))
-        return [side[shot] for shot in range(shots) for side in images]
+        entry = entries[query.id]
+        names = [entry.answer, rng.choice(entry.others)]
+        rng.shuffle(names)
+        sides = [shown(name, entry) for name in names]
+        if shots > (fewest := min(map(len, sides))):
+            raise _too_many(config, shots, f"{fewest} images of a class")
+        return [side[shot] for shot in range(shots) for side in sides]
 
-    support = {item.id: item for classes in named.values() for items in classes.values() for item in items}
+    support = {item.id: item for entry in asked for name in entry.support for item in shown(name, entry)}
     return files.dataset(queries, list(support.values()), draw)
 
 
 def _items(files: TaskFiles, entries: Sequence[_Entry]) -> list[Item]:
-    return [
-        Item(name, _image(files, entry.image), entry.question, (entry.answer,))
-        for name, entry in zip(_ids(entries), entries, strict=True)
-    ]
+    return [_item(files, name, entry, entry.answer) for name, entry in zip(_ids(entries), entries, strict=True)]
 
 
-def _named(files: TaskFiles, question: str, name: str, shown: _Shown) -> list[Item]:
-    return [Item(f"{name}/{image}", _image(files, image), question, (name,)) for image in shown.images]
+def _item(files: TaskFiles, name: str, entry: _Shown, *answers: str) -> Item:
+    paths = [files.image(files.folder, image) for image in entry.image]
+    image: ImageInput = paths[0] if len(paths) == 1 else SideBySide(*paths)
+    return Item(name, image, entry.question, answers)
 
 
-def _ids(entries: Sequence[_Entry | _Sum]) -> list[str]:
+def _ids(entries: Sequence[_Shown]) -> list[str]:
     """The file's own ids where each has one; else the places, which are unique."""
     ids = [entry.id for entry in entries if entry.id is not None]
     return ids if len(set(ids)) == len(entries) else [str(place) for place in range(len(entries))]
 
 
-def _image(files: TaskFiles, image: str | list[str]) -> ImageInput:
-    """Images are named from the benchmark's folder on."""
-    paths = [files.image(files.folder, name) for name in ([image] if isinstance(image, str) else image)]
-    if len(paths) == 1:
-        return paths[0]
-    if len(paths) == 2:
-        return SideBySide(*paths)
-    raise InputError(f"task {files.config.name!r}: {len(paths)} images in one entry ({image}); expected one or two.")
-
-
-def _operator(files: TaskFiles, entry: _SumQuery) -> int:
-    if entry.operator not in _OPERATORS:
-        raise InputError(
-            f"task {files.config.name!r}: {files.path('queries')}: operator {entry.operator!r}; "
-            f"expected one of: {', '.join(_OPERATORS)}."
-        )
-    return _OPERATORS.index(entry.operator)
-
-
-def _some(items: Sequence[Any], count: int, rng: random.Random, config: TaskConfig) -> Sequence[Any]:
+def _some(items: Sequence[_T], count: int, rng: random.Random, config: TaskConfig) -> Sequence[_T]:
     """Any of them without repetition; fewer are the first of more."""
     if count > len(items):
-        raise ShotsError(_too_many(config, count, f"{len(items)} to draw from"))
+        raise _too_many(config, count, f"{len(items)} to draw from")
     return rng.sample(items, len(items))[:count]
 
 
-def _too_many(config: TaskConfig, shots: int, there: str) -> str:
-    return f"{shots} shots asked for, but task {config.name!r} has {there}; ask for fewer, as in --shots 0,1,2,4,5."
+def _too_many(config: TaskConfig, shots: int, there: str) -> ShotsError:
+    return ShotsError(f"{shots} shots asked for, but task {config.name!r} has {there}. Ask for fewer by `--shots`.")
