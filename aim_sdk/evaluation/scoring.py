@@ -31,14 +31,14 @@ def score(cells: Sequence[Answers], items: Mapping[str, Item], metric: Metric) -
     first = cells[0].cell
     predictions = [p for cell in cells for p in cell.predictions]
     too_long = sum(not p.fits for p in predictions)
-    by_seed = {c.cell.seed: math.nan if too_long else _score_of(c.predictions, items, metric) for c in cells}
+    by_seed = {c.cell.seed: math.nan if too_long else metric.score(_seed(c.predictions, items)) for c in cells}
     return Score(
         task=first.task,
         mode=first.mode,
         shots=first.shots,
         metric=metric.name,
         value=statistics.fmean(by_seed.values()),
-        standard_error=math.nan if too_long else _error(cells, items, metric),
+        standard_error=math.nan if too_long else errors.of_score(metric, [_seed(c.predictions, items) for c in cells]),
         seeds_error=errors.over_seeds(list(by_seed.values())),
         by_seed=by_seed,
         queries=len(cells[0].predictions),
@@ -67,8 +67,8 @@ def _answered(predictions: Iterable[Mapping[str, Any]], items: Mapping[str, Item
     ]
 
 
-def _score_of(predictions: Iterable[Prediction], items: Mapping[str, Item], metric: Metric) -> float:
-    return metric.score(_answered((p.model_dump() for p in predictions), items))
+def _seed(predictions: Iterable[Prediction], items: Mapping[str, Item]) -> list[Answered]:
+    return _answered((p.model_dump() for p in predictions), items)
 
 
 def _median(values: Iterable[float | None]) -> float:

@@ -200,7 +200,7 @@ def test_another_run_is_not_mixed_in(settings: dict[str, Any]) -> None:
 
 
 def test_a_prompt_that_does_not_fit_is_reported(settings: dict[str, Any], tmp_path: Path) -> None:
-    task = write_task(tmp_path, long=" very long" * 400)
+    task = write_task(tmp_path, long=" very long" * 600)
     found = run(settings, tasks=(str(task),), seeds=1, modes=("zero-shot", "text-only"), shots=(0, 3))
     zero, texts = found.scores
     assert zero.too_long == 0
@@ -249,7 +249,7 @@ def test_a_bank_on_disk_serves_the_next_run(settings: dict[str, Any], tmp_path: 
 def test_the_commands_say_what_is_wrong(settings: dict[str, Any], task: Path, call_cli: CalledCli) -> None:
     cases = {
         "Did you mean 'openflamingo-v2'": {"protocol": "openflamingo"},
-        "Did you mean 'text-only'": {"modes": ("text_only",)},
+        "'text-only'": {"modes": ("text_only",)},
         "Did you mean 'reading'": {"selector": "readings"},
         "no prompt for task 'colours'": {"protocol": "lmms-eval"},
         "shots": {"shots": ("two",)},
