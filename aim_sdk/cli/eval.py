@@ -99,11 +99,12 @@ def evaluate(
 def list_tasks(data: Data = Path("data")) -> None:
     """List the tasks: which can run, what is missing on disk and where it goes."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from aim_sdk.evaluation.tasks import status
 
-    table = Table("task", "", "metric", "what is missing, and where it goes", box=None, header_style="bold")
+    what = Column("what is missing, and where it goes", overflow="fold")
+    table = Table("task", "", "metric", what, box=None, header_style="bold")
     for row in status(data):
         state = "[green]ready[/]" if row.ready else "[yellow]missing[/]"
         table.add_row(row.name, state, row.metric, row.missing)

@@ -24,7 +24,17 @@ _PERIOD: Final = re.compile(r"\.(?!\d)")
 _ARTICLES: Final = frozenset({"a", "an", "the"})
 _NUMBERS: Final = {
     "none": "0",
-    **{word: str(n) for n, word in enumerate("zero one two three four five six seven eight nine ten".split())},
+    "zero": "0",
+    "one": "1",
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+    "six": "6",
+    "seven": "7",
+    "eight": "8",
+    "nine": "9",
+    "ten": "10",
 }
 _CONTRACTIONS: Final = """
     ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
@@ -34,10 +44,15 @@ _CONTRACTIONS: Final = """
     there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's
     what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've
     wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
-""".split()
+"""
 _SPELLINGS: Final = {
-    # The official table holds each word with any one of its apostrophes left out, and one entry that goes the other way.
-    **{word[:i] + word[i + 1 :]: word for word in _CONTRACTIONS for i, letter in enumerate(word) if letter == "'"},
+    # The official table: each word without one of its apostrophes, and one entry that goes the other way.
+    **{
+        word[:i] + word[i + 1 :]: word
+        for word in _CONTRACTIONS.split()
+        for i, letter in enumerate(word)
+        if letter == "'"
+    },
     "somebody'd": "somebodyd",
 }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
@@ -18,7 +20,8 @@ class _Options(Options):
     support_image: str
 
 
-class _Question(Record):
+@dataclass(frozen=True, slots=True)  # there are millions: a record of pydantic's takes ten times the memory
+class _Question:
     question_id: Id
     image_id: int
     question: str
@@ -28,13 +31,15 @@ class _Questions(Record):
     questions: list[_Question]
 
 
-class _Answer(Record):
+@dataclass(frozen=True, slots=True)
+class _Answer:
     answer: Text
 
 
-class _Annotation(Record):
+@dataclass(frozen=True, slots=True)
+class _Annotation:
     question_id: Id
-    answers: list[_Answer] = Field(min_length=1)
+    answers: Annotated[list[_Answer], Field(min_length=1)]
 
 
 class _Annotations(Record):
