@@ -43,6 +43,7 @@ class Plan:
 
     Raises:
         InputError: a task, the protocol or the selector does not exist, or they do not go together.
+        ShotsError: a task has fewer demonstrations.
         MissingDataError: a task's files are not there.
     """
 
@@ -52,6 +53,10 @@ class Plan:
         self.works = [_work(config, self.protocol, settings) for config in configs]
         self.shots = settings.shots or self.protocol.shots
         self.seeds = range(settings.seeds or self.protocol.seeds)
+        for work in self.works:  # that there are too few demonstrations is known before anything is answered
+            source = self.source(work, self.seeds[0])
+            if source.selector is None and set(settings.modes) != {"zero-shot"}:
+                source.choose(work.queries[:1], max(self.shots))
 
     def cells(self, work: Work, modes: Sequence[Mode]) -> list[Cell]:
         """A task's cells; zero-shot has one at 0 shots, and one seed, for nothing is drawn for it."""
