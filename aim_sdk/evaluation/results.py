@@ -121,7 +121,7 @@ class Run(_Record):
 
     def save(self, folder: Path) -> Path:
         """Write the result file, whole or not at all."""
-        write_atomic(path := folder / RESULT, (self.model_dump_json(indent=1) + "\n").encode())
+        write_atomic(path := folder / RESULT, (self.model_dump_json() + "\n").encode())
         return path
 
     def answered(self, task: str, mode: Mode, shots: int) -> Iterable[Answers]:

@@ -1,0 +1,1 @@
+"""Few-shot evaluations by the benchmark suite: one YAML file an experiment."""
