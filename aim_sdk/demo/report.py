@@ -19,15 +19,8 @@ from aim_sdk.files import write_atomic
 from aim_sdk.fingerprint import versions
 from aim_sdk.images import describe
 from aim_sdk.machine import machine
+from aim_sdk.modes import COLOURS, LABELS
 from aim_sdk.pipeline import AIMPipeline
-
-LABELS = {
-    "zero-shot": "zero-shot",
-    "text-only": "text-only demonstrations",
-    "interleaved": "interleaved images",
-    "aim": "AIM",
-    "no-image": "AIM without images (control)",
-}
 
 
 def table(cells: Sequence[Cell], task: str) -> Table:
@@ -90,17 +83,16 @@ def plot(cells: Sequence[Cell], path: Path) -> None:
     figure = Figure(figsize=(4 * (len(tasks) + 1), 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(tasks) + 1)
-    colours = dict(zip(MODES, ("tab:gray", "tab:orange", "tab:blue", "tab:cyan"), strict=True))
     for panel, task in zip(panels, tasks, strict=False):
         zero = next(cell for cell in cells if cell.task == task and cell.mode == "zero-shot")
         panel.axhline(zero.accuracy, color="black", linestyle=":", label=LABELS["zero-shot"])
-        for mode, colour in colours.items():
+        for mode in MODES:
             row = sorted((cell for cell in cells if cell.task == task and cell.mode == mode), key=lambda c: c.shots)
             panel.errorbar(
                 [cell.shots for cell in row],
                 [cell.accuracy for cell in row],
                 [cell.standard_error for cell in row],
-                color=colour,
+                color=COLOURS[mode],
                 marker="o",
                 capsize=2,
                 linestyle="--" if mode == "no-image" else "-",
@@ -110,9 +102,9 @@ def plot(cells: Sequence[Cell], path: Path) -> None:
         panel.set_xscale("symlog", base=2, linthresh=1)
         panel.set_xticks(shots, [str(k) for k in shots])
     panels[0].set_ylabel("exact match")
-    for mode, colour in colours.items():
+    for mode in MODES:
         row = sorted((cell for cell in cells if cell.task == ALL and cell.mode == mode), key=lambda c: c.shots)
-        panels[-1].plot([c.shots for c in row], [c.prompt_tokens for c in row], color=colour, marker="o")
+        panels[-1].plot([c.shots for c in row], [c.prompt_tokens for c in row], color=COLOURS[mode], marker="o")
     panels[-1].set(title="context tokens", xlabel="shots k")
     panels[0].legend(fontsize=7)
     figure.savefig(path, dpi=120)

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from accelerate import PartialState
 
 from aim_sdk.errors import InputError
@@ -46,7 +47,7 @@ def evaluate(
         BackendError, ArtifactError: the model, the projector or the bank cannot be loaded.
     """
     plan = Plan(settings)
-    state = PartialState()
+    state = PartialState(cpu=settings.device == "cpu" or not torch.cuda.is_available())
     if state.is_main_process:
         Journal(settings.output, _identity(plan), 0)
     state.wait_for_everyone()
