@@ -151,7 +151,7 @@ def compare(
     from aim_sdk.evaluation import compare as comparison
     from aim_sdk.evaluation.results import Run
 
-    pair = None if modes is None else tuple(_names(modes))
+    pair = None if modes is None else comparison.modes_of(_names(modes))
     found = comparison.compare(Run.load(first), Run.load(second), modes=pair)
     Console().print(comparison.table(found))
 

@@ -13,7 +13,7 @@ import numpy as np
 from rich.table import Table
 
 from aim_sdk.clusters import clustered_error
-from aim_sdk.errors import InputError
+from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.evaluation.results import Prediction, Run, Score
 from aim_sdk.modes import LABELS
 from aim_sdk.types import Mode
@@ -76,6 +76,21 @@ def compare(first: Run, second: Run, *, modes: Modes | None = None) -> list[Diff
             "same tasks, modes and shots in both, or --modes FIRST,SECOND; cells with too long prompts have no number."
         )
     return _holm([_difference(first, a, second, b) for a, b in pairs])
+
+
+def modes_of(names: Sequence[str]) -> Modes:
+    """Two modes by their names.
+
+    Raises:
+        InputError: they are not two, or one does not exist.
+    """
+    for name in names:
+        if name not in LABELS:
+            raise InputError(f"no mode {name!r}.{did_you_mean(name, LABELS)} Expected two of: {', '.join(LABELS)}.")
+    if len(names) != 2:
+        raise InputError(f"modes {', '.join(names)}: expected two, as in text-only,aim.")
+    first, second = (next(mode for mode in LABELS if mode == name) for name in names)
+    return first, second
 
 
 def table(differences: Sequence[Difference]) -> Table:
@@ -158,7 +173,7 @@ def _paired(
     """Pair answers by query and seed; what is asked once (zero-shot) goes with every seed of the other."""
     seeds = sorted(ours.keys() | theirs.keys())
     lone = {id(run): next(iter(run)) for run in (ours, theirs) if len(run) == 1}
-    found = {}
+    found: dict[tuple[str, int], tuple[tuple[float, Prediction], tuple[float, Prediction]]] = {}
     for seed in seeds:
         one, other = ours.get(lone.get(id(ours), seed)), theirs.get(lone.get(id(theirs), seed))
         if one is None or other is None or one.keys() != other.keys():

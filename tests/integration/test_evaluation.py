@@ -271,5 +271,8 @@ def test_a_run_is_reported_and_compared(settings: dict[str, Any], call_cli: Call
     folder = str(settings["output"])
     assert call_cli("eval", "report", folder, "--output", str(tmp_path / "report")).returncode == 0
     assert "<html" in (tmp_path / "report" / "report.html").read_text()
+    wrong = call_cli("eval", "compare", folder, folder, "--modes", "text_only,aim")
+    assert "Did you mean 'text-only'" in wrong.stderr
+    assert "expected two" in call_cli("eval", "compare", folder, folder, "--modes", "aim").stderr
     compared = call_cli("eval", "compare", folder, folder, "--modes", "text-only,aim")
     assert compared.returncode == 0, compared.stderr
