@@ -37,35 +37,28 @@ def _stage_a() -> None:
     stages.stage_a(steps=360)
 
 
-def _ship() -> None:
-    from benchmarks.pocket import stages
-
-    stages.ship()
-
-
 def _realign() -> None:
     from benchmarks.pocket import stages
 
-    stages.adopt_shipped()
     stages.realign(steps=1200)
 
 
 def _retune() -> None:
     from benchmarks.pocket import stages
 
-    stages.retune(steps=280)
+    stages.retune(steps=640)
 
 
-def _checkpoint() -> None:
+def _ship() -> None:
     from benchmarks.pocket import stages
 
-    stages.checkpoint()
+    stages.ship()
 
 
 def _carrier() -> None:
     from benchmarks.pocket import carrier
 
-    carrier.train(steps=120)
+    carrier.train(steps=60)
 
 
 def _projector() -> None:
@@ -86,38 +79,26 @@ def _evaluate() -> None:
     evaluate.run(evaluate.Sizes(binding=100, others=40, controls=25, look_up=60, questions=600, images=50))
 
 
-def _editions() -> None:
-    from benchmarks.pocket import editions
-
-    editions.run(editions.Sizes(binding=50, others=40, look_up=40, questions=150, images=100))
-
-
 STAGES: Final[dict[str, Callable[[], None]]] = {
     "data": _data,
     "features": _features,
     "stage0": _stage0,
     "stage1": _stage1,
     "stageA": _stage_a,
+    "realign": _realign,
+    "retune": _retune,
     "ship": _ship,
     "carrier": _carrier,
     "projector": _projector,
     "demo_data": _demo_data,
     "evaluate": _evaluate,
-    "realign": _realign,
-    "retune": _retune,
-    "checkpoint": _checkpoint,
-    "editions": _editions,
 }
-_SECOND_EDITION: Final = ("realign", "retune", "checkpoint", "editions")
-_SHIPPED: Final = [name for name in STAGES if name not in _SECOND_EDITION]
 
 
 def main() -> None:
     """Run stages in order; a stage that was cut goes on from its last checkpoint."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument(
-        "--stage", nargs="+", choices=STAGES, default=_SHIPPED, help="default: what makes the shipped files"
-    )
+    parser.add_argument("--stage", nargs="+", choices=STAGES, default=list(STAGES), help="default: all")
     chosen = parser.parse_args().stage
     for name, stage in STAGES.items():
         if name in chosen:

@@ -15,7 +15,6 @@ FEATURES: Final = WORK / "features.safetensors"
 WIDE_FEATURES: Final = WORK / "wide_features.safetensors"
 EASY_VQA: Final = WORK / "easy_vqa.safetensors"
 RESULTS: Final = Path(__file__).parents[1] / "results"
-CHECKPOINTS: Final = Path(__file__).parent / "checkpoints" / "second-edition"
 SHIPPED: Final = model.DATA
 
 SEED: Final = 7

@@ -8,6 +8,7 @@ that was cut goes on.
 import argparse
 import json
 import math
+import platform
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,12 +21,13 @@ import torch
 
 from aim_backends.pocket.backend import PocketBackend
 from aim_sdk.encoder import Encoder
+from aim_sdk.fingerprint import versions
 from aim_sdk.interfaces import Projector
+from aim_sdk.machine import machine
 from aim_sdk.projectors import CarrierProjector
 from aim_sdk.types import Context, Demonstration, FusedTokens
 from benchmarks.pocket.carrier import load_model
 from benchmarks.pocket.config import RESULTS, SHIPPED, THREADS, WORK
-from benchmarks.pocket.evaluate import machine, versions
 from benchmarks.pocket.trials import SHOTS, Trial, Trials
 
 MODES: Final = ("zero-shot", "text-only", "interleaved", "aim", "no-image")
@@ -156,7 +158,7 @@ def _write(options: argparse.Namespace, kept: dict[Key, Hits]) -> None:
         "seeds": options.seeds,
         "trials_a_seed_and_task": options.n,
         "machine": machine(),
-        "versions": versions(),
+        "versions": {"python": platform.python_version(), **versions("aim-icl", "torch", "tokenizers")},
         "scores": summary(kept),
     }
     path = RESULTS / f"pocket-few-shot-{options.name}-{datetime.now(UTC):%Y-%m-%d}.json"

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final
 
 import torch
@@ -14,7 +13,7 @@ from aim_backends.pocket.connector import Connector
 from aim_backends.pocket.model import PocketModel
 from benchmarks.pocket import episodes
 from benchmarks.pocket.alignment import Alignment, partner_loss, retrieval
-from benchmarks.pocket.config import CHECKPOINTS, SEED, SHIPPED, THREADS, WORK
+from benchmarks.pocket.config import SEED, SHIPPED, THREADS, WORK
 from benchmarks.pocket.corpus import NAME, Corpus
 from benchmarks.pocket.loop import Loop, Schedule, part
 from benchmarks.pocket.prompts import Assembler, Prompt, Text, ask
@@ -80,7 +79,7 @@ def stage_a(steps: int) -> None:
 
 
 def realign(steps: int) -> None:
-    """Second edition: align stage A's connector on the wide data, without the language model."""
+    """Align stage A's connector on the wide data, without the language model."""
     model, corpus, connector = _start("stageA")
     alignment = Alignment(model, corpus)
     print(retrieval(model, connector.eval(), corpus), flush=True)
@@ -95,7 +94,7 @@ def realign(steps: int) -> None:
 
 
 def retune(steps: int) -> None:
-    """Second edition: go on with stage A on the wide data.
+    """Go on with stage A on the wide data.
 
     Most prompts name drawings, in pairs of one concept: readings of its drawings are also drawn together, as the
     carrier will carry them ("soft next token").
@@ -147,36 +146,14 @@ def _backward_pairs(assembler: Assembler, corpus: Corpus, rng: random.Random, pa
     return float(named.detach()), float(paired.detach())
 
 
-def adopt_shipped() -> None:
-    """Put the shipped weights in stage A's place, where stage A has not been run."""
-    if (WORK / "stageA.safetensors").exists():
-        return
-    lm = TrainingLM(PocketModel.load_base().lm, RANK)
-    lm.load_lora_state(load_file(SHIPPED / "lora.safetensors"))
-    modules = {"connector": Connector(), "lora": lm.lora}
-    modules["connector"].load_state_dict(load_file(SHIPPED / "connector.safetensors"))
-    tensors = {f"{name}.{key}": v.detach().clone() for name, m in modules.items() for key, v in m.state_dict().items()}
-    save_file(tensors, WORK / "stageA.safetensors", {"step": "0"})
-
-
 def ship() -> None:
-    """Put stage A's connector and LoRA among the files that the backend ships, in bf16."""
-    _pack("stageA", SHIPPED)
-
-
-def checkpoint() -> None:
-    """Put the second edition's connector and LoRA among its checkpoints, in bf16."""
-    _pack("retune", CHECKPOINTS)
-
-
-def _pack(stage: str, folder: Path) -> None:
-    state = load_file(WORK / f"{stage}.safetensors")
+    """Put the last stage's connector and LoRA among the files that the backend ships, in bf16."""
+    state = load_file(WORK / "retune.safetensors")
     lm = TrainingLM(PocketModel.load_base().lm, RANK)
     lm.lora.load_state_dict(part(state, "lora"))
-    folder.mkdir(parents=True, exist_ok=True)
     for name, tensors in (("connector", part(state, "connector")), ("lora", lm.lora_state())):
         packed = {key: value.to(torch.bfloat16).contiguous().clone() for key, value in tensors.items()}
-        save_file(packed, folder / f"{name}.safetensors")
+        save_file(packed, SHIPPED / f"{name}.safetensors")
 
 
 def _start(previous: str | None = None) -> tuple[PocketModel, Corpus, Connector]:
