@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 
 from aim_sdk.clusters import clustered_error
 from aim_sdk.errors import InputError, did_you_mean
+from aim_sdk.evaluation.report import Grid, console, pipe_table
 from aim_sdk.evaluation.results import Prediction, Run, Score
 from aim_sdk.modes import LABELS
 from aim_sdk.types import Mode
@@ -21,6 +23,7 @@ from aim_sdk.types import Mode
 _FLIPS: Final = 10_000
 _ALL_FLIPS: Final = 12
 """Up to so many queries that differ, all their signs are tried."""
+_NORMAL_95: Final = 1.96
 
 Modes = tuple[Mode, Mode]
 
@@ -46,15 +49,21 @@ class Difference:
     """Answers that are compared."""
     better: int
     worse: int
-    """Answers of the second that score higher, lower."""
+    """Answers of the second that score higher, lower: the two counts of McNemar's test, where scores are binary."""
     same_demonstrations: bool
     """Whether both were shown the same ones."""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of the difference, by the normal approximation."""
+        return self.difference - _NORMAL_95 * self.standard_error, self.difference + _NORMAL_95 * self.standard_error
 
 
 def compare(first: Run, second: Run, *, modes: Modes | None = None) -> list[Difference]:
     """Compare what both runs have: equal tasks, modes and shots; or, with ``modes``, one mode to another.
 
-    Zero-shot answers are compared with any number of shots of the other mode.
+    Zero-shot answers are compared with any number of shots of the other mode. Where one of the two has no score (a
+    prompt was too long, say), the difference is NaN.
 
     Raises:
         InputError: nothing can be paired, or the runs were asked by different protocols or metrics.
@@ -64,13 +73,8 @@ def compare(first: Run, second: Run, *, modes: Modes | None = None) -> list[Diff
             f"the runs were asked by different protocols ({first.protocol['name']}, {second.protocol['name']}, or "
             "other settings of one): their scores are not comparable."
         )
-    pairs = [
-        (a, b)
-        for a in first.scores
-        for b in second.scores
-        if a.task == b.task and _matches(a, b, modes) and not a.too_long and not b.too_long
-    ]
-    if not pairs:
+    pairs = [(a, b) for a in first.scores for b in second.scores if a.task == b.task and _matches(a, b, modes)]
+    if all(math.isnan(b.value - a.value) for a, b in pairs):
         raise InputError(
             f"nothing to compare: the first run has {_inventory(first)}; the second {_inventory(second)}. Expected the "
             "same tasks, modes and shots in both, or --modes FIRST,SECOND; cells with too long prompts have no number."
@@ -95,25 +99,34 @@ def modes_of(names: Sequence[str]) -> Modes:
 
 def table(differences: Sequence[Difference]) -> Table:
     """Return the differences for the console."""
-    made = Table(
-        *("task", "compared", "first", "second", "difference", "p", "p (Holm)", "better/worse of pairs"),
-        title="second − first, paired by query; standard errors clustered by query",
-        title_justify="left",
-        box=None,
-        header_style="bold",
-    )
-    for d in differences:
-        made.add_row(
-            d.task,
-            _compared(d),
-            f"{d.first:.1f}",
-            f"{d.second:.1f}",
-            f"{d.difference:+.1f} ± {d.standard_error:.1f}",
-            _p(d.p),
-            _p(d.p_holm),
-            f"{d.better}/{d.worse} of {d.pairs}" + ("" if d.same_demonstrations else " (other demonstrations)"),
-        )
-    return made
+    return console(_grid(differences))
+
+
+def markdown(differences: Sequence[Difference]) -> str:
+    """Return the differences as a Markdown table under its caption."""
+    return pipe_table(_grid(differences)) + "\n"
+
+
+def _grid(differences: Sequence[Difference]) -> Grid:
+    caption = "second − first ± standard error, paired by query; errors clustered by query"
+    head = ("task", "compared", "first", "second", "difference", "95 %", "p", "p (Holm)", "better/worse of pairs")
+    return Grid(caption, head, tuple(map(_row, differences)))
+
+
+def _row(d: Difference) -> tuple[str, ...]:
+    names = (d.task, _compared(d), _number(d.first), _number(d.second))
+    if math.isnan(d.difference):
+        return *names, "", "", "", "", "no number: a prompt is too long, or the score is not defined"
+    error = "" if math.isnan(d.standard_error) else f" ± {d.standard_error:.1f}"
+    interval = "{:+.1f} to {:+.1f}".format(*d.interval) if error else ""
+    return *names, f"{d.difference:+.1f}{error}", interval, _p(d.p), _p(d.p_holm), _remark(d)
+
+
+def _remark(d: Difference) -> str:
+    other = "" if d.same_demonstrations else " (other demonstrations)"
+    if d.p is None:
+        return f"{d.pairs} pairs without own scores; the error is as if independent, which is conservative{other}"
+    return f"{d.better}/{d.worse} of {d.pairs}{other}"
 
 
 def _matches(a: Score, b: Score, modes: Modes | None) -> bool:
@@ -125,6 +138,12 @@ def _matches(a: Score, b: Score, modes: Modes | None) -> bool:
 def _difference(first: Run, a: Score, second: Run, b: Score) -> Difference:
     if a.metric != b.metric:
         raise InputError(f"task {a.task!r} is scored by {a.metric} in one run and by {b.metric} in the other.")
+    options = [run.tasks.get(a.task, {}).get("metric_options", {}) for run in (first, second)]
+    if options[0] != options[1]:
+        raise InputError(
+            f"task {a.task!r} is scored by {a.metric} with other options: {options[0]} in one run and {options[1]} in "
+            "the other."
+        )
     ours, theirs = _by_query(first, a), _by_query(second, b)
     both = _paired(a, ours, b, theirs)
     found = Difference(
@@ -143,7 +162,7 @@ def _difference(first: Run, a: Score, second: Run, b: Score) -> Difference:
         worse=0,
         same_demonstrations=all(x.demonstrations == y.demonstrations for (_, x), (_, y) in both.values()),
     )
-    if any(math.isnan(x) or math.isnan(y) for (x, _), (y, _) in both.values()):
+    if math.isnan(found.difference) or any(math.isnan(x) or math.isnan(y) for (x, _), (y, _) in both.values()):
         return found
     changes = {key: y - x for key, ((x, _), (y, _)) in both.items()}
     queries = [query for query, _ in changes]
@@ -172,10 +191,9 @@ def _paired(
 ) -> dict[tuple[str, int], tuple[tuple[float, Prediction], tuple[float, Prediction]]]:
     """Pair answers by query and seed; what is asked once (zero-shot) goes with every seed of the other."""
     seeds = sorted(ours.keys() | theirs.keys())
-    lone = {id(run): next(iter(run)) for run in (ours, theirs) if len(run) == 1}
     found: dict[tuple[str, int], tuple[tuple[float, Prediction], tuple[float, Prediction]]] = {}
     for seed in seeds:
-        one, other = ours.get(lone.get(id(ours), seed)), theirs.get(lone.get(id(theirs), seed))
+        one, other = _under(seed, a, ours), _under(seed, b, theirs)
         if one is None or other is None or one.keys() != other.keys():
             raise InputError(
                 f"task {a.task!r}, {a.mode} at {a.shots} and {b.mode} at {b.shots} shots: other queries or seeds were "
@@ -185,6 +203,12 @@ def _paired(
     return found
 
 
+def _under(seed: int, score: Score, answers: Mapping[int, Mapping[str, Prediction]]) -> Mapping[str, Prediction] | None:
+    if score.mode == "zero-shot" and len(answers) == 1:
+        return next(iter(answers.values()))
+    return answers.get(seed)
+
+
 def _scored(prediction: Prediction) -> tuple[float, Prediction]:
     return math.nan if prediction.score is None else prediction.score, prediction
 
@@ -192,19 +216,35 @@ def _scored(prediction: Prediction) -> tuple[float, Prediction]:
 def permutation_p(differences: Sequence[float]) -> float:
     """Two-sided p value of a sum of differences under flips of their signs.
 
-    All flips are tried where at most 12 differences are not 0; elsewhere 10,000 random ones (seeded), and the observed
-    one is counted among them.
+    Where all are of one size, this is the exact sign test (McNemar's, of binary scores under one seed). Else all flips
+    are tried where at most 12 differences are not 0; and above that 10,000 random ones (seeded), with the observed one
+    counted among them (Phipson and Smyth, 2010).
     """
     values = np.array([value for value in differences if value])
     if not len(values):
         return 1.0
-    observed = abs(values.sum())
+    if np.ptp(np.abs(values)) < 1e-9 * np.abs(values).max():
+        return _sign_test(int((values > 0).sum()), len(values))
+    observed = abs(values.sum()) - 1e-9 * np.abs(values).max()  # equal sums may differ in their last digits
     if len(values) <= _ALL_FLIPS:
         signs = 1 - 2 * ((np.arange(2 ** len(values))[:, None] >> np.arange(len(values))) & 1)
-        return float((np.abs(signs @ values) >= observed - 1e-9 * observed).mean())
+        return float((np.abs(signs @ values) >= observed).mean())
     generator = np.random.default_rng(0)
-    sums = np.array([values @ generator.choice([-1.0, 1.0], len(values)) for _ in range(_FLIPS)])
-    return float(((np.abs(sums) >= observed - 1e-9 * observed).sum() + 1) / (_FLIPS + 1))
+    reached = sum(abs(values.sum() - 2 * _coins(generator, len(values)) @ values) >= observed for _ in range(_FLIPS))
+    return float((reached + 1) / (_FLIPS + 1))
+
+
+def _sign_test(plus: int, count: int) -> float:
+    """Two-sided probability of at least as uneven a split of ``count`` fair coins."""
+    few = min(plus, count - plus)
+    whole = math.lgamma(count + 1) - count * math.log(2)
+    logs = [whole - math.lgamma(k + 1) - math.lgamma(count - k + 1) for k in range(few + 1)]
+    return min(1.0, 2 * math.fsum(map(math.exp, logs)))
+
+
+def _coins(generator: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """``count`` fair zeros and ones: random bits are ten times faster than random numbers."""
+    return np.unpackbits(np.frombuffer(generator.bytes(-(-count // 8)), np.uint8), count=count).astype(float)
 
 
 def _holm(differences: Sequence[Difference]) -> list[Difference]:
@@ -219,6 +259,10 @@ def _holm(differences: Sequence[Difference]) -> list[Difference]:
 def _compared(d: Difference) -> str:
     names = [f"{LABELS[mode]}, k={k}" for mode, k in zip(d.modes, d.shots, strict=True)]
     return names[0] if names[0] == names[1] else " → ".join(names)
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.1f}"
 
 
 def _p(value: float | None) -> str:

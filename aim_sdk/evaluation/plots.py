@@ -42,14 +42,15 @@ def scores(runs: Mapping[str, Run]) -> bytes:
             label = next((run.metrics[score.metric] for score in found), label)
         panel.set(title=task, xlabel="shots k", ylabel=label)
         _axis(panel, runs)
-    panels[0].legend(fontsize=7)
+    _legend(figure, panels)
     return _png(figure)
 
 
 def costs(runs: Mapping[str, Run]) -> bytes:
-    """Draw what a query costs over shots, the mean over tasks; as PNG."""
-    figure, panels = _figure(len(COSTS))
-    for panel, (title, cost) in zip(panels, COSTS.items(), strict=True):
+    """Draw what a query costs over shots, the mean over tasks, as far as it is known; as PNG."""
+    known = {title: cost for title, cost in COSTS.items() if any(_means(run.scores, cost) for run in runs.values())}
+    figure, panels = _figure(len(known))
+    for panel, (title, cost) in zip(panels, known.items(), strict=True):
         for style, (name, run) in enumerate(runs.items()):
             for mode in LABELS:
                 points = _means([s for s in run.scores if s.mode == mode], cost)
@@ -59,7 +60,7 @@ def costs(runs: Mapping[str, Run]) -> bytes:
         panel.set(title=title, xlabel="shots k")
         panel.set_ylim(bottom=0)
         _axis(panel, runs)
-    panels[0].legend(fontsize=7)
+    _legend(figure, panels)
     return _png(figure)
 
 
@@ -76,8 +77,8 @@ def _figure(count: int) -> tuple[Figure, list[Axes]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = min(count, _COLUMNS)
-    rows = -(-count // columns)
+    columns = max(1, min(count, _COLUMNS))
+    rows = max(1, -(-count // columns))
     figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
@@ -98,7 +99,7 @@ def _draw(
         return
     mode, line = row[0].mode, _STYLES[style % len(_STYLES)]
     if mode == "zero-shot":  # it has one number of shots: a line to compare with
-        panel.axhline(values[0], color=COLOURS[mode], linestyle=":", label=legend)
+        panel.axhline(values[0], color=COLOURS[mode], linestyle=line, linewidth=1, label=legend)
         return
     options: dict[str, Any] = {"color": COLOURS[mode], "linestyle": line, "marker": "o", "markersize": 4}
     shots = [score.shots for score in row]
@@ -110,6 +111,15 @@ def _axis(panel: Axes, runs: Mapping[str, Run]) -> None:
     shots = sorted({score.shots for run in runs.values() for score in run.scores})
     panel.set_xscale("symlog", base=2, linthresh=1)
     panel.set_xticks(shots, [str(k) for k in shots])
+
+
+def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    """Name each line once, also one that the first panel lacks."""
+    handles = {
+        label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
 
 
 def _png(figure: Figure) -> bytes:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from rich.markup import escape
 from rich.table import Table
 
 from aim_sdk.evaluation import plots
@@ -37,7 +38,7 @@ class Grid:
 
 def tables(runs: Mapping[str, Run]) -> list[Table]:
     """Return the tables for the console."""
-    return [_console(grid) for name, run in runs.items() for grid in grids(name, run)]
+    return [console(grid) for grid in grids(runs)]
 
 
 def write(runs: Mapping[str, Run], folder: Path) -> list[Path]:
@@ -60,10 +61,7 @@ def markdown(runs: Mapping[str, Run]) -> str:
     for name, run in runs.items():
         parts.append(f"## {_cell(name)}")
         parts.append("\n".join(f"* **{label}**: {_cell(value)}" for label, value in facts(run).items()))
-        for grid in grids(name, run):
-            head = ["| " + " | ".join(map(_cell, grid.head)) + " |", "|" + "---|" * len(grid.head)]
-            rows = ["| " + " | ".join(map(_cell, row)) + " |" for row in grid.rows]
-            parts += [f"**{_cell(grid.caption)}**", "\n".join(head + rows)]
+    parts += ["## Results", *map(pipe_table, grids(runs))]
     parts += [f"![{name.removesuffix('.png')} over shots]({name})" for name in _PLOTS]
     return "\n\n".join(parts) + "\n"
 
@@ -75,7 +73,7 @@ def page(runs: Mapping[str, Run], drawn: Mapping[str, bytes]) -> str:
         body.append(f"<h2>{html.escape(name)}</h2><ul>")
         body += [f"<li><b>{html.escape(label)}</b>: {html.escape(value)}</li>" for label, value in facts(run).items()]
         body.append("</ul>")
-        body += [_html(grid) for grid in grids(name, run)]
+    body += ["<h2>Results</h2>", *map(_html, grids(runs))]
     for name, data in drawn.items():
         image = base64.b64encode(data).decode()
         body.append(f'<img alt="{name.removesuffix(".png")} over shots" src="data:image/png;base64,{image}">')
@@ -104,34 +102,52 @@ def facts(run: Run) -> dict[str, str]:
     return found
 
 
-def grids(name: str, run: Run) -> list[Grid]:
-    """The tables of a run: one a task, and one of what a query costs."""
-    tasks = dict.fromkeys(score.task for score in run.scores)
-    return [*(_scores(name, run, task) for task in tasks), *(_costs(name, run, task) for task in tasks)]
+def grids(runs: Mapping[str, Run]) -> list[Grid]:
+    """The tables, all runs side by side: one a task, and then one a task of what a query costs."""
+    tasks = dict.fromkeys(score.task for run in runs.values() for score in run.scores)
+    return [*(_scores(runs, task) for task in tasks), *(_costs(runs, task) for task in tasks)]
 
 
-def _scores(name: str, run: Run, task: str) -> Grid:
-    found = [score for score in run.scores if score.task == task]
+def _scores(runs: Mapping[str, Run], task: str) -> Grid:
+    ways = {name: _way(runs[name], scores) for name, scores in _of(runs, task).items()}
+    same = len(set(ways.values())) == 1
+    how = next(iter(ways.values())) if same else "; ".join(f"{name}: {way}" for name, way in ways.items())
+    return _grid(runs, task, f"{task} · {how}", _value)
+
+
+def _way(run: Run, found: Sequence[Score]) -> str:
+    """What a table's numbers are, and of how many answers."""
     seeds = max(len(score.by_seed) for score in found)
-    caption = (
-        f"{name} · {task} · {run.metrics[found[0].metric]} ± standard error · protocol {run.protocol['name']} · "
+    return (
+        f"{run.metrics[found[0].metric]} ± standard error · protocol {run.protocol['name']} · "
         f"n={found[0].queries} queries, {seeds} seed{'s' if seeds > 1 else ''}"
     )
-    return _grid(caption, found, _value)
 
 
-def _costs(name: str, run: Run, task: str) -> Grid:
-    found = [score for score in run.scores if score.task == task]
-    caption = f"{name} · {task} · median context tokens · median seconds of a query, in batches · peak memory"
-    return _grid(caption, found, _cost)
+def _costs(runs: Mapping[str, Run], task: str) -> Grid:
+    protocols = ", ".join(dict.fromkeys(runs[name].protocol["name"] for name in _of(runs, task)))
+    what = "median context tokens · median seconds of a query, in batches · peak memory"
+    return _grid(runs, task, f"{task} · {what} · protocol {protocols}", _cost)
 
 
-def _grid(caption: str, found: Sequence[Score], write_cell: Callable[[Score], str]) -> Grid:
-    shots = sorted({score.shots for score in found})
-    by_place = {(score.mode, score.shots): write_cell(score) for score in found}
-    modes = [mode for mode in LABELS if any(score.mode == mode for score in found)]
-    rows = tuple((LABELS[mode], *(by_place.get((mode, k), "") for k in shots)) for mode in modes)
-    return Grid(caption, ("", *(f"k={k}" for k in shots)), rows)
+def _of(runs: Mapping[str, Run], task: str) -> dict[str, list[Score]]:
+    """A task's scores, by the runs that have some."""
+    found = {name: [score for score in run.scores if score.task == task] for name, run in runs.items()}
+    return {name: scores for name, scores in found.items() if scores}
+
+
+def _grid(runs: Mapping[str, Run], task: str, caption: str, write_cell: Callable[[Score], str]) -> Grid:
+    """Rows are modes (of each run, where there are several), columns shots."""
+    found = _of(runs, task)
+    shots = sorted({score.shots for scores in found.values() for score in scores})
+    rows = []
+    for name, scores in found.items():
+        by_place = {(score.mode, score.shots): write_cell(score) for score in scores}
+        modes = [mode for mode in LABELS if any(score.mode == mode for score in scores)]
+        rows += [(name, LABELS[mode], *(by_place.get((mode, k), "") for k in shots)) for mode in modes]
+    head = ("run", "", *(f"k={k}" for k in shots))
+    first = 0 if len(runs) > 1 else 1
+    return Grid(caption, head[first:], tuple(row[first:] for row in rows))
 
 
 def _value(score: Score) -> str:
@@ -152,11 +168,19 @@ def _cost(score: Score) -> str:
     return " · ".join(part for part in known if part is not None)
 
 
-def _console(grid: Grid) -> Table:
-    made = Table(*grid.head, title=grid.caption, title_justify="left", box=None, header_style="bold")
+def console(grid: Grid) -> Table:
+    """Return one table for the console."""
+    made = Table(*grid.head, title=escape(grid.caption), title_justify="left", box=None, header_style="bold")
     for row in grid.rows:
-        made.add_row(*row, style="bold" if row[0] == LABELS["aim"] else None)
+        made.add_row(*map(escape, row), style="bold" if LABELS["aim"] in row else None)
     return made
+
+
+def pipe_table(grid: Grid) -> str:
+    """Return one table in Markdown, under its caption."""
+    lines = [grid.head, ("---",) * len(grid.head), *grid.rows]
+    table = "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+    return f"**{_cell(grid.caption)}**\n\n{table}"
 
 
 def _html(grid: Grid) -> str:

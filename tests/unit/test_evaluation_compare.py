@@ -1,87 +1,17 @@
-"""Paired comparisons and reports: hand-computed, symmetric, honest about what is not there."""
+"""Paired comparisons: hand-computed, symmetric, honest about what is not there."""
 
+import io
+import itertools
 import math
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from aim_sdk.errors import ArtifactNotFoundError, CorruptArtifactError, InputError
-from aim_sdk.evaluation import report
-from aim_sdk.evaluation.compare import compare, permutation_p, table
-from aim_sdk.evaluation.results import RESULT, Answers, Cell, Prediction, Run, Score
-from aim_sdk.types import Mode
-
-
-def cells(mode: Mode, shots: int, by_seed: dict[int, list[float | None]], task: str = "colours") -> list[Answers]:
-    return [
-        Answers(
-            cell=Cell(task=task, mode=mode, shots=shots, seed=seed),
-            predictions=tuple(
-                Prediction(
-                    item=f"q{number}",
-                    demonstrations=("s1",) * shots,
-                    raw="x",
-                    answer="x",
-                    score=value,
-                    prompt_tokens=9,
-                    seconds=0.1,
-                )
-                for number, value in enumerate(values)
-            ),
-            peak_bytes=2**20,
-        )
-        for seed, values in by_seed.items()
-    ]
-
-
-def run(answers: list[Answers], protocol: str = "aim", **changes: Any) -> Run:
-    groups: dict[tuple[str, Mode, int], list[Answers]] = {}
-    for cell in answers:
-        groups.setdefault((cell.cell.task, cell.cell.mode, cell.cell.shots), []).append(cell)
-    scores = []
-    for (task, mode, shots), found in groups.items():
-        by_seed = {c.cell.seed: sum(p.score or 0 for p in c.predictions) / len(c.predictions) for c in found}
-        values: dict[str, Any] = {
-            "value": sum(by_seed.values()) / len(by_seed),
-            "standard_error": 3.0,
-            "too_long": 0,
-            **changes,
-        }
-        scores.append(
-            Score(
-                task=task,
-                mode=mode,
-                shots=shots,
-                metric="exact_match",
-                seeds_error=math.nan,
-                by_seed=by_seed,
-                queries=len(found[0].predictions),
-                prompt_tokens=9,
-                seconds=0.1,
-                peak_bytes=None,
-                **values,
-            )
-        )
-    return Run(
-        date="2026-11-25",
-        command=None,
-        settings={"selector": "random", "left_out": {"interleaved": "one image a prompt"}},
-        protocol={"name": protocol, "description": "<b>plain</b>"},
-        tasks={},
-        metrics={"exact_match": "exact match, %"},
-        backbone={"model": "m|<script>", "backend": "b"},
-        projector={"kind": "carrier", "hash": "0" * 64},
-        revision=None,
-        versions={"python": "3"},
-        machine={"cores": 2},
-        reading_seconds=1.0,
-        scores=tuple(scores),
-        answers=tuple(answers),
-    )
-
+from aim_sdk.errors import InputError
+from aim_sdk.evaluation.compare import compare, markdown, permutation_p, table
+from tests.evaluation_runs import cells, run
 
 FIRST = run(cells("aim", 2, {0: [0, 0, 100, 0], 1: [0, 100, 100, 0]}))
 SECOND = run(cells("aim", 2, {0: [100, 0, 100, 100], 1: [100, 0, 100, 100]}))
@@ -95,7 +25,7 @@ def test_a_difference_is_paired_by_query_and_seed() -> None:
     # Queries differ by +200, -100, 0 and +200 over their seeds: of the eight signs, two reach +-300, two more +-500.
     assert found.p == pytest.approx(permutation_p([200, -100, 200])) == pytest.approx(4 / 8)
     assert found.standard_error == pytest.approx(math.sqrt(4 / 3 * (125**2 + 175**2 + 75**2 + 125**2)) / 8)
-    assert table([found]).row_count == 1
+    assert found.interval == pytest.approx((37.5 - 1.96 * found.standard_error, 37.5 + 1.96 * found.standard_error))
 
 
 def test_a_run_does_not_differ_from_itself_and_order_turns_the_sign() -> None:
@@ -116,8 +46,18 @@ def test_of_equal_differences_the_test_is_the_sign_test(plus: int, minus: int) -
 
 def test_many_queries_are_flipped_at_random() -> None:
     assert permutation_p([1.0] * 40 + [-1.0] * 40) == pytest.approx(1.0)
-    assert permutation_p([1.0] * 40) == pytest.approx(1 / 10_001)
-    assert permutation_p([1.0] * 30 + [-1.0] * 18) == pytest.approx(0.111, abs=0.02)  # the exact sign test's
+    assert permutation_p([1.0] * 50_000 + [-1.0] * 50_632) == pytest.approx(0.0466, abs=1e-3)  # z = 1.99
+    uneven = [1.0] * 30 + [-1.0] * 18
+    assert permutation_p(uneven) == pytest.approx(0.1114, abs=1e-4)  # all of one size: the exact sign test
+    assert permutation_p([value * (1 + 1e-6 * n) for n, value in enumerate(uneven)]) == pytest.approx(0.09, abs=0.04)
+    assert permutation_p([1.0 + n for n in range(40)]) == pytest.approx(1 / 10_001)  # never 0
+
+
+@given(st.lists(st.integers(-3, 3), max_size=6))
+def test_few_queries_are_flipped_in_all_ways(differences: list[int]) -> None:
+    flips = itertools.product(*([value, -value] for value in differences))
+    reached = [abs(sum(signed)) >= abs(sum(differences)) for signed in flips]
+    assert permutation_p(differences) == pytest.approx(sum(reached) / len(reached))
 
 
 def test_p_values_are_corrected_for_their_number() -> None:
@@ -145,6 +85,31 @@ def test_without_scores_of_their_own_the_errors_are_combined() -> None:
     (found,) = compare(one, other)
     assert (found.difference, found.p, found.p_holm) == (8, None, None)
     assert found.standard_error == pytest.approx(math.sqrt(18))
+    assert "as if independent" in markdown([found])
+
+
+def test_a_score_that_is_not_there_is_shown_as_such() -> None:
+    most = cells("aim", 2, {0: [0, 100]})
+    long = run(cells("aim", 4, {0: [None, 100]}), value=math.nan, standard_error=math.nan, too_long=1)
+    first = run([*most, *long.answers])
+    second = run([*most]).model_copy(update={"answers": first.answers, "scores": (first.scores[0], *long.scores)})
+    _, missing = compare(first, second)
+    assert math.isnan(missing.difference)
+    assert (missing.p, missing.p_holm) == (None, None)
+    assert "no number" in markdown([missing])
+    assert "nan" not in markdown([missing])
+
+
+def test_differences_are_shown_on_the_console_and_in_markdown() -> None:
+    found = compare(FIRST, SECOND)
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(table(found))
+    text = markdown(found)
+    for shown in (console.export_text(), text):
+        assert "37.5" in shown
+        assert "0.5000" in shown
+        assert "4/1 of 8" in shown
+    assert len({line.count("|") for line in text.splitlines()[2:]}) == 1
 
 
 def test_what_cannot_be_paired_is_refused() -> None:
@@ -153,32 +118,10 @@ def test_what_cannot_be_paired_is_refused() -> None:
     with pytest.raises(InputError, match="nothing to compare"):
         compare(FIRST, run(cells("aim", 3, {0: [0]})))
     with pytest.raises(InputError, match="nothing to compare"):
-        compare(FIRST, run(list(SECOND.answers), too_long=1))
+        compare(FIRST, run(list(SECOND.answers), too_long=1, value=math.nan))
     with pytest.raises(InputError, match="other queries or seeds"):
         compare(FIRST, run(cells("aim", 2, {0: [0], 1: [0]})))
-
-
-def test_a_report_names_everything_and_escapes_it(tmp_path: Path) -> None:
-    runs = {"one": FIRST, "two": run(cells("zero-shot", 0, {0: [0, 100]}), too_long=1, value=math.nan)}
-    written = report.write(runs, tmp_path / "report")
-    assert [path.name for path in written] == ["scores.png", "costs.png", "report.md", "report.html"]
-    text, page = written[2].read_text(), written[3].read_text()
-    assert "37.5 ± 3.0" in text
-    assert "1 of 2 too long" in text
-    assert "protocol aim" in text
-    assert "interleaved: one image a prompt" in text
-    assert "m\\|&lt;script&gt;" in text
-    assert "<script>" not in page
-    assert "<b>plain" not in page
-    assert page.count("data:image/png;base64,") == 2
-
-
-def test_a_result_file_is_read_back_and_damage_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactNotFoundError, match="aim-icl eval"):
-        Run.load(tmp_path)
-    path = FIRST.save(tmp_path)
-    assert Run.load(tmp_path).model_dump_json() == FIRST.model_dump_json()
-    assert Run.load(path).scores[0].value == 37.5
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(CorruptArtifactError, match=RESULT):
-        Run.load(tmp_path)
+    with pytest.raises(InputError, match=r"seeds \[0, 1\] and \[0\]"):
+        compare(FIRST, run(cells("aim", 2, {0: [0, 0, 0, 0]})))
+    with pytest.raises(InputError, match="other options"):
+        compare(FIRST, run(list(SECOND.answers), options={"case": True}))
