@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aim_sdk.bank import DemonstrationBank
+from aim_sdk.errors import InputError
 from aim_sdk.evaluation import tasks
 from aim_sdk.evaluation.answering import Asked
 from aim_sdk.evaluation.demonstrations import Shown, Source
@@ -53,6 +54,8 @@ class Plan:
         self.works = [_work(config, self.protocol, settings) for config in configs]
         self.shots = settings.shots or self.protocol.shots
         self.seeds = range(settings.seeds or self.protocol.seeds)
+        if not self.cells(self.works[0], settings.modes):
+            raise InputError(f"shots {self.shots}: nothing is asked; name more shots, or the mode zero-shot.")
         for work in self.works:  # that there are too few demonstrations is known before anything is answered
             source = self.source(work, self.seeds[0])
             if source.selector is None and set(settings.modes) != {"zero-shot"}:
