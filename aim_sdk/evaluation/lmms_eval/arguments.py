@@ -1,16 +1,55 @@
-"""lmms-eval's generation arguments and contexts, in this SDK's terms."""
+"""lmms-eval's arguments and contexts, in this SDK's terms."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
-from aim_sdk.errors import InputError
+from aim_sdk.bank.disk import INDEX
+from aim_sdk.errors import ArtifactNotFoundError, InputError, did_you_mean
 
 _MAX_NEW_TOKENS: Final = 1024
 """What lmms-eval's own models take where a task says nothing."""
 _PASSED: Final = ("num_beams", "top_p", "top_k", "repetition_penalty", "length_penalty")
 _IMAGE: Final = "<image>"
+
+
+def check_known(unknown: Mapping[str, object], names: Collection[str]) -> None:
+    """Refuse arguments of ``--model_args`` that the model does not take.
+
+    Raises:
+        InputError: there is one.
+    """
+    for name in unknown:
+        raise InputError(f"model aim takes no {name!r}.{did_you_mean(name, names)} Expected: {', '.join(names)}.")
+
+
+def batch_size_of(given: int | str) -> int:
+    """Return the prompts of a forward.
+
+    Raises:
+        InputError: not a whole number of at least 1 (``auto``, say).
+    """
+    if not str(given).isdecimal() or int(given) < 1:
+        raise InputError(
+            f"--batch_size {given}: expected a whole number of at least 1; model aim finds none by itself."
+        )
+    return int(given)
+
+
+def check_bank(bank: str | None, shots: int | None) -> None:
+    """Refuse shots that nothing can be shown for.
+
+    Raises:
+        InputError: shots without a bank.
+        ArtifactNotFoundError: no bank is there.
+    """
+    if bank is None:
+        if shots:
+            raise InputError(f"shots={shots}, but no bank=FOLDER to take them from. `aim-icl bank add` makes one.")
+    elif not (Path(bank).expanduser() / INDEX).exists():
+        raise ArtifactNotFoundError(f"{bank}: no bank is there. `aim-icl bank add {bank} demos.jsonl` makes one.")
 
 
 def generation_of(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -19,11 +58,13 @@ def generation_of(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     Raises:
         InputError: ``until`` is neither a string nor a list of some.
     """
-    until = given.get("until", [])
+    until = given.get("until") or []  # a task without separators has None
     until = [until] if isinstance(until, str) else until
     if not isinstance(until, Sequence) or not all(isinstance(stop, str) for stop in until):
         raise InputError(f"until={until!r}: expected a string or a list of strings.")
     options = {name: given[name] for name in _PASSED if given.get(name) is not None}
+    if options.get("num_beams") == 1:  # the default, which not every backend has a name for
+        del options["num_beams"]
     temperature = given.get("temperature") or 0
     if temperature > 0:
         options |= {"do_sample": True, "temperature": temperature}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -15,7 +17,15 @@ from tqdm import tqdm
 
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import InputError
-from aim_sdk.evaluation.lmms_eval.arguments import generation_of, stopped, text_of
+from aim_sdk.evaluation.lmms_eval.arguments import (
+    batch_size_of,
+    check_bank,
+    check_known,
+    generation_of,
+    stopped,
+    text_of,
+)
+from aim_sdk.evaluation.lmms_eval.likelihood import likelihoods
 from aim_sdk.pipeline import AIMPipeline
 from aim_sdk.selection import get_selector
 from aim_sdk.types import Mode, Query
@@ -33,6 +43,10 @@ class AimModel(lmms):  # type: ignore[misc]
         mode: ``aim``, or a baseline on the same demonstrations.
         template: a plain prompt format; None: the backend's.
         batch_size, device: lmms-eval's own options.
+
+    Raises:
+        InputError: an argument is unknown or of no use.
+        ArtifactNotFoundError: no bank is there.
     """
 
     is_simple = True
@@ -54,12 +68,16 @@ class AimModel(lmms):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         unknown.pop("max_batch_size", None)  # lmms-eval always passes it
-        if unknown:
-            raise InputError(f"model aim: no such arguments: {', '.join(unknown)}. See the docstring of {type(self)}.")
-        self.accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available())
+        check_known(unknown, [name for name in inspect.signature(type(self)).parameters if name != "unknown"])
+        check_bank(bank, shots)
+        self._batch_size = batch_size_of(batch_size)
+        self._asked: dict[str, Any] = {
+            "shots": shots,
+            "selector": get_selector(selector),
+            "mode": mode if bank is not None else "zero-shot",
+        }
+        self.accelerator = Accelerator()
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
-        self._shots, self._selector, self._batch_size = shots, get_selector(selector), int(batch_size)
-        self._mode: Mode = mode if bank is not None else "zero-shot"
         self.pipe = AIMPipeline.from_pretrained(
             backend,
             model=model,
@@ -69,6 +87,19 @@ class AimModel(lmms):  # type: ignore[misc]
             device=str(self.accelerator.device) if self._world_size > 1 else device,
             dtype=dtype,
         )
+        if bank is not None and not len(self.pipe.bank):
+            raise InputError(f"{bank}: the bank is empty. `aim-icl bank add {bank} demos.jsonl` fills it.")
+
+    @property
+    def device(self) -> torch.device:
+        """Where lmms-eval puts the tensors that its processes exchange."""
+        return torch.device(self.accelerator.device)
+
+    def clean(self) -> None:
+        """Leave the backbone's memory to the model that judges the answers."""
+        self.pipe.bank.close()
+        del self.pipe
+        super().clean()
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Answer the requests; their answers come in the same order."""
@@ -76,7 +107,7 @@ class AimModel(lmms):  # type: ignore[misc]
         for place, request in enumerate(requests):
             groups[json.dumps(request.args[1], sort_keys=True)].append(place)
         answers: dict[int, str] = {}
-        with tqdm(total=len(requests), disable=self.rank != 0, desc="Model Responding") as bar:
+        with self._bar(len(requests)) as bar:
             for places in groups.values():
                 for start in range(0, len(places), self._batch_size):
                     batch = places[start : start + self._batch_size]
@@ -89,41 +120,40 @@ class AimModel(lmms):  # type: ignore[misc]
 
         lmms-eval's tasks take the *lowest* number as the choice, as its own models return the loss.
         """
-        found = []
-        for request in tqdm(requests, disable=self.rank != 0, desc="Model Responding"):
-            context, target, to_visual, doc_id, task, split = request.args
-            doc = self.task_dict[task][split][doc_id]
-            continuation = target if isinstance(target, str) else target(doc)
-            query = self._query(context, to_visual(doc), task, doc_id)
-            (mean,) = self.pipe.score(query, [continuation], normalize="tokens", **self._asked())
-            (whole,) = self.pipe.score(query, [continuation], **self._asked())
-            (greedy,) = self.pipe.generate([query], max_new_tokens=max(1, round(whole / mean)), **self._asked())
-            found.append((-mean, greedy.text == continuation.strip()))
+        found: list[tuple[float, bool]] = []
+        with self._bar(len(requests)) as bar:
+            for _, group in groupby(requests, key=lambda request: (request.args[0], *request.args[3:])):
+                choices = list(group)  # of one document: its prompt is computed once
+                found += likelihoods(self.pipe, self._query(choices[0]), map(self._continuation, choices), self._asked)
+                bar.update(len(choices))
         return found
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         """Not there: a later round's prompt holds the rounds before it, with their images."""
         raise NotImplementedError("model aim answers single rounds; tasks of several rounds need a model of lmms-eval.")
 
+    def _bar(self, total: int) -> tqdm[Any]:
+        return tqdm(total=total, disable=self.rank != 0, desc="Model Responding")
+
     def _answers(self, requests: Sequence[Instance]) -> list[str]:
-        _, given, *_ = requests[0].args
+        given = requests[0].args[1]
         options, until = generation_of(given)
-        queries = [
-            self._query(context, to_visual(self.task_dict[task][split][doc_id]), task, doc_id)
-            for context, _, to_visual, doc_id, task, split in (request.args for request in requests)
-        ]
-        made = self.pipe.generate(queries, batch_size=len(queries), **self._asked(), **options)
+        queries = [self._query(request) for request in requests]
+        made = self.pipe.generate(queries, batch_size=len(queries), **self._asked, **options)
         answers = [stopped(answer.text, until) for answer in made]
         for request, answer in zip(requests, answers, strict=True):
             self.cache_hook.add_partial("generate_until", (request.args[0], given), answer)
         return answers
 
-    def _asked(self) -> dict[str, Any]:
-        return {"shots": self._shots, "selector": self._selector, "mode": self._mode}
+    def _continuation(self, request: Instance) -> str:
+        _, target, _, doc_id, task, split = request.args
+        return str(target if isinstance(target, str) else target(self.task_dict[task][split][doc_id]))
 
-    def _query(self, context: str, visuals: Sequence[Any] | None, task: str, doc_id: int) -> Query:
-        if not visuals or len(visuals) != 1:
-            raise InputError(
-                f"task {task}, document {doc_id}: {len(visuals or ())} images; model aim answers questions on one."
-            )
+    def _query(self, request: Instance) -> Query:
+        if len(request.args) < 6:
+            raise InputError(f"task {request.task_name} asks without a document; model aim needs its image.")
+        context, _, to_visual, doc_id, task, split = request.args
+        visuals: Sequence[Any] = to_visual(self.task_dict[task][split][doc_id]) or []
+        if len(visuals) != 1:
+            raise InputError(f"task {task}, document {doc_id}: {len(visuals)} images; model aim expects one.")
         return Query(visuals[0], text_of(context), id=f"{task}/{doc_id}")
