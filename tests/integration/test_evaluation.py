@@ -278,3 +278,25 @@ def test_a_run_is_reported_and_compared(settings: dict[str, Any], call_cli: Call
     assert "expected two" in call_cli("eval", "compare", folder, folder, "--modes", "aim").stderr
     compared = call_cli("eval", "compare", folder, folder, "--modes", "text-only,aim")
     assert compared.returncode == 0, compared.stderr
+
+
+def test_all_tasks_that_are_here_run_on_pocket(tmp_path: Path) -> None:
+    names = ("easy-vqa", "emoji-category", "emoji-labels", "emoji-names")
+    found = run(
+        {"output": tmp_path / "run", "backend": "pocket", "device": "cpu"},
+        tasks=names,
+        shots=(0, 2),
+        modes=MODES,
+        seeds=1,
+        limit=3,
+        batch_size=3,
+    )
+    assert len(found.scores) == len(names) * len(MODES)
+    for score in found.scores:
+        assert score.too_long == 0
+        assert 0 <= score.value <= 100
+    tokens = {(s.task, s.mode): s.prompt_tokens for s in found.scores}
+    for name in names:
+        assert (
+            tokens[name, "aim"] == tokens[name, "text-only"] == tokens[name, "no-image"] < tokens[name, "interleaved"]
+        )
