@@ -204,6 +204,7 @@ def test_it_sees_colours_and_shapes_it_was_not_trained_on(pipe: AIMPipeline) -> 
     assert sum(a.text == gold for a, (_, gold, _) in zip(answers, chosen, strict=True)) >= 37
 
 
+@pytest.mark.slow
 def test_it_binds_names_through_fused_tokens(pipe: AIMPipeline) -> None:
     """The seed of the whole: with the demonstrations' images AIM knows which name is meant, without them it guesses."""
     assert isinstance(pipe.backend, PocketBackend)

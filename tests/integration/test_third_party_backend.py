@@ -49,6 +49,7 @@ def test_its_own_tests_are_the_kit_and_pass(site: Path, tmp_path: Path) -> None:
     assert re.search(r"^\d+ passed, \d skipped", shown.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_a_new_backend_is_the_example_under_its_own_name(tmp_path: Path) -> None:
     made = run_cli("backends", "new", "my-vlm", "--out", str(tmp_path))
     assert made.returncode == 0, made.stderr

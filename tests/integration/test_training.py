@@ -118,6 +118,7 @@ def test_an_undecodable_image_is_counted_and_skipped(settings: dict[str, Any]) -
     assert result.dropped["image cannot be decoded"] > 0
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(settings: dict[str, Any], tmp_path: Path) -> None:
     settings["steps"] = 14
     expected = run(settings, output=str(tmp_path / "whole"))
