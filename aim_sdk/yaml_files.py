@@ -40,6 +40,12 @@ def read_yaml(path: Path | Traversable, model: type[Model], overrides: Sequence[
         raise InputError(f"{path}:{described(model, error)}") from error
 
 
+def yaml_in(folder: Traversable) -> dict[str, Traversable]:
+    """The YAML files of a package's folder by their names without the suffix, in order."""
+    found = {file.name.removesuffix(".yaml"): file for file in folder.iterdir() if file.name.endswith(".yaml")}
+    return dict(sorted(found.items()))
+
+
 def described(model: type[BaseModel], error: ValidationError) -> str:
     """What is wrong with a model's settings, each on a line of its own behind a line break."""
     return "".join(f"\n  {_described(model, item)}" for item in error.errors())

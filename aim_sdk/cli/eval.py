@@ -144,8 +144,9 @@ def compare(
     modes: Annotated[
         str | None, typer.Option(help="Two modes, `text-only,aim`: the first run's against the second's.")
     ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
 ) -> None:
-    """Compare two runs query by query: differences, their errors, p values."""
+    """Compare two runs query by query: differences, their errors and intervals, p values."""
     from rich.console import Console
 
     from aim_sdk.evaluation import compare as comparison
@@ -153,7 +154,10 @@ def compare(
 
     pair = None if modes is None else comparison.modes_of(_names(modes))
     found = comparison.compare(Run.load(first), Run.load(second), modes=pair)
-    Console().print(comparison.table(found))
+    if markdown:
+        typer.echo(comparison.markdown(found), nl=False)
+    else:
+        Console().print(comparison.table(found))
 
 
 def _write_report(paths: list[Path], output: Path) -> None:

@@ -24,7 +24,6 @@ if not TYPE_CHECKING:
             return Run
         if name == "evaluate":  # it imports torch
             imported("accelerate", extra="eval")
-            imported("yaml", extra="eval")
             from aim_sdk.evaluation.runner import evaluate
 
             return evaluate

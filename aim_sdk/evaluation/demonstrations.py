@@ -56,6 +56,17 @@ class Source:
             return self._selected(queries, shots, bank)
         return [[self._shown(item) for item in self._drawn(query, shots)] for query in queries]
 
+    def check(self, query: Item, shots: int) -> None:
+        """See that a query can have so many demonstrations.
+
+        Raises:
+            ShotsError: it cannot.
+        """
+        if self.selector is None:
+            self._drawn(query, shots)
+        else:
+            self._check(shots)
+
     def shown(self) -> list[Demonstration]:
         """The whole pool, as a selector finds it in the bank."""
         return [self._shown(item)[1] for item in self.pool]
@@ -75,16 +86,21 @@ class Source:
         places = sorted(self._generator("pool").choice(len(support), size, replace=False).tolist())
         return [support[place] for place in places]
 
+    def _check(self, shots: int) -> None:
+        if shots > len(self.pool):
+            raise ShotsError(f"{shots} shots asked for, but task {self._task!r} has {len(self.pool)} demonstrations.")
+
     def _drawn(self, query: Item, shots: int) -> Sequence[Item]:
         if self._dataset.draw is None:
             return self._draw(query, shots, "draw")
         return self._dataset.draw(query, shots, random.Random(f"{self._seed} {self._task} {query.id}"))
 
     def _draw(self, query: Item, shots: int, purpose: str) -> list[Item]:
-        if shots > len(self.pool):
-            raise ShotsError(f"{shots} shots asked for, but task {self._task!r} has {len(self.pool)} demonstrations.")
-        order = self._generator(purpose, query.id).permutation(len(self.pool))
-        return [self.pool[place] for place in order[:shots]]
+        self._check(shots)
+        generator, places = self._generator(purpose, query.id), dict[int, None]()
+        while len(places) < shots:  # not a permutation of the pool: it may hold 400,000, and there are many queries
+            places[int(generator.integers(len(self.pool)))] = None
+        return [self.pool[place] for place in places]
 
     def _generator(self, *names: str) -> np.random.Generator:
         name = "\n".join([str(self._seed), self._task, *names])
@@ -93,7 +109,7 @@ class Source:
     def _selected(self, queries: Sequence[Item], shots: int, bank: DemonstrationBank) -> list[list[Shown]]:
         assert self.selector is not None
         ids = [self._bank_id(item) for item in self.pool]
-        self.selector.where = MappingProxyType({"id": ids})
+        self.selector.where = MappingProxyType({"id": frozenset(ids)})
         by_id: Mapping[str, Item] = dict(zip(ids, self.pool, strict=True))
         keys = self.selector.select(bank, [self.query(item) for item in queries], shots)
         named = {key: str(bank[key].demonstration.metadata["id"]) for found in keys for key in found}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Work:
     dataset: Dataset
     queries: Sequence[Item]
 
-    @property
+    @cached_property
     def items(self) -> dict[str, Item]:
         """The queries by their ids."""
         return {item.id: item for item in self.queries}
@@ -57,9 +58,8 @@ class Plan:
         if not self.cells(self.works[0], settings.modes):
             raise InputError(f"shots {self.shots}: nothing is asked; name more shots, or the mode zero-shot.")
         for work in self.works:  # that there are too few demonstrations is known before anything is answered
-            source = self.source(work, self.seeds[0])
-            if source.selector is None and set(settings.modes) != {"zero-shot"}:
-                source.choose(work.queries[:1], max(self.shots))
+            if set(settings.modes) != {"zero-shot"}:
+                self.source(work, self.seeds[0]).check(work.queries[0], max(self.shots))
 
     def cells(self, work: Work, modes: Sequence[Mode]) -> list[Cell]:
         """A task's cells; zero-shot has one at 0 shots, and one seed, for nothing is drawn for it."""
@@ -76,6 +76,10 @@ class Plan:
     def source(self, work: Work, seed: int) -> Source:
         """What gives a task's demonstrations under one seed."""
         return Source(work.config.name, work.dataset, work.prompt, self.protocol, self.settings.selector, seed)
+
+    def places(self, work: Work) -> range:
+        """The numbers of each of a task's cells' batches."""
+        return range(-(-len(work.queries) // self.settings.batch_size))
 
     def batches(self, work: Work, cell: Cell, source: Source, bank: DemonstrationBank) -> list[list[Asked]]:
         """A cell's batches, of prompts of like length."""
@@ -94,11 +98,6 @@ class Plan:
 def how(cell: Cell, protocol: Protocol) -> Mode:
     """The pipeline's mode for a cell: a protocol may want texts before zero-shot queries."""
     return "text-only" if cell.mode == "zero-shot" and protocol.zero_shot_texts else cell.mode
-
-
-def size(batches: Sequence[Sequence[Asked]]) -> int:
-    """Queries of some batches."""
-    return sum(map(len, batches))
 
 
 def _work(config: TaskConfig, protocol: Protocol, settings: EvalSettings) -> Work:

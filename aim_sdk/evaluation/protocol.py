@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import FormatError, InputError, did_you_mean
 from aim_sdk.evaluation.tasks.config import TaskConfig
-from aim_sdk.yaml_files import read_yaml
+from aim_sdk.yaml_files import read_yaml, yaml_in
 
 _FOLDER = "protocols"
 
@@ -137,9 +137,7 @@ def shown_answer(answers: Sequence[str], which: Literal["first", "majority"]) ->
 
 
 def _built_in() -> dict[str, Traversable]:
-    folder = files("aim_sdk.evaluation").joinpath(_FOLDER)
-    found = {file.name.removesuffix(".yaml"): file for file in folder.iterdir() if file.name.endswith(".yaml")}
-    return dict(sorted(found.items()))
+    return yaml_in(files("aim_sdk.evaluation").joinpath(_FOLDER))
 
 
 def _read(file: Traversable | Path) -> Protocol:

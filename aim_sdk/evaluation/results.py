@@ -74,7 +74,7 @@ class Score(_Record):
     shots: int
     metric: str
     value: _Number = Field(description="mean of the seeds' scores; NaN where not defined, or a prompt did not fit")
-    standard_error: _Number = Field(description="bootstrap over queries; a query's answers of all seeds stay together")
+    standard_error: _Number = Field(description="over queries; a query's answers of all seeds are one draw")
     seeds_error: _Number = Field(description="of the mean, from the spread of the seeds; NaN for one seed")
     by_seed: dict[int, _Number]
     queries: int = Field(description="a seed")

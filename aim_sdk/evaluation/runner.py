@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import platform
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,8 +14,8 @@ from accelerate import PartialState
 
 from aim_sdk.errors import InputError
 from aim_sdk.evaluation import scoring
-from aim_sdk.evaluation.answering import Answering, Asked
-from aim_sdk.evaluation.journal import Journal, Unit
+from aim_sdk.evaluation.answering import Answering
+from aim_sdk.evaluation.journal import Journal
 from aim_sdk.evaluation.pipelines import Pipelines
 from aim_sdk.evaluation.plan import Plan, Work, how
 from aim_sdk.evaluation.results import Answers, Cell, Run
@@ -48,10 +50,8 @@ def evaluate(
     """
     plan = Plan(settings)
     state = PartialState(cpu=settings.device == "cpu" or not torch.cuda.is_available())
-    if state.is_main_process:
-        Journal(settings.output, _identity(plan), 0)
-    state.wait_for_everyone()
-    journal = Journal(settings.output, _identity(plan), state.process_index)
+    with state.main_process_first():  # it makes the folder
+        journal = Journal(settings.output, _identity(plan), state.process_index)
     journal.mend()
     evaluation = _Evaluation(plan, journal, note if state.is_main_process else lambda _: None, state)
     with interruptible() as interrupted:
@@ -75,22 +75,38 @@ class _Evaluation:
 
     def answer(self, interrupted: Callable[[], bool], show: bool) -> bool:
         """Answer this process's share of what is missing; False where it was interrupted."""
-        done, number = set(self.journal.read()), 0
+        done = self.journal.read().keys()
         self.state.wait_for_everyone()  # all know the same before anything is added
-        cells = [(work, cell) for work in self.plan.works for cell in self.plan.cells(work, self.modes)]
-        total = sum(len(work.queries) for work, _ in cells)
-        with advancing("queries", total, shown=show) as advance:
-            for work, cell in cells:
-                answering, batches = self._prepared(work, cell)
-                for place, asked in enumerate(batches):
-                    if (cell, place) in done:
-                        advance(len(asked))
-                        continue
-                    mine = number % self.state.num_processes == self.state.process_index
+        number = 0
+        for work in self.plan.works:
+            units = [(cell, place) for cell in self.plan.cells(work, self.modes) for place in self.plan.places(work)]
+            mine: dict[Cell, list[int]] = defaultdict(list)
+            for cell, place in units:
+                if (cell, place) not in done:
+                    if number % self.state.num_processes == self.state.process_index:
+                        mine[cell].append(place)
                     number += 1
-                    if mine:
-                        self._answer(answering, (cell, place), asked)
-                    advance(len(asked))
+            if not self._answer_task(work, mine, interrupted, show):
+                return False
+        return True
+
+    def _answer_task(
+        self, work: Work, mine: Mapping[Cell, Sequence[int]], interrupted: Callable[[], bool], show: bool
+    ) -> bool:
+        pipe = self.pipelines.of(work)
+        sources = {seed: self.plan.source(work, seed) for seed in dict.fromkeys(cell.seed for cell in mine)}
+        if any(cell.shots for cell in mine):
+            for source in sources.values():
+                if source.selector is not None:  # it looks for demonstrations in the bank
+                    pipe.bank.add(source.shown(), progress=show)
+        answering = Answering(pipe, work.prompt)
+        with advancing(f"{work.config.name}, batches", sum(map(len, mine.values())), shown=show) as advance:
+            for cell, places in mine.items():
+                batches = self.plan.batches(work, cell, sources[cell.seed], pipe.bank)
+                for place in places:
+                    batch = answering.answer(batches[place], how(cell, self.plan.protocol))
+                    self.journal.add((cell, place), asdict(batch))
+                    advance(1)
                     if interrupted():
                         return False
         return True
@@ -101,7 +117,7 @@ class _Evaluation:
         answers: list[Answers] = []
         for work in plan.works:
             for cell in plan.cells(work, self.modes):
-                batches = [record for unit, record in sorted(kept.items(), key=_number) if unit[0] == cell]
+                batches = [kept[cell, place] for place in plan.places(work)]
                 found = {p["item"]: p for record in batches for p in record["predictions"]}
                 peaks = [record["peak_bytes"] for record in batches if record["peak_bytes"] is not None]
                 ordered = [found[item.id] for item in work.queries]
@@ -126,23 +142,6 @@ class _Evaluation:
             answers=tuple(answers),
         )
 
-    def _prepared(self, work: Work, cell: Cell) -> tuple[Answering, list[list[Asked]]]:
-        """A cell's batches; where a selector chooses, it finds the whole pool in the bank."""
-        pipe = self.pipelines.of(work)
-        source = self.plan.source(work, cell.seed)
-        if source.selector is not None and cell.shots:
-            pipe.bank.add(source.shown())
-        return Answering(pipe, work.prompt), self.plan.batches(work, cell, source, pipe.bank)
-
-    def _answer(self, answering: Answering, unit: Unit, asked: Sequence[Asked]) -> None:
-        batch = answering.answer(asked, how(unit[0], self.plan.protocol))
-        content = {
-            "predictions": batch.predictions,
-            "peak_bytes": batch.peak_bytes,
-            "reading_seconds": batch.reading_seconds,
-        }
-        self.journal.add(unit, content)
-
     def _modes(self) -> list[Mode]:
         modes = list(self.plan.settings.modes)
         if "interleaved" in modes and not self.pipelines.backend.supports_interleaved:
@@ -152,10 +151,6 @@ class _Evaluation:
         if not modes:
             raise InputError("no mode is left to evaluate.")
         return modes
-
-
-def _number(entry: tuple[Unit, Any]) -> int:
-    return entry[0][1]
 
 
 def _identity(plan: Plan) -> dict[str, Any]:

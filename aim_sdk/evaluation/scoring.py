@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from aim_sdk.clusters import clustered_error
 from aim_sdk.evaluation.items import Answered, Item
 from aim_sdk.evaluation.metrics import errors
 from aim_sdk.evaluation.metrics.metric import Metric
@@ -31,14 +32,14 @@ def score(cells: Sequence[Answers], items: Mapping[str, Item], metric: Metric) -
     first = cells[0].cell
     predictions = [p for cell in cells for p in cell.predictions]
     too_long = sum(not p.fits for p in predictions)
-    by_seed = {c.cell.seed: math.nan if too_long else metric.score(_seed(c.predictions, items)) for c in cells}
+    by_seed = {c.cell.seed: math.nan if too_long else _score_of(c.predictions, items, metric) for c in cells}
     return Score(
         task=first.task,
         mode=first.mode,
         shots=first.shots,
         metric=metric.name,
         value=statistics.fmean(by_seed.values()),
-        standard_error=math.nan if too_long else errors.of_score(metric, [_seed(c.predictions, items) for c in cells]),
+        standard_error=math.nan if too_long else _error(cells, items, metric),
         seeds_error=errors.over_seeds(list(by_seed.values())),
         by_seed=by_seed,
         queries=len(cells[0].predictions),
@@ -65,6 +66,19 @@ def _answered(predictions: Iterable[Mapping[str, Any]], items: Mapping[str, Item
         for p in predictions
         if p["answer"] is not None
     ]
+
+
+def _score_of(predictions: Sequence[Prediction], items: Mapping[str, Item], metric: Metric) -> float:
+    own = [p.score for p in predictions if p.score is not None]
+    return statistics.fmean(own) if own else metric.score(_seed(predictions, items))
+
+
+def _error(cells: Sequence[Answers], items: Mapping[str, Item], metric: Metric) -> float:
+    """Over queries: a query's answers of all seeds are one draw."""
+    own = [(p.score, p.item) for cell in cells for p in cell.predictions if p.score is not None]
+    if own:
+        return clustered_error([score for score, _ in own], [item for _, item in own])
+    return errors.of_score(metric, [_seed(cell.predictions, items) for cell in cells])
 
 
 def _seed(predictions: Iterable[Prediction], items: Mapping[str, Item]) -> list[Answered]:

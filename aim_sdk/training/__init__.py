@@ -14,7 +14,6 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         if name == "TrainingConfig":
-            imported("yaml")
             from aim_sdk.training.config import TrainingConfig
 
             return TrainingConfig

@@ -22,4 +22,5 @@ def publish() -> None:
         "episodes_a_step": carrier.EPISODES,
         "seed": SEED,
     }
+    (SHIPPED / "projector" / "README.md").unlink(missing_ok=True)  # a card that is there would stay
     projector.save_pretrained(SHIPPED / "projector")

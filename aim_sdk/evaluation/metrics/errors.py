@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from aim_sdk.clusters import clustered_error
 from aim_sdk.evaluation.items import Answered
 from aim_sdk.evaluation.metrics.metric import Metric
 
@@ -21,29 +20,19 @@ def over_seeds(values: Sequence[float]) -> float:
     return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
-def binomial(share: float, count: int) -> float:
-    """Standard error of a share, 0 to 1, of ``count`` independent answers."""
-    return math.sqrt(share * (1.0 - share) / count)
-
-
 def of_score(metric: Metric, seeds: Sequence[Sequence[Answered]]) -> float:
-    """Standard error, over queries, of the mean of the seeds' scores; NaN for one query.
+    """Standard error, over queries, of the mean of the seeds' scores, by :func:`bootstrap`; NaN for one query.
 
-    ``seeds`` holds each seed's answers to the same queries. A query's answers of all seeds are one draw: more seeds do
-    not stand for more queries. Where answers have scores of their own the error is the clustered one in closed form,
-    elsewhere that of :func:`bootstrap`.
+    For metrics whose answers have no scores of their own; where they have, the error is clustered in closed form
+    (:func:`aim_sdk.clusters.clustered_error`). ``seeds`` holds each seed's answers to the same queries: a query's
+    answers of all seeds are one draw, so more seeds do not stand for more queries.
     """
-    ids = [[a.item.id for a in answered] for answered in seeds]
-    own = [metric.per_item(answered) for answered in seeds]
-    scores = [score for values in own if values is not None for score in values]
-    if scores:
-        return clustered_error(scores, [item for row in ids for item in row])
     by_id = [{a.item.id: a for a in answered} for answered in seeds]
 
     def mean(drawn: Sequence[str]) -> float:
         return statistics.fmean(metric.score([answers[item] for item in drawn]) for answers in by_id)
 
-    return bootstrap(mean, ids[0])
+    return bootstrap(mean, list(by_id[0]))
 
 
 def bootstrap(

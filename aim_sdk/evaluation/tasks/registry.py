@@ -15,7 +15,7 @@ from typing import Final, cast
 from aim_sdk.errors import InputError, MissingDataError, did_you_mean
 from aim_sdk.evaluation.items import Dataset
 from aim_sdk.evaluation.tasks.config import TaskConfig
-from aim_sdk.yaml_files import read_yaml
+from aim_sdk.yaml_files import read_yaml, yaml_in
 
 Loader = Callable[[TaskConfig, Path], Dataset]
 
@@ -140,12 +140,7 @@ def _lack(config: TaskConfig, data: Path) -> str:
 
 
 def _built_in() -> dict[str, Traversable]:
-    found = {
-        file.name.removesuffix(".yaml"): file
-        for file in files(str(__package__)).iterdir()
-        if file.name.endswith(".yaml")
-    }
-    return dict(sorted(found.items()))
+    return yaml_in(files(str(__package__)))
 
 
 def _read(file: Traversable | Path) -> TaskConfig:
