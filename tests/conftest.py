@@ -56,6 +56,13 @@ def call_cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     return call
 
 
+def torchrun(processes: int = 2) -> list[str]:
+    """What stands before ``-m module``, so that so many processes share a run on this machine's CPU."""
+    port = str(20000 + os.getpid() % 9999)
+    launcher = [sys.executable, "-m", "torch.distributed.run"]
+    return [*launcher, "--nproc_per_node", str(processes), "--master_port", port]
+
+
 def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run ``aim-icl`` as a process of its own."""
     command = [sys.executable, "-m", "aim_sdk.cli", *arguments]

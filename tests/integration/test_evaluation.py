@@ -21,7 +21,7 @@ from aim_sdk.evaluation.results import Run
 from aim_sdk.evaluation.runner import evaluate
 from aim_sdk.evaluation.settings import EvalSettings
 from aim_sdk.types import Query
-from tests.conftest import CalledCli
+from tests.conftest import CalledCli, torchrun
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 60, 220), "green": (30, 180, 60), "black": (9, 9, 9)}
 MODES = ("zero-shot", "text-only", "interleaved", "aim", "no-image")
@@ -182,9 +182,7 @@ def test_ctrl_c_keeps_what_is_answered(settings: dict[str, Any]) -> None:
 
 def test_two_processes_answer_as_one(settings: dict[str, Any], tmp_path: Path) -> None:
     expected = comparable(run(settings, output=tmp_path / "one"))
-    port = str(20000 + os.getpid() % 9999)
-    torchrun = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port)
-    launched = command(settings, sys.executable, *torchrun, "-m", "aim_sdk.cli")
+    launched = command(settings, *torchrun(), "-m", "aim_sdk.cli")
     finished = subprocess.run(launched, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert finished.returncode == 0, finished.stderr
     assert comparable(Run.load(settings["output"])) == expected

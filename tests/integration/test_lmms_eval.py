@@ -24,6 +24,7 @@ from aim_sdk.evaluation.lmms_eval.arguments import (
 )
 from aim_sdk.evaluation.lmms_eval.likelihood import likelihoods
 from aim_sdk.types import Query
+from tests.conftest import torchrun
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 60, 220), "green": (30, 180, 60)}
 TEXT = "What colour is it?"
@@ -231,9 +232,8 @@ def test_its_command_runs_a_task_of_ones_own(
     processes: int, folder: str, bank: Path, task: Path, pictures: list[Image.Image], tmp_path: Path
 ) -> None:
     pytest.importorskip("lmms_eval.evaluator")
-    port = str(20000 + os.getpid() % 9999)
-    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", port]
-    command = [sys.executable, *(torchrun if processes > 1 else []), "-m", "lmms_eval", "--model", "aim"]
+    launcher = torchrun(processes) if processes > 1 else [sys.executable]
+    command = [*launcher, "-m", "lmms_eval", "--model", "aim"]
     command += ["--tasks", "colours", "--include_path", str(task), "--batch_size", "2", "--device", "cpu"]
     command += ["--model_args", f"backend=llava,model={folder},projector=carrier,bank={bank},shots=2"]
     command += ["--log_samples", "--output_path", str(tmp_path / "out")]

@@ -25,7 +25,7 @@ from aim_sdk.projectors import KINDS
 from aim_sdk.training import TrainingConfig, train
 from aim_sdk.training.forward import Forward
 from aim_sdk.training.journal import read_log
-from tests.conftest import CalledCli
+from tests.conftest import CalledCli, torchrun
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 60, 220), "green": (30, 180, 60), "black": (9, 9, 9)}
 
@@ -164,9 +164,7 @@ def test_a_sharded_backbone_gives_the_same(settings: dict[str, Any], tmp_path: P
 
 def _same_as_one_process(settings: dict[str, Any], tmp_path: Path) -> None:
     expected = run(settings, output=str(tmp_path / "one"), shard=False)
-    port = str(20000 + os.getpid() % 9999)
-    torchrun = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port)
-    launched = command(settings, tmp_path, sys.executable, *torchrun, "-m", "aim_sdk.cli")
+    launched = command(settings, tmp_path, *torchrun(), "-m", "aim_sdk.cli")
     finished = subprocess.run(launched, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert finished.returncode == 0, finished.stderr
     folder = Path(settings["output"])
