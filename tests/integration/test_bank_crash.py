@@ -41,7 +41,7 @@ def main(path: str, kills: int) -> None:
     with open_bank(CountingEncoder(), Path(path)):
         pass
     for round_ in range(kills):
-        lines = _killed(path, round_, dice.uniform(0.0, 0.2), sorted(expected))
+        lines = _killed(path, round_, sorted(expected), dice)
         begun: dict[str, Any] | None = None
         for line in lines:
             if line["state"] == "begin":
@@ -59,8 +59,9 @@ def main(path: str, kills: int) -> None:
     print(json.dumps({"kills": kills, "acknowledged": acknowledged, "in_flight": in_flight, "left": len(expected)}))
 
 
-def _killed(path: str, seed: int, seconds: float, answers: list[str]) -> list[dict[str, Any]]:
-    """Let a writer work for some time after its first word, kill it, and return what it has said."""
+def _killed(path: str, seed: int, answers: list[str], dice: random.Random) -> list[dict[str, Any]]:
+    """Let a writer begin some changes, kill it at once or a little later, and return what it has said."""
+    begun, seconds = dice.randint(1, 10), dice.random() * dice.choice((0.002, 0.2))
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -71,11 +72,11 @@ def _killed(path: str, seed: int, seconds: float, answers: list[str]) -> list[di
             os._exit(1)
     os.close(writing)
     with os.fdopen(reading, "rb") as said:
-        first = said.readline()
+        seen = b"".join(said.readline() for _ in range(2 * begun - 1))  # "begin" and "done" in turns
         time.sleep(seconds)
         os.kill(child, signal.SIGKILL)
         assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), "the writer ended by itself"
-        whole = (first + said.read()).split(b"\n")[:-1]
+        whole = (seen + said.read()).split(b"\n")[:-1]
     return [json.loads(line) for line in whole]
 
 
@@ -86,13 +87,15 @@ def _write(path: str, seed: int, pipe: int, answers: list[str]) -> None:
         while True:
             add = [f"{seed}-{number + i}" for i in range(dice.randint(1, 5))]
             number += len(add)
-            gone = dice.sample(answers, min(len(answers), dice.randint(0, 5))) if dice.random() < 0.5 else []
+            gone = dice.sample(answers, min(len(answers), dice.randint(0, 5)))
             tagged = dice.sample(answers, 1) if answers and dice.random() < 0.3 else []
             for change in (
                 {"add": add, "remove": [], "tag": []},
                 {"add": [], "remove": gone, "tag": []},
                 {"add": [], "remove": [], "tag": [answer for answer in tagged if answer not in gone]},
             ):
+                if not any(change.values()):
+                    continue
                 os.write(pipe, json.dumps({"state": "begin", "label": number, **change}).encode() + b"\n")
                 bank.add([_item(answer) for answer in change["add"]])
                 bank.remove(*(bank.key(_item(answer)) for answer in change["remove"]))
