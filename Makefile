@@ -5,6 +5,9 @@ INSTALLED := .venv/.installed
 INSTALLED_DOCS := .venv/.installed-docs
 ARGS ?=
 
+# one worker a core: the tests' models are too small to share cores within one (tests/conftest.py)
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow lint reference docs serve
 
@@ -17,10 +20,10 @@ demo: $(INSTALLED) ## real demonstrations in, real answers out (ARGS=--quick: un
 	$(BIN)/aim-icl demo $(ARGS)
 
 test: $(INSTALLED) ## run the tests (ARGS="-k name": some of them)
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-slow: $(INSTALLED) ## run the tests that take over ten seconds each
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
 
 lint: $(INSTALLED) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
