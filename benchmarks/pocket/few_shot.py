@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, Final
 
 import torch
@@ -99,15 +100,30 @@ def summary(kept: dict[Key, Hits]) -> dict[str, dict[str, dict[str, float]]]:
     return table
 
 
+def gains(kept: dict[Key, Hits]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return task -> mode and k -> how much more often AIM is right at that k, paired by trial, with standard error."""
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for task in dict.fromkeys(key[0] for key in kept):
+        trials = [hits for key, hits in kept.items() if key[0] == task]
+        pairs = {cell: f"aim {cell.split()[1]}" for cell in trials[0] if not cell.startswith("aim")}
+        table[task] = {
+            cell: _gain([hits[aim] - hits[cell] for hits in trials]) for cell, aim in pairs.items() if aim in trials[0]
+        }
+    return table
+
+
+def _gain(gained: Sequence[int]) -> dict[str, float]:
+    se = stdev(gained) / math.sqrt(len(gained)) if len(gained) > 1 else 0.0
+    return {"mean": round(mean(gained), 4), "se": round(se, 4), "n": len(gained)}
+
+
 def _cell(hits: dict[Key, bool]) -> dict[str, float]:
-    number, mean = len(hits), sum(hits.values()) / len(hits)
-    out = {"mean": mean, "se": math.sqrt(mean * (1 - mean) / number), "n": number}
+    number, share = len(hits), sum(hits.values()) / len(hits)
+    out = {"mean": share, "se": math.sqrt(share * (1 - share) / number), "n": number}
     seeds = dict.fromkeys(key[1] for key in hits)
     if len(seeds) > 1:
         groups = [[hit for key, hit in hits.items() if key[1] == seed] for seed in seeds]
-        means = [sum(group) / len(group) for group in groups]
-        centre = sum(means) / len(means)
-        out["se_seeds"] = math.sqrt(sum((m - centre) ** 2 for m in means) / (len(means) - 1) / len(means))
+        out["se_seeds"] = stdev([mean(group) for group in groups]) / math.sqrt(len(groups))
     return {name: round(value, 4) for name, value in out.items()}
 
 
@@ -160,6 +176,7 @@ def _write(options: argparse.Namespace, kept: dict[Key, Hits]) -> None:
         "machine": machine(),
         "versions": {"python": platform.python_version(), **versions("aim-icl", "torch", "tokenizers")},
         "scores": summary(kept),
+        "gains": gains(kept),
     }
     path = RESULTS / f"pocket-few-shot-{options.name}-{datetime.now(UTC):%Y-%m-%d}.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
