@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _COLUMNS: Final = 3
 _STYLES: Final = ("-", "--", ":", "-.")
 """One a run, in turn."""
+_ASIDE: Final = 0.06
+"""How far the modes stand apart, in doublings of k, so that their error bars do not cover one another."""
 
 Cost = Callable[[Score], float | None]
 COSTS: Final[dict[str, Cost]] = {
@@ -102,7 +104,8 @@ def _draw(
         panel.axhline(values[0], color=COLOURS[mode], linestyle=line, linewidth=1, label=legend)
         return
     options: dict[str, Any] = {"color": COLOURS[mode], "linestyle": line, "marker": "o", "markersize": 4}
-    shots = [score.shots for score in row]
+    aside = (list(LABELS).index(mode) - 2) * _ASIDE
+    shots = [score.shots * 2**aside if score.shots else aside for score in row]
     bars = None if errors is None else [0.0 if math.isnan(error) else error for error in errors]
     panel.errorbar(shots, values, bars, capsize=2, label=legend, **options)
 

@@ -78,11 +78,13 @@ class ReadingCache:
                 self._places[key] = self._own, read_record(_source(self._own), start, "readings")
 
     def close(self) -> None:
-        """Close the files."""
-        for handle in self._handles.values():
-            os.close(handle)
-        self._handles.clear()
-        self._places.clear()
+        """Close the files; nothing more is kept."""
+        with self._lock:
+            self._limit = 0  # or a late `add` would write where the handle's number is used again
+            for handle in self._handles.values():
+                os.close(handle)
+            self._handles.clear()
+            self._places.clear()
 
     @property
     def _scope(self) -> str:

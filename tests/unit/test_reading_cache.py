@@ -290,3 +290,13 @@ def test_threads_share_it(encoder: Encoder, tmp_path: Path, cache: ReadingCache)
     assert len(found(tmp_path, encoder)) == 100
     sizes = filled(tmp_path / "other", encoder, 100)
     assert once == sizes[-1], "each was written once"
+
+
+def test_what_comes_after_the_end_is_not_kept(encoder: Encoder, tmp_path: Path, cache: ReadingCache) -> None:
+    cache.close()
+    other = tmp_path / "other"
+    with other.open("wb") as file:  # gets the number of the handle that is closed
+        cache.add("0", reading(0))
+        assert os.fstat(file.fileno()).st_size == 0
+    assert cache.get("0") is None
+    assert found(tmp_path, encoder) == []
