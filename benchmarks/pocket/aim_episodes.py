@@ -60,8 +60,17 @@ class EpisodeMaker:
         source, index, style = key
         return Visual(self.corpus.view(index, style) if source == "drawing" else self.corpus.easy_vqa.matrix[index])
 
-    def make(self, rng: random.Random, cell: Cell, held_out: bool, new_labels: bool, question: str = NAME) -> Episode:
-        """Draw one episode of a cell."""
+    def make(
+        self,
+        rng: random.Random,
+        cell: Cell,
+        held_out: bool,
+        new_labels: bool,
+        question: str = NAME,
+        *,
+        wide: bool = False,
+    ) -> Episode:
+        """Draw one episode of a cell; ``wide``: names are bound to concepts half of which are wide ones."""
         if cell.task == "C":
             return self._styles(rng, cell, held_out, new_labels, question)
         if cell.task == "T":
@@ -69,7 +78,7 @@ class EpisodeMaker:
         labels = self.corpus.words.labels(rng, cell.classes, new_labels)
         if cell.task == "V":
             return self._facts_episode(rng, cell, labels)
-        asked, pools = self._pools(rng, cell, held_out)
+        asked, pools = self._wide_pools(rng, cell) if wide else self._pools(rng, cell, held_out)
         query_concept = pools[asked][0]
         if cell.task == "B":
             pools[asked] = pools[asked][1:]
@@ -95,6 +104,10 @@ class EpisodeMaker:
             return asked, [[rng.choice(groups[group])] for group in chosen]
         groups = self.corpus.by_key(concepts, "category", smallest=8)
         return asked, [rng.sample(groups[name], 8) for name in rng.sample(sorted(groups), cell.classes)]
+
+    def _wide_pools(self, rng: random.Random, cell: Cell) -> tuple[int, list[list[int]]]:
+        drawn = self.corpus.draw_distinct(rng, cell.classes, drawings=2)
+        return rng.randrange(cell.classes), [[concept] for concept in drawn]
 
     def _concepts(self, held_out: bool) -> Sequence[int]:
         return self.corpus.held_out if held_out else self.corpus.training

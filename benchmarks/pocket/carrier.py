@@ -13,17 +13,20 @@ from aim_backends.pocket.backend import PocketBackend
 from aim_backends.pocket.model import PocketModel, answer_segment
 from aim_sdk.projectors import CarrierProjector
 from benchmarks.pocket.aim_episodes import Cell, Episode, EpisodeMaker
-from benchmarks.pocket.config import SHIPPED, THREADS, WORK
+from benchmarks.pocket.config import SEED, SHIPPED, THREADS, WORK
 from benchmarks.pocket.corpus import Corpus
 from benchmarks.pocket.episodes import question
 from benchmarks.pocket.loop import Loop, Schedule
 from benchmarks.pocket.prompts import Assembler, Prompt, Text
-from benchmarks.pocket.readings import Reader, carried, carriers, keys_of, newline_embedding
+from benchmarks.pocket.readings import Reader, ReadingKey, carried, carriers, keys_of, newline_embedding
 from benchmarks.pocket.training_lm import TrainingLM
 
 START: Final = "carrier_start"
 EPISODES: Final = 10
+LAYERS: Final = (24, -1)
 _CONTRAST: Final = 0.5
+_CENTRED: Final = 400  # drawings
+_WIDE: Final = 0.5
 
 
 class FrozenPocket:
@@ -34,8 +37,9 @@ class FrozenPocket:
         self.model = load_model(folder)
         self.corpus = Corpus(self.model)
         self.maker = EpisodeMaker(self.corpus)
-        self.assembler = Assembler(self.model, self.model.connector, TrainingLM(self.model.lm))
-        self.reader = Reader(self.assembler, self.maker)
+        lm = TrainingLM(self.model.lm)
+        self.assembler = Assembler(self.model, self.model.connector, lm)
+        self.reader = Reader(self.assembler, lm, self.maker, LAYERS)
 
 
 def load_model(folder: Path) -> PocketModel:
@@ -51,6 +55,7 @@ def train(steps: int) -> None:
     pocket = FrozenPocket()
     projector = start(pocket)
     save_file(projector.state_dict(), WORK / f"{START}.safetensors")
+    _centre(projector, pocket)
     newline = newline_embedding(pocket.assembler)
 
     def step(rng: random.Random) -> dict[str, float]:
@@ -65,7 +70,18 @@ def train(steps: int) -> None:
 
 def start(pocket: FrozenPocket) -> CarrierProjector:
     """Return the training-free carrier."""
-    return CarrierProjector.untrained(PocketBackend(pocket.model), place="after")  # the newline that `carried` replaces
+    # "after": the newline that `carried` replaces
+    return CarrierProjector.untrained(PocketBackend(pocket.model), layers=LAYERS, place="after")
+
+
+@torch.no_grad()
+def _centre(projector: CarrierProjector, pocket: FrozenPocket) -> None:
+    """Take from the earlier layer's norm what it says of any drawing, so that its matrix learns what tells them apart."""
+    corpus, rng = pocket.corpus, random.Random(SEED)
+    concepts = rng.sample(corpus.training, _CENTRED)
+    keys: list[ReadingKey] = [(("drawing", c, rng.choice(corpus.styles(c))), question(rng)) for c in concepts]
+    earlier = torch.stack(pocket.reader.read(keys))[:, : -projector.hidden_size]
+    projector.others_norm.bias.copy_(-projector.others_norm(earlier).mean(0))
 
 
 def load(name: str, pocket: FrozenPocket) -> CarrierProjector:
@@ -81,7 +97,7 @@ class _Matrix(nn.Module):
 
     def __init__(self, projector: CarrierProjector) -> None:
         super().__init__()
-        self.weight = projector.weight
+        self.weight, self.others = projector.weight, projector.others
 
 
 class _Rest(nn.Module):
@@ -89,7 +105,7 @@ class _Rest(nn.Module):
 
     def __init__(self, projector: CarrierProjector) -> None:
         super().__init__()
-        self.norm, self.gate = projector.norm, projector.gate
+        self.norm, self.others_norm, self.gate = projector.norm, projector.others_norm, projector.gate
 
 
 def _draw(rng: random.Random, maker: EpisodeMaker) -> Episode:
@@ -98,7 +114,7 @@ def _draw(rng: random.Random, maker: EpisodeMaker) -> Episode:
     asked = question(rng)
     if kind < 0.55:
         classes = 2 if shots < 3 or rng.random() < 0.5 else rng.choice((3, 4) if shots > 3 else (3,))
-        return maker.make(rng, Cell("A", shots, classes), False, False, asked)
+        return maker.make(rng, Cell("A", shots, classes), False, False, asked, wide=rng.random() < _WIDE)
     if kind < 0.75:
         return maker.make(rng, Cell("B", max(4, shots), 2), False, False, asked)
     if kind < 0.9:

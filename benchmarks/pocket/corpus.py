@@ -74,12 +74,12 @@ class Corpus:
         """Draw a training concept of any kind, half of them wide ones."""
         return rng.choice(self._wide if rng.random() < _WIDE else self._drawn)
 
-    def draw_distinct(self, rng: random.Random, number: int) -> list[int]:
-        """Draw nameable training concepts of which no two share a word."""
+    def draw_distinct(self, rng: random.Random, number: int, drawings: int = 1) -> list[int]:
+        """Draw nameable training concepts of which no two share a word, with at least so many drawings each."""
         while True:
             drawn = [rng.choice(self._wide if rng.random() < _WIDE else self.training) for _ in range(number)]
             words = [word for concept in drawn for word in set(self.name(concept).split())]
-            if len(set(words)) == len(words):
+            if len(set(words)) == len(words) and all(len(self.styles(concept)) >= drawings for concept in drawn):
                 return drawn
 
     def draw_pair(self, rng: random.Random) -> tuple[int, Visual, Visual]:

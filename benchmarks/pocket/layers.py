@@ -2,7 +2,8 @@
 
 Two drawings of each concept, in the held-out style and in another one, are read with unlike answers. Of every two
 concepts: is a drawing more like its concept's other drawing than like the other concept's? States at the token before
-the answer, standardised over all; and the soft next token, which is what the training-free carrier carries.
+the answer, standardised over all; the soft next token, which is what the training-free carrier carries; and what the
+shipped carrier carries, centred.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 from aim_backends.pocket.backend import PocketBackend
 from aim_sdk.fingerprint import versions
 from aim_sdk.machine import machine
+from aim_sdk.projectors.carrier import Carrier
 from aim_sdk.types import Demonstration
 from benchmarks.pocket.carrier import load_model
 from benchmarks.pocket.catalog import Concept, load_catalog
@@ -32,8 +34,8 @@ _CONCEPTS: Final = 120
 _BATCH: Final = 20
 
 
-def told_apart(backend: PocketBackend, concepts: Sequence[Concept]) -> dict[str, float]:
-    """Return the share of pairs of concepts that are told apart, by layer, and by the soft next token."""
+def told_apart(backend: PocketBackend, concepts: Sequence[Concept], carrier: Carrier | None) -> dict[str, float]:
+    """Return the share of pairs of concepts told apart, by layer, by the soft next token, and by a trained carrier."""
     ones = _states(backend, [concept.drawings[HELD_OUT_STYLE] for concept in concepts], "moon")
     others = _states(backend, [concept.drawings[concept.styles()[0]] for concept in concepts], "river")
     found = {}
@@ -44,7 +46,13 @@ def told_apart(backend: PocketBackend, concepts: Sequence[Concept]) -> dict[str,
         found[str(layer)] = _share((one - mean) / deviation, (other - mean) / deviation)
     table = backend.input_embeddings
     soft = [backend.model.lm.head(states[:, -1]).softmax(-1) @ table - table.mean(0) for states in (ones, others)]
-    return found | {"soft next token": _share(*soft)}
+    found["soft next token"] = _share(*soft)
+    if carrier:
+        read = [_LAYERS.index(layer) for layer in carrier.layers]
+        one, other = (carrier.value(states[:, read].flatten(1)) for states in (ones, others))
+        mean = torch.cat([one, other]).mean(0)
+        found["shipped carrier"] = _share(one - mean, other - mean)
+    return found
 
 
 def _states(backend: PocketBackend, drawings: Sequence[str], answer: str) -> Tensor:
@@ -57,6 +65,13 @@ def _states(backend: PocketBackend, drawings: Sequence[str], answer: str) -> Ten
         )
         rows += [reading.hidden[reading.answer_start - 1].unflatten(0, (len(_LAYERS), -1)) for reading in readings]
     return torch.stack(rows)
+
+
+def _shipped_carrier(backend: PocketBackend) -> Carrier:
+    projector = backend.default_projector()
+    assert isinstance(projector, Carrier)
+    projector.bind(backend)
+    return projector
 
 
 def _share(ones: Tensor, others: Tensor) -> float:
@@ -76,8 +91,9 @@ def main() -> None:
     found = {}
     for folder in folders:
         backend = PocketBackend(load_model(folder))
+        carrier = _shipped_carrier(backend) if folder == SHIPPED else None
         found[folder.name] = {
-            name: told_apart(backend, [c for c in known if c.held_out is held_out][:_CONCEPTS])
+            name: told_apart(backend, [c for c in known if c.held_out is held_out][:_CONCEPTS], carrier)
             for name, held_out in splits.items()
         }
         print(folder.name, json.dumps(found[folder.name], indent=1), flush=True)

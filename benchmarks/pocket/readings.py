@@ -10,6 +10,7 @@ from aim_backends.pocket.model import PROMPT_SUFFIX, answer_segment, question_se
 from aim_sdk.projectors import CarrierProjector
 from benchmarks.pocket.aim_episodes import Episode, EpisodeMaker, PictureKey, Shown
 from benchmarks.pocket.prompts import Assembler, Embedded, Prompt, Segment, Text, ask, show
+from benchmarks.pocket.training_lm import TrainingLM
 
 MODES: Final = ("zero-shot", "text-only", "interleaved", "names as text", "aim", "no-image")
 _CARRIER, _AFTER = PROMPT_SUFFIX[:1], PROMPT_SUFFIX[1:]  # the newline where the image stood
@@ -23,18 +24,18 @@ class Reader:
     In a causal model that reading does not depend on the answer, so it can be shared between episodes.
     """
 
-    def __init__(self, assembler: Assembler, maker: EpisodeMaker) -> None:
-        self._assembler, self._maker = assembler, maker
+    def __init__(self, assembler: Assembler, lm: TrainingLM, maker: EpisodeMaker, layers: Sequence[int]) -> None:
+        self._assembler, self._lm, self._maker, self._layers = assembler, lm, maker, layers
         self._readings: dict[ReadingKey, Tensor] = {}
 
     def read(self, keys: Sequence[ReadingKey]) -> list[Tensor]:
-        """Return the hidden state ``(576,)`` at the token before the answer, for each key."""
+        """Return the hidden states ``(layers * 576,)`` at the token before the answer, for each key."""
         missing = [key for key in dict.fromkeys(keys) if key not in self._readings]
         prompts = [self._prompt(*key) for key in missing]
         with torch.no_grad():
             for group in self._assembler.batches(prompts):
                 batch = self._assembler.pack([prompts[index] for index in group])
-                hidden = self._assembler.forward(batch.embeddings)
+                hidden = self._lm.layers(batch.embeddings, self._layers)
                 last = hidden[torch.arange(len(group)), batch.lengths - 1]
                 self._readings |= {missing[index]: state for index, state in zip(group, last, strict=True)}
         return [self._readings[key] for key in keys]
@@ -51,7 +52,7 @@ def keys_of(episode: Episode, images: bool = True) -> list[ReadingKey]:
 
 
 def carriers(projector: CarrierProjector, hidden: Tensor, newline: Tensor) -> Tensor:
-    """Map readings ``(n, 576)`` to the embeddings of the carrier tokens ``(n, 576)``."""
+    """Map readings ``(n, layers * 576)`` to the embeddings of the carrier tokens ``(n, 576)``."""
     gate = torch.sigmoid(projector.gate)
     return (1 - gate) * newline + gate * projector.value(hidden)
 

@@ -1,5 +1,6 @@
 """The language model while it is trained: frozen weights, fused, with optional LoRA on the attention."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -7,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aim_backends.pocket.lm import Llama
+from aim_sdk.layers import side_by_side
 
 RANK: Final = 32
 _FAST_BF16: Final = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
@@ -64,13 +66,18 @@ class TrainingLM(nn.Module):
         While it is trained, matrices are multiplied in bf16 where the CPU has an instruction for it; otherwise in fp32.
         """
         with torch.autocast("cpu", torch.bfloat16, enabled=_FAST_BF16 and torch.is_grad_enabled()):
-            return self._forward(x)
+            return self._states(x)[-1]
 
-    def _forward(self, x: Tensor) -> Tensor:
+    def layers(self, x: Tensor, layers: Sequence[int]) -> Tensor:
+        """Map right-padded embeddings ``(B, T, hidden)`` to chosen layers side by side, numbered as readings' are."""
+        return side_by_side(self._states(x), layers)
+
+    def _states(self, x: Tensor) -> list[Tensor]:
         length, hidden = x.shape[1], x.shape[2]
         positions = torch.arange(length)[None]
         cos, sin = self.lm._rotation(positions, x.dtype)
         causal = torch.full((length, length), float("-inf")).triu(1)
+        states = [x]
         for number, (qkv, out, mlp, down, norm_in, norm_mid) in enumerate(self._frozen):
             lora = self.lora[number] if self.lora else None
             y = F.rms_norm(x, (hidden,), norm_in, self.spec.norm_eps)
@@ -84,7 +91,9 @@ class TrainingLM(nn.Module):
             x = x + attended
             gate, up = F.linear(F.rms_norm(x, (hidden,), norm_mid, self.spec.norm_eps), mlp).chunk(2, -1)
             x = x + F.linear(F.silu(gate) * up, down)
-        return F.rms_norm(x, (hidden,), self.lm.get_parameter("norm.weight"), self.spec.norm_eps)
+            states.append(x)
+        states[-1] = F.rms_norm(x, (hidden,), self.lm.get_parameter("norm.weight"), self.spec.norm_eps)
+        return states
 
     def _attend(self, projected: Tensor, cos: Tensor, sin: Tensor, causal: Tensor) -> Tensor:
         """Map ``(B, T, (heads + 2 kv) * size)`` to ``(B, T, heads * size)``."""
