@@ -58,7 +58,7 @@ def _ship() -> None:
 def _carrier() -> None:
     from benchmarks.pocket import carrier
 
-    carrier.train(steps=60)
+    carrier.train(steps=480)
 
 
 def _projector() -> None:

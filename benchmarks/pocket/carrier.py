@@ -76,7 +76,7 @@ def start(pocket: FrozenPocket) -> CarrierProjector:
 
 @torch.no_grad()
 def _centre(projector: CarrierProjector, pocket: FrozenPocket) -> None:
-    """Take from the earlier layer's norm what it says of any drawing, so that its matrix learns what tells them apart."""
+    """Let the earlier layer's norm take away what it says of any drawing: its matrix learns what tells them apart."""
     corpus, rng = pocket.corpus, random.Random(SEED)
     concepts = rng.sample(corpus.training, _CENTRED)
     keys: list[ReadingKey] = [(("drawing", c, rng.choice(corpus.styles(c))), question(rng)) for c in concepts]
