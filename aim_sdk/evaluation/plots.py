@@ -105,7 +105,7 @@ def _draw(
         return
     options: dict[str, Any] = {"color": COLOURS[mode], "linestyle": line, "marker": "o", "markersize": 4}
     aside = (list(LABELS).index(mode) - 2) * _ASIDE
-    shots = [score.shots * 2**aside if score.shots else aside for score in row]
+    shots = [score.shots * 2**aside for score in row]
     bars = None if errors is None else [0.0 if math.isnan(error) else error for error in errors]
     panel.errorbar(shots, values, bars, capsize=2, label=legend, **options)
 
