@@ -1,25 +1,21 @@
-"""Demonstrations and queries from JSON lines, answers to JSON lines: resumable, and one bad line loses only itself."""
+"""Demonstrations and queries from JSON lines; each query has a key, by which its answer is found again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from pydantic import BaseModel, ConfigDict
 
-from aim_sdk.demonstration_files import DemonstrationLine, reason, resolve
-from aim_sdk.errors import ImageError, InputError
-from aim_sdk.images import load_image
-from aim_sdk.types import Demonstration, Generation, Query
-
-if TYPE_CHECKING:
-    from aim_sdk.pipeline import AIMPipeline
+from aim_sdk.demonstration_files import DemonstrationLine, resolve
+from aim_sdk.errors import InputError
+from aim_sdk.images import describe, load_image
+from aim_sdk.json_lines import json_lines
+from aim_sdk.terminal import Problems
+from aim_sdk.types import Demonstration, Query
 
 Item = TypeVar("Item")
 
@@ -44,8 +40,8 @@ class NumberedQuery:
         self.key = hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def read_demonstrations(path: Path) -> tuple[list[Demonstration], list[str]]:
-    """Read a demonstrations file; return the good ones and a message a bad line.
+def read_demonstrations(path: Path) -> tuple[list[Demonstration], Problems]:
+    """Read a demonstrations file; return the good ones and a message for each bad line.
 
     Raises:
         InputError: the file cannot be read, or no line of it is good.
@@ -56,11 +52,11 @@ def read_demonstrations(path: Path) -> tuple[list[Demonstration], list[str]]:
         load_image(demonstration.image)
         return demonstration
 
-    return _read_lines(path, parse)
+    return _read(path, parse)
 
 
-def read_queries(path: Path) -> tuple[list[NumberedQuery], list[str]]:
-    """Read a queries file; return the good ones with their line numbers and a message a bad line.
+def read_queries(path: Path) -> tuple[list[NumberedQuery], Problems]:
+    """Read a queries file; return the good ones with their line numbers and a message for each bad line.
 
     Raises:
         InputError: the file cannot be read, or no line of it is good.
@@ -72,118 +68,19 @@ def read_queries(path: Path) -> tuple[list[NumberedQuery], list[str]]:
         query = Query(resolve(path, line.image), line.text, None if name is None else str(name))
         return NumberedQuery(number, line, query)
 
-    return _read_lines(path, parse)
+    return _read(path, parse)
 
 
-class AnswerJob:
-    """The answers file and what is still to be answered.
-
-    A line already there counts if its key is that of a query: changed queries are answered anew. A last line that was
-    cut off in the middle is dropped.
-
-    Raises:
-        InputError: the file exists but is not one of answers, or cannot be written.
-    """
-
-    def __init__(self, path: Path, queries: list[NumberedQuery]) -> None:
-        self.path = path
-        keys = {query.key for query in queries}
-        done = _finished(path, keys)
-        self.resumed = self.answered = len(done)
-        self.left = [query for query in queries if query.key not in done]
-
-    def run(
-        self,
-        pipe: AIMPipeline,
-        demonstrations: list[Demonstration] | None,
-        *,
-        mode: Any,
-        shots: int | None,
-        max_new_tokens: int,
-        batch_size: int,
-    ) -> list[str]:
-        """Answer what is left, one synced batch after the other; return a message for each unusable query.
-
-        Without demonstrations, the pipeline's selector chooses from its bank.
-        """
-        problems: list[str] = []
-        if mode == "aim" and demonstrations is not None:
-            pipe.bank.add(demonstrations, progress=True)
-        columns = (TextColumn("answering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with self.path.open("a", encoding="utf-8") as file, Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task("answering", total=len(self.left))
-            for start in range(0, len(self.left), batch_size):
-                batch = self.left[start : start + batch_size]
-                good = [query for query in batch if _is_readable(query, problems)]
-                answers = pipe.generate(
-                    [item.query for item in good],
-                    demonstrations=demonstrations,
-                    shots=shots,
-                    mode=mode,
-                    max_new_tokens=max_new_tokens,
-                    batch_size=batch_size,
-                )
-                for item, answer in zip(good, answers, strict=True):
-                    file.write(json.dumps(_record(item, answer), ensure_ascii=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-                self.answered += len(good)
-                bar.advance(task, len(batch))
-        return problems
+def digest_of(demonstrations: Sequence[Demonstration]) -> str:
+    """What tells lists of demonstrations apart: the names of their images, their texts and answers, their order."""
+    parts = [[describe(item.image), item.text, item.answer] for item in demonstrations]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _record(item: NumberedQuery, answer: Generation) -> dict[str, Any]:
-    fields = item.line.model_dump()
-    if "answer" in fields:
-        fields["reference"] = fields["answer"]
-    return fields | {
-        "answer": answer.text,
-        "prompt_tokens": answer.prompt_tokens,
-        "line": item.number,
-        "key": item.key,
-    }
-
-
-def _is_readable(query: NumberedQuery, problems: list[str]) -> bool:
-    try:
-        load_image(query.query.image)
-    except ImageError as error:
-        problems.append(f"query of line {query.number}: {error}")
-        return False
-    return True
-
-
-def _read_lines(path: Path, parse: Callable[[int, dict[str, Any]], Item]) -> tuple[list[Item], list[str]]:
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
-    items, problems = [], []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            items.append(parse(number, json.loads(line)))
-        except (ValidationError, InputError, ValueError) as error:
-            problems.append(f"{path}:{number}: {reason(error)}")
+def _read(path: Path, parse: Callable[[int, dict[str, Any]], Item]) -> tuple[list[Item], Problems]:
+    problems = Problems()
+    items = list(json_lines(path, parse, problems.add))
     if not items:
-        listed = "".join(f"\n  {problem}" for problem in problems[:5])
+        listed = "".join(f"\n  {problem}" for problem in list(problems)[:5])
         raise InputError(f"{path}: no usable line.{listed}")
     return items, problems
-
-
-def _finished(path: Path, keys: set[str]) -> set[str]:
-    """Return the keys of the whole lines, and cut off a last line that is not whole."""
-    try:
-        data = path.read_bytes() if path.exists() else b""
-        whole = data[: data.rfind(b"\n") + 1]
-        done = {json.loads(line)["key"] for line in whole.splitlines()}
-        if len(whole) < len(data):
-            with path.open("r+b") as file:
-                file.truncate(len(whole))
-        path.open("ab").close()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}).") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: exists, but is not a file of answers; choose another --out.") from error
-    return done & keys

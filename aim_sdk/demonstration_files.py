@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from aim_sdk.errors import InputError
 from aim_sdk.images import is_url
+from aim_sdk.json_lines import OnProblem, count_lines, folder_of, json_lines
 from aim_sdk.types import Demonstration
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-
-OnProblem = Callable[[str], None]
-"""Hears of a line or an image that cannot be used."""
+IMAGE_SUFFIXES = frozenset(
+    {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+"""How the names of images end; one that cannot be decoded here is reported like a broken one."""
+MAX_ANSWER_FILE = 1 << 20
+"""Bytes of the largest text file that stands beside an image."""
 
 
 class DemonstrationLine(BaseModel):
@@ -46,42 +48,27 @@ def stream_demonstrations(path: Path, *, text: str = "", on_problem: OnProblem) 
     if path.is_dir():
         yield from _folder(path, text, on_problem)
         return
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    try:
-                        yield DemonstrationLine.model_validate(json.loads(line)).demonstration(path)
-                    except (ValidationError, InputError, ValueError) as error:
-                        on_problem(f"{path}:{number}: {reason(error)}")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+    yield from json_lines(path, lambda _, raw: DemonstrationLine.model_validate(raw).demonstration(path), on_problem)
 
 
-def count_demonstrations(path: Path) -> int:
-    """How many lines or images there are, usable or not: for a progress bar."""
-    if path.is_dir():
-        return sum(1 for _ in _images(path))
-    try:
-        with path.open("rb") as file:
-            return sum(1 for line in file if line.strip())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+def count_demonstrations(path: Path) -> int | None:
+    """How many lines or images there are, usable or not, for a progress bar; None for a pipe.
+
+    Raises:
+        InputError: there is no such file or folder.
+    """
+    return sum(1 for _ in _images(path)) if path.is_dir() else count_lines(path)
 
 
 def resolve(path: Path, image: str) -> str:
-    """An image as the file at ``path`` names it."""
-    return image if is_url(image) else str(path.parent / image)
+    """An image as the file at ``path`` names it.
 
-
-def reason(error: Exception) -> str:
-    """What is wrong with one line."""
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'line'}: {first['msg']}"
-    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
-        return f"not JSON ({error})"
-    return str(error)
+    Raises:
+        InputError: it is no name of a file.
+    """
+    if not image or "\0" in image:
+        raise InputError(f"image: {image!r} is no name of a file")
+    return image if is_url(image) else str(folder_of(path) / image)
 
 
 def _folder(path: Path, text: str, on_problem: OnProblem) -> Iterator[Demonstration]:
@@ -89,24 +76,49 @@ def _folder(path: Path, text: str, on_problem: OnProblem) -> Iterator[Demonstrat
         metadata: dict[str, Any] = {}
         beside = image.with_suffix(".txt")
         try:
+            _check_name(image)
             if beside.is_file():
-                answer = beside.read_text(encoding="utf-8").strip()
+                answer = _text(beside)
             elif image.parent != path:
                 answer = metadata["label"] = image.parent.name
             else:
-                on_problem(
-                    f"{image}: no answer; expected {beside.name} beside it, or a subfolder named like its class."
-                )
-                continue
+                raise InputError(f"no answer; expected {beside.name} beside it, or a subfolder named like its class.")
             yield Demonstration(str(image), text, answer, metadata)
-        except (OSError, InputError, ValueError) as error:
-            on_problem(f"{image}: {reason(error)}")
+        except InputError as error:
+            on_problem(f"{image}: {error}")
+
+
+def _check_name(image: Path) -> None:
+    """A name that is not UTF-8 cannot be written down: banks and results hold names as text."""
+    try:
+        str(image).encode()
+    except UnicodeEncodeError as error:
+        raise InputError("the name is not UTF-8; rename the file or its folder.") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_ANSWER_FILE + 1)
+        if len(data) > MAX_ANSWER_FILE:
+            raise InputError(f"{path.name} is larger than {MAX_ANSWER_FILE >> 20} MiB.")
+        return data.decode("utf-8-sig").strip()
+    except OSError as error:
+        raise InputError(f"{path.name} cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path.name} is not UTF-8 (byte {error.start}).") from error
 
 
 def _images(path: Path) -> Iterator[Path]:
-    """All images below a folder, in the order of their names: the same at every run."""
-    for folder, folders, files in os.walk(path):
-        folders.sort()
+    """All images below a folder, in the order of their names: the same at every run. Links are followed, once each.
+
+    Hidden folders are left out: they hold copies that a program keeps for itself (``.ipynb_checkpoints``).
+    """
+    seen = {os.path.realpath(path)}
+    for folder, folders, files in os.walk(path, followlinks=True):
+        places = {name: os.path.realpath(os.path.join(folder, name)) for name in folders if not name.startswith(".")}
+        folders[:] = sorted(name for name, place in places.items() if place not in seen)
+        seen.update(places.values())
         for name in sorted(files):
             if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
                 yield Path(folder) / name

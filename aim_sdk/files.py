@@ -1,41 +1,78 @@
 """Writes that are whole or not there: a reader never sees a half-written file, also after a power loss."""
 
+import errno
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from aim_sdk.errors import AIMError, ArtifactWriteError
+
+_NO_SUCH_OPERATION = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
+"""What a file system says that cannot sync a folder (FUSE, some network ones); nothing more can be done there."""
+
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file whole, or not at all."""
+    """Write a file whole, or not at all.
+
+    Raises:
+        ArtifactWriteError: it cannot be written; what was there before is untouched.
+    """
     with atomic(path) as file:
         file.write(data)
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary neighbour for writing; when the block ends, sync it and rename it over ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Open a temporary neighbour for writing; when the block ends, sync it and rename it over ``path``.
+
+    The file gets the permissions that the umask leaves, as any new file.
+
+    Raises:
+        ArtifactWriteError: it cannot be written; what was there before is untouched.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / f".aim-{secrets.token_hex(8)}.tmp"
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+@contextmanager
+def writing(path: Path, kept: str = "") -> Iterator[None]:
+    """Say what could not be written where the block meets an error of the system; ``kept`` says what is safe.
+
+    Raises:
+        ArtifactWriteError: it names the path and the reason.
+    """
     try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp makes it private
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+        yield
+    except AIMError:
         raise
-    sync_folder(path.parent)
+    except OSError as error:
+        failed = ArtifactWriteError(f"{path}: cannot be written ({error.strerror or error}).{kept and ' ' + kept}")
+        failed.errno, failed.strerror = error.errno, error.strerror
+        raise failed from error
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the names in a folder durable, where its file system can."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_OPERATION:
+            raise
     finally:
         os.close(handle)

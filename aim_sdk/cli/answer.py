@@ -33,44 +33,65 @@ def answer(
     after an interruption and it goes on. A bad line is reported with its number and does not lose the others; the exit
     code is then 3.
     """
-    from aim_sdk.answer_files import AnswerJob, read_demonstrations, read_queries
-    from aim_sdk.bank.disk import INDEX
+    from aim_sdk.answer_files import digest_of, read_demonstrations, read_queries
+    from aim_sdk.answer_jobs import AnswerJob
+    from aim_sdk.bank import DemonstrationBank
     from aim_sdk.config import PromptFormat
-    from aim_sdk.errors import ArtifactNotFoundError, InputError
+    from aim_sdk.contexts import MODES
+    from aim_sdk.errors import InputError, did_you_mean
     from aim_sdk.pipeline import AIMPipeline
     from aim_sdk.selection import get_selector
+    from aim_sdk.terminal import Problems, say, warn_all
 
     if (demos is None) == (bank is None):
         raise InputError("answer: pass --demos FILE or --bank FOLDER.")
-    if bank is not None and not (bank / INDEX).exists():
-        raise ArtifactNotFoundError(f"{bank}: no bank is there. `aim-icl bank add {bank} demos.jsonl` makes one.")
+    if bank is not None:
+        DemonstrationBank.open(bank).close()  # there must be one, which is known before the model is loaded
+    if mode not in MODES:
+        raise InputError(f"--mode {mode!r}.{did_you_mean(mode, MODES)} Expected one of: {', '.join(MODES)}.")
     get_selector(selector)
-    shown, bad_demos = (None, []) if demos is None else read_demonstrations(demos)
+    shown, bad_demos = (None, Problems()) if demos is None else read_demonstrations(demos)
     asked, bad_queries = read_queries(queries)
-    for problem in [*bad_demos, *bad_queries]:
-        typer.secho(problem, fg=typer.colors.YELLOW, err=True)
-    job = AnswerJob(out, asked)
-    if job.resumed:
-        typer.echo(f"{out}: {job.resumed} answers are there; going on.", err=True)
-    unread: list[str] = []
-    try:
-        if job.left:
-            pipe = AIMPipeline.from_pretrained(
-                backend,
-                model=model,
-                projector=projector,
-                device=device,
-                dtype=dtype,
-                bank=bank,
-                selector=selector,
-                prompt_format=None if template is None else PromptFormat.plain(template),
-            )
-            unread = job.run(pipe, shown, mode=mode, shots=shots, max_new_tokens=max_new_tokens, batch_size=batch_size)
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted: {job.answered} answers are kept; run the same command again to go on.", err=True)
-        raise typer.Exit(130) from None
-    for problem in unread:
-        typer.secho(problem, fg=typer.colors.YELLOW, err=True)
-    typer.echo(f"{out}: {job.answered} answers of {len(asked)} queries.", err=True)
-    if bad_demos or bad_queries or unread:
+    warn_all(bad_demos)
+    warn_all(bad_queries)
+    settings = {
+        "backend": backend,
+        "model": model,
+        "projector": projector,
+        "template": template,
+        "dtype": dtype,
+        "mode": mode,
+        "shots": shots,
+        "max_new_tokens": max_new_tokens,
+        "demonstrations": None if shown is None else digest_of(shown),
+        "selector": None if bank is None else selector,
+    }
+    refused = Problems()
+    with AnswerJob.claimed(out, asked, settings) as job:
+        if job.resumed:
+            say(f"{out}: {job.resumed} answers are there; going on.", err=True)
+        if job.stale:
+            say(f"{out}: {job.stale} answers there are of queries that changed or are not in {queries}.", err=True)
+        try:
+            if job.left:
+                pipe = AIMPipeline.from_pretrained(
+                    backend,
+                    model=model,
+                    projector=projector,
+                    device=device,
+                    dtype=dtype,
+                    bank=bank,
+                    selector=selector,
+                    prompt_format=None if template is None else PromptFormat.plain(template),
+                )
+                refused = job.run(
+                    pipe, shown, mode=mode, shots=shots, max_new_tokens=max_new_tokens, batch_size=batch_size
+                )
+        except KeyboardInterrupt:
+            kept = f"interrupted: {job.answered} answers are kept; run the same command again to go on."
+            say(kept, err=True)
+            raise typer.Exit(130) from None
+    warn_all(refused)
+    say(f"{out}: {job.answered} answers of {len(asked)} queries.", err=True)
+    if bad_demos or bad_queries or refused:
         raise typer.Exit(3)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from aim_sdk.answer_files import AnswerJob, read_demonstrations, read_queries
+from aim_sdk.answer_files import read_demonstrations, read_queries
+from aim_sdk.answer_jobs import AnswerJob
 from aim_sdk.errors import InputError
 from tests.conftest import run_cli
 

@@ -1,0 +1,205 @@
+"""JSON lines from outside: read once, line by line, each one bounded; a bad line is reported and loses only itself."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Final, TypeVar
+
+from pydantic import ValidationError
+
+from aim_sdk.errors import InputError
+
+MAX_LINE: Final = 8 << 20
+"""Bytes of the longest line that is read; a longer one is passed over without being held in memory."""
+MAX_NESTING: Final = 64
+"""How deep lists and objects of one line may stand in one another."""
+
+Item = TypeVar("Item")
+OnProblem = Callable[[str], None]
+"""Hears of a line or an image that cannot be used."""
+
+_BLOCK: Final = 1 << 20
+_STREAMS: Final = (Path("/dev"), Path("/proc"))
+"""Where the names of pipes are; nothing stands next to them."""
+_MAGIC: Final = {
+    b"\x1f\x8b": "packed with gzip; give it as <(zcat FILE)",
+    b"PK\x03\x04": "a zip archive; unpack it, or give it as <(unzip -p FILE)",
+    b"PAR1": "parquet; write it with pandas.read_parquet(FILE).to_json(OUT, orient='records', lines=True)",
+    codecs.BOM_UTF16_LE: "UTF-16; write it with iconv -f UTF-16 -t UTF-8 FILE > OUT",
+    codecs.BOM_UTF16_BE: "UTF-16; write it with iconv -f UTF-16 -t UTF-8 FILE > OUT",
+}
+
+
+def json_lines(path: Path, parse: Callable[[int, dict[str, Any]], Item], on_problem: OnProblem) -> Iterator[Item]:
+    """Yield what ``parse`` makes of each line's number and object.
+
+    A regular file, or a pipe (``/dev/stdin``, ``<(head -100 x.jsonl)``), which is read once. A byte order mark and
+    blank lines are passed over.
+
+    Args:
+        path: the file.
+        parse: may raise :class:`InputError` or pydantic's ``ValidationError``: the line is then reported.
+        on_problem: hears of each line that cannot be used, with the file's name and its number.
+
+    Raises:
+        InputError: it cannot be read, or is of another format.
+    """
+    try:
+        with open_regular(path) as file:
+            for number, line in enumerate(_lines(file), 1):
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
+                    _refuse_other_formats(path, line)
+                if line.strip():
+                    try:
+                        yield parse(number, parse_object(line))
+                    except (ValidationError, InputError) as error:
+                        on_problem(f"{path}:{number}: {reason(error)}")
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    except ValueError as error:  # a NUL or half a surrogate pair in the name
+        raise InputError(f"{str(path)!r}: not the name of a file ({error}).") from error
+
+
+def parse_object(line: bytes, limit: int = MAX_LINE) -> dict[str, Any]:
+    """One line as an object whose texts can be written and whose numbers are numbers.
+
+    Raises:
+        InputError: it is longer or deeper than the limits, no JSON, no object, or holds what JSON cannot.
+    """
+    line = line.strip()
+    if len(line) > limit:
+        raise InputError(f"longer than {limit >> 20} MiB")
+    try:
+        value = json.loads(line.decode(), parse_constant=_not_json, parse_float=_finite)
+        check_nesting(line, value)
+        if b"\\u" in line:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"half of a surrogate pair ({error.object[error.start : error.end]!r})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 (byte {error.start})") from error
+    except RecursionError as error:
+        raise InputError(f"nested deeper than {MAX_NESTING}") from error
+    except ValueError as error:
+        raise InputError(f"not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise InputError(f"a JSON {type(value).__name__}; expected an object, {{...}}")
+    return value
+
+
+def check_nesting(data: bytes, value: object) -> None:
+    """Refuse a parsed value that what looks at it next could not walk through.
+
+    Raises:
+        RecursionError: it is nested deeper than ``MAX_NESTING``.
+    """
+    if data.count(b"[") + data.count(b"{") <= MAX_NESTING:
+        return
+    level: list[Any] = [value]
+    for _ in range(MAX_NESTING):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return
+    raise RecursionError(f"nested deeper than {MAX_NESTING}")
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file or a pipe for reading.
+
+    Raises:
+        OSError: it cannot be opened.
+        InputError: it is a folder or a device, which might have no end.
+    """
+    file = path.open("rb")
+    mode = os.fstat(file.fileno()).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or file.isatty()):
+        file.close()
+        raise InputError(f"{path}: a device; expected a file or a pipe.")
+    return file
+
+
+def count_lines(path: Path) -> int | None:
+    """How many lines a file has, usable or not; None for a pipe, which can be read only once.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return None
+        with path.open("rb") as file:
+            count, block = 0, b"\n"
+            while more := file.read(_BLOCK):
+                count, block = count + more.count(b"\n"), more
+            return count + (not block.endswith(b"\n"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+
+
+def folder_of(path: Path) -> Path:
+    """What the names in a file are relative to: its folder, or the current one for a pipe."""
+    return Path() if any(path.is_relative_to(place) for place in _STREAMS) else path.parent
+
+
+def reason(error: Exception) -> str:
+    """What is wrong with one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'line'}: {first['msg']}"
+    return str(error)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines; of one that is too long, as much as shows it."""
+    while line := file.readline(MAX_LINE + 2):
+        whole = line.endswith(b"\n") or len(line) <= MAX_LINE
+        yield line
+        while not whole:
+            rest = file.readline(_BLOCK)
+            whole = not rest or rest.endswith(b"\n")
+
+
+def _refuse_other_formats(path: Path, line: bytes) -> None:
+    """Say once what a file is, where its first line shows that it holds no JSON lines."""
+    found = next((what for magic, what in _MAGIC.items() if line.startswith(magic)), None)
+    text = line.strip()
+    if found is None and b"\0" in line:
+        found = "no text (binary, or UTF-16)"
+    elif found is None and (text in (b"[", b"[]") or text.startswith(b"[{")):
+        found = "a JSON list; write it with jq -c '.[]' FILE > OUT"
+    elif found is None and text == b"{":
+        found = "JSON over several lines; write it with jq -c . FILE > OUT"
+    elif found is None and b"image" in _fields(text) and not text.startswith(b"{"):
+        found = "a table (CSV); write it with pandas.read_csv(FILE).to_json(OUT, orient='records', lines=True)"
+    if found is not None:
+        raise InputError(f"{path}: expected JSON lines, one object a line; this is {found}.")
+
+
+def _fields(line: bytes) -> list[bytes]:
+    separator = next((mark for mark in (b",", b"\t", b";") if mark in line), b",")
+    return [field.strip().strip(b'"') for field in line[:_BLOCK].split(separator)]
+
+
+def _not_json(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON's; leave the field out, or write null")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large for a number")
+    return number

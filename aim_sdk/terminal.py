@@ -1,0 +1,89 @@
+"""What the command line prints: texts from outside are shown as they are, and never obeyed.
+
+An answer, a path or a message may hold escape sequences, which a terminal would run, or ``[brackets]``, which rich
+would take for its markup. Everything that a command prints goes through here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+KEPT = 10
+"""Problems of one command that are shown; the others are counted."""
+
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but tab and line feed, changes of the writing direction, and halves of surrogate pairs."""
+
+
+class Problems:
+    """What could not be used: the first few messages, and how many there are, so that memory is bounded."""
+
+    def __init__(self) -> None:
+        self._kept: list[str] = []
+        self._count = 0
+
+    def add(self, text: str) -> None:
+        """Note one."""
+        self._count += 1
+        if len(self._kept) < KEPT:
+            self._kept.append(text)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[str]:
+        """The messages that are kept."""
+        return iter(self._kept)
+
+
+def clean(text: object) -> str:
+    r"""A text with what a terminal would obey written as JSON has it, ``\u001b`` for an escape."""
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
+
+
+def say(text: object, *, err: bool = False, color: str | None = None) -> None:
+    """Print a text on a line of its own."""
+    import typer
+
+    typer.secho(clean(text), err=err, fg=color)
+
+
+def warn(text: object) -> None:
+    """Print on stderr, in yellow."""
+    say(text, err=True, color="yellow")
+
+
+def warn_all(problems: Problems) -> None:
+    """Print the problems that are kept, and how many more there are."""
+    for problem in problems:
+        warn(problem)
+    if len(problems) > KEPT:
+        warn(f"... and {len(problems) - KEPT:,} more like these.")
+
+
+def say_json(value: Any, *, indent: int | None = None) -> None:
+    """Print a value as JSON, which it stays whatever it holds and whatever the terminal can show."""
+    ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
+    say(json.dumps(value, indent=indent, ensure_ascii=ascii_only))
+
+
+def cell(text: object, style: str = "") -> Text:
+    """A text for a table or a console of rich."""
+    from rich.text import Text
+
+    return Text(clean(text), style=style)
+
+
+def console(*, err: bool = False) -> Console:
+    """A console that takes strings as they are: no markup, no emoji codes, no colouring of numbers."""
+    from rich.console import Console
+
+    return Console(stderr=err, markup=False, emoji=False, highlight=False)
