@@ -22,7 +22,7 @@ from aim_sdk.errors import InputError, ShotsError
 from aim_sdk.files import write_atomic, writing
 from aim_sdk.images import describe
 from aim_sdk.jobs import alone, differences, kept_settings
-from aim_sdk.json_lines import MAX_LINE, parse_object, reason
+from aim_sdk.json_lines import MAX_LINE, is_stream, parse_object, reason
 from aim_sdk.progress import advancing
 from aim_sdk.terminal import Problems
 
@@ -77,7 +77,7 @@ class AnswerJob:
             InputError: the file is not one of answers, or was made with other settings.
             ArtifactWriteError: another job writes it, or its folder cannot be written.
         """
-        if path.exists() and not path.is_file():
+        if is_stream(path) or (path.exists() and not path.is_file()):
             raise InputError(f"{path}: no regular file; {_ANOTHER}.")
         with alone(path.with_name(f".{path.name}.lock")):
             yield cls(path, queries, settings)

@@ -25,8 +25,8 @@ OnProblem = Callable[[str], None]
 """Hears of a line or an image that cannot be used."""
 
 _BLOCK: Final = 1 << 20
-_STREAMS: Final = (Path("/dev"), Path("/proc"))
-"""Where the names of pipes are; nothing stands next to them."""
+_STREAMS: Final = ("/dev/fd/", "/dev/stdin", "/dev/stdout", "/dev/stderr", "/proc/")
+"""How the names of pipes begin; nothing stands next to them."""
 _MAGIC: Final = {
     b"\x1f\x8b": "packed with gzip; give it as <(zcat FILE)",
     b"PK\x03\x04": "a zip archive; unpack it, or give it as <(unzip -p FILE)",
@@ -152,7 +152,12 @@ def count_lines(path: Path) -> int | None:
 
 def folder_of(path: Path) -> Path:
     """What the names in a file are relative to: its folder, or the current one for a pipe."""
-    return Path() if any(path.is_relative_to(place) for place in _STREAMS) else path.parent
+    return Path() if is_stream(path) else path.parent
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a name stands for what a process reads or writes, a pipe say, and not for a place."""
+    return str(path).startswith(_STREAMS)
 
 
 def reason(error: Exception) -> str:

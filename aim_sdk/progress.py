@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from aim_sdk.terminal import clean, console
+
 
 @contextmanager
 def advancing(description: str, total: int | None, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
@@ -12,7 +14,6 @@ def advancing(description: str, total: int | None, *, shown: bool = True) -> Ite
     if not shown:
         yield lambda _: None
         return
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -23,12 +24,12 @@ def advancing(description: str, total: int | None, *, shown: bool = True) -> Ite
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(description, total=total)
+    with Progress(*columns, console=console(err=True)) as bar:
+        task = bar.add_task(clean(description), total=total)
         yield lambda done: bar.advance(task, done)

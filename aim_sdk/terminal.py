@@ -36,6 +36,11 @@ class Problems:
         if len(self._kept) < KEPT:
             self._kept.append(text)
 
+    def __add__(self, other: Problems) -> Problems:
+        both = Problems()
+        both._kept, both._count = (self._kept + other._kept)[:KEPT], self._count + other._count
+        return both
+
     def __len__(self) -> int:
         return self._count
 

@@ -22,6 +22,7 @@ MAX_NESTING: Final = 32
 
 _NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError)
 """What PyYAML raises; all but the first where a date, a number or a tag's value is none."""
+_LONGEST_NUMBER: Final = 100
 _SHOWN: Final = 200
 """Characters of a value that a message shows."""
 
@@ -52,6 +53,8 @@ class _PlainLoader(yaml.SafeLoader):
         text = super().construct_scalar(node)
         if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
             raise _refused("no text (a NUL, or half of a surrogate pair)", node)
+        if node.tag.endswith((":int", ":float")) and len(text) > _LONGEST_NUMBER:
+            raise _refused(f"a number of more than {_LONGEST_NUMBER} digits", node)
         return text
 
 
@@ -138,8 +141,5 @@ def _described(model: type[BaseModel], error: Mapping[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no number of so many digits
-        return "a very large number"
+    text = repr(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

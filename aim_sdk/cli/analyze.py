@@ -12,6 +12,7 @@ from aim_sdk.cli import options
 if TYPE_CHECKING:
     from aim_sdk.analysis.attention import InterleavedPrompt
     from aim_sdk.interfaces import Backend
+    from aim_sdk.terminal import Problems
 
 QUICK = 6
 
@@ -45,14 +46,13 @@ def attention(
     the demonstrations' attention, and the attention per token. Without files the backend's own demo tasks are used,
     where it brings some (pocket does). A query that cannot be used is reported; the exit code is then 3.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from aim_sdk.analysis import report
     from aim_sdk.analysis.attention import measure, summarize
     from aim_sdk.config import PromptFormat
     from aim_sdk.errors import ContextLengthError, InputError
+    from aim_sdk.progress import advancing
     from aim_sdk.registry import get_backend
+    from aim_sdk.terminal import console, say, warn_all
 
     if (demonstrations is None) != (queries is None):
         raise InputError(
@@ -60,55 +60,52 @@ def attention(
         )
     _make_folder(out)
     limit = min(limit, QUICK) if quick else limit
-    console = Console(stderr=True)
-    with console.status(f"loading {backend}"):
+    with console(err=True).status(f"loading {backend}"):
         loaded = get_backend(backend).from_pretrained(model, device=device, dtype=dtype)
     prompts, problems = _prompts(loaded, demonstrations, queries, shots=shots, limit=limit, seed=seed)
     form = loaded.default_format if template is None else PromptFormat.plain(template)
     measurements = []
-    columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("measuring", total=len(prompts))
+    with advancing("measuring", len(prompts)) as advance:
         for prompt in prompts:
             try:
                 measurements.append(measure(loaded, prompt, form))
             except ContextLengthError:  # the next query would not fit either
                 raise
             except InputError as error:
-                problems.append(f"query {prompt.group}: {error}")
-            bar.advance(task)
-    for problem in problems:
-        typer.secho(problem, fg=typer.colors.YELLOW, err=True)
+                problems.add(f"query {prompt.group}: {error}")
+            advance(1)
+    warn_all(problems)
     if not measurements:
         raise InputError("analyze attention: no query could be measured.")
     rows = summarize(measurements)
     settings = {"shots": shots, "limit": limit, "seed": seed, "queries": len(measurements)}
     report.write_result(out / "attention.json", loaded, form, rows, measurements, settings)
     report.plot(rows, measurements, out / "attention.png")
-    Console().print(report.table(rows, measurements))
-    typer.echo(f"Plot: {out / 'attention.png'}\nResult: {out / 'attention.json'}", err=True)
+    console().print(report.table(rows, measurements))
+    say(f"Plot: {out / 'attention.png'}\nResult: {out / 'attention.json'}", err=True)
     if problems:
         raise typer.Exit(3)
 
 
 def _prompts(
     backend: Backend, demonstrations: Path | None, queries: Path | None, *, shots: int, limit: int, seed: int
-) -> tuple[list[InterleavedPrompt], list[str]]:
+) -> tuple[list[InterleavedPrompt], Problems]:
     """Return the prompts to measure and a message for each bad line."""
     from aim_sdk.analysis.prompts import from_files, from_tasks
     from aim_sdk.answer_files import read_demonstrations, read_queries
     from aim_sdk.demo.tasks import BringsDemo
     from aim_sdk.errors import InputError
+    from aim_sdk.terminal import Problems
 
     if demonstrations is not None and queries is not None:
         shown, bad_demonstrations = read_demonstrations(demonstrations)
         asked, bad_queries = read_queries(queries)
-        return from_files(shown, asked[:limit], shots=shots, seed=seed), [*bad_demonstrations, *bad_queries]
+        return from_files(shown, asked[:limit], shots=shots, seed=seed), bad_demonstrations + bad_queries
     if not isinstance(backend, BringsDemo):
         raise InputError(
             f"backend {backend.name!r} brings no tasks of its own.\nNext: pass --demonstrations and --queries."
         )
-    return from_tasks(backend.demo_tasks(limit, seed=seed), shots=shots)[:limit], []
+    return from_tasks(backend.demo_tasks(limit, seed=seed), shots=shots)[:limit], Problems()
 
 
 def _make_folder(path: Path) -> None:

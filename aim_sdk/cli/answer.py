@@ -52,8 +52,8 @@ def answer(
     get_selector(selector)
     shown, bad_demos = (None, Problems()) if demos is None else read_demonstrations(demos)
     asked, bad_queries = read_queries(queries)
-    warn_all(bad_demos)
-    warn_all(bad_queries)
+    unusable = bad_demos + bad_queries
+    warn_all(unusable)
     settings = {
         "backend": backend,
         "model": model,
@@ -93,5 +93,5 @@ def answer(
             raise typer.Exit(130) from None
     warn_all(refused)
     say(f"{out}: {job.answered} answers of {len(asked)} queries.", err=True)
-    if bad_demos or bad_queries or refused:
+    if unusable or refused:
         raise typer.Exit(3)

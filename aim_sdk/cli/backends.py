@@ -1,6 +1,5 @@
 """``aim-icl backends``: what is installed, whether it keeps its promises, and a new one to start from."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,21 +27,20 @@ def list_(as_json: bool = typer.Option(False, "--json", help="Print JSON instead
     """List the installed backends without importing any of them."""
     import dataclasses
 
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     from aim_sdk.registry import list_backends
+    from aim_sdk.terminal import cell, console, say_json
 
     found = list_backends()
     if as_json:
-        typer.echo(json.dumps([dataclasses.asdict(info) for info in found], indent=2))
+        say_json([dataclasses.asdict(info) for info in found], indent=2)
         return
     table = Table("name", "status", "distribution", "target", box=None, header_style="bold")
     for info in found:
         colour = "green" if info.status == "ready" else "yellow"
-        table.add_row(info.name, f"[{colour}]{info.status}[/]", info.origin, escape(info.target))
-    Console().print(table)
+        table.add_row(cell(info.name), cell(info.status, colour), cell(info.origin), cell(info.target))
+    console().print(table)
 
 
 @app.command("check")
@@ -66,6 +64,7 @@ def check(
     from tempfile import TemporaryDirectory
 
     from aim_sdk.registry import get_backend
+    from aim_sdk.terminal import say_json
     from aim_sdk.testing import CHECKS, run_checks
 
     backend_class = get_backend(name)
@@ -77,7 +76,7 @@ def check(
         results = run_checks(backend, expected_failures=expected, checks=only)
         if as_json:
             found = list(results)
-            typer.echo(json.dumps([dataclasses.asdict(result) for result in found], indent=2))
+            say_json([dataclasses.asdict(result) for result in found], indent=2)
         else:
             found = _watch(results, len(only or CHECKS), backend)
     if not all(result.ok for result in found):
@@ -90,11 +89,12 @@ def new(
     out: Annotated[Path, typer.Option(help="The folder to write aim-NAME into.")] = Path(),
 ) -> None:
     """Write a complete backend distribution to start from: a toy model, its adapter, its tests."""
+    from aim_sdk.terminal import say
     from aim_sdk.testing.new import new_backend
 
     folder = new_backend(name, out)
-    typer.echo(f"{folder}: a working backend round a toy model. Next:")
-    typer.echo(f'  pip install -e "{folder}[test]"\n  pytest {folder}\n  aim-icl backends check {name}')
+    say(f"{folder}: a working backend round a toy model. Next:")
+    say(f'  pip install -e "{folder}[test]"\n  pytest {folder}\n  aim-icl backends check {name}')
 
 
 def _expected(items: list[str]) -> dict[str, str]:
@@ -121,23 +121,23 @@ def _tiny(variant: str, model: str | None, folder: Path) -> str:
 
 def _watch(results: "Iterator[CheckResult]", total: int, backend: "Backend") -> "list[CheckResult]":
     """Show a bar while the checks run, then their table."""
-    from rich.console import Console
-    from rich.markup import escape
     from rich.progress import Progress
     from rich.table import Table
 
+    from aim_sdk.terminal import cell, clean, console, say
+
     found = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with Progress(console=console(err=True), transient=True) as progress:
         task = progress.add_task("checks", total=total)
         for result in results:
             found.append(result)
-            progress.update(task, advance=1, description=result.check)
+            progress.update(task, advance=1, description=clean(result.check))
     table = Table("check", "result", "seconds", "", box=None, header_style="bold")
     for result in found:
         colour = _COLOURS[result.status]
-        table.add_row(result.check, f"[{colour}]{result.status}[/]", f"{result.seconds:.1f}", escape(result.message))
-    console = Console()
-    console.print(table)
+        status = cell(result.status, colour)
+        table.add_row(cell(result.check), status, f"{result.seconds:.1f}", cell(result.message))
+    console().print(table)
     bad = sum(not result.ok for result in found)
-    console.print(f"{backend.name}, {backend.fingerprint.model}: {len(found) - bad} of {len(found)} as expected")
+    say(f"{backend.name}, {backend.fingerprint.model}: {len(found) - bad} of {len(found)} as expected")
     return found

@@ -52,9 +52,8 @@ def inspect(
 
     Ctrl-C ends the scan and shows what was counted.
     """
-    from rich.console import Console
-
     from aim_sdk.progress import advancing
+    from aim_sdk.terminal import console, say
     from aim_sdk.training.corpora import open_corpus
     from aim_sdk.training.corpora.inspection import Inspection
 
@@ -84,15 +83,14 @@ def inspect(
                     shown.append(document)
     except KeyboardInterrupt:
         interrupted = True
-    console = Console(markup=False, highlight=False)
     for document in shown:
-        _print_document(console, document)
-    _print_counts(console, inspection)
+        _print_document(console(), document)
+    _print_counts(console(), inspection)
     if as_json is not None:
         summary = inspection.summary() | {"complete": limit is None and not interrupted}
         _write(as_json, summary)
     if interrupted:
-        typer.echo(f"interrupted: {inspection.documents} documents were counted.", err=True)
+        say(f"interrupted: {inspection.documents} documents were counted.", err=True)
         raise typer.Exit(130)
 
 
@@ -111,13 +109,9 @@ def _config(**given: Any) -> CorpusConfig:
 
 
 def _write(file: Path, summary: dict[str, Any]) -> None:
-    from aim_sdk.errors import InputError
     from aim_sdk.files import write_atomic
 
-    try:
-        write_atomic(file, json.dumps(summary, indent=2).encode())
-    except OSError as error:
-        raise InputError(f"--json {file}: cannot be written ({error.strerror}).") from error
+    write_atomic(file, json.dumps(summary, indent=2).encode())
 
 
 def _print_document(console: Console, document: Document) -> None:
@@ -135,6 +129,8 @@ def _print_document(console: Console, document: Document) -> None:
 def _print_counts(console: Console, inspection: Inspection) -> None:
     from rich.table import Table
 
+    from aim_sdk.terminal import say
+
     counts, drops = inspection.summary(), inspection.drops
     console.print(
         f"{counts['format']}, {counts['files']} files: {counts['documents']} documents, of which {counts['kept']} are "
@@ -151,7 +147,7 @@ def _print_counts(console: Console, inspection: Inspection) -> None:
             table.add_row(item["what"], f"{item['count']}", item["reason"], _short(item["first"], 60))
         console.print(table)
     if drops.counts["image missing"] and not inspection.kept:
-        typer.echo("no image was found: pass their folder with --images.", err=True)
+        say("no image was found: pass their folder with --images.", err=True)
 
 
 def _image(pair: Pair) -> str:
@@ -164,6 +160,8 @@ def _image(pair: Pair) -> str:
 
 
 def _short(text: str, width: int) -> str:
-    """One line without control characters, which a terminal would obey."""
-    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    """One line."""
+    from aim_sdk.terminal import clean
+
+    line = clean(" ".join(text.split()))
     return line if len(line) <= width else line[: width - 1] + "…"

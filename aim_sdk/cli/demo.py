@@ -23,6 +23,7 @@ def demo(
     from aim_sdk.demo import report, run
     from aim_sdk.demo.tasks import BringsDemo
     from aim_sdk.pipeline import AIMPipeline
+    from aim_sdk.terminal import say
 
     console = Console()
     started = time.monotonic()
@@ -58,4 +59,4 @@ def demo(
     report.write_result(result, pipe, tasks, outcomes, measured, settings)
     report.plot(measured, plot)
     console.print(f"{len(pipe.bank)} demonstrations banked, {len(outcomes)} queries answered in {seconds} s.")
-    console.print(f"Plot: {plot}\nResult: {result}", highlight=False)
+    say(f"Plot: {plot}\nResult: {result}")

@@ -60,6 +60,7 @@ def evaluate(
     from aim_sdk.errors import InputError
     from aim_sdk.evaluation import EvalSettings
     from aim_sdk.evaluation import evaluate as run
+    from aim_sdk.terminal import say, warn
     from aim_sdk.yaml_files import described
 
     try:
@@ -86,11 +87,11 @@ def evaluate(
     except ValidationError as error:
         raise InputError(f"aim-icl eval:{described(EvalSettings, error)}") from error
     first = os.environ.get("RANK", "0") == "0"  # torchrun's: one process speaks
-    result = run(settings, note=lambda text: typer.secho(text, fg="yellow", err=True), command=" ".join(sys.argv[1:]))
+    result = run(settings, note=warn, command=" ".join(sys.argv[1:]))
     if not first:
         raise typer.Exit
     if result is None:
-        typer.echo("interrupted; the same command goes on from there.", err=True)
+        say("interrupted; the same command goes on from there.", err=True)
         raise typer.Exit(130)
     _write_report([output], output)
 
@@ -98,34 +99,33 @@ def evaluate(
 @app.command("tasks")
 def list_tasks(data: Data = Path("data")) -> None:
     """List the tasks: which can run, what is missing on disk and where it goes."""
-    from rich.console import Console
     from rich.table import Column, Table
 
     from aim_sdk.evaluation.tasks import status
+    from aim_sdk.terminal import cell, console
 
     what = Column("what is missing, and where it goes", overflow="fold")
     table = Table("task", "", "metric", what, box=None, header_style="bold")
     for row in status(data):
-        state = "[green]ready[/]" if row.ready else "[yellow]missing[/]"
-        table.add_row(row.name, state, row.metric, row.missing)
-    Console().print(table)
+        state = cell("ready", "green") if row.ready else cell("missing", "yellow")
+        table.add_row(cell(row.name), state, cell(row.metric), cell(row.missing))
+    console().print(table)
 
 
 @app.command("protocols")
 def list_protocols() -> None:
     """List the protocols, and what differs in them from the original code."""
-    from rich.console import Console
-
     from aim_sdk.evaluation import protocol
+    from aim_sdk.terminal import cell, console
 
-    console = Console(highlight=False)
+    out = console()
     for found in protocol.list_protocols():
-        console.print(f"[bold]{found.name}[/]  {found.description}")
-        console.print(f"  source: {found.source}")
+        out.print(cell(found.name, "bold") + cell(f"  {found.description}"))
+        out.print(cell(f"  source: {found.source}"))
         shots = ", ".join(map(str, found.shots))
-        console.print(f"  shots {shots}; seeds {found.seeds}; for: {', '.join(found.prompts)}")
+        out.print(cell(f"  shots {shots}; seeds {found.seeds}; for: {', '.join(found.prompts)}"))
         for deviation in found.deviations:
-            console.print(f"  differs: {deviation}")
+            out.print(cell(f"  differs: {deviation}"))
 
 
 @app.command("report")
@@ -147,31 +147,28 @@ def compare(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
 ) -> None:
     """Compare two runs query by query: differences, their errors and intervals, p values."""
-    from rich.console import Console
-
     from aim_sdk.evaluation import compare as comparison
     from aim_sdk.evaluation.results import Run
+    from aim_sdk.terminal import console, say
 
     pair = None if modes is None else comparison.modes_of(_names(modes))
     found = comparison.compare(Run.load(first), Run.load(second), modes=pair)
     if markdown:
-        typer.echo(comparison.markdown(found), nl=False)
+        say(comparison.markdown(found).removesuffix("\n"))
     else:
-        Console().print(comparison.table(found))
+        console().print(comparison.table(found))
 
 
 def _write_report(paths: list[Path], output: Path) -> None:
-    from rich.console import Console
-
     from aim_sdk.evaluation import report
     from aim_sdk.evaluation.results import Run
+    from aim_sdk.terminal import console, say
 
     runs = {str(path): Run.load(path) for path in paths}
-    console = Console()
     for table in report.tables(runs):
-        console.print(table)
+        console().print(table)
     for path in report.write(runs, output):
-        typer.echo(path, err=True)
+        say(path, err=True)
 
 
 def _names(text: str) -> list[str]:

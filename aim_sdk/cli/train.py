@@ -20,6 +20,7 @@ def train(
     """
     import os
 
+    from aim_sdk.terminal import say
     from aim_sdk.training import TrainingConfig
     from aim_sdk.training import train as run
 
@@ -28,8 +29,8 @@ def train(
     if os.environ.get("RANK", "0") != "0":  # torchrun's: one process speaks
         raise typer.Exit(0 if result.finished else 130)
     for reason, count in result.dropped.most_common():
-        typer.echo(f"left out: {count} x {reason}", err=True)
+        say(f"left out: {count} x {reason}", err=True)
     if result.projector is None:
-        typer.echo(f"interrupted behind step {result.step}; the same command goes on from there.", err=True)
+        say(f"interrupted behind step {result.step}; the same command goes on from there.", err=True)
         raise typer.Exit(130)
-    typer.echo(f"Projector: {result.projector}\nLog, plot: {settings.output}")
+    say(f"Projector: {result.projector}\nLog, plot: {settings.output}")

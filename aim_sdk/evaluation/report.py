@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rich.markup import escape
 from rich.table import Table
 
 from aim_sdk.evaluation import plots
 from aim_sdk.evaluation.results import Run, Score
 from aim_sdk.files import write_atomic
 from aim_sdk.modes import LABELS
+from aim_sdk.terminal import cell
 
 _PLOTS: Final[dict[str, Callable[[Mapping[str, Run]], bytes]]] = {"scores.png": plots.scores, "costs.png": plots.costs}
 _STYLE: Final = (
@@ -170,9 +170,9 @@ def _cost(score: Score) -> str:
 
 def console(grid: Grid) -> Table:
     """Return one table for the console."""
-    made = Table(*grid.head, title=escape(grid.caption), title_justify="left", box=None, header_style="bold")
+    made = Table(*grid.head, title=cell(grid.caption), title_justify="left", box=None, header_style="bold")
     for row in grid.rows:
-        made.add_row(*map(escape, row), style="bold" if LABELS["aim"] in row else None)
+        made.add_row(*map(cell, row), style="bold" if LABELS["aim"] in row else None)
     return made
 
 

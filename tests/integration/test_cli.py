@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from aim_sdk.answer_files import read_demonstrations, read_queries
-from aim_sdk.answer_jobs import AnswerJob
+from aim_sdk.answer_files import read_demonstrations
 from aim_sdk.errors import InputError
 from tests.conftest import run_cli
 
@@ -152,14 +151,6 @@ def test_lines_are_validated_one_by_one(files: Path) -> None:
     (files / "bad.jsonl").write_text("\n".join(bad))
     with pytest.raises(InputError, match="no usable line"):
         read_demonstrations(files / "bad.jsonl")
-
-
-def test_another_file_is_never_taken_for_answers(files: Path) -> None:
-    queries, _ = read_queries(files / "queries.jsonl")
-    before = (files / "demos.jsonl").read_bytes()
-    with pytest.raises(InputError, match="not a file of answers"):
-        AnswerJob(files / "demos.jsonl", queries)
-    assert (files / "demos.jsonl").read_bytes() == before
 
 
 def test_backends_check_prints_a_table_and_its_exit_code_tells() -> None:

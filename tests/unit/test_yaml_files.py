@@ -42,8 +42,8 @@ def read(path: Path, content: str | bytes) -> Settings:
         ("anything:\n" + "".join(" " * n + "a:\n" for n in range(1, 300)), "nested deeper than 32"),
         ("anything: " + "- " * 1000 + "x", "cannot be read as YAML"),
         ("name: " + "x" * MAX_BYTES, "larger than 256 KiB"),
-        ("steps: " + "9" * 5000, "cannot be read as YAML"),
-        ("name: 0x" + "f" * 9000, "a very large number"),
+        ("steps: " + "9" * 5000, "a number of more than 100 digits"),
+        ("name: 0x" + "f" * 9000, "a number of more than 100 digits"),
         ("anything: 2001-99-99", "cannot be read as YAML"),
         ('name: "\\ud800"', "half of a surrogate pair"),
         ('name: "a\\0b"', "a NUL"),
@@ -60,7 +60,7 @@ def test_hostile_settings_are_an_error(tmp_path: Path, content: str | bytes, mes
         read(tmp_path / "x.yaml", content)
     assert message in str(raised.value)
     assert len(str(raised.value)) < 2000
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 5
 
 
 def test_a_device_or_folder_is_an_error_and_a_mark_is_passed_over(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_numbers_in_base_60_take_no_time(tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(InputError):
         read(tmp_path / "x.yaml", "name: " + "1:" * (MAX_BYTES // 2 - 10) + "1")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 5
 
 
 TEXTS = ["a", "steps", "name", "1", "1.5e3", ": ", "- ", "---\n", "<<: ", "&a ", "*a", "!!int ", "!x ", "0o9"]
