@@ -13,9 +13,9 @@ import huggingface_hub
 import safetensors.torch
 from huggingface_hub import ModelCard, ModelHubMixin
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from pydantic import ValidationError
-from safetensors import SafetensorError
+from pydantic_core import PydanticSerializationError, to_json
 
+from aim_sdk.artifact_files import CONFIG_FILE, WEIGHTS_FILE, config_hash, read_config, read_weights
 from aim_sdk.config import Fingerprint, ProjectorConfig
 from aim_sdk.errors import (
     ArtifactError,
@@ -30,10 +30,6 @@ from aim_sdk.layers import LAST
 
 if TYPE_CHECKING:
     from aim_sdk.interfaces import Projector
-
-CONFIG_FILE = "projector_config.json"
-WEIGHTS_FILE = "projector.safetensors"
-
 
 CARD = """---
 {{ card_data }}
@@ -86,6 +82,8 @@ class SavedProjector(
                 "Set `projector.fingerprint = backend.fingerprint` before saving."
             )
         weights = safetensors.torch.save({name: value.contiguous().cpu() for name, value in self.state_dict().items()})
+        if name := next((name for name, value in self.state_dict().items() if not value.isfinite().all()), None):
+            raise ArtifactError(f"this projector's weights {name!r} hold NaN or infinity; it is not saved.")
         config = ProjectorConfig(
             kind=self.kind,
             hidden_size=self.hidden_size,
@@ -96,8 +94,13 @@ class SavedProjector(
             weights_sha256=hashlib.sha256(weights).hexdigest(),
             training=self.summary,
         )
+        try:
+            fields = json.loads(config.model_dump_json())
+        except PydanticSerializationError as error:
+            raise ArtifactError(f"this projector's summary cannot be written as JSON: {error}") from error
+        fields["config_sha256"] = config_hash(fields)
         write_atomic(save_directory / WEIGHTS_FILE, weights)
-        write_atomic(save_directory / CONFIG_FILE, (config.model_dump_json(indent=2) + "\n").encode())
+        write_atomic(save_directory / CONFIG_FILE, (json.dumps(fields, indent=2) + "\n").encode())
 
     def generate_model_card(self: Projector, *args: Any, **kwargs: Any) -> ModelCard:  # type: ignore[misc]
         """The ``README.md`` of the folder: what the projector is and the line that loads it."""
@@ -108,7 +111,7 @@ class SavedProjector(
             backbone=fingerprint.model,
             backend=fingerprint.backend,
             sizes=f"hidden {self.hidden_size}, embedding {self.embedding_size}",
-            summary=json.dumps(self.summary) if self.summary else "none",
+            summary=to_json(self.summary, inf_nan_mode="null").decode() if self.summary else "none",
             **kwargs,
         )
 
@@ -118,10 +121,11 @@ class SavedProjector(
 
         Raises:
             ArtifactNotFoundError: no such folder, file or hub repository.
-            CorruptArtifactError: a file is cut, altered or malformed, or of a newer version.
+            CorruptArtifactError: a file is cut, altered or malformed, or of a newer version; or the weights are not
+                those of the projector that the configuration describes.
         """
         folder = _locate(str(source), revision, token)
-        config = _read_config(folder / CONFIG_FILE)
+        config = read_config(folder / CONFIG_FILE)
         from aim_sdk import projectors  # noqa: F401  registers the built-in kinds
 
         if config.kind not in cls._classes:
@@ -131,12 +135,19 @@ class SavedProjector(
                 "A kind of your own must be imported before it is loaded."
             )
         kind = cls._classes[config.kind]
+
+        def build() -> Projector:
+            return kind(config.hidden_size, config.embedding_size, **kept_options(config.layers, config.options))
+
         try:
             check_options(kind, config.options)
-            projector = kind(config.hidden_size, config.embedding_size, **kept_options(config.layers, config.options))
-        except (InputError, TypeError) as error:
+            weights = read_weights(folder / WEIGHTS_FILE, config, build)
+            projector = build()
+        except (ValueError, TypeError, RuntimeError, MemoryError) as error:  # of a kind's constructor
+            if isinstance(error, ArtifactError):
+                raise
             raise CorruptArtifactError(f"{folder / CONFIG_FILE}: options {config.options}: {error}") from error
-        _load_weights(projector, folder / WEIGHTS_FILE, config)
+        projector.load_state_dict(weights)
         projector.fingerprint, projector.summary = config.fingerprint, config.training
         return projector.eval()
 
@@ -162,10 +173,11 @@ class SavedProjector(
             rows = "".join(
                 f"\n  {field}: projector {ours}, backbone {theirs}" for field, (ours, theirs) in differences.items()
             )
+            ours, theirs = _name(self.fingerprint), _name(fingerprint)
+            backbone = f"another {theirs}: of this name, with other contents" if ours == theirs else theirs
             raise FingerprintError(
-                f"this projector was made with {_name(self.fingerprint)}, "
-                f"but the loaded backbone is {_name(fingerprint)}.{rows}\n"
-                f"Load {self.fingerprint.model!r}, or pass a projector of {fingerprint.model!r}."
+                f"this projector was made with {ours}, but the loaded backbone is {backbone}.{rows}\n"
+                f"Load {self.fingerprint.model!r} as it was then, or pass a projector of {fingerprint.model!r}."
             )
 
 
@@ -215,33 +227,3 @@ def _locate(source: str, revision: str | None, token: str | None) -> Path:
             "Without network, pass the path of a local projector folder."
         ) from error
     return Path(paths[0]).parent
-
-
-def _read_config(path: Path) -> ProjectorConfig:
-    try:
-        raw = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CorruptArtifactError(f"{path}: cut or not JSON ({error}).") from error
-    version = raw.get("format_version") if isinstance(raw, dict) else None
-    if isinstance(version, int) and version > 1:
-        raise CorruptArtifactError(
-            f"{path}: format_version {version}, but this aim-icl reads 1. Run `pip install -U aim-icl`."
-        )
-    try:
-        return ProjectorConfig.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the file"
-        raise CorruptArtifactError(f"{path}: {field}: {first['msg']}.") from error
-
-
-def _load_weights(projector: Projector, path: Path, config: ProjectorConfig) -> None:
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != config.weights_sha256:
-        raise CorruptArtifactError(
-            f"{path}: cut or altered: its SHA-256 is not the one in {CONFIG_FILE}. Copy or download the folder again."
-        )
-    try:
-        projector.load_state_dict(safetensors.torch.load(data))
-    except (SafetensorError, RuntimeError) as error:
-        raise CorruptArtifactError(f"{path}: does not hold a {config.kind!r} projector ({error}).") from error

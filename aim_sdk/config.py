@@ -97,7 +97,7 @@ class Fingerprint(BaseModel):
     tokenizer_hash: str
     hidden_size: int
     embedding_size: int
-    embedding_rms: float
+    embedding_rms: float = Field(ge=0, allow_inf_nan=False)
     libraries: dict[str, str] = Field(default_factory=dict, description="versions, for people to read")
 
     def differences(self, other: Fingerprint) -> dict[str, tuple[Any, Any]]:
@@ -146,11 +146,16 @@ class ProjectorConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: Literal[1] = 1
-    kind: str
+    kind: str = Field(max_length=200)
     hidden_size: int = Field(gt=0)
     embedding_size: int = Field(gt=0)
-    layers: tuple[int, ...] = Field(default=(-1,), description="of the backbone, side by side in a reading")
+    layers: tuple[int, ...] = Field(
+        default=(-1,), max_length=1024, description="of the backbone, side by side in a reading"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="what else the kind's constructor takes")
     fingerprint: Fingerprint
     weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
     training: dict[str, Any] = Field(default_factory=dict, description="a summary of how it was trained")
+    config_sha256: str | None = Field(
+        default=None, pattern="^[0-9a-f]{64}$", description="of the other fields; artifacts of before have none"
+    )

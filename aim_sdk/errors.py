@@ -7,6 +7,7 @@ Each member also subclasses the builtin that a caller would catch::
     │   ├── ImageError               ValueError          not an image, truncated, too large, unreadable
     │   ├── FormatError              ValueError          a prompt format does not fit the family or the text
     │   ├── ContextLengthError       ValueError          the prompt does not fit the backbone's context
+    │   ├── NonFiniteError           ArithmeticError     NaN or infinity in what was computed, in this dtype
     │   ├── ShotsError               ValueError          more shots than the bank holds
     │   ├── MissingDataError         FileNotFoundError   files of an evaluation task are not there, or not all
     │   └── UnknownEntryError        KeyError            the bank holds no such demonstration
@@ -43,6 +44,9 @@ class AIMError(Exception):
 class InputError(AIMError, ValueError):
     """A demonstration, a query or an argument cannot be used as it is."""
 
+    query: int | None = None
+    """The place of the query that cannot be used, among several that were given; None: it is not about one of them."""
+
 
 class ImageError(InputError):
     """An image is missing, truncated, too large, or not an image."""
@@ -54,6 +58,10 @@ class FormatError(InputError):
 
 class ContextLengthError(InputError):
     """The prompt and the tokens to generate exceed the backbone's context."""
+
+
+class NonFiniteError(InputError, ArithmeticError):
+    """A reading, fused tokens, logits or weights hold NaN or infinity: the dtype overflows, or a file is damaged."""
 
 
 class ShotsError(InputError):

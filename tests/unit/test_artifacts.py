@@ -1,14 +1,19 @@
 import hashlib
 import json
+import math
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aim_sdk import CarrierProjector, LinearProjector, Projector, ReadingBatch, ResidualProjector
+from aim_sdk.artifact_files import config_hash
 from aim_sdk.errors import ArtifactError, ArtifactNotFoundError, CorruptArtifactError, FingerprintError
 from aim_sdk.projectors import KINDS
 from tests.unit.test_projectors import OPTIONS
@@ -30,6 +35,13 @@ def saved(
     projector.fingerprint, projector.summary = FINGERPRINT, summary or {}
     projector.save_pretrained(folder)
     return projector
+
+
+def rewritten(folder: Path, change: Mapping[str, Any]) -> None:
+    """Change fields of the configuration, as somebody would who means it: its hash is the new one's."""
+    path = folder / "projector_config.json"
+    config = json.loads(path.read_text()) | change
+    path.write_text(json.dumps(config | {"config_sha256": config_hash(config)}))
 
 
 @settings(max_examples=40)
@@ -69,7 +81,7 @@ def test_an_artifact_from_before_there_were_layers_and_options_loads(tmp_path: P
     projector = saved(tmp_path, CarrierProjector)
     path = tmp_path / "projector_config.json"
     config = json.loads(path.read_text())
-    del config["layers"], config["options"]
+    del config["layers"], config["options"], config["config_sha256"]
     path.write_text(json.dumps(config))
     loaded = Projector.from_pretrained(tmp_path)
     assert isinstance(loaded, CarrierProjector)
@@ -149,6 +161,13 @@ def test_any_damage_to_the_weights_is_found(tmp_path_factory: pytest.TempPathFac
         ({"layers": []}, "at least one"),
         ({"layers": [0, 3]}, "does not hold"),
         ({"layers": "last"}, "layers"),
+        ({"layers": [-1] * 2000}, "layers"),
+        ({"kind": "r" * 100_000}, "kind"),
+        ({"hidden_size": True}, "hidden_size"),
+        ({"hidden_size": 10**9, "embedding_size": 10**9}, "does not hold"),
+        ({"hidden_size": 10**18, "embedding_size": 10**18}, "options"),
+        ({"hidden_size": 10**30}, "hidden_size|options"),
+        ({"kind": "attention", "options": {"heads": 1, "inner": 10**12}}, "does not hold"),
         ({"options": {"heads": 3}}, "no option 'heads'"),
         ({"kind": "attention", "options": {"head": 3}}, "Did you mean 'heads'"),
         ({"kind": "attention", "options": {"heads": 3}}, "multiple"),
@@ -157,18 +176,173 @@ def test_any_damage_to_the_weights_is_found(tmp_path_factory: pytest.TempPathFac
 )
 def test_a_malformed_config_is_explained(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     saved(tmp_path)
-    path = tmp_path / "projector_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    rewritten(tmp_path, change)
     with pytest.raises(CorruptArtifactError, match=message):
         Projector.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b'{"kind": "resid', b"[]", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"kind": "resid',
+        b"[]",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"training": {"loss": NaN}}',
+        b'{"training": {"loss": 1e999}}',
+        b'{"kind": "\\ud83d"}',
+        b'{"hidden_size": ' + b"9" * 5000 + b"}",
+        b" " * 2**23,
+    ],
+)
 def test_a_cut_config_is_explained(tmp_path: Path, content: bytes) -> None:
     saved(tmp_path)
     (tmp_path / "projector_config.json").write_bytes(content)
     with pytest.raises(CorruptArtifactError, match=r"projector_config\.json"):
         Projector.from_pretrained(tmp_path)
+
+
+def damaged_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    """Change the tensors, with hashes that agree."""
+    path = folder / "projector.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    change(tensors)
+    data = safetensors.torch.save(tensors)
+    path.write_bytes(data)
+    rewritten(folder, {"weights_sha256": hashlib.sha256(data).hexdigest()})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t["weight"].fill_(math.nan), "'weight' holds NaN or infinity"),
+        (lambda t: t["weight"].__setitem__((1, 1), -math.inf), "'weight' holds NaN or infinity"),
+        (lambda t: t.update(weight=t["weight"].double() * 1e300), "'weight' holds NaN or infinity"),
+        (lambda t: t.update(weight=t["weight"] > 0), r"'weight' holds torch\.bool"),
+        (lambda t: t.update(weight=t["weight"].int()), r"'weight' holds torch\.int32"),
+        (lambda t: t.update(weight=t["weight"].to(torch.complex64)), r"'weight' holds torch\.complex64"),
+        (lambda t: t.update(weight=t["weight"].to(torch.float8_e4m3fn)), r"'weight' holds torch\.float8"),
+        (lambda t: t.update(weight=t["weight"][:3].clone()), r"'weight' has the shape \(3, 4\), expected \(4, 4\)"),
+        (lambda t: t.pop("weight"), "'weight' is missing"),
+        (lambda t: t.update(more=torch.zeros(2)), "'more' is not one of its"),
+    ],
+)
+def test_weights_that_are_not_the_projectors_are_refused(
+    tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], object], message: str
+) -> None:
+    saved(tmp_path, CarrierProjector)
+    damaged_weights(tmp_path, change)
+    with pytest.raises(CorruptArtifactError, match=message):
+        Projector.from_pretrained(tmp_path)
+
+
+def test_weights_in_half_precision_load(tmp_path: Path) -> None:
+    projector = saved(tmp_path, CarrierProjector)
+    damaged_weights(tmp_path, lambda t: t.update(weight=t["weight"].bfloat16()))
+    assert torch.equal(Projector.from_pretrained(tmp_path).weight, projector.weight.bfloat16().float())
+
+
+@pytest.mark.parametrize("length", [2**20 + 1, 2**40, 2**64 - 1])
+def test_a_huge_header_is_refused_before_it_is_read(tmp_path: Path, length: int) -> None:
+    saved(tmp_path)
+    data = length.to_bytes(8, "little") + b" " * (2**20 - 100)
+    (tmp_path / "projector.safetensors").write_bytes(data)
+    rewritten(tmp_path, {"weights_sha256": hashlib.sha256(data).hexdigest()})
+    with pytest.raises(CorruptArtifactError, match="header"):
+        Projector.from_pretrained(tmp_path)
+
+
+def test_a_file_larger_than_its_projector_is_not_read(tmp_path: Path) -> None:
+    saved(tmp_path)
+    for name in ("projector.safetensors", "projector_config.json"):
+        whole = (tmp_path / name).read_bytes()
+        os.truncate(tmp_path / name, 2**40)  # sparse
+        with pytest.raises(CorruptArtifactError, match="1,099,511,627,776 bytes; expected at most"):
+            Projector.from_pretrained(tmp_path)
+        (tmp_path / name).write_bytes(whole)
+
+
+def test_a_pipe_in_place_of_a_file_does_not_hang(tmp_path: Path) -> None:
+    saved(tmp_path)
+    (tmp_path / "projector_config.json").unlink()
+    os.mkfifo(tmp_path / "projector_config.json")
+    with pytest.raises(ArtifactNotFoundError, match="not a projector folder"):
+        Projector.from_pretrained(tmp_path)
+
+
+def outcome(folder: Path) -> object:
+    """What a projector is, or the refusal."""
+    try:
+        loaded = Projector.from_pretrained(folder)
+    except ArtifactError as error:
+        str(error).encode()
+        return None
+    return loaded.kind, loaded.identity, loaded.fingerprint, loaded.summary
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, object]:
+    folder = tmp_path_factory.mktemp("whole")
+    saved(folder, CarrierProjector, summary={"steps": 3, "note": "\u00e9"}, layers=(0, -1), place="before")
+    return folder, outcome(folder)
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+def test_an_altered_folder_is_the_same_projector_or_refused(whole: tuple[Path, object], data: st.DataObject) -> None:
+    folder, same = whole
+    assert same is not None
+    path = folder / data.draw(st.sampled_from(["projector_config.json", "projector.safetensors", "README.md"]))
+    content = path.read_bytes()
+    place = data.draw(st.integers(0, len(content) - 1))
+    end = data.draw(st.integers(place, min(len(content), place + 8)))
+    try:
+        path.write_bytes(content[:place] + data.draw(st.binary(max_size=8)) + content[end:])
+        assert outcome(folder) in (same, None)
+    finally:
+        path.write_bytes(content)
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+JSON = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+)
+
+
+@settings(max_examples=300)
+@given(data=st.data(), value=JSON)
+def test_a_configuration_of_any_content_is_a_projector_or_refused(
+    whole: tuple[Path, object], data: st.DataObject, value: object
+) -> None:
+    """With hashes that agree, as an enemy would write it."""
+    folder, _ = whole
+    path = folder / "projector_config.json"
+    content = path.read_bytes()
+    config = json.loads(content)
+    inside = data.draw(st.sampled_from([config, config["fingerprint"], config["options"], config["training"]]))
+    name = data.draw(st.sampled_from(list(inside)) | st.text(max_size=8))
+    try:
+        inside[name] = value
+        rewritten(folder, config)
+        outcome(folder)
+    finally:
+        path.write_bytes(content)
+
+
+def test_what_cannot_be_kept_is_refused_when_it_is_saved(tmp_path: Path) -> None:
+    projector = LinearProjector(4, 4)
+    projector.fingerprint = FINGERPRINT
+    projector.summary = {"note": "\ud83d"}
+    with pytest.raises(ArtifactError, match="JSON"):
+        projector.save_pretrained(tmp_path)
+    projector.summary = {"loss": math.nan}
+    projector.save_pretrained(tmp_path)
+    assert Projector.from_pretrained(tmp_path).summary == {"loss": None}
+    assert '{"loss":null}' in (tmp_path / "README.md").read_text()
+    torch.nn.init.constant_(next(projector.parameters()), math.inf)
+    with pytest.raises(ArtifactError, match="NaN or infinity"):
+        projector.save_pretrained(tmp_path)
 
 
 def test_a_missing_folder_names_its_neighbours(tmp_path: Path) -> None:
@@ -184,6 +358,9 @@ def test_a_missing_folder_names_its_neighbours(tmp_path: Path) -> None:
 def test_another_backbone_is_refused_by_both_names() -> None:
     projector = LinearProjector(4, 4)
     projector.fingerprint = FINGERPRINT
+    same_name = FINGERPRINT.model_copy(update={"weights_hash": "x"})
+    with pytest.raises(FingerprintError, match="of this name, with other contents"):
+        projector.check_backbone(same_name)
     other = FINGERPRINT.model_copy(update={"model": "other", "weights_hash": "x"})
     with pytest.raises(FingerprintError, match=r"'m' of backend 'b'.*'other' of backend 'b'") as caught:
         projector.check_backbone(other)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,15 @@ _EMBEDDING_SAMPLES = 4096
 
 
 @torch.no_grad()
-def fingerprint(backend: TransformersBackend, source: str) -> Fingerprint:
-    """Measure a backbone's fingerprint: samples of its weights, its tokenizer, the scale of its embeddings."""
-    module = backend.model.get_input_embeddings()
+def fingerprint(backend: TransformersBackend, source: str, saved: Callable[[], Any] | None = None) -> Fingerprint:
+    """Measure a backbone's fingerprint: samples of its weights, its tokenizer, the scale of its embeddings.
+
+    ``saved`` gives the model in the dtype of its files. float16 rounds otherwise than float32 and bfloat16, so there
+    the samples are taken from it: an artifact fits in whichever dtype the backbone runs.
+    """
+    rounded = backend.model.dtype == torch.float16 and not getattr(backend.model, "is_quantized", False)
+    model = saved() if saved and rounded else backend.model
+    module = model.get_input_embeddings()
     places = torch.linspace(0, backend.rows - 1, min(_EMBEDDING_SAMPLES, backend.rows)).long()
     embedded = backend.embed(places.tolist())
     # The matrix itself where it can be sampled: what Gemma's module makes of it differs between precisions.
@@ -30,9 +37,9 @@ def fingerprint(backend: TransformersBackend, source: str) -> Fingerprint:
     folder = Path(source).expanduser()
     return Fingerprint(
         backend=backend.name,
-        model=folder.resolve().name if folder.is_dir() else source,
+        model=_printable(folder.resolve().name) if folder.is_dir() else source,
         revision=getattr(backend.model.config, "_commit_hash", None),
-        weights_hash=tensor_hash(backend.model.named_parameters()),
+        weights_hash=tensor_hash(model.named_parameters()),
         embedding_hash=embedding_hash,
         tokenizer_hash=_tokenizer_hash(backend.tokenizer),
         hidden_size=int(backend.model.get_output_embeddings().in_features),
@@ -40,6 +47,11 @@ def fingerprint(backend: TransformersBackend, source: str) -> Fingerprint:
         embedding_rms=rms(embedded),
         libraries=versions("aim-icl", "torch", "transformers"),
     )
+
+
+def _printable(name: str) -> str:
+    """A folder's name may hold bytes that are no text, which no JSON file can hold."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _tokenizer_hash(tokenizer: Any) -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import pickle  # its errors alone
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from aim_backends.hf.families import REFUSED
+from aim_backends.hf.folder import check_folder, read_config
 from aim_sdk.devices import resolve_device, resolve_dtype
 from aim_sdk.errors import (
     CorruptArtifactError,
@@ -62,8 +62,17 @@ def load(
     dtype: str | torch.dtype | None,
     options: Mapping[str, Any],
 ) -> tuple[Any, Any]:
-    """Return the model and its processor."""
-    options = dict(options)
+    """Return the model and its processor. Code of the checkpoint runs only with the option ``trust_remote_code=True``.
+
+    Raises:
+        InputError: ``trust_remote_code`` is no bool, or ``dtype`` and ``torch_dtype`` are both given.
+        (more): see :meth:`TransformersBackend.from_pretrained`.
+    """
+    options = _checked(options)
+    if "torch_dtype" in options:  # the name on every older model card
+        if dtype is not None:
+            raise InputError("dtype and torch_dtype are both given; they mean the same: leave torch_dtype out.")
+        dtype = options.pop("torch_dtype")
     found = resolve_device(device)
     precision: str | torch.dtype
     if dtype == "auto" or (dtype is None and found.type != "cpu"):
@@ -81,15 +90,30 @@ def load(
     return (model if placed else model.to(found)), processor
 
 
+def as_saved(source: str, options: Mapping[str, Any]) -> Any:
+    """The model once more, in the dtype of its files. They stay mapped: only what is looked at is read from disk."""
+    hub = {name: value for name, value in _checked(options).items() if name in _HUB_OPTIONS}
+    return _model(source, {"dtype": "auto", **hub})
+
+
+def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    trusted = options.get("trust_remote_code", False)
+    if not isinstance(trusted, bool):
+        raise InputError(f"trust_remote_code={trusted!r}: expected True or False.")
+    return {**options, "trust_remote_code": trusted}  # without it transformers asks on standard input
+
+
 def _config(source: str, hub: Mapping[str, Any]) -> Any:
     if Path(source).is_dir():
-        _check_folder(Path(source))
+        check_folder(Path(source))
     try:
         return AutoConfig.from_pretrained(source, **hub)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
+    except Exception as error:  # a malformed configuration fails in as many ways as there are classes
+        if refused := _of_its_code(source, error):
+            raise refused from error
         if not Path(source).is_dir():
             raise ModelNotFoundError(_unreachable(source, error)) from error
-        kind = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))["model_type"]
+        kind = read_config(Path(source) / "config.json")["model_type"]
         if "does not recognize" in str(error) or "Unrecognized" in str(error):
             raise UnsupportedModelError(
                 f"{source}: transformers knows no model_type {kind!r}; {_first(error)}"
@@ -99,17 +123,15 @@ def _config(source: str, hub: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def _check_folder(folder: Path) -> None:
-    path = folder / "config.json"
-    if not path.is_file():
-        held = ", ".join(sorted(item.name for item in folder.iterdir())[:8]) or "nothing"
-        raise ModelNotFoundError(f"{folder} holds no config.json: not a checkpoint of transformers. It holds: {held}.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise CorruptArtifactError(f"{path} is cut or malformed: {error}.") from error
-    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise CorruptArtifactError(f"{path} names no model_type; expected the configuration of a transformers model.")
+def _of_its_code(source: str, error: Exception) -> UnsupportedModelError | None:
+    """What a checkpoint that needs code of its own is refused with; None for any other error."""
+    if "custom code" not in str(error) or "trust_remote_code" not in str(error):
+        return None
+    return UnsupportedModelError(
+        f"{source} brings Python code that it needs to be loaded; it was not run.\n"
+        "Next: read that code, and if you trust it pass trust_remote_code=True (`--trust-remote-code` on the command "
+        "line)."
+    )
 
 
 def _check_family(backend: type[TransformersBackend], config: Any) -> None:
@@ -146,6 +168,8 @@ def _processor(source: str, options: Mapping[str, Any]) -> Any:
     except ImportError as error:
         raise MissingDependencyError(f"the processor of {source} needs another package: {_first(error)}") from error
     except Exception as error:  # a broken tokenizer or processor file fails in as many ways as there are classes
+        if refused := _of_its_code(source, error):
+            raise refused from error
         if not Path(source).is_dir():
             raise ModelNotFoundError(_unreachable(source, error)) from error
         raise CorruptArtifactError(
@@ -170,6 +194,12 @@ def _model(source: str, options: Mapping[str, Any]) -> Any:
         if not Path(source).is_dir():
             raise ModelNotFoundError(_unreachable(source, error)) from error
         raise ModelNotFoundError(f"{source}: the weights cannot be read: {_first(error)}") from error
+    except pickle.UnpicklingError as error:  # of a .bin file, which is read without running what a pickle names
+        raise CorruptArtifactError(f"{source}: a weights file is no plain state dict: {_first(error)}") from error
+    except ValueError as error:
+        if refused := _of_its_code(source, error):
+            raise refused from error
+        raise
     except RuntimeError as error:
         if "size mismatch" not in str(error) and "mismatched" not in str(error):
             raise
