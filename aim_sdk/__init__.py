@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from aim_sdk.bank import DemonstrationBank
     from aim_sdk.config import Fingerprint, ProjectorConfig, PromptFormat
     from aim_sdk.errors import AIMError
-    from aim_sdk.images import fetch_image, load_image
+    from aim_sdk.downloads import fetch_image
+    from aim_sdk.images import load_image
     from aim_sdk.interfaces import Backend, DemoReader, Injector, Projector, ReadingBatch
     from aim_sdk.pipeline import AIMPipeline
     from aim_sdk.projectors import (
@@ -64,8 +65,9 @@ __all__ = [
 _MODULES = {
     "bank": ["DemonstrationBank"],
     "config": ["Fingerprint", "ProjectorConfig", "PromptFormat"],
+    "downloads": ["fetch_image"],
     "errors": ["AIMError"],
-    "images": ["fetch_image", "load_image"],
+    "images": ["load_image"],
     "interfaces": ["Backend", "DemoReader", "Injector", "Projector", "ReadingBatch"],
     "pipeline": ["AIMPipeline"],
     "projectors": [
