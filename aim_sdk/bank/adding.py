@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from aim_sdk.bank.binding import key_of
 from aim_sdk.bank.store import NewEntry, Store
 from aim_sdk.config import Binding
 from aim_sdk.encoder import Encoded, Encoder
@@ -19,13 +18,7 @@ POOLED = "reading"
 """The name of the pooled readings among the features."""
 
 OnError = Callable[[Demonstration, InputError], None]
-"""Hears of a demonstration that cannot be read."""
-
-
-def key_of(binding: Binding, digest: str, demonstration: Demonstration) -> str:
-    """SHA-256 over the image's content, text, answer and the bank's binding."""
-    parts = [digest, demonstration.text, demonstration.answer, binding.scope]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+"""Called with each demonstration that cannot be read."""
 
 
 class Adder:
@@ -33,6 +26,7 @@ class Adder:
 
     def __init__(self, store: Store, binding: Binding, encoder: Encoder) -> None:
         self._store, self._binding, self._encoder = store, binding, encoder
+        self._next = 0
 
     def window(
         self, items: Sequence[Demonstration], keys: list[str], batch_tokens: int, on_error: OnError | None
@@ -52,14 +46,14 @@ class Adder:
             if on_error:
                 on_error(items[places[index]], error)
 
-        start = self._store.next_position()
+        positions = self._positions(named, set(held))
         for batch in self._encoder.stream(
             [items[place] for place in places],
             batch_tokens=batch_tokens,
             on_error=None if on_error is None else report,
         ):
             made = [(places[index], encoded) for index, encoded in batch]
-            self.keep([(named[p], start + p, digests[p], items[p], encoded) for p, encoded in made])
+            self.keep([(named[p], positions[p], digests[p], items[p], encoded) for p, encoded in made])
             yield len(batch)
         yield len(failed)
         keys += [key for key in named.values() if key not in failed]
@@ -74,7 +68,7 @@ class Adder:
         if self._store.held([new]):
             raise InputError(f"the demonstration is in the bank already, as {new}; remove {key} instead.")
         ((_, encoded),) = next(self._encoder.stream([demonstration]))
-        self.keep([(new, self._store.position(key), digest, demonstration, encoded)], remove=[key])
+        self.keep([(new, self._store.positions([key])[key], digest, demonstration, encoded)], remove=[key])
         return new
 
     def project(self, source: Store, keys: Sequence[str]) -> None:
@@ -105,6 +99,32 @@ class Adder:
         if entries:
             pooled = np.stack([self._encoder.pooled(encoded.reading) for *_, encoded in made])
             self._store.add(entries, remove=remove, features={POOLED: pooled})
+
+    def _positions(self, named: Mapping[int, str], held: set[str]) -> dict[int, int]:
+        """Where those of a window stand that are not here yet, by place: in the order in which they are given.
+
+        A call that was interrupted, or met one that could not be read, has left free what its missing ones were to
+        take. They take it when they are given again after what stands before them; all others come after the last.
+        """
+        here = self._store.positions(held)
+        low, high = min(here.values(), default=0), max(here.values(), default=0) + len(named) + 1
+        used = self._store.used_positions(low, high)
+        end = max(self._next, self._store.next_position())
+        found: dict[str, int] = {}
+        before: int | None = None
+        for place in sorted(named):
+            key = named[place]
+            if key in here:
+                before = here[key]
+            elif key not in found:
+                if before is not None and before + 1 < end and before + 1 not in used:
+                    before += 1
+                else:
+                    before, end = end, end + 1
+                used.add(before)
+                found[key] = before
+        self._next = end
+        return {place: found[key] for place, key in named.items() if key in found}
 
     def _retag(self, given: Mapping[str, Metadata], held: Mapping[str, Metadata]) -> None:
         changed = {key: fields for key, fields in given.items() if key in held and held[key] != fields}

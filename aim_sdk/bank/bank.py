@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aim_sdk.bank import archive, maintenance
-from aim_sdk.bank.adding import Adder, OnError, key_of
-from aim_sdk.bank.binding import check_binding, reads_alike
-from aim_sdk.bank.disk import DiskStore
-from aim_sdk.bank.maintenance import BankStats
+from aim_sdk.bank.adding import Adder, OnError
+from aim_sdk.bank.binding import check_binding, key_of, reads_alike
+from aim_sdk.bank.disk import archive, maintenance
+from aim_sdk.bank.disk.maintenance import BankStats
+from aim_sdk.bank.disk.store import DiskStore
 from aim_sdk.bank.store import Listed, MemoryStore, Store, Where, matches
 from aim_sdk.bank.vectors import Compute, Vectors
 from aim_sdk.config import Binding
@@ -146,8 +146,8 @@ class DemonstrationBank:
         """Read the demonstrations that are not here yet and return the key of each one given.
 
         They are read in batches of like lengths, the next images decoded meanwhile. Every batch is kept as soon as it
-        is read: an interruption loses at most the batches in flight, and the same call again goes on. Metadata that
-        is given replaces what is here.
+        is read: an interruption loses at most the batches in flight, and the same call again resumes: it leads to the
+        order that a call without an interruption leads to. Metadata that is given replaces what is here.
 
         Args:
             demonstrations: any number; an iterator is read as it is needed.
@@ -164,10 +164,10 @@ class DemonstrationBank:
         if not isinstance(batch_tokens, int) or batch_tokens < 1:
             raise InputError(f"batch_tokens={batch_tokens!r}; expected a whole number of at least 1.")
         total = len(demonstrations) if isinstance(demonstrations, Sequence) else total
-        source, keys = iter(demonstrations), list[str]()
+        source, keys, adder = iter(demonstrations), list[str](), self._adder()
         with advancing("reading demonstrations", total, shown=progress) as advance:
             while window := list(islice(source, WINDOW)):
-                for done in self._adder().window(window, keys, batch_tokens, on_error):
+                for done in adder.window(window, keys, batch_tokens, on_error):
                     advance(done)
         return keys
 

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 from aim_sdk.config import Binding
 from aim_sdk.errors import FingerprintError
+from aim_sdk.types import Demonstration
+
+
+def key_of(binding: Binding, digest: str, demonstration: Demonstration) -> str:
+    """SHA-256 over the image's content, text, answer and the bank's binding."""
+    parts = [digest, demonstration.text, demonstration.answer, binding.scope]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def check_binding(bank: Binding, wanted: Binding, what: str, by: str, advice: str = "") -> None:

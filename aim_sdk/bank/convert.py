@@ -7,7 +7,7 @@ from itertools import islice
 from aim_sdk.bank.adding import OnError
 from aim_sdk.bank.bank import DemonstrationBank
 from aim_sdk.bank.binding import reads_alike
-from aim_sdk.bank.maintenance import Advance
+from aim_sdk.bank.disk.maintenance import Advance
 from aim_sdk.encoder import BATCH_TOKENS
 
 _BATCH = 64

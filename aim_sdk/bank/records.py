@@ -3,7 +3,7 @@
 ::
 
     record   = magic "AIM\\x01" | header bytes: u32 | payload bytes: u64 | crc-32: u32 | header: JSON | payload
-    payload  = the parts that the header lists, behind one another, each with its own crc-32
+    payload  = the parts that the header lists, one after another, each with its own crc-32
 
 The record's crc-32 is of what stands before it and of the header. Numbers are little-endian. A segment and an exported
 bank are records and nothing else.
@@ -12,26 +12,42 @@ bank are records and nothing else.
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from pydantic import BaseModel, NonNegativeInt, TypeAdapter
 from torch import Tensor
 
-from aim_sdk.errors import CorruptArtifactError
+from aim_sdk.errors import CorruptArtifactError, InputError
 
 MAGIC = b"AIM\x01"
 _FRAME = struct.Struct("<4sIQ")
 _CRC = struct.Struct("<I")
 HEAD = _FRAME.size + _CRC.size
+HEADER_BYTES = 16 << 20
+"""A header may have so many: texts, metadata and the keys of some thousand vectors."""
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8)
 }
+
+
+class Part(BaseModel):
+    """What a header says of one part of the payload."""
+
+    dtype: Literal["float64", "float32", "bfloat16", "float16", "int64", "uint8"]
+    shape: list[NonNegativeInt]
+    bytes: NonNegativeInt
+    crc32: NonNegativeInt
+
+
+_PARTS = TypeAdapter(dict[str, Part])
 
 
 class Source(Protocol):
@@ -76,10 +92,30 @@ def read_record(source: Source, offset: int, where: str) -> Record:
     if len(head) < HEAD or not head.startswith(MAGIC):
         raise CorruptArtifactError(f"{where}: no record at byte {offset}.")
     _, length, payload = _FRAME.unpack(head[: _FRAME.size])
-    text = source(offset + HEAD, length)
+    text = source(offset + HEAD, length) if length <= HEADER_BYTES else b""
     if zlib.crc32(text, zlib.crc32(head[: _FRAME.size])) != _CRC.unpack(head[_FRAME.size :])[0]:
         raise CorruptArtifactError(f"{where}: the record at byte {offset} is cut or altered.")
-    return Record(offset, json.loads(text), offset + HEAD + length, HEAD + length + payload)
+    return Record(offset, _header(text, payload, offset, where), offset + HEAD + length, HEAD + length + payload)
+
+
+def header_bytes(head: bytes) -> int:
+    """The length of the header after the first ``HEAD`` bytes of a record."""
+    return int(_FRAME.unpack(head[: _FRAME.size])[1])
+
+
+def _header(text: bytes, payload: int, offset: int, where: str) -> dict[str, Any]:
+    """A header whose checksum is right, and which may still have been written by anybody."""
+    try:
+        header = json.loads(text)
+        parts = _PARTS.validate_python(header["parts"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:  # pydantic's error is a ValueError
+        raise CorruptArtifactError(f"{where}: the record at byte {offset} is malformed.") from error
+    if any(math.prod(part.shape) * _DTYPES[part.dtype].itemsize != part.bytes for part in parts.values()):
+        raise CorruptArtifactError(f"{where}: a part of the record at byte {offset} has another size than its shape.")
+    if sum(part.bytes for part in parts.values()) != payload:
+        raise CorruptArtifactError(f"{where}: the payload of the record at byte {offset} is not what its parts are.")
+    found: dict[str, Any] = header
+    return found
 
 
 def read_part(source: Source, record: Record, name: str, where: str) -> Tensor:
@@ -123,9 +159,8 @@ def rewrite(source: Source, record: Record, where: str, changes: Mapping[str, An
     return _framed({**record.header, **changes}, payload)
 
 
-def scan(source: Source, size: int, where: str) -> Iterator[Record | CorruptArtifactError]:
-    """Yield the records of ``size`` bytes in order; for a damaged one, what is wrong, and then the next whole one."""
-    offset = 0
+def scan(source: Source, size: int, where: str, offset: int = 0) -> Iterator[Record | CorruptArtifactError]:
+    """Yield the records from ``offset`` to ``size``; for a damaged one, what is wrong, and then the next whole one."""
     while offset < size:
         try:
             record = read_record(source, offset, where)
@@ -135,16 +170,20 @@ def scan(source: Source, size: int, where: str) -> Iterator[Record | CorruptArti
             offset = record.end
         except CorruptArtifactError as error:
             yield error
-            offset = _next_magic(source, offset + 1, size)
+            offset = next_magic(source, offset + 1, size)
 
 
 def _framed(header: Mapping[str, Any], payload: bytes) -> bytes:
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    # Names of files may hold what is no text: Python keeps those bytes as lone surrogates, and so does the header.
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    if len(text) > HEADER_BYTES:
+        raise InputError(f"texts and metadata of {len(text):,} bytes cannot be kept; at most {HEADER_BYTES:,} can.")
     frame = _FRAME.pack(MAGIC, len(text), len(payload))
     return b"".join([frame, _CRC.pack(zlib.crc32(text, zlib.crc32(frame))), text, payload])
 
 
-def _next_magic(source: Source, offset: int, size: int) -> int:
+def next_magic(source: Source, offset: int, size: int) -> int:
+    """Where the next record may begin, at ``offset`` or later; ``size`` if nowhere."""
     step = 1 << 20
     while offset < size:
         chunk = source(offset, step + len(MAGIC))

@@ -95,12 +95,16 @@ class Store(ABC):
         """All entries, in order; the same object until something changes."""
 
     @abstractmethod
-    def position(self, key: str) -> int:
-        """Where an entry stands."""
+    def positions(self, keys: Iterable[str]) -> dict[str, int]:
+        """Where those of the entries stand that are here."""
+
+    @abstractmethod
+    def used_positions(self, start: int, stop: int) -> set[int]:
+        """Which positions from ``start`` to ``stop`` an entry has, or had before it was removed."""
 
     @abstractmethod
     def next_position(self) -> int:
-        """The position behind the last entry."""
+        """The position after the last entry."""
 
     @abstractmethod
     def demonstration(self, key: str) -> Demonstration:
@@ -120,11 +124,11 @@ class Store(ABC):
 
     @abstractmethod
     def reading(self, key: str) -> Reading | None:
-        """An entry's reading, where readings are kept; its embeddings are empty where only the token ids are."""
+        """An entry's reading, where readings are kept; its embeddings are empty where only the token ids are kept."""
 
     @abstractmethod
     def add_features(self, name: str, keys: Sequence[str], vectors: Matrix) -> None:
-        """Keep a vector ``(dim,)`` a key."""
+        """Keep a vector ``(dim,)`` per key."""
 
     @abstractmethod
     def features(self, name: str) -> dict[str, NDArray[np.float32]]:
@@ -144,6 +148,7 @@ class MemoryStore(Store):
     def __init__(self) -> None:
         self._entries: dict[str, NewEntry] = {}
         self._features: dict[str, dict[str, NDArray[np.float32]]] = {}
+        self._removed: set[int] = set()
         self._listed: list[Listed] | None = None
         self._lock = threading.RLock()
 
@@ -154,7 +159,8 @@ class MemoryStore(Store):
             for name, vectors in (features or {}).items():
                 self.add_features(name, [entry.key for entry in entries], vectors)
             for key in remove:
-                self._entries.pop(key, None)
+                if gone := self._entries.pop(key, None):
+                    self._removed.add(gone.position)
             for entry in entries:
                 self._entries.setdefault(entry.key, entry)
             # Positions are mostly in order already, and sorting what is sorted is quick.
@@ -184,8 +190,13 @@ class MemoryStore(Store):
                 ]
             return self._listed
 
-    def position(self, key: str) -> int:
-        return self._entries[key].position
+    def positions(self, keys: Iterable[str]) -> dict[str, int]:
+        return {key: self._entries[key].position for key in keys if key in self._entries}
+
+    def used_positions(self, start: int, stop: int) -> set[int]:
+        with self._lock:
+            used = self._removed.union(entry.position for entry in self._entries.values())
+        return {position for position in used if start <= position < stop}
 
     def next_position(self) -> int:
         with self._lock:

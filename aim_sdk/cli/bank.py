@@ -15,6 +15,7 @@ from aim_sdk.cli import options
 if TYPE_CHECKING:
     from aim_sdk.bank import BankEntry, DemonstrationBank
     from aim_sdk.pipeline import AIMPipeline
+    from aim_sdk.terminal import Problems
 
 app = typer.Typer(help="Demonstration Banks on disk: read once, found and reused.", no_args_is_help=True)
 
@@ -42,6 +43,7 @@ def add(
     template: options.Template = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     keep_readings: KeepReadings = False,
     keep_images: KeepImages = False,
     batch_tokens: BatchTokens = 4096,
@@ -54,21 +56,24 @@ def add(
     """
     from aim_sdk.demonstration_files import count_demonstrations, stream_demonstrations
     from aim_sdk.images import describe
+    from aim_sdk.terminal import Problems, say
 
     total = count_demonstrations(source)
     with (
-        _pipeline(bank, backend, model, projector, template, device, dtype, keep_readings, keep_images) as pipe,
+        _pipeline(
+            bank, backend, model, projector, template, device, dtype, trust_remote_code, keep_readings, keep_images
+        ) as pipe,
         _kept(pipe.bank),
     ):
-        before, problems = len(pipe.bank), list[str]()
+        before, problems = len(pipe.bank), Problems()
         pipe.bank.add(
-            stream_demonstrations(source, text=text, on_problem=problems.append),
+            stream_demonstrations(source, text=text, on_problem=problems.add),
             batch_tokens=batch_tokens,
             progress=True,
             total=total,
-            on_error=lambda item, error: problems.append(_once(describe(item.image), error)),
+            on_error=lambda item, error: problems.add(_once(describe(item.image), error)),
         )
-        typer.echo(f"{bank}: {len(pipe.bank) - before} demonstrations added, {len(pipe.bank)} in all.", err=True)
+        say(f"{bank}: {len(pipe.bank) - before} demonstrations added, {len(pipe.bank)} in all.", err=True)
     _report(problems)
 
 
@@ -80,8 +85,9 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines, with whole keys.")] = False,
 ) -> None:
     """List demonstrations in the order of their addition."""
-    from rich.console import Console
     from rich.table import Table
+
+    from aim_sdk.terminal import cell, console, say, say_json
 
     filters = _filters(where)
     with _opened(bank) as opened:
@@ -89,26 +95,29 @@ def list_(
         shown = keys[: limit or None]
         if as_json:
             for key in shown:
-                typer.echo(json.dumps(_fields(opened[key]), ensure_ascii=False))
+                say_json(_fields(opened[key]))
             return
         table = Table("key", "image", "text", "answer", "metadata", box=None, pad_edge=False)
         for key in shown:
             fields = _fields(opened[key])
             metadata = " ".join(f"{name}={value}" for name, value in fields["metadata"].items())
-            table.add_row(key[:12], fields["image"], fields["text"], fields["answer"], metadata)
-        Console().print(table)
+            shown_fields = (key[:12], fields["image"], fields["text"], fields["answer"], metadata)
+            table.add_row(*map(cell, shown_fields))
+        console().print(table)
         if len(shown) < len(keys):
-            typer.echo(f"... {len(keys) - len(shown)} more; --limit 0 shows all.", err=True)
+            say(f"... {len(keys) - len(shown)} more; --limit 0 shows all.", err=True)
 
 
 @app.command("show")
 def show(bank: Bank, key: Key) -> None:
     """Show one demonstration and what is kept of it, as JSON."""
+    from aim_sdk.terminal import say_json
+
     with _opened(bank) as opened:
         entry = opened[opened.find(key)]
         fused = entry.fused.embeddings
         kept = {"fused": {"shape": list(fused.shape), "dtype": str(fused.dtype).removeprefix("torch.")}}
-        typer.echo(json.dumps(_fields(entry) | kept, ensure_ascii=False, indent=2))
+        say_json(_fields(entry) | kept, indent=2)
 
 
 @app.command("remove")
@@ -119,6 +128,7 @@ def remove(
 ) -> None:
     """Remove demonstrations by key, or all with some metadata. `compact` gives the room back."""
     from aim_sdk.errors import InputError
+    from aim_sdk.terminal import say
 
     if not keys and not where:
         raise InputError("bank remove: say which: one KEY or more, or --where FIELD=VALUE.")
@@ -128,7 +138,7 @@ def remove(
         if filters:
             chosen += opened.keys(filters)
         opened.remove(*dict.fromkeys(chosen))
-        typer.echo(f"{bank}: {len(set(chosen))} demonstrations removed, {len(opened)} left.", err=True)
+        say(f"{bank}: {len(set(chosen))} demonstrations removed, {len(opened)} left.", err=True)
 
 
 @app.command("verify")
@@ -139,14 +149,15 @@ def verify(
     ] = False,
 ) -> None:
     """Read every byte and report what is damaged; the exit code is then 1."""
-    from aim_sdk.bank.maintenance import rebuild_index
+    from aim_sdk.bank.disk.maintenance import rebuild_index
+    from aim_sdk.terminal import say, warn
 
     lost = rebuild_index(bank) if rebuild else []
     with _opened(bank) as opened:
         problems = lost + opened.verify(progress=True)
         for problem in problems:
-            typer.secho(problem, fg=typer.colors.YELLOW, err=True)
-        typer.echo(f"{bank}: {len(opened)} demonstrations, {len(problems)} problems.", err=True)
+            warn(problem)
+        say(f"{bank}: {len(opened)} demonstrations, {len(problems)} problems.", err=True)
     if problems:
         raise typer.Exit(1)
 
@@ -154,28 +165,33 @@ def verify(
 @app.command("compact")
 def compact(bank: Bank) -> None:
     """Give back the room of what was removed. A crash at any moment loses nothing."""
+    from aim_sdk.terminal import say
+
     with _opened(bank) as opened:
         before = opened.stats().bytes
         opened.compact(progress=True)
-        typer.echo(f"{bank}: {_size(before)} before, {_size(opened.stats().bytes)} now.", err=True)
+        say(f"{bank}: {_size(before)} before, {_size(opened.stats().bytes)} now.", err=True)
 
 
 @app.command("export")
 def export(bank: Bank, file: Annotated[Path, typer.Argument(help="The file to write.")]) -> None:
     """Write a bank to one file, whole or not at all."""
+    from aim_sdk.terminal import say
+
     with _opened(bank) as opened:
         size = opened.export(file, progress=True)
-        typer.echo(f"{file}: {len(opened)} demonstrations, {_size(size)}.", err=True)
+        say(f"{file}: {len(opened)} demonstrations, {_size(size)}.", err=True)
 
 
 @app.command("import")
 def import_(bank: Bank, file: Annotated[Path, typer.Argument(help="What `bank export` wrote.")]) -> None:
     """Add the demonstrations of an exported bank; the bank is made where there is none."""
     from aim_sdk.bank import DemonstrationBank
+    from aim_sdk.terminal import say
 
     with DemonstrationBank.from_export(bank, file) as opened, _kept(opened):
         added = opened.import_from(file, progress=True)
-        typer.echo(f"{bank}: {added} demonstrations added, {len(opened)} in all.", err=True)
+        say(f"{bank}: {added} demonstrations added, {len(opened)} in all.", err=True)
 
 
 @app.command("stats")
@@ -183,13 +199,14 @@ def stats(bank: Bank, as_json: Annotated[bool, typer.Option("--json", help="As J
     """Show what a bank holds, what it takes, and what it was made with."""
     from dataclasses import asdict
 
-    from rich.console import Console
     from rich.table import Table
+
+    from aim_sdk.terminal import cell, console, say_json
 
     with _opened(bank) as opened:
         found = opened.stats()
         if as_json:
-            typer.echo(json.dumps(asdict(found) | {"binding": opened.binding.model_dump(mode="json")}, indent=2))
+            say_json(asdict(found) | {"binding": opened.binding.model_dump(mode="json")}, indent=2)
             return
         made = opened.binding
         each = found.bytes // max(1, found.demonstrations)
@@ -205,8 +222,8 @@ def stats(bank: Bank, as_json: Annotated[bool, typer.Option("--json", help="As J
         }
         table = Table(box=None, show_header=False, pad_edge=False)
         for name, value in rows.items():
-            table.add_row(name, value)
-        Console().print(table)
+            table.add_row(name, cell(value))
+        console().print(table)
 
 
 @app.command("convert")
@@ -219,6 +236,7 @@ def convert(
     template: options.Template = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     keep_readings: KeepReadings = False,
     keep_images: KeepImages = False,
     batch_tokens: BatchTokens = 4096,
@@ -231,11 +249,14 @@ def convert(
     from aim_sdk.bank.convert import convert as convert_bank
     from aim_sdk.images import describe
     from aim_sdk.progress import advancing
+    from aim_sdk.terminal import Problems, say
 
-    problems: list[str] = []
+    problems = Problems()
     with (
         _opened(source) as old,
-        _pipeline(target, backend, model, projector, template, device, dtype, keep_readings, keep_images) as pipe,
+        _pipeline(
+            target, backend, model, projector, template, device, dtype, trust_remote_code, keep_readings, keep_images
+        ) as pipe,
         _kept(pipe.bank),
     ):
         with advancing("converting", len(old)) as advance:
@@ -243,11 +264,11 @@ def convert(
                 old,
                 pipe.bank,
                 batch_tokens=batch_tokens,
-                on_error=lambda item, error: problems.append(_once(describe(item.image), error)),
+                on_error=lambda item, error: problems.add(_once(describe(item.image), error)),
                 advance=advance,
             )
         how = "projected from kept readings" if projected else "read anew"
-        typer.echo(f"{target}: {len(pipe.bank)} demonstrations, {how}.", err=True)
+        say(f"{target}: {len(pipe.bank)} demonstrations, {how}.", err=True)
     _report(problems)
 
 
@@ -260,6 +281,7 @@ def _pipeline(
     template: str | None,
     device: str | None,
     dtype: str | None,
+    trust_remote_code: bool,
     keep_readings: bool,
     keep_images: bool,
 ) -> Iterator[AIMPipeline]:
@@ -276,6 +298,7 @@ def _pipeline(
         keep_images=keep_images,
         device=device,
         dtype=dtype,
+        **options.trusting(trust_remote_code),
     )
     try:
         yield pipe
@@ -294,10 +317,12 @@ def _opened(bank: Path) -> Iterator[DemonstrationBank]:
 @contextmanager
 def _kept(bank: DemonstrationBank) -> Iterator[None]:
     """Say what an interruption has left."""
+    from aim_sdk.terminal import say
+
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"interrupted: {len(bank)} demonstrations are kept; run the same command again to go on.", err=True)
+        say(f"interrupted: {len(bank)} demonstrations are kept; run the same command again to go on.", err=True)
         raise typer.Exit(130) from None
 
 
@@ -306,9 +331,10 @@ def _once(name: str, error: Exception) -> str:
     return text if text.startswith(name) else f"{name}: {text}"
 
 
-def _report(problems: list[str]) -> None:
-    for problem in problems:
-        typer.secho(problem, fg=typer.colors.YELLOW, err=True)
+def _report(problems: Problems) -> None:
+    from aim_sdk.terminal import warn_all
+
+    warn_all(problems)
     if problems:
         raise typer.Exit(3)
 

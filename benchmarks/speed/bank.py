@@ -19,9 +19,10 @@ import torch
 from PIL import Image
 
 from aim_sdk import Demonstration, DemonstrationBank, PromptFormat
-from aim_sdk.bank.adding import POOLED, key_of
-from aim_sdk.bank.disk import DiskStore
-from aim_sdk.bank.segments import write_whole
+from aim_sdk.bank.adding import POOLED
+from aim_sdk.bank.binding import key_of
+from aim_sdk.bank.disk.segments import write_whole
+from aim_sdk.bank.disk.store import DiskStore
 from aim_sdk.bank.store import NewEntry
 from aim_sdk.config import Binding, Fingerprint
 from benchmarks.speed.measure import ASSETS, seconds, write_result

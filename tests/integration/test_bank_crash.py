@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from aim_sdk import Demonstration, DemonstrationBank
-from aim_sdk.bank import disk, maintenance
+from aim_sdk.bank.disk import segments
 from tests.banks import CountingEncoder, fused_of, open_bank
 
 IMAGE = Image.new("RGB", (2, 2))
@@ -34,7 +34,7 @@ def test_a_killed_writer_loses_nothing_acknowledged(tmp_path: Path, kills: int) 
 
 def main(path: str, kills: int) -> None:
     """Fork writers and kill them; a process of its own, without threads, that has imported everything once."""
-    disk.SEGMENT_BYTES = maintenance.SEGMENT_BYTES = 20_000
+    segments.SEGMENT_BYTES = 20_000
     dice = random.Random(0)
     expected: dict[str, dict[str, Any]] = {}  # answer -> metadata
     acknowledged = in_flight = 0

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from PIL import Image
 
 from aim_sdk import Demonstration, DemonstrationBank
-from aim_sdk.bank.maintenance import rebuild_index
+from aim_sdk.bank.disk.maintenance import rebuild_index
 from aim_sdk.errors import InputError
 from tests.banks import CountingEncoder, fused_of, open_bank
 

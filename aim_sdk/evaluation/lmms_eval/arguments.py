@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from aim_sdk.bank.disk import INDEX
+from aim_sdk.bank.disk.folder import INDEX
 from aim_sdk.errors import ArtifactNotFoundError, InputError, did_you_mean
 
 _MAX_NEW_TOKENS: Final = 1024

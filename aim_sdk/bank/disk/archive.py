@@ -1,0 +1,215 @@
+"""A whole bank as one file, and back. The file may come from anybody: it is checked whole before any of it is added."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from aim_sdk.bank import records
+from aim_sdk.bank.binding import check_binding, key_of
+from aim_sdk.bank.disk.entries import EXPORT, Entry, Opening, entry_of, feature_record, row_of, vectors_of
+from aim_sdk.bank.disk.maintenance import Advance, live_records
+from aim_sdk.bank.disk.rows import Row
+from aim_sdk.bank.disk.store import DiskStore
+from aim_sdk.bank.records import Record, Source
+from aim_sdk.bank.store import Matrix
+from aim_sdk.config import Binding
+from aim_sdk.errors import ArtifactNotFoundError, ArtifactWriteError, CorruptArtifactError, InputError
+from aim_sdk.files import atomic
+from aim_sdk.types import Demonstration
+
+_BATCH = 256
+"""Entries of an import that are committed together."""
+
+
+def export(store: DiskStore, path: Path, advance: Advance = lambda _: None) -> int:
+    """Write all entries with their metadata and features to one file, whole or not at all; return its bytes.
+
+    Raises:
+        CorruptArtifactError: an entry is damaged.
+        ArtifactWriteError: the file cannot be written.
+    """
+    entries = 0
+    opening = store.opening.model_copy(update={"bank": EXPORT, "id": ""})
+    try:
+        with atomic(path) as file:
+            file.write(opening.record())
+            for what, data in live_records(store, store.index, advance):
+                file.write(data)
+                entries += isinstance(what, Row)
+            file.write(records.encode({"end": entries}))
+            size = file.tell()
+    except OSError as error:
+        raise ArtifactWriteError(f"{path}: cannot be written ({error.strerror or error}).") from error
+    return size
+
+
+def binding_of(path: Path) -> tuple[Binding, bool, bool]:
+    """What an exported bank depends on, and whether it keeps readings and images.
+
+    Raises:
+        ArtifactNotFoundError: no such file.
+        CorruptArtifactError: not an exported bank.
+    """
+    with _opened(path) as (source, _):
+        opening = _opening(source, path)
+    return opening.binding, opening.keep_readings, opening.keep_images
+
+
+def import_(store: DiskStore, path: Path, advance: Advance = lambda _: None) -> int:
+    """Add the entries of an exported bank that are not here yet, after those that are; return how many.
+
+    The file is checked whole before the first one is added. Interrupted, the same call resumes.
+
+    Raises:
+        ArtifactNotFoundError: no such file.
+        CorruptArtifactError: it is cut, altered or malformed, or no exported bank.
+        FingerprintError: it was made with another backbone, projector or prompt format.
+    """
+    with _opened(path) as (source, size):
+        opening = _opening(source, path)
+        check_binding(opening.binding, store.binding, f"{path}: this exported bank", f"the bank {store.path}")
+        found = _Content(source, str(path), opening.binding)
+        found.read(size)
+        before, start = len(store), store.next_position()
+        entries = iter(found.entries)
+        while batch := list(islice(entries, _BATCH)):
+            made = [found.moved(record, store.binding, start) for record in batch]
+            features = {name: feature_record(name, *rows) for name, rows in found.vectors(batch, store.binding).items()}
+            store.put(made, features=features)
+            advance(len(batch))
+    return len(store) - before
+
+
+@dataclass
+class _Content:
+    """A checked export: where its entries are, and of each name where an entry's vector is."""
+
+    source: Source
+    where: str
+    binding: Binding
+    entries: list[Record] = field(default_factory=list)
+    places: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
+    """Offset and bytes of a vector, by name and key."""
+
+    def read(self, size: int) -> None:
+        """Check every record.
+
+        Raises:
+            CorruptArtifactError: one is not as a bank writes it.
+        """
+        first, ended, keys = True, False, set[str]()
+        for record in records.scan(self.source, size, self.where):
+            if isinstance(record, CorruptArtifactError):
+                raise record
+            if ended:
+                raise CorruptArtifactError(f"{self.where}: a record follows the end.")
+            if "key" in record.header:
+                keys.add(self._check_entry(record))
+                self.entries.append(record)
+            elif "features" in record.header:
+                self._check_vectors(record, keys)
+            elif "end" in record.header:
+                ended = record.header["end"] == len(self.entries)
+            elif not first:
+                raise CorruptArtifactError(f"{self.where}: the record at byte {record.offset} is none of an export's.")
+            first = False
+        if not ended:
+            raise CorruptArtifactError(
+                f"{self.where}: cut: it does not end as an exported bank does. Copy or export it again."
+            )
+        if len(keys) < len(self.entries):
+            raise CorruptArtifactError(f"{self.where}: a demonstration stands in it twice.")
+
+    def moved(self, record: Record, binding: Binding, start: int) -> tuple[Row, bytes]:
+        """An entry as one of another bank with the same backbone, projector and format, after those of that bank."""
+        entry = entry_of(record, self.where)
+        changes = {"key": _key(entry, binding), "position": start + entry.position}
+        data = records.rewrite(self.source, record, self.where, changes)
+        return row_of(entry.model_copy(update=changes), Record(0, record.header, 0, len(data))), data
+
+    def vectors(self, batch: list[Record], binding: Binding) -> dict[str, tuple[list[str], Matrix]]:
+        """Keys and vectors of a batch, by name."""
+        found: dict[str, tuple[list[str], Matrix]] = {}
+        for name, places in self.places.items():
+            held = [record for record in batch if record.header["key"] in places]
+            if held:
+                rows = [self.source(*places[record.header["key"]]) for record in held]
+                keys = [_key(entry_of(record, self.where), binding) for record in held]
+                found[name] = keys, np.stack([np.frombuffer(row, np.float32) for row in rows])
+        return found
+
+    def _check_entry(self, record: Record) -> str:
+        entry, wrong = entry_of(record, self.where), ""
+        try:
+            if entry.key != _key(entry, self.binding):
+                wrong = "its key is not the hash of its content"
+        except InputError as error:
+            wrong = str(error)
+        for name in record.header["parts"]:
+            tensor = records.read_part(self.source, record, name, self.where)
+            if name in ("fused", "hidden") and not (tensor.is_floating_point() and torch.isfinite(tensor).all()):
+                wrong = f"{name!r} holds what is no number"
+            if name == "fused" and tensor.shape[1] != self.binding.fingerprint.embedding_size:
+                wrong = f"fused tokens of width {tensor.shape[1]}"
+            if name == "token_ids" and tensor.dtype is not torch.int64:
+                wrong = "token ids that are none"
+        if wrong:
+            raise CorruptArtifactError(f"{self.where}: the demonstration at byte {record.offset}: {wrong}.")
+        return entry.key
+
+    def _check_vectors(self, record: Record, known: set[str]) -> None:
+        name, keys = vectors_of(record, self.where)
+        vectors = records.read_part(self.source, record, "vectors", self.where)
+        if not torch.isfinite(vectors).all() or not known.issuperset(keys):
+            raise CorruptArtifactError(f"{self.where}: the vectors at byte {record.offset} are not of its entries.")
+        width = 4 * vectors.shape[1]
+        places = self.places.setdefault(name, {})
+        if any(bytes_ != width for _, bytes_ in islice(places.values(), 1)):
+            raise CorruptArtifactError(f"{self.where}: vectors {name!r} of two widths.")
+        places.update((key, (record.payload + place * width, width)) for place, key in enumerate(keys))
+
+
+def _key(entry: Entry, binding: Binding) -> str:
+    return key_of(binding, entry.digest, Demonstration(entry.image or b"", entry.text, entry.answer, entry.metadata))
+
+
+def _opening(source: Source, path: Path) -> Opening:
+    try:
+        header = records.read_record(source, 0, str(path)).header
+    except CorruptArtifactError as error:
+        raise CorruptArtifactError(f"{path}: not an exported bank, or its beginning is damaged.") from error
+    if header.get("bank") != EXPORT:
+        raise CorruptArtifactError(
+            f"{path}: an exported bank of format {header.get('bank')!r}, but this aim-icl reads {EXPORT}. "
+            "Run `pip install -U aim-icl`."
+        )
+    try:
+        return Opening.model_validate(header)
+    except ValidationError as error:
+        raise CorruptArtifactError(f"{path}: its beginning is malformed ({error.errors()[0]['msg']}).") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Source, int]]:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        status = os.fstat(handle)
+    except (OSError, ValueError) as error:
+        raise ArtifactNotFoundError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+    try:
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no file"
+            raise ArtifactNotFoundError(f"{path}: {kind}; expected the file that `aim-icl bank export` wrote.")
+        yield lambda offset, length: os.pread(handle, length, offset), status.st_size
+    finally:
+        os.close(handle)
