@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -104,21 +104,24 @@ def load_clip(source: Source, device: torch.device) -> Clip:
         _refuse_code(file)
     quick_gelu = source.tag and open_clip.get_pretrained_cfg(source.model, source.pretrained).get("quick_gelu", False)
     try:
-        config = open_clip.get_model_config(source.model) or {}
-        if config.get("text_cfg", {}).get("tokenizer_kwargs", {}).get("trust_remote_code"):
-            raise InputError(f"{source.model}: its tokenizer would run code of its own, which is not done.")
+        text = (open_clip.get_model_config(source.model) or {}).get("text_cfg", {})
+        _refuse_code_of_text(source, text)
         model, transform = open_clip.create_model_from_pretrained(
             source.model,
             source.pretrained or None,
             force_quick_gelu=quick_gelu,  # open_clip only warns where the name's activation is not that of the weights
             weights_only=True,
         )
-        tokenizer = open_clip.get_tokenizer(source.model)
+        # Else transformers asks on standard input whether a tokenizer's code may run.
+        trusted = {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
+        tokenizer = open_clip.get_tokenizer(source.model, **trusted)
     except InputError:
         raise
     except OSError as error:  # a tokenizer or a text tower of the hub's
         raise _unreachable(source, error) from error
     except Exception as error:  # a malformed file fails in many ways
+        if "trust_remote_code" in str(error):
+            raise InputError(f"CLIP {source.model} needs code of its own, which is not run.") from error
         raise InputError(f"CLIP {source.model}: {files[0]} cannot be loaded as its weights ({error}).") from error
     model = model.to(device).eval().requires_grad_(False)
     return Clip(model, transform, tokenizer, _name(source, files))
@@ -158,6 +161,18 @@ def _refuse_code(file: Path) -> None:
                     f"{file}: a TorchScript archive holds code, which is not run. Pass the same weights as "
                     ".safetensors (OpenAI's: model='hf-hub:timm/vit_base_patch32_clip_224.openai' and its like)."
                 )
+
+
+def _refuse_code_of_text(source: Source, text: Mapping[str, Any]) -> None:
+    """Refuse a text tower of transformers', or its tokenizer, that needs code of its own: open_clip would ask."""
+    if text.get("tokenizer_kwargs", {}).get("trust_remote_code"):
+        raise InputError(f"{source.model}: its tokenizer would run code of its own, which is not done.")
+    if not (tower := text.get("hf_model_name")):
+        return
+    transformers = import_module("transformers")
+    config = transformers.AutoConfig.from_pretrained(tower, trust_remote_code=False)
+    if getattr(config, "auto_map", None) and type(config) not in transformers.AutoModel._model_mapping:
+        raise InputError(f"{source.model}: its text tower {tower!r} would run code of its own, which is not done.")
 
 
 def _name(source: Source, files: Sequence[Path]) -> str:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aim_sdk.config import Binding, PromptFormat
-from aim_sdk.errors import InputError
+from aim_sdk.errors import InputError, NonFiniteError
+from aim_sdk.finite import are_finite, not_finite
 from aim_sdk.interfaces import Backend, Projector
 from aim_sdk.layers import layer_options
 from aim_sdk.types import Demonstration, FusedTokens, Query, Reading
@@ -58,8 +59,12 @@ class Encoder:
 
     @torch.no_grad()
     def encode(self, demonstrations: Sequence[Demonstration], *, with_images: bool = True) -> list[FusedTokens]:
-        """Read and project one batch; ``with_images=False`` is the no-image control."""
-        return self.projector.project(self.read(demonstrations, with_images=with_images))
+        """Read and project one batch; ``with_images=False`` is the no-image control.
+
+        Raises:
+            NonFiniteError: a reading or fused tokens hold NaN or infinity.
+        """
+        return self._fused(self.read(demonstrations, with_images=with_images))
 
     def stream(
         self,
@@ -71,7 +76,8 @@ class Encoder:
         """Read any number of demonstrations; yield each batch as soon as it is computed, with their places.
 
         Raises:
-            InputError: a demonstration cannot be read, and there is no ``on_error``.
+            InputError: a demonstration cannot be read, or makes NaN or infinity (:class:`NonFiniteError`), and there
+                is no ``on_error``.
         """
         lengths = self.lengths(demonstrations, on_error)
         batches = iter(batches_of(lengths, batch_tokens))
@@ -84,7 +90,7 @@ class Encoder:
                     if not waiting:
                         return
                     if read := waiting.popleft().result()():
-                        yield self._encoded(read)
+                        yield self._encoded(read, on_error)
             finally:
                 for future in waiting:
                     future.cancel()
@@ -101,12 +107,18 @@ class Encoder:
         # A letter: a blank before it becomes part of its token, as it does before most answers.
         shown = Demonstration(query.image, query.text, "a")
         (reading,) = self.read([shown])
+        if not all(are_finite([(reading.hidden,)])):
+            raise not_finite("the reading of a query", reading.hidden.dtype)
         return self.pooled(reading)
 
     @torch.no_grad()
     def project(self, readings: Sequence[Reading]) -> list[FusedTokens]:
-        """Project kept readings."""
-        return self.projector.project([self.whole(reading) for reading in readings])
+        """Project kept readings.
+
+        Raises:
+            NonFiniteError: they, or their fused tokens, hold NaN or infinity.
+        """
+        return self._fused([self.whole(reading) for reading in readings])
 
     def whole(self, reading: Reading) -> Reading:
         """A kept reading as it was read: on the backbone's device, its embeddings looked up again."""
@@ -151,7 +163,7 @@ class Encoder:
     ) -> Callable[[], list[tuple[int, Reading]]]:
         """Decode the demonstrations at ``places`` and return the forward that reads them in one batch.
 
-        One that cannot be read is left out and the others are not.
+        One that cannot be read, then or in the forward, is left out and the others are not.
         """
         try:
             prepare = self.backend.reader.prepare
@@ -159,19 +171,56 @@ class Encoder:
             shown = [demonstrations[place] for place in places]
             forward = prepare(shown, prompt_format=self.prompt_format, **options)
         except InputError as error:
-            if on_error is None:
-                raise
-            if len(places) == 1:
-                on_error(places[0], error)
-                return list
-            parts = [self.prepare(demonstrations, [place], on_error) for place in places]
-            return lambda: [item for part in parts for item in part()]
-        return lambda: list(zip(places, forward(), strict=True))
+            return self._one_by_one(demonstrations, places, on_error, error)
+
+        def read() -> list[tuple[int, Reading]]:
+            try:
+                return list(zip(places, forward(), strict=True))
+            except InputError as error:
+                return self._one_by_one(demonstrations, places, on_error, error)()
+
+        return read
+
+    def _one_by_one(
+        self,
+        demonstrations: Sequence[Demonstration],
+        places: Sequence[int],
+        on_error: OnError | None,
+        error: InputError,
+    ) -> Callable[[], list[tuple[int, Reading]]]:
+        """Find which ones of a batch cannot be read, and read the others."""
+        if on_error is None:
+            raise error
+        if len(places) == 1:
+            on_error(places[0], error)
+            return list
+        parts = [self.prepare(demonstrations, [place], on_error) for place in places]
+        return lambda: [item for part in parts for item in part()]
 
     @torch.no_grad()
-    def _encoded(self, read: Sequence[tuple[int, Reading]]) -> list[tuple[int, Encoded]]:
+    def _encoded(
+        self, read: Sequence[tuple[int, Reading]], on_error: OnError | None = None
+    ) -> list[tuple[int, Encoded]]:
+        """Project readings; those that hold NaN or infinity, or whose fused tokens do, are left out and reported."""
         fused = self.projector.project([reading for _, reading in read])
-        return [(place, Encoded(reading, tokens)) for (place, reading), tokens in zip(read, fused, strict=True)]
+        made = [(place, Encoded(reading, tokens)) for (place, reading), tokens in zip(read, fused, strict=True)]
+        usable = are_finite([(one.reading.hidden, one.fused.embeddings) for _, one in made])
+        for (place, one), finite in zip(made, usable, strict=True):
+            if not finite:
+                error = self._not_finite(one)
+                if on_error is None:
+                    raise error
+                on_error(place, error)
+        return [item for item, finite in zip(made, usable, strict=True) if finite]
+
+    def _fused(self, readings: Sequence[Reading]) -> list[FusedTokens]:
+        return [one.fused for _, one in self._encoded(list(enumerate(readings)))]
+
+    def _not_finite(self, one: Encoded) -> NonFiniteError:
+        (reading,) = are_finite([(one.reading.hidden,)])
+        if reading:
+            return not_finite("fused tokens, though the reading has none: the projector", one.fused.embeddings.dtype)
+        return not_finite("the reading of a demonstration", one.reading.hidden.dtype)
 
 
 def yield_cores() -> None:

@@ -87,6 +87,7 @@ class AIMPipeline:
         prefix_bytes: int | None = None,
         device: str | None = None,
         dtype: str | torch.dtype | None = None,
+        trust_remote_code: bool = False,
         **options: Any,
     ) -> Self:
         """Load a backend by name and compose it with a projector.
@@ -98,12 +99,16 @@ class AIMPipeline:
                 (:data:`aim_sdk.projectors.KINDS`); None takes the backend's default.
             prompt_format, bank, keep_readings, keep_images, selector, prefix_bytes: see the class.
             device, dtype: where and in what precision the backbone runs; None lets the backend choose.
+            trust_remote_code: run the Python code that the checkpoint brings, of its configuration, processor,
+                tokenizer and model. Without it none is run, and a checkpoint that cannot do without is refused.
             **options: passed to the backend (transformers: ``revision``, ``device_map``, ``quantization_config``, ...).
 
         Raises:
             BackendError: see :mod:`aim_sdk.errors` for its members.
             ArtifactError: the projector or the bank cannot be loaded or belongs to another backbone.
         """
+        if trust_remote_code is not False:  # backends without code of others have no such option
+            options["trust_remote_code"] = trust_remote_code
         loaded = get_backend(backend).from_pretrained(
             None if model is None else str(model), device=device, dtype=dtype, **options
         )
@@ -168,7 +173,8 @@ class AIMPipeline:
             **generation: passed to the backend (transformers: any argument of ``generate``); greedy by default.
 
         Raises:
-            InputError: and its members :class:`ImageError`, :class:`ShotsError`, :class:`ContextLengthError`.
+            InputError: and its members :class:`ImageError`, :class:`ShotsError`, :class:`ContextLengthError`; its
+                ``query`` is the place of the query that cannot be answered, where it is one query's.
         """
         _check_positive(max_new_tokens=max_new_tokens, batch_size=batch_size)
         contexts = self._contexts(queries, shots, demonstrations, mode, selector)
@@ -176,13 +182,18 @@ class AIMPipeline:
         answers: dict[int, Generation] = {}
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            generated = self.backend.injector.generate(
-                [queries[i] for i in batch],
-                [contexts[i] for i in batch],
-                prompt_format=self.prompt_format,
-                max_new_tokens=max_new_tokens,
-                **generation,
-            )
+            try:
+                generated = self.backend.injector.generate(
+                    [queries[i] for i in batch],
+                    [contexts[i] for i in batch],
+                    prompt_format=self.prompt_format,
+                    max_new_tokens=max_new_tokens,
+                    **generation,
+                )
+            except InputError as error:
+                if error.query is not None:  # its place in the batch
+                    error.query = batch[error.query]
+                raise
             if len(generated) != len(batch):
                 raise InputError(
                     f"{len(generated)} answers for {len(batch)} queries; pass each query as often as it is to be "

@@ -39,6 +39,7 @@ def attention(
     template: options.Template = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Measure how the answer's attention splits between the images and the texts of interleaved demonstrations.
 
@@ -61,7 +62,9 @@ def attention(
     _make_folder(out)
     limit = min(limit, QUICK) if quick else limit
     with console(err=True).status(f"loading {backend}"):
-        loaded = get_backend(backend).from_pretrained(model, device=device, dtype=dtype)
+        loaded = get_backend(backend).from_pretrained(
+            model, device=device, dtype=dtype, **options.trusting(trust_remote_code)
+        )
     prompts, problems = _prompts(loaded, demonstrations, queries, shots=shots, limit=limit, seed=seed)
     form = loaded.default_format if template is None else PromptFormat.plain(template)
     measurements = []

@@ -26,6 +26,7 @@ def answer(
     template: options.Template = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Answer the queries of a file behind the demonstrations of another, or of a bank.
 
@@ -80,6 +81,7 @@ def answer(
                     projector=projector,
                     device=device,
                     dtype=dtype,
+                    trust_remote_code=trust_remote_code,
                     bank=bank,
                     selector=selector,
                     prompt_format=None if template is None else PromptFormat.plain(template),

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aim_sdk.cli import options
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -54,6 +56,7 @@ def check(
     expect: Annotated[list[str] | None, typer.Option(help="check=reason: a failure that is known; repeatable.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 (the default on a CPU) | bfloat16 | float16.")] = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Run the conformance checks on a backend and print a table.
@@ -71,7 +74,10 @@ def check(
     expected = _expected(expect or [])
     with TemporaryDirectory() as folder:
         backend = backend_class.from_pretrained(
-            _tiny(tiny, model, Path(folder)) if tiny else model, device=device, dtype=dtype
+            _tiny(tiny, model, Path(folder)) if tiny else model,
+            device=device,
+            dtype=dtype,
+            **options.trusting(trust_remote_code),
         )
         results = run_checks(backend, expected_failures=expected, checks=only)
         if as_json:

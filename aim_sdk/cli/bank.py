@@ -298,7 +298,7 @@ def _pipeline(
         keep_images=keep_images,
         device=device,
         dtype=dtype,
-        **options.trusting(trust_remote_code),
+        trust_remote_code=trust_remote_code,
     )
     try:
         yield pipe

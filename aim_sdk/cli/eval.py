@@ -42,6 +42,7 @@ def evaluate(
     ),
     device: options.Device = None,
     dtype: options.Dtype = None,
+    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Measure few-shot answers, or go on with an interrupted run.
 
@@ -72,6 +73,7 @@ def evaluate(
                 "projector": projector,
                 "device": device,
                 "dtype": dtype,
+                "trust_remote_code": trust_remote_code,
                 "tasks": _names(tasks),
                 "data": data,
                 "protocol": protocol,

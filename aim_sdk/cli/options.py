@@ -15,4 +15,15 @@ Template = Annotated[
     typer.Option(help="A plain format with {image}, {text}, {answer}; default: the backend's format."),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code", help="Run the Python code of a checkpoint that brings some; without it none is run."
+    ),
+]
 Dtype = Annotated[str | None, typer.Option(help="float32 | bfloat16 | float16.")]
+
+
+def trusting(trust_remote_code: bool) -> dict[str, bool]:
+    """What a backend is loaded with: backends without code of others have no such option."""
+    return {"trust_remote_code": True} if trust_remote_code else {}

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from aim_sdk.cli import options
+
 
 def train(
     config: Annotated[Path, typer.Argument(help="A YAML file of settings; see the how-to *Train a projector*.")],
@@ -12,6 +14,7 @@ def train(
         list[str] | None,
         typer.Argument(help="Settings in place of the file's: `steps=200 optimizer.learning_rate=1e-4`."),
     ] = None,
+    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Train a projector for a frozen backbone, or go on with an interrupted run.
 
@@ -24,7 +27,8 @@ def train(
     from aim_sdk.training import TrainingConfig
     from aim_sdk.training import train as run
 
-    settings = TrainingConfig.load(config, overrides or [])
+    trusted = [f"backend_options.{name}=true" for name in options.trusting(trust_remote_code)]
+    settings = TrainingConfig.load(config, [*(overrides or []), *trusted])
     result = run(settings)
     if os.environ.get("RANK", "0") != "0":  # torchrun's: one process speaks
         raise typer.Exit(0 if result.finished else 130)

@@ -17,7 +17,12 @@ class Pipelines:
         if device is None and state.num_processes > 1:
             device = str(state.device)
         whole = AIMPipeline.from_pretrained(
-            settings.backend, model=settings.model, projector=settings.projector, device=device, dtype=settings.dtype
+            settings.backend,
+            model=settings.model,
+            projector=settings.projector,
+            device=device,
+            dtype=settings.dtype,
+            trust_remote_code=settings.trust_remote_code,
         )
         self.backend, self.projector, self._folder = whole.backend, whole.projector, settings.bank
         self._current: tuple[str, AIMPipeline] | None = None

@@ -24,6 +24,7 @@ class EvalSettings(BaseModel):
     projector: str | None = None
     device: str | None = None
     dtype: str | None = None
+    trust_remote_code: bool = Field(default=False, description="run the Python code of a checkpoint that brings some")
     tasks: tuple[str, ...] = Field(min_length=1, description="names, or paths of YAML files")
     data: Path = Field(default=Path("data"), description="the folder of the tasks' folders")
     protocol: str = Field(default="aim", description="a name, or a YAML file")
@@ -47,4 +48,4 @@ class EvalSettings(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """What a run that goes on must have in common with what it goes on from."""
-        return self.model_dump(mode="json", exclude={"output", "data", "bank", "device"})
+        return self.model_dump(mode="json", exclude={"output", "data", "bank", "device", "trust_remote_code"})

@@ -36,7 +36,7 @@ class AimModel(lmms):  # type: ignore[misc]
 
     Args:
         backend: a registered name.
-        model, projector, dtype: as in :meth:`aim_sdk.AIMPipeline.from_pretrained`.
+        model, projector, dtype, trust_remote_code: as in :meth:`aim_sdk.AIMPipeline.from_pretrained`.
         bank: the folder of a bank (``aim-icl bank add``) of this backbone, projector and format; None: zero-shot.
         shots: demonstrations a query; None: all of the bank.
         selector: which ones (:mod:`aim_sdk.selection`); a document's own is never shown to it.
@@ -62,6 +62,7 @@ class AimModel(lmms):  # type: ignore[misc]
         mode: Mode = "aim",
         template: str | None = None,
         dtype: str | None = None,
+        trust_remote_code: bool = False,
         batch_size: int | str = 1,
         device: str | None = None,
         **unknown: Any,
@@ -86,6 +87,7 @@ class AimModel(lmms):  # type: ignore[misc]
             prompt_format=None if template is None else PromptFormat.plain(template),
             device=str(self.accelerator.device) if self._world_size > 1 else device,
             dtype=dtype,
+            trust_remote_code=trust_remote_code,
         )
         if bank is not None and not len(self.pipe.bank):
             raise InputError(f"{bank}: the bank is empty. `aim-icl bank add {bank} demos.jsonl` fills it.")

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from aim_sdk.answers import clean_answer, stream_answer
 from aim_sdk.errors import InputError
+from aim_sdk.finite import not_finite
 from aim_sdk.types import Generation
 
 if TYPE_CHECKING:
@@ -74,17 +75,24 @@ class Decoding:
 
         Raises:
             InputError: an option that this backbone does not know, or log-probabilities of beams.
+            NonFiniteError: NaN or infinity in the logits.
         """
         if log_probs and options["num_beams"] != 1:
             raise InputError("log_probs=True: beams are reordered as they grow; use num_beams=1, or score().")
+        finite = _Finite(len(inputs["input_ids"]), self._backend.model.dtype)
+        processors = LogitsProcessorList([*options.get("logits_processor", []), finite])
         try:
             output = self._backend.model.generate(
-                **inputs, **options, return_dict_in_generate=True, output_logits=log_probs
+                **inputs,
+                **{**options, "logits_processor": processors},
+                return_dict_in_generate=True,
+                output_logits=log_probs,
             )
         except (TypeError, ValueError) as error:
             if "model_kwargs" not in str(error) and "unexpected keyword" not in str(error):
                 raise
             raise InputError(f"a generation option is unknown to this backbone: {error}") from error
+        finite.check()
         pad = options.get("pad_token_id", self._backend.model.generation_config.pad_token_id)
         new: Tensor = output.sequences[:, self._width :]
         rows = [self._cut(row, pad) for row in new.tolist()]
@@ -163,6 +171,34 @@ class Decoding:
         while ids and ids[-1] == pad:
             ids = ids[:-1]
         return ids
+
+
+class _Finite(LogitsProcessor):
+    """Refuses logits with NaN or infinity, which would become token 0 or a failed draw.
+
+    The first ones are looked at at once: most backbones that overflow do it there. Later steps do not wait for the
+    device: it notes what is lost, and :meth:`check` looks when the answer is there.
+    """
+
+    def __init__(self, queries: int, dtype: torch.dtype) -> None:
+        self._queries, self._dtype = queries, dtype
+        self._lost: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        lost = ~scores.amax(-1).isfinite()  # of NaN anywhere in a row the largest is NaN
+        if self._lost is None:
+            self._lost = lost
+            self.check()
+        self._lost = self._lost | lost if len(self._lost) == len(lost) else self._lost.any() | lost
+        return scores.masked_fill(lost[:, None], 0.0)
+
+    def check(self) -> None:
+        """Raise NonFiniteError for the first query that is lost."""
+        if self._lost is None or not bool(self._lost.any()):
+            return
+        error = not_finite("the backbone's logits", self._dtype)
+        error.query = int(self._lost.nonzero()[0, 0]) * self._queries // len(self._lost)
+        raise error
 
 
 class _AnswerEnds(StoppingCriteria):

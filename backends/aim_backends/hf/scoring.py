@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from aim_backends.hf.prefix import prefill
 from aim_backends.hf.slots import answered
 from aim_backends.hf.tap import Positions, predicting, recording
+from aim_sdk.finite import not_finite
 
 if TYPE_CHECKING:
     from aim_backends.hf.backend import TransformersBackend
@@ -23,7 +25,20 @@ if TYPE_CHECKING:
 def score(
     backend: TransformersBackend, inputs: Mapping[str, Any], choices: Sequence[Sequence[int]]
 ) -> list[list[float]]:
-    """Return each choice's token log-probabilities behind a prompt of one row, of which a part may be in a cache."""
+    """Return each choice's token log-probabilities behind a prompt of one row, of which a part may be in a cache.
+
+    Raises:
+        NonFiniteError: one is NaN or infinite.
+    """
+    scores = _scores(backend, inputs, choices)
+    if not all(math.isfinite(value) for row in scores for value in row):
+        raise not_finite("log-probabilities", backend.model.dtype)
+    return scores
+
+
+def _scores(
+    backend: TransformersBackend, inputs: Mapping[str, Any], choices: Sequence[Sequence[int]]
+) -> list[list[float]]:
     if not backend.continues_cache:
         return [whole(backend, inputs, [choice])[0].tolist() for choice in choices]
     ids = pad_sequence(

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -171,9 +172,14 @@ def _convert_lm(path: Path, folder: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
         raise MissingDependencyError(_INSTALL) from error
-    place = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-    AutoTokenizer.from_pretrained(**place, local_files_only=True).backend_tokenizer.save(str(folder / "tokenizer.json"))
-    model = AutoModelForCausalLM.from_pretrained(**place, local_files_only=True, dtype=torch.float32)
+    place: dict[str, Any] = {
+        "pretrained_model_name_or_path": str(path.parent),
+        "gguf_file": path.name,
+        "local_files_only": True,
+        "trust_remote_code": False,
+    }
+    AutoTokenizer.from_pretrained(**place).backend_tokenizer.save(str(folder / "tokenizer.json"))
+    model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
     state = model.state_dict()
     state.pop("lm_head.weight", None)  # tied to the embeddings
     save_file({name: _packed(tensor, torch.bfloat16) for name, tensor in state.items()}, folder / "lm.safetensors")
