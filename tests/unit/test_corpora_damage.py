@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aim_sdk.errors import ArtifactWriteError
+from aim_sdk.errors import ArtifactWriteError, InputError
 from aim_sdk.training.corpora import json_files, shards
 from aim_sdk.training.corpora.drops import Drops
 from tests.corpora import answers, captioned, folder_of, inside, lines, llava, mmc4, obelics, opened, parquet, read, tar
@@ -101,6 +101,9 @@ def test_an_encrypted_or_empty_zip(tmp_path: Path, images: Path) -> None:
 
 def test_no_room_to_unpack_is_an_error(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full:
+        def tell(self) -> int:
+            return 0
+
         def write(self, data: bytes) -> None:
             raise OSError(28, "No space left on device")
 
@@ -136,15 +139,123 @@ def test_tars_cut_anywhere(tmp_path: Path, make: Callable[[range], dict[str, byt
     assert dropped["tar truncated or broken"] == 1
 
 
-def test_links_and_folders_in_a_tar_are_not_followed(tmp_path: Path) -> None:
+def test_links_devices_and_folders_in_a_tar_are_not_followed(tmp_path: Path) -> None:
     path = tar(tmp_path / "0.tar", captioned([0, 1]))
+    odd = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE]
     with tarfile.open(path, "a") as archive:
-        link = tarfile.TarInfo("3.jpg")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        archive.addfile(link)
+        for number, kind in enumerate(odd):
+            member = tarfile.TarInfo(f"{number + 3}.jpg")
+            member.type, member.linkname = kind, "/etc/passwd"
+            archive.addfile(member)
     (document,), dropped = read(tmp_path)
     assert len(document.pairs) == 2
-    assert dropped == {}
+    assert dropped == {"link or device in a tar": 4}
+
+
+def test_names_in_a_tar_are_only_names(tmp_path: Path) -> None:
+    content = captioned([0, 1])
+    away = {
+        f"/etc/{name}" if n < len(content) // 2 else f"../../{name}": data
+        for n, (name, data) in enumerate(content.items())
+    }
+    tar(tmp_path / "0.tar", away)
+    (document,), dropped = read(tmp_path)
+    assert len(document.pairs) == 2
+    assert (dropped, os.listdir(tmp_path)) == ({}, ["0.tar"])
+
+
+@pytest.mark.parametrize("size", [-512, 1 << 40, shards.MAX_TAR_HEADER + 1])
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.REGTYPE])
+def test_hostile_sizes_in_a_tar(tmp_path: Path, size: int, kind: bytes) -> None:
+    """Catches headers that are read whole, and sizes that lead backwards, round and round."""
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, max(size, 0)
+    block = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+    if size < 0:
+        block[124:136] = b"\xff" * 4 + size.to_bytes(8, "big", signed=True)
+        block[148:156] = b" " * 8
+        block[148:156] = b"%06o\0 " % sum(block)
+    good = tar(tmp_path / "0.tar", captioned([0, 1])).read_bytes().rstrip(b"\0")
+    good += bytes(-len(good) % 512)
+    with (tmp_path / "0.tar").open("wb") as file:
+        file.write(good + bytes(block))
+        file.truncate(len(good) + (8 << 20))
+    documents, dropped = read(tmp_path, format="webdataset")
+    if kind == tarfile.REGTYPE and 0 < size < 1 << 40:
+        assert (len(documents), dropped) == (1, {"sample without an image": 1})
+    else:
+        assert [len(document.pairs) for document in documents] == [2]
+        assert sum(dropped.values()) == 1
+
+
+def test_chained_headers_of_a_tar(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 1
+    block = header.tobuf(tarfile.GNU_FORMAT) + b"n" + bytes(511)
+    (tmp_path / "0.tar").write_bytes(block * 5000 + bytes(1024))
+    assert read(tmp_path, format="webdataset") == ([], {"tar truncated or broken": 1})
+
+
+def test_a_sample_of_many_files_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "MAX_RECORD", 1 << 20)
+    tar(tmp_path / "0.tar", {**{f"0.{n}": bytes(300_000) for n in range(9)}, **captioned([1, 2])})
+    (document,), dropped = read(tmp_path)
+    assert (len(document.pairs), dropped) == (2, {"record larger than 1 MiB": 1})
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zip"])
+def test_bombs_do_not_fill_the_disk(tmp_path: Path, images: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_files, "_FREE", 1 << 20)
+    lines(tmp_path / f"docs.jsonl{suffix}", [mmc4(0), mmc4(1), mmc4(2, url="x" * (20 << 20)), mmc4(3)])
+    documents, dropped = read(tmp_path, images=images, format="mmc4")
+    (reason,) = (reason for reason in dropped if "unpacks to more than" in reason)
+    assert len(documents) == 2
+    assert dropped == {reason: 1, "bad json": 1}
+
+
+def test_a_zip_with_a_long_list_or_an_unusual_method(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "a.jsonl.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a", json.dumps(mmc4(0)))
+    assert read(tmp_path, images=images, format="mmc4") == ([], {"zip truncated or broken": 1})
+    lines(tmp_path / "a.jsonl.zip", [mmc4(0)])
+    monkeypatch.setattr(shards, "MAX_DIRECTORY", 10)
+    assert read(tmp_path, images=images, format="mmc4") == ([], {"zip truncated or broken": 1})
+
+
+def test_pipes_and_devices_in_a_corpus_are_left_out(tmp_path: Path, images: Path) -> None:
+    lines(tmp_path / "docs.jsonl", [mmc4(0)])
+    os.mkfifo(tmp_path / "a.jsonl")
+    (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
+    documents, dropped = read(tmp_path, images=images)
+    assert (len(documents), dropped) == (1, {})
+    for path in (tmp_path / "a.jsonl", Path("/dev/zero")):
+        with pytest.raises(InputError, match="a pipe or a device"):
+            read(path)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zip", ".tar", ".jsonl", ".json"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_bytes_are_documents_or_counted(tmp_path: Path, images: Path, suffix: str, data: st.DataObject) -> None:
+    """Catches what is raised raw by the packers' readers."""
+    path, format = tmp_path / f"docs{suffix}", "mmc4"
+    if suffix == ".tar":
+        format = data.draw(st.sampled_from(["mmc4-tar", "webdataset"]))
+        tar(path, captioned([0, 1]) | {"3.json": json.dumps(inside(mmc4(0)))})
+    elif suffix == ".json":
+        format = "llava"
+        path.write_text(json.dumps([llava(n) for n in range(3)]))
+    else:
+        lines(path, [mmc4(n) for n in range(2)])
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(0, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=6))
+        content = content or bytearray(b"x")
+    path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
+    read(path, images=images, format=format, min_pairs=1)
 
 
 def test_a_cut_list_keeps_its_first_samples(tmp_path: Path, images: Path) -> None:
@@ -312,3 +423,22 @@ def test_gzip_of_several_members(tmp_path: Path, images: Path) -> None:
     documents, dropped = read(tmp_path, images=images)
     assert len(documents) == 3
     assert dropped == {}
+
+
+def test_a_parquet_file_that_unpacks_to_much_or_holds_other_text(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    one = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), pa.array(["x" * 10_000]))
+    rows = pa.ListArray.from_arrays(pa.array([0, 2000], pa.int32()), one)
+    pq.write_table(pa.table({"images": rows, "texts": rows}), tmp_path / "a.parquet", store_schema=False)
+    assert (tmp_path / "a.parquet").stat().st_size < 100_000
+    monkeypatch.setattr(shards, "MAX_ROW_GROUP", 1 << 20)
+    documents, dropped = read(tmp_path, images=images, format="obelics")
+    assert (len(documents), dropped) == (0, {"parquet row group larger than 1024 MiB": 1})
+    path = parquet(tmp_path / "a.parquet", [obelics("http://a/0", "text QQQQ", "http://a/1", "more")])
+    path.write_bytes(path.read_bytes().replace(b"QQQQ", b"\xff\xfe\xff\xfe"))
+    documents, dropped = read(tmp_path, images=images, format="obelics")
+    assert (len(documents), dropped) == (0, {"malformed document": 1})

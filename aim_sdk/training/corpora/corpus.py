@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from aim_sdk.training.corpora.config import CorpusConfig
 
 FORMATS: tuple[Format, ...] = (Mmc4(), Mmc4Tar(), Llava(), WebDataset(), JsonLines(), Obelics())
+_SUFFIXES = tuple({suffix for format in FORMATS for suffix in format.suffixes})
 _OPEN = 4
 """Files whose index is kept."""
 _LOOKED_AT = 5
@@ -136,6 +137,8 @@ def open_corpus(config: CorpusConfig, *, resolve: Resolver | None = None) -> Cor
     path = config.path.expanduser().absolute()
     if not path.exists():
         raise ArtifactNotFoundError(f"{path}: no such file or folder of a corpus.")
+    if not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: a pipe or a device; expected a folder or a file of a corpus.")
     files = _files(path)
     if not files:
         raise InputError(f"{path}: an empty folder; expected the files of a corpus.")
@@ -193,5 +196,9 @@ def _files(path: Path) -> list[Path]:
     found = []
     for folder, folders, names in os.walk(path):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(folder, name) for name in sorted(names) if not name.startswith(".") and name not in URL_MAPS]
+        for name in sorted(names):
+            file = Path(folder, name)
+            ours = not name.startswith(".") and name not in URL_MAPS
+            if ours and (file.is_file() or not name.endswith(_SUFFIXES)):  # a pipe or a device may have no end
+                found.append(file)
     return found

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from aim_sdk import images
 from aim_sdk.demonstration_files import IMAGE_SUFFIXES
 from aim_sdk.errors import ArtifactNotFoundError, InputError
-from aim_sdk.images import is_url
 from aim_sdk.training.corpora.drops import Dropped
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class CorpusImages:
         it), ``<shard>``, or the shard's number (as OpenFlamingo's converter has it).
 
         Raises:
-            Dropped: no such file, it is too small, or the name leads out of the folder.
+            Dropped: no such file, it is too small or too large, or the name leads out of the folder.
         """
         folder = self._folder or str(shard.parent)
         path = _inside(folder, name)
@@ -78,7 +78,7 @@ class CorpusImages:
         """The image that was downloaded from an address.
 
         Raises:
-            Dropped: there is none, or it is too small.
+            Dropped: there is none, or it is too small or too large.
         """
         if self._resolve is not None:
             found = self._resolve(url)
@@ -92,7 +92,7 @@ class CorpusImages:
         """The bytes of an image file as they are.
 
         Raises:
-            Dropped: they are too few.
+            Dropped: they are too few, or too many.
         """
         self._check(len(data))
         return data
@@ -101,8 +101,10 @@ class CorpusImages:
         """The bytes of an image file in base64, with or without ``data:...;base64,`` before them.
 
         Raises:
-            Dropped: it is no base64, or too small.
+            Dropped: it is no base64, or too small or too large.
         """
+        if len(text) > 2 * images.MAX_FILE_BYTES:
+            self._check(len(text) // 2)  # before copies are made of it
         if text.startswith("data:"):
             text = text.partition(",")[2]
         if text.startswith("b'") and text.endswith("'"):
@@ -120,7 +122,7 @@ class CorpusImages:
         """
         if source.startswith("data:"):
             return self.base64(source)
-        return self.at(source, shard) if is_url(source) else self.named(source, shard)
+        return self.at(source, shard) if images.is_url(source) else self.named(source, shard)
 
     def _first(self, paths: Iterable[str]) -> str:
         """The first of the paths that is a file."""
@@ -133,6 +135,8 @@ class CorpusImages:
     def _check(self, size: int) -> None:
         if size < self._min_bytes:
             raise Dropped(f"image smaller than {self._min_bytes} bytes", "pair")
+        if size > images.MAX_FILE_BYTES:
+            raise Dropped(f"image larger than {images.MAX_FILE_BYTES} bytes", "pair")
 
     def _read_map(self) -> dict[str, str] | None:
         for name in URL_MAPS if self._folder else ():
@@ -153,7 +157,7 @@ def _read_urls(path: Path) -> dict[str, str]:
             else:
                 raise ValueError(f"the columns are {rows.fieldnames}")
             return {str(url): str(name) for url, name in found.items()}
-    except (OSError, ValueError, AttributeError, csv.Error) as error:
+    except (OSError, ValueError, AttributeError, RecursionError, csv.Error) as error:
         expected = "the columns `url` and `file`" if path.suffix == ".csv" else "one object, {address: file}"
         raise InputError(f"{path}: cannot be used ({error}); expected {expected}.") from error
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import os
 import re
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -18,15 +20,21 @@ from pathlib import Path
 from typing import Any, cast
 
 from aim_sdk.errors import ArtifactWriteError
+from aim_sdk.json_lines import check_nesting
+from aim_sdk.training.corpora import shards
 from aim_sdk.training.corpora.drops import Dropped, Unit
 from aim_sdk.training.corpora.shards import MAX_RECORD, Shard, Span, read_span
 
 _BLOCK = 1 << 20
 _HEADS = (1 << 20, 16 << 20)
 """Bytes that are looked at to recognise a format; the more where the fewer hold no whole value."""
+_ZIP_END = 22 + (1 << 16)
+"""Bytes at the end of a zip among which it says how long its list of files is."""
 _BLANKS, _PARSE = re.compile(r"[ \t\r\n]*"), json.JSONDecoder(strict=False).raw_decode
-_BROKEN = (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
+_BROKEN = (OSError, EOFError, RuntimeError, ValueError, zlib.error, struct.error, zipfile.BadZipFile)
 """What a cut, altered or encrypted gz or zip raises."""
+_FREE = 64 << 20
+"""Bytes up to which no ratio is looked at: a small file of blanks is no bomb."""
 
 
 class JsonShard(Shard):
@@ -81,11 +89,12 @@ def unpacking(path: Path) -> Iterator[BufferedIOBase]:
         with gzip.open(path) as unpacked:
             yield unpacked
     elif path.suffix == ".zip":
+        _check_directory(path)
         with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if not name.endswith("/")]
-            if not names:
-                raise zipfile.BadZipFile("no file in it")
-            with archive.open(names[0]) as member:
+            first = next((info for info in archive.infolist() if not info.is_dir()), None)
+            if first is None or first.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise zipfile.BadZipFile("no file in it, or one of a method whose memory is not bounded")
+            with archive.open(first) as member:
                 yield cast(BufferedIOBase, member)  # it is a ZipExtFile
     else:
         with path.open("rb") as file:
@@ -112,24 +121,44 @@ def parse_json(data: bytes, unit: Unit = "document") -> Any:
         Dropped: it is no JSON.
     """
     try:
-        return json.loads(data)
+        value = json.loads(data)
+        check_nesting(data, value)
+        return value
     except (ValueError, RecursionError) as error:
         raise Dropped("bad json", unit) from error
 
 
 def _unpacked(path: Path) -> tuple[BufferedIOBase, str | None]:
     file = tempfile.TemporaryFile(prefix="aim-corpus-")  # noqa: SIM115  # the shard closes it
-    damage = None
+    damage, kind = None, path.suffix[1:]
+    most = min(shards.MAX_UNPACKED, max(_FREE, path.stat().st_size * shards.MAX_RATIO))
     try:
         with unpacking(path) as packed:
             while block := packed.read1(_BLOCK):  # read() would lose what stands before the damage
+                if file.tell() + len(block) > most:
+                    damage = f"{kind} unpacks to more than {most >> 20} MiB"
+                    break
                 _write(file, block, path)
     except (ArtifactWriteError, FileNotFoundError, PermissionError):
         file.close()
         raise
     except _BROKEN:
-        damage = f"{path.suffix[1:]} truncated or broken"
+        damage = f"{kind} truncated or broken"
     return file, damage
+
+
+def _check_directory(path: Path) -> None:
+    """Refuse a zip whose list of files is too long to be read.
+
+    Raises:
+        BadZipFile: it is, or the zip has lost its end.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _ZIP_END))
+        end = file.read()
+    place = end.rfind(b"PK\x05\x06")
+    if place < 0 or struct.unpack_from("<I", end, place + 12)[0] > shards.MAX_DIRECTORY:
+        raise zipfile.BadZipFile("no list of files, or too long a one")
 
 
 def _head(path: Path, size: int) -> BytesIO:

@@ -9,9 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aim_sdk.dependencies import imported
+from aim_sdk.training.corpora import shards
 from aim_sdk.training.corpora.drops import Dropped
 from aim_sdk.training.corpora.shards import Shard
 
+_ROWS = 1024
+"""Rows that are read before their size is looked at."""
+_TOO_LARGE = f"parquet row group larger than {shards.MAX_ROW_GROUP >> 20} MiB"
 _HELD = 3
 """Row groups in memory: streams that one process reads in turns are near each other, not at one place."""
 
@@ -26,8 +30,8 @@ class ParquetShard(Shard):
 
     def __init__(self, path: Path, columns: list[str]) -> None:
         pyarrow, parquet = imported("pyarrow"), imported("pyarrow.parquet")
-        self._broken, self._columns = (pyarrow.ArrowException, OSError), columns
-        self._starts = np.zeros(1, np.intp)
+        self._broken, self._columns = (pyarrow.ArrowException, OSError, ValueError, OverflowError), columns
+        self._starts, self._table = np.zeros(1, np.intp), pyarrow.Table
         self._held: dict[int, Any] = {}
         self._handle = path.open("rb")
         try:
@@ -47,15 +51,34 @@ class ParquetShard(Shard):
     def read(self, index: int) -> dict[str, Any]:
         group = int(np.searchsorted(self._starts, index, side="right")) - 1
         if group not in self._held:
-            try:
-                # One thread: a worker process that was forked has none of the pool's.
-                self._held[group] = self._file.read_row_group(group, columns=self._columns, use_threads=False)
-            except self._broken as error:
-                raise Dropped("parquet row group broken") from error
+            self._held[group] = self._group(group)
             if len(self._held) > _HELD:
                 del self._held[next(iter(self._held))]
-        row: dict[str, Any] = self._held[group].slice(index - self._starts[group], 1).to_pylist()[0]
+        try:
+            row: dict[str, Any] = self._held[group].slice(index - self._starts[group], 1).to_pylist()[0]
+        except (*self._broken, IndexError) as error:  # a text that is not UTF-8; fewer rows than are promised
+            raise Dropped("malformed document") from error
         return row
+
+    def _group(self, group: int) -> Any:
+        """A row group, read piece by piece: what a few bytes unpack to is not written in the file."""
+        told = self._file.metadata.row_group(group)
+        columns = [told.column(place) for place in range(told.num_columns)]
+        wanted = [column for column in columns if column.path_in_schema.partition(".")[0] in self._columns]
+        if any(column.num_values > shards.MAX_ROW_GROUP // 16 for column in wanted):
+            raise Dropped(_TOO_LARGE)
+        pieces, size = [], 0
+        try:
+            # One thread: a worker process that was forked has none of the pool's.
+            options = {"row_groups": [group], "columns": self._columns, "use_threads": False}
+            for piece in self._file.iter_batches(_ROWS, **options):
+                pieces.append(piece)
+                size += piece.nbytes
+                if size > shards.MAX_ROW_GROUP:
+                    raise Dropped(_TOO_LARGE)
+            return self._table.from_batches(pieces)
+        except self._broken as error:
+            raise Dropped("parquet row group broken") from error
 
     def order(self, rng: np.random.Generator) -> NDArray[np.intp]:
         groups = [
@@ -76,5 +99,5 @@ def parquet_columns(path: Path) -> set[str]:
     pyarrow, parquet = imported("pyarrow"), imported("pyarrow.parquet")
     try:
         return set(parquet.read_schema(path).names)
-    except (pyarrow.ArrowException, OSError):
+    except (pyarrow.ArrowException, OSError, ValueError):
         return set()

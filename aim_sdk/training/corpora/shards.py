@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_RECORD = 64 << 20
-"""Bytes of the largest record that is read: a line, an element of a list, a file in a tar."""
+"""Bytes of the largest record that is read: a line, an element of a list, all files of one sample in a tar."""
+MAX_UNPACKED = 64 << 30
+"""Bytes that one ``.gz`` or ``.zip`` may unpack to: the temporary file that it goes to must not fill the disk."""
+MAX_RATIO = 200
+"""How many times its own size one may unpack to, from 64 MiB on: JSON packs 5 to 20 times, a bomb 1,000 times."""
+MAX_DIRECTORY = 4 << 20
+"""Bytes of the list of files in a ``.zip``, which is read whole: some 40,000 names."""
+MAX_TAR_HEADER = 1 << 20
+"""Bytes of the long names and extra fields before one file of a tar, which are read whole."""
+MAX_ROW_GROUP = 1 << 30
+"""Bytes that one row group of a parquet file may have in memory."""
 
 
 class Shard(ABC):
@@ -82,8 +92,10 @@ def read_span(file: BufferedIOBase, span: Span) -> bytes:
     """Read without moving the file's position, which forked processes share.
 
     Raises:
-        Dropped: too large, or it cannot be read.
+        Dropped: too large, nothing that holds bytes (a size below zero), or it cannot be read.
     """
+    if span.size < 0:
+        raise Dropped("link or device in a tar")
     if span.size > MAX_RECORD:
         raise Dropped(f"record larger than {MAX_RECORD >> 20} MiB")
     try:

@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
+from aim_sdk.training.corpora import shards
 from aim_sdk.training.corpora.drops import Dropped
 from aim_sdk.training.corpora.shards import Shard, Span, read_span
 
@@ -40,6 +41,8 @@ class SampleShard(Shard):
 
     def read(self, index: int) -> dict[str, bytes]:
         end = self._samples[index + 1] if index + 1 < len(self._samples) else len(self._starts)
+        if sum(self._sizes[self._samples[index] : end]) > shards.MAX_RECORD:
+            raise Dropped(f"record larger than {shards.MAX_RECORD >> 20} MiB")
         return {
             self._suffixes[place]: read_span(self._file, Span(self._starts[place], self._sizes[place]))
             for place in range(self._samples[index], end)
@@ -49,8 +52,24 @@ class SampleShard(Shard):
         self._file.close()
 
 
+class _BoundedInfo(tarfile.TarInfo):
+    """A header whose sizes are looked at before anything is read or passed over by them."""
+
+    _READ_WHOLE = frozenset(
+        {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE}
+        | {tarfile.SOLARIS_XHDTYPE}
+    )
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.size < 0 or (self.type in self._READ_WHOLE and self.size > shards.MAX_TAR_HEADER):
+            raise tarfile.ReadError("a header's size")
+        return super()._proc_member(tar)  # type: ignore[misc,no-any-return]  # what subclasses are to override
+
+
 def tar_spans(path: Path) -> Iterator[tuple[str, Span]]:
-    """Name and place of every file of a tar that is whole.
+    """Name and place of every file of a tar that is whole; links, devices and sparse files have a size below zero.
+
+    Names are names: nothing is unpacked to them, wherever they point.
 
     Raises:
         OSError: it cannot be opened.
@@ -58,13 +77,17 @@ def tar_spans(path: Path) -> Iterator[tuple[str, Span]]:
     """
     size = path.stat().st_size
     try:
-        with tarfile.open(path, "r:") as tar:
+        with tarfile.open(path, "r:", tarinfo=_BoundedInfo) as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # they would pile up
-                if member.isreg() and member.offset_data + member.size <= size:
+                if member.isdir():
+                    continue
+                if not member.isreg() or member.issparse():
+                    yield member.name, Span(0, -1)
+                elif member.offset_data + member.size <= size:
                     yield member.name, Span(member.offset_data, member.size)
             end = tar.offset
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
         raise Dropped("tar truncated or broken") from error
     with path.open("rb") as file:
         file.seek(end)
