@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports huggingface_hub
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch: tiny models are slower on more threads
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -62,6 +63,17 @@ def torchrun(processes: int = 2) -> list[str]:
     port = str(20000 + os.getpid() % 9999)
     launcher = [sys.executable, "-m", "torch.distributed.run"]
     return [*launcher, "--nproc_per_node", str(processes), "--master_port", port]
+
+
+def start_cli(*arguments: str) -> subprocess.Popen[str]:
+    """Start ``aim-icl`` as a process of its own, which Ctrl-C ends, also where this one ignores it (``nohup``)."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "aim_sdk.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:

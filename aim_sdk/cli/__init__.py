@@ -1,7 +1,11 @@
 """The ``aim-icl`` command: one module a subcommand, heavy imports inside functions."""
 
 import os
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -64,22 +68,47 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # what a terminal cannot show (LC_ALL=C) is written as \\xe4
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
-    try:
-        app()
-    except AIMError as error:
-        _fail(str(error))
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        _fail(f"{place}{error.strerror or error}.")
-    except KeyboardInterrupt:
+    with _noting_ctrl_c() as received:
+        try:
+            app()
+        except (Exception, KeyboardInterrupt) as error:
+            # Where Ctrl-C meets an import, libraries make other errors of it.
+            sys.exit(_explained(KeyboardInterrupt() if received() else error))
+
+
+def _explained(error: BaseException) -> int:
+    """Say what has ended a command; return the exit code. What nobody foresaw is raised again."""
+    if isinstance(error, KeyboardInterrupt):
         say("interrupted.", err=True)
-        sys.exit(130)
-
-
-def _fail(message: str) -> None:
+        return 130
+    if isinstance(error, BrokenPipeError):  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if isinstance(error, AIMError):
+        message = str(error)
+    elif isinstance(error, OSError):
+        message = f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror or error}."
+    else:
+        raise error
     typer.secho("error: ", fg=typer.colors.RED, bold=True, err=True, nl=False)
     typer.echo(clean(message), err=True)
-    sys.exit(1)
+    return 1
+
+
+@contextmanager
+def _noting_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C raises KeyboardInterrupt, as ever, and is remembered."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored: the job of a script, say
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(received)
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

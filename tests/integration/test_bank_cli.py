@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +12,7 @@ import pytest
 from PIL import Image
 
 from aim_sdk.bank import DemonstrationBank
-from tests.conftest import CalledCli, run_cli
+from tests.conftest import CalledCli, run_cli, start_cli
 
 
 @pytest.fixture
@@ -154,17 +152,8 @@ def test_errors_without_tracebacks(files: Path, model: list[str], call_cli: Call
 def test_ctrl_c_keeps_what_was_read_and_the_next_run_goes_on(files: Path, model: list[str]) -> None:
     lines = [json.dumps({"image": "images/0.png", "text": "What?", "answer": f"{n}"}) for n in range(3000)]
     (files / "many.jsonl").write_text("\n".join(lines))
-    command = [
-        sys.executable,
-        "-m",
-        "aim_sdk.cli",
-        "bank",
-        "add",
-        str(files / "bank"),
-        str(files / "many.jsonl"),
-        *model,
-    ]
-    process = subprocess.Popen([*command, "--batch-tokens", "60"], stderr=subprocess.PIPE, text=True)
+    command = ["bank", "add", str(files / "bank"), str(files / "many.jsonl"), *model, "--batch-tokens", "60"]
+    process = start_cli(*command)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if list((files / "bank").glob("segment-*")):

@@ -1,10 +1,7 @@
 """The command line as a user runs it: files in, files out, errors without tracebacks."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +12,7 @@ from PIL import Image
 
 from aim_sdk.answer_files import read_demonstrations
 from aim_sdk.errors import InputError
-from tests.conftest import run_cli
+from tests.conftest import run_cli, start_cli
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -68,9 +65,7 @@ def test_answers_resume_and_bad_lines_lose_only_themselves(files: Path, command:
 def test_an_interruption_keeps_what_is_finished(files: Path, command: list[str]) -> None:
     queries = lines(files / "queries.jsonl") * 40
     (files / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)) + "\n")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "aim_sdk.cli", *command], stderr=subprocess.PIPE, text=True, env={**os.environ}
-    )
+    process = start_cli(*command)
     out = files / "answers.jsonl"
     deadline = time.monotonic() + 120
     while not (out.exists() and out.read_bytes().count(b"\n") >= 4):
