@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from aim_sdk.bank import DemonstrationBank
     from aim_sdk.config import Fingerprint, ProjectorConfig, PromptFormat
-    from aim_sdk.errors import AIMError
     from aim_sdk.downloads import fetch_image
+    from aim_sdk.errors import AIMError
     from aim_sdk.images import load_image
     from aim_sdk.interfaces import Backend, DemoReader, Injector, Projector, ReadingBatch
     from aim_sdk.pipeline import AIMPipeline

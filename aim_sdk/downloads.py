@@ -69,6 +69,8 @@ def _download(pool: httpcore2.ConnectionPool, url: httpx2.URL) -> bytes:
                 continue
             if response.status != 200:
                 raise ImageError(f"the server answers {response.status}")
+            if int(headers.get(b"content-length", 0)) > MAX_DOWNLOAD_BYTES:
+                raise ImageError(f"over {MAX_DOWNLOAD_BYTES} bytes")
             return _body(response)
     raise ImageError(f"more than {MAX_REDIRECTS} redirects")
 
@@ -160,5 +162,5 @@ def _is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         translated = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else None
-        return _is_public(str(inner)) if (inner := ip.ipv4_mapped or ip.sixtofour or translated) else ip.is_global
-    return ip.is_global and not ip.is_multicast  # 224.0.0.0/4 counts as global
+        ip = ip.ipv4_mapped or ip.sixtofour or translated or ip
+    return ip.is_global and not ip.is_multicast  # which counts as global

@@ -153,9 +153,9 @@ def _print_counts(console: Console, inspection: Inspection) -> None:
 def _image(pair: Pair) -> str:
     from aim_sdk.images import describe
 
-    if isinstance(pair.image, bytes):
+    if not isinstance(pair.image, str):
         return describe(pair.image)
-    path = Path(describe(pair.image))
+    path = Path(pair.image)
     return f"{_short(path.name, 40)} ({path.stat().st_size} bytes)"
 
 

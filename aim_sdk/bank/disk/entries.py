@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -22,7 +21,7 @@ from aim_sdk.bank.records import Record
 from aim_sdk.bank.store import Matrix, NewEntry, origin_of
 from aim_sdk.config import Binding
 from aim_sdk.errors import CorruptArtifactError
-from aim_sdk.images import load_image
+from aim_sdk.images import load_image, read_image_file
 from aim_sdk.types import ImageInput
 
 FORMAT: Literal[2] = 2
@@ -181,7 +180,7 @@ def image_bytes(image: ImageInput) -> bytes:
     if isinstance(image, bytes):
         return image
     if isinstance(image, str | os.PathLike):
-        return Path(image).read_bytes()
+        return read_image_file(image)
     file = io.BytesIO()
     load_image(image).save(file, "PNG")
     return file.getvalue()

@@ -30,7 +30,7 @@ class SideBySide:
     right: str
 
     def __fspath__(self) -> str:
-        name = hashlib.sha256(f"{self.left}\n{self.right}".encode()).hexdigest()
+        name = hashlib.sha256(f"{self.left}\n{self.right}".encode(errors="surrogatepass")).hexdigest()
         path = Path(_folder().name, f"{name}.png")
         if not path.exists():
             write_atomic(path, _png(joined(load_image(self.left), load_image(self.right))))
