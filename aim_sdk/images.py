@@ -1,4 +1,4 @@
-"""Images are untrusted: every one enters through :func:`load_image`, which decodes it whole or says what is wrong.
+"""Images are untrusted: every one enters through `load_image`, which decodes it whole or says what is wrong.
 
 The limits are the constants of this module. Who needs others sets them before the first image is loaded, in every
 process: ``aim_sdk.images.MAX_PIXELS = 150_000_000``.
@@ -59,11 +59,11 @@ def load_image(source: ImageInput) -> Image:
     """Decode a path, the bytes of an image file, or a PIL image, to RGB, turned as its EXIF orientation says.
 
     Transparency is put on white. Grey values of 16 bits and floats in 0..1 are scaled to 8 bits; a PIL image is left
-    as it is. At most about 12 bytes a pixel are needed at a time, besides the file (WebP: 17; JPEG 2000: 25).
+    as it is. Besides the file, about 9 bytes a pixel are needed at a time (AVIF 12, WebP 17, JPEG 2000 25).
 
     Raises:
         ImageError: missing, no regular file, not an image of ``FORMATS``, truncated or damaged, without pixels, over
-            one of the limits, of values without a known range, or an address (see :func:`aim_sdk.fetch_image`).
+            one of the limits, of values without a known range, or an address (see `aim_sdk.fetch_image`).
     """
     from aim_sdk.pixels import to_rgb, turn
 
@@ -77,7 +77,7 @@ def load_image(source: ImageInput) -> Image:
 
 
 def image_digest(source: ImageInput) -> str:
-    """SHA-256 of an image's content: the file's bytes, or size and RGB pixels of what :func:`load_image` gives.
+    """SHA-256 of an image's content: the file's bytes, or size and RGB pixels of what `load_image` gives.
 
     Raises:
         ImageError: the file cannot be read, or the PIL image not be loaded.
@@ -98,7 +98,7 @@ def image_size(source: ImageInput) -> tuple[int, int]:
     """Width and height as the file's header says, within the limits, without decoding or turning it.
 
     Raises:
-        ImageError: as :func:`load_image`, as far as the header tells.
+        ImageError: as `load_image`, as far as the header tells.
     """
     data = _data(source)
     with _named(source):
