@@ -1,6 +1,7 @@
 """What can go wrong while a backbone is loaded, said in one sentence each."""
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable
@@ -211,3 +212,39 @@ def test_options_reach_transformers(checkpoint: Path) -> None:
         warnings.simplefilter("error")
         (reading, *_) = backend.reader.read(DEMONSTRATIONS, prompt_format=backend.default_format)
     assert reading.hidden.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda folder: (folder / "config.json").write_text("[" * 100_000), r"config\.json is cut or malformed"),
+        (lambda folder: os.truncate(folder / "config.json", 2**30), "1,073,741,824 bytes; expected at most"),
+        (lambda folder: os.truncate(folder / "tokenizer.json", 2**40), r"tokenizer\.json has"),
+        (lambda folder: os.mkfifo(folder / "preprocessor_config.json"), "no regular file"),
+        (lambda folder: _config(folder, text_config={"num_hidden_layers": 10**9}), "num_hidden_layers is 1,000,000"),
+        (lambda folder: _config(folder, vision_config={"depth": 10**7}), "depth is 10,000,000"),
+    ],
+)
+def test_a_folder_that_would_hang_or_fill_the_memory_is_refused(
+    checkpoint: Path, write: Callable[[Path], object], message: str
+) -> None:
+    write(checkpoint)
+    with pytest.raises(CorruptArtifactError, match=message):
+        LlavaBackend.from_pretrained(str(checkpoint))
+
+
+@pytest.mark.parametrize("sizes", [{"hidden_size": 10**9}, {"vocab_size": 10**9}, {"intermediate_size": 2**40}])
+def test_sizes_that_no_weights_have_are_refused_without_their_memory(checkpoint: Path, sizes: dict[str, int]) -> None:
+    text = json.loads((checkpoint / "config.json").read_text())["text_config"]
+    _config(checkpoint, text_config=text | sizes)
+    with pytest.raises(CorruptArtifactError, match=r"do not fit|describe"):
+        LlavaBackend.from_pretrained(str(checkpoint))
+
+
+def test_linked_files_load(checkpoint: Path, tmp_path: Path) -> None:
+    """As the hub's cache keeps them."""
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for item in checkpoint.iterdir():
+        (linked / item.name).symlink_to(item)
+    LlavaBackend.from_pretrained(str(linked), device="cpu")
