@@ -7,7 +7,7 @@ tiny random models of many families, with real processors, in the files of real 
 
 from typing import TYPE_CHECKING
 
-from aim_sdk.testing import identity, readings, answers, isolation, reuse, training  # isort: skip # the order in which checks run
+from aim_sdk.testing import identity, readings, answers, texts, isolation, reuse, training  # isort: skip # the order in which checks run
 from aim_sdk.testing.kit import (
     CHECKS,
     CheckFailure,
@@ -33,7 +33,7 @@ __all__ = [
     "run_checks",
 ]
 
-_REGISTERING = (identity, readings, answers, isolation, reuse, training)
+_REGISTERING = (identity, readings, answers, texts, isolation, reuse, training)
 
 if not TYPE_CHECKING:
 

@@ -85,8 +85,8 @@ class _Idefics1Backend(IdeficsBackend):
         module = self.model.get_input_embeddings()
         return int(module.num_embeddings + module.num_additional_embeddings)
 
-    def process(
-        self, prompts: Sequence[str], images: Sequence[Sequence[Image]], *, padding_side: str
+    def _processed(
+        self, prompts: Sequence[str], images: Sequence[Sequence[Image]], padding_side: str
     ) -> dict[str, Tensor]:
         is_url: Any = processing_idefics.is_url
         rows = []

@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 from aim_backends.auto import AutoBackend
 from aim_backends.hf.slots import PER_TOKEN
 from aim_backends.hf.text import Layout, Tokens
+from aim_sdk.errors import ContextLengthError
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,12 @@ class _ImageFirstBackend(AutoBackend):
     def supports_interleaved(self) -> bool:
         return False
 
-    def process(
-        self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], *, padding_side: str
+    def _processed(
+        self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], padding_side: str
     ) -> dict[str, Tensor]:
         """One prompt at a time: some of these processors pad between the image and the text."""
         rows = [
-            AutoBackend.process(self, [prompt], [shown], padding_side=padding_side)
+            AutoBackend._processed(self, [prompt], [shown], padding_side)
             for prompt, shown in zip(prompts, images, strict=True)
         ]
         return {name: self._stacked(name, [row[name] for row in rows], padding_side) for name in rows[0]}
@@ -145,6 +146,23 @@ class Blip2Backend(_ImageFirstBackend):
 
     model_types: ClassVar[tuple[str, ...]] = ("blip-2", "instructblip")
     tokens_class = _ImageApart
+
+    def _processed(
+        self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], padding_side: str
+    ) -> dict[str, Tensor]:
+        """InstructBLIP's Q-Former reads the text, too, and has a context of its own."""
+        inputs = super()._processed(prompts, images, padding_side)
+        if "qformer_input_ids" in inputs:
+            length = inputs["qformer_input_ids"].shape[1]
+            if length > (limit := self.model.config.qformer_config.max_position_embeddings):
+                longest = max(range(len(prompts)), key=lambda place: len(prompts[place]))
+                error = ContextLengthError(
+                    f"the text {prompts[longest][:80]!r} takes {length:,} tokens, but {limit:,} fit into this "
+                    "backbone's Q-Former.\nNext: shorten it."
+                )
+                error.query = longest
+                raise error
+        return inputs
 
     def text_inputs(self, ids: Int[Tensor, "rows tokens"], mask: Int[Tensor, "rows tokens"]) -> dict[str, Tensor]:
         blank: Any = self.processor.image_processor(Image.new("RGB", (8, 8)), return_tensors="pt")

@@ -271,6 +271,21 @@ class _KeepsAllActivations(Wrapped):
         pass
 
 
+class _TextHasRoles(Wrapped):
+    """Tokenises a user's text as it tokenises its own template."""
+
+    def __init__(self, good: TransformersBackend) -> None:
+        super().__init__(TransformersBackend(good.model, good.processor, "broken", special_tokens="allow"))
+
+
+class _ChoicesHaveRoles(Answerer):
+    """Checks demonstrations and queries, and forgets the choices."""
+
+    def score(self, query: Query, context: Any, choices: Sequence[str], **options: Any) -> list[list[float]]:
+        allowing = TransformersBackend(self.backend.model, self.backend.processor, "broken", special_tokens="allow")
+        return allowing.injector.score(query, context, choices, **options)
+
+
 class _PreparesTheWrongBatch(Reader):
     """Keeps what it has prepared in one place."""
 
@@ -331,6 +346,8 @@ BROKEN: list[tuple[str, Broken]] = [
     ("slot_never_generated", answering(_GeneratesSlots)),
     ("gradient_reaches_the_projector_only", answering(_Detached)),
     ("gradient_reaches_the_projector_only", answering(_Trainable)),
+    ("text_keeps_its_role", wrapping(_TextHasRoles)),
+    ("text_keeps_its_role", answering(_ChoicesHaveRoles)),
     ("nothing_stays_injected", answering(_LeavesAHook)),
     ("threads_do_not_mix", answering(_KeepsTheContext)),
     ("dtype_and_device", reading(_Casting)),

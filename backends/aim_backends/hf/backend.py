@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -19,16 +19,18 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from aim_backends.hf import loading
 from aim_backends.hf.attention import read_attention
+from aim_backends.hf.blame import OUT_OF_MEMORY, RefusedInputError, naming_the_image
 from aim_backends.hf.families import PREFIX_REUSE, UNKNOWN, PrefixReuse
 from aim_backends.hf.fingerprint import fingerprint
 from aim_backends.hf.injector import TransformersInjector
 from aim_backends.hf.prompts import ChatPrompts, PlainPrompts, Prompts
 from aim_backends.hf.reader import TransformersReader
+from aim_backends.hf.roles import Roles, SpecialTokens, role_ids, tags
 from aim_backends.hf.slots import choose_slot, image_ids
 from aim_backends.hf.tap import attach
 from aim_backends.hf.text import Layout, Tokens
 from aim_sdk.config import Fingerprint, PromptFormat
-from aim_sdk.errors import CapabilityError, CorruptArtifactError, FormatError, InputError
+from aim_sdk.errors import AIMError, CapabilityError, CorruptArtifactError, FormatError, InputError
 from aim_sdk.images import load_image
 from aim_sdk.interfaces import Backend, Projector
 from aim_sdk.projectors import CarrierProjector
@@ -42,6 +44,8 @@ class TransformersBackend(Backend):
         model: an image-text-to-text model with a decoder-only LM; it is frozen and gets two hooks.
         processor: its processor, with a fast tokenizer.
         source: the hub id or folder it came from, for the fingerprint.
+        special_tokens: ``"refuse"`` texts of demonstrations, queries and choices that hold special tokens (roles, ends
+            of turns), or ``"allow"`` them. Image tokens are refused in any case; formats and system texts are trusted.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
@@ -55,7 +59,8 @@ class TransformersBackend(Backend):
     answer_type: ClassVar[int] = 0
     """``token_type_ids`` of an answer behind its prompt."""
 
-    def __init__(self, model: Any, processor: Any, source: str) -> None:
+    def __init__(self, model: Any, processor: Any, source: str, special_tokens: SpecialTokens = "refuse") -> None:
+        _check_option(special_tokens)
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
         self.tokenizer: Any = processor.tokenizer
@@ -66,10 +71,15 @@ class TransformersBackend(Backend):
         self.processor_lock = threading.RLock()
         """Held round every use of the processor and its tokenizer, which may run while the backbone computes."""
         self._source = source
+        self._saved: Callable[[], Any] | None = None
+        """Gives the model in the dtype of its files, where they are known."""
         config = model.config.to_dict()
         self.image_ids = image_ids(processor, config)
         self.slot = choose_slot(self.tokenizer, self.rows, config, self.image_ids, str(self._chat_template or ""))
         self.tokens = self.tokens_class(self.tokenizer, self.image_ids, self._layout())
+        self._refusing = special_tokens == "refuse"
+        roles = role_ids(self.tokenizer, str(self._chat_template or "")) if self._refusing else frozenset[int]()
+        self.roles = Roles(self.tokenizer, self.tokens, {*self.image_ids, self.slot}, roles, self.placeholder)
         self._prompts: dict[PromptFormat, Prompts] = {}
         self._reader, self._injector = TransformersReader(self), TransformersInjector(self)
         attach(model)
@@ -81,6 +91,7 @@ class TransformersBackend(Backend):
         *,
         device: str | None = None,
         dtype: str | torch.dtype | None = None,
+        special_tokens: SpecialTokens = "refuse",
         **options: Any,
     ) -> Self:
         """Load a frozen backbone from a hub id or a local folder.
@@ -89,9 +100,11 @@ class TransformersBackend(Backend):
             model: None takes the backend's default.
             device: None takes a GPU where there is one.
             dtype: a name, a ``torch.dtype`` or ``"auto"`` (the checkpoint's); None: ``"auto"`` on a GPU, else float32.
+            special_tokens: see the class.
             **options: passed to transformers' ``from_pretrained``: ``revision``, ``device_map``,
                 ``quantization_config``, ``attn_implementation``, ...; ``processor_options`` (a dict) goes to the
-                processor alone.
+                processor alone. ``trust_remote_code=True`` runs the Python code of a checkpoint that brings some;
+                without it none is run. ``torch_dtype`` is another name of ``dtype``.
 
         Raises:
             ModelNotFoundError: no such folder, or the hub cannot be reached.
@@ -99,9 +112,12 @@ class TransformersBackend(Backend):
             CorruptArtifactError: a file of the folder is cut or malformed.
             DeviceError: a device or dtype that does not exist here.
         """
+        _check_option(special_tokens)  # before the weights are read
         source = loading.source(cls, model)
         loaded, processor = loading.load(cls, source, device, dtype, options)
-        return cast(Self, cls.variant(loaded.config.model_type)(loaded, processor, source))
+        made = cls.variant(loaded.config.model_type)(loaded, processor, source, special_tokens)
+        made._saved = partial(loading.as_saved, source, options)
+        return cast(Self, made)
 
     @classmethod
     def variant(cls, model_type: str) -> type[TransformersBackend]:
@@ -119,7 +135,7 @@ class TransformersBackend(Backend):
     @cached_property
     def fingerprint(self) -> Fingerprint:
         with self.lock:
-            return fingerprint(self, self._source)
+            return fingerprint(self, self._source, self._saved)
 
     @property
     def default_format(self) -> PromptFormat:
@@ -168,7 +184,8 @@ class TransformersBackend(Backend):
     @torch.no_grad()
     def plain_answer(self, query: Query, *, prompt_format: PromptFormat, max_new_tokens: int) -> list[int]:
         """What the model's own ``generate`` makes of the processor's own output."""
-        with self.lock:
+        with naming_the_image(self, [[query.image]]), self.lock:
+            self.check_text([query.text])
             prompt = self.prompts(prompt_format).whole([], query.text)
             inputs = self.process([prompt], [[load_image(query.image)]], padding_side="left")
             ids = self.model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens)
@@ -224,17 +241,27 @@ class TransformersBackend(Backend):
             FormatError: there is no chat template, or it cannot be cut into independent demonstrations.
         """
         if prompt_format not in self._prompts:
-            self.check_text([prompt_format.system or ""])
+            self.roles.check_system(prompt_format.system or "")
             self._prompts[prompt_format] = self._make_prompts(prompt_format)
         return self._prompts[prompt_format]
 
     def check_text(self, texts: Sequence[str]) -> None:
-        """Refuse text that holds an image token or the slot.
+        """Refuse text that holds an image token, the slot, or a special token where these are refused.
 
         Raises:
             FormatError: naming the token.
         """
-        self.tokens.check_text(texts, {*self.image_ids, self.slot}, self.placeholder)
+        self.roles.check_text(texts, self._marks)
+
+    @cached_property
+    def _marks(self) -> frozenset[str]:
+        """The role markers that the chat template writes round a text, where some are no tokens of the vocabulary."""
+        if not self._refusing or self.default_format.kind != "chat":
+            return frozenset()
+        try:
+            return tags(self.prompts(self.default_format).demonstration("x", "x").text)
+        except FormatError:  # a template that is asked in plain formats only
+            return frozenset()
 
     @property
     def placeholder(self) -> str:
@@ -247,20 +274,30 @@ class TransformersBackend(Backend):
         """Run the processor on one batch; its outputs as they are, on the backbone's device.
 
         Raises:
-            InputError: the processor refuses an image.
+            InputError: the processor refuses an image or a text.
         """
-        given = [self.tokens.layout.given(prompt) for prompt in prompts]
         try:
-            outputs = self.processor(
-                images=self.given_images(images),
-                text=given,
-                add_special_tokens=self.tokens.adds_special(given[0]),
-                padding=True,
-                padding_side=padding_side,
-                return_tensors="pt",
-            )
-        except ValueError as error:
-            raise InputError(f"the processor of {self.name!r} refuses its input: {error}") from error
+            return self._processed(prompts, images, padding_side)
+        except (AIMError, *OUT_OF_MEMORY):
+            raise
+        except Exception as error:  # processors refuse what they are given in many ways
+            what = f" {prompts[0][:80]!r}" if len(prompts) == 1 else ""
+            raise RefusedInputError(
+                f"the processor of {self.name!r} refuses its input{what} ({type(error).__name__}: {error})."
+            ) from error
+
+    def _processed(
+        self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], padding_side: str
+    ) -> dict[str, Tensor]:
+        given = [self.tokens.layout.given(prompt) for prompt in prompts]
+        outputs = self.processor(
+            images=self.given_images(images),
+            text=given,
+            add_special_tokens=self.tokens.adds_special(given[0]),
+            padding=True,
+            padding_side=padding_side,
+            return_tensors="pt",
+        )
         return self.moved(outputs)
 
     def visual_tokens(self, sizes: Sequence[tuple[int, int]]) -> list[int]:
@@ -269,7 +306,11 @@ class TransformersBackend(Backend):
         try:
             counts = self.processor._get_num_multimodal_tokens(image_sizes=heights).num_image_tokens
             return [int(count) for count in counts]
-        except (AttributeError, TypeError, ValueError, KeyError):  # not every processor counts
+        except OUT_OF_MEMORY:
+            raise
+        except Exception:  # not every processor counts, and some fail at a size that they refuse later
+            if len(sizes) > 1:
+                return [count for size in sizes for count in self.visual_tokens([size])]
             return [self._blank_tokens] * len(sizes)
 
     @cached_property
@@ -358,3 +399,8 @@ class TransformersBackend(Backend):
         lead, trail = (self.tokenizer.decode(part) for part in (ids[: places[0]], ids[places[-1] + 1 :]))
         first, last = self.tokenizer.convert_ids_to_tokens([ids[places[0]], ids[places[-1]]])
         return Layout(self.placeholder, f"{lead}{first}{last}{trail}")
+
+
+def _check_option(special_tokens: str) -> None:
+    if special_tokens not in get_args(SpecialTokens):
+        raise InputError(f"special_tokens={special_tokens!r}; expected 'refuse' or 'allow'.")

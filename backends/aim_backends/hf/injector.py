@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
+from PIL.Image import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from aim_backends.hf.blame import naming_the_image, of_query
 from aim_backends.hf.decoding import Decoding
 from aim_backends.hf.prefix import ONCE, behind, copies
+from aim_backends.hf.prompts import Prompts
 from aim_backends.hf.scoring import score, whole
 from aim_backends.hf.slots import insert_slots
 from aim_backends.hf.tap import Injection, injected
@@ -22,7 +25,7 @@ from aim_sdk.errors import ContextLengthError, FormatError, InputError
 from aim_sdk.images import load_image
 from aim_sdk.interfaces import Injector
 from aim_sdk.prefixes import PrefixCache
-from aim_sdk.types import Context, Demonstration, FusedTokens, Generation, Query
+from aim_sdk.types import Context, Demonstration, FusedTokens, Generation, ImageInput, Query
 
 if TYPE_CHECKING:
     from aim_backends.hf.backend import TransformersBackend
@@ -77,27 +80,28 @@ class TransformersInjector(Injector):
     ) -> Prepared:
         """Run the processor on prompts without fused tokens."""
         backend = self._backend
-        with backend.processor_lock:
+        if not backend.supports_interleaved and any(shown):
+            kind = backend.model.config.model_type
+            raise FormatError(f"{kind!r} takes one image a prompt: demonstrations cannot be interleaved.")
+        texts, images, heads = list[str](), list[list[Image]](), list[int]()
+        with naming_the_image(backend, _images(queries, shown)), backend.processor_lock:
             prompts = backend.prompts(prompt_format)
-            backend.check_text([q.text for q in queries])
-            backend.check_text([text for items in shown for d in items for text in (d.text, d.answer)])
-            texts = [
-                prompts.whole([(d.text, d.answer) for d in items], query.text)
-                for items, query in zip(shown, queries, strict=True)
-            ]
-            images = [
-                [load_image(source) for source in (*(d.image for d in items), query.image)]
-                for items, query in zip(shown, queries, strict=True)
-            ]
-            if not backend.supports_interleaved and any(shown):
-                kind = backend.model.config.model_type
-                raise FormatError(f"{kind!r} takes one image a prompt: demonstrations cannot be interleaved.")
+            for place, (items, query) in enumerate(zip(shown, queries, strict=True)):
+                with of_query(place):
+                    texts.append(self._text(prompts, items, query))
+                    images.append([load_image(source) for source in (*(d.image for d in items), query.image)])
             inputs = backend.process(texts, images, padding_side="left")
-            heads = [
-                backend.tokens.prefix_length(prompts.prefix, text, row)
-                for text, row in zip(texts, self._rows(inputs), strict=True)
-            ]
+            for place, (text, row) in enumerate(zip(texts, self._rows(inputs), strict=True)):
+                with of_query(place):
+                    heads.append(backend.tokens.prefix_length(prompts.prefix, text, row))
         return Prepared(inputs, None, tuple(inputs["attention_mask"].sum(1).tolist()), tuple(texts), tuple(heads))
+
+    def _text(self, prompts: Prompts, shown: Sequence[Demonstration], query: Query) -> str:
+        """One prompt as a string, whose texts stay texts."""
+        backend, texts = self._backend, [(d.text, d.answer) for d in shown]
+        backend.check_text([query.text, *(text for pair in texts for text in pair)])
+        backend.roles.check_prompt(prompts, texts, query.text)
+        return prompts.whole(texts, query.text)
 
     def _inject(
         self,
@@ -139,7 +143,10 @@ class TransformersInjector(Injector):
         prepared = self.prepare(queries, contexts, prompt_format=prompt_format, max_new_tokens=max_new_tokens)
         decoding = Decoding(self._backend, prepared.inputs["input_ids"].shape[1], prompt_format.stop)
         options = decoding.options(generation, max_new_tokens, slots=prepared.fused is not None)
-        with self._prompt(prepared, contexts, copies(self._backend, options)) as inputs:
+        with (
+            naming_the_image(self._backend, _images(queries, contexts)),
+            self._prompt(prepared, contexts, copies(self._backend, options)) as inputs,
+        ):
             answers = decoding.run(inputs, options, log_probs=log_probs)
         each = len(answers) // len(queries)
         return [decoding.generation(answer, prepared.lengths[row // each]) for row, answer in enumerate(answers)]
@@ -150,7 +157,12 @@ class TransformersInjector(Injector):
         prepared = self.prepare([query], [context], prompt_format=prompt_format, max_new_tokens=max_new_tokens)
         decoding = Decoding(self._backend, prepared.inputs["input_ids"].shape[1], prompt_format.stop)
         options = decoding.options(generation, max_new_tokens, slots=prepared.fused is not None)
-        return decoding.stream(self._prompt(prepared, [context], copies(self._backend, options)), options)
+        prompt = self._prompt(prepared, [context], copies(self._backend, options))
+        return self._streamed(decoding.stream(prompt, options), query, context)
+
+    def _streamed(self, pieces: Iterator[str], query: Query, context: Context) -> Iterator[str]:
+        with naming_the_image(self._backend, _images([query], [context])):
+            yield from pieces
 
     def score(
         self, query: Query, context: Context, choices: Sequence[str], *, prompt_format: PromptFormat
@@ -159,7 +171,7 @@ class TransformersInjector(Injector):
             raise InputError("score: a choice is blank; it has no tokens to score.")
         if not choices:
             return []
-        with self._backend.lock:
+        with naming_the_image(self._backend, _images([query], [context])), self._backend.lock:
             prepared = self.prepare([query], [context], prompt_format=prompt_format)
             one = replace(prepared, texts=prepared.texts * len(choices))
             tokens = self._answers(one, [query] * len(choices), choices, prompt_format, ended=False)
@@ -176,7 +188,7 @@ class TransformersInjector(Injector):
 
         def forward(contexts: Sequence[Sequence[FusedTokens]]) -> list[Float[Tensor, " tokens"]]:
             _check_one_each(queries, contexts)
-            with self._backend.lock:
+            with naming_the_image(self._backend, _images(queries, contexts)), self._backend.lock:
                 prepared = self._inject(written, contexts, queries, prompt_format, max(map(len, tokens)))
                 with self.injected(prepared):
                     return whole(self._backend, prepared.inputs, tokens)
@@ -194,7 +206,7 @@ class TransformersInjector(Injector):
     ) -> list[Float[Tensor, " tokens"]]:
         if not queries:
             return []
-        with self._backend.lock:
+        with naming_the_image(self._backend, _images(queries, contexts)), self._backend.lock:
             prepared = self.prepare(queries, contexts, prompt_format=prompt_format)
             tokens = self._answers(prepared, queries, answers, prompt_format, ended=ended)
             self._check_length(prepared.lengths, queries, contexts, prompt_format, max(map(len, tokens)))
@@ -228,7 +240,9 @@ class TransformersInjector(Injector):
         prompts, found = backend.prompts(prompt_format), []
         for text, query, answer in zip(written.texts, queries, answers, strict=True):
             own, end = prompts.answer(query.text, answer)
-            found.append(backend.tokens.continuation(text, own, end if ended else ""))
+            lead, end = own[: len(own) - len(answer.strip())], end if ended else ""
+            found.append(backend.tokens.continuation(text, own, end))
+            backend.roles.check_answer(answer, lead, end, found[-1])
         return found
 
     def _fused(self, context: Context) -> Float[Tensor, "slots embed"] | None:
@@ -267,19 +281,31 @@ class TransformersInjector(Injector):
         row = max(range(len(lengths)), key=lambda i: lengths[i])
         if limit is None or lengths[row] + new <= limit:
             return
-        context, total = contexts[row], lengths[row]
-        (bare,) = self.prepare([queries[row]], [[]], prompt_format=prompt_format).lengths if context else (total,)
+        context, total, query = contexts[row], lengths[row], queries[row]
+        (bare,) = self.prepare([query], [[]], prompt_format=prompt_format).lengths if context else (total,)
         room, cost = limit - new - bare, total - bare
-        message = f"the prompt has {total} tokens and {new} are to be generated, but {limit} fit into this backbone."
-        if context:
+        which = f" of query {row + 1} of {len(queries)} ({query.text[:60]!r})" if len(queries) > 1 else ""
+        more = f" and {new:,} are to follow" if new else ""
+        message = f"the prompt{which} has {total:,} tokens{more}, but {limit:,} fit into this backbone."
+        if context and room > 0:
             fits = max(0, min(len(context) - 1, room * len(context) // cost))
             message += (
-                f"\n{cost} of them are {len(context)} demonstrations; about {fits} demonstrations fit beside the query."
-                f"\nNext: use shots={fits}, or shorter demonstrations."
+                f"\n{cost:,} of them are {len(context)} demonstrations; about {fits} demonstrations fit beside the "
+                f"query.\nNext: use shots={fits}, or shorter demonstrations."
             )
-        else:
+        else:  # it does not fit alone
             message += "\nNext: shorten the text, scale the image down, or lower max_new_tokens."
-        raise ContextLengthError(message)
+        error = ContextLengthError(message)
+        error.query = row
+        raise error
+
+
+def _images(queries: Sequence[Query], contexts: Sequence[Context]) -> list[list[ImageInput]]:
+    """The images of each prompt."""
+    return [
+        [*(item.image for item in context if isinstance(item, Demonstration)), query.image]
+        for query, context in zip(queries, contexts, strict=False)
+    ]
 
 
 def _check_one_each(queries: Sequence[Query], contexts: Sequence[Context]) -> None:

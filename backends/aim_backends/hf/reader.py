@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from aim_backends.hf.blame import naming_the_image
 from aim_backends.hf.tap import recording
 from aim_backends.hf.text import TextTokens
 from aim_sdk.config import PromptFormat
-from aim_sdk.errors import CapabilityError
-from aim_sdk.images import image_size, load_image
+from aim_sdk.errors import CapabilityError, ContextLengthError
+from aim_sdk.images import describe, image_size, load_image
 from aim_sdk.interfaces import DemoReader
 from aim_sdk.layers import LAST, side_by_side
-from aim_sdk.types import Demonstration, FusedTokens, Reading
+from aim_sdk.types import Demonstration, FusedTokens, ImageInput, Reading
 
 if TYPE_CHECKING:
     from aim_backends.hf.backend import TransformersBackend
@@ -50,20 +51,22 @@ class TransformersReader(DemoReader):
         if not demonstrations:
             return list
         backend = self._backend
-        images = [[load_image(demonstration.image)] for demonstration in demonstrations] if with_images else []
-        with backend.processor_lock:
+        sources = [[demonstration.image] for demonstration in demonstrations]
+        images = [[load_image(source) for source in row] for row in sources] if with_images else []
+        with naming_the_image(backend, sources), backend.processor_lock:
             tokens, prompts = self._tokens(demonstrations, prompt_format)
             if not with_images:
                 inputs = self._text_inputs(tokens)
                 places = [list(range(len(t.prefix_ids), len(t.prefix_ids) + len(t.ids))) for t in tokens]
                 if backend.answer_type:
                     inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
-                return self._ready(inputs, tokens, places, layers)
+                return self._ready(inputs, tokens, places, layers, [])
             inputs = backend.process(prompts, images, padding_side="right")
         lengths = inputs["attention_mask"].sum(1).tolist()
+        self._check_length(demonstrations, lengths)
         rows = [row[:length] for row, length in zip(inputs["input_ids"].tolist(), lengths, strict=True)]
         places = [backend.tokens.expanded_places(t, row) for t, row in zip(tokens, rows, strict=True)]
-        return self._ready(inputs, tokens, places, layers)
+        return self._ready(inputs, tokens, places, layers, sources)
 
     def _ready(
         self,
@@ -71,12 +74,13 @@ class TransformersReader(DemoReader):
         tokens: Sequence[TextTokens],
         places: Sequence[Sequence[int]],
         layers: Sequence[int],
+        sources: Sequence[Sequence[ImageInput]],
     ) -> Callable[[], list[Reading]]:
         answer_type = self._backend.answer_type
         if answer_type:  # a prefix LM: what stands before the answer must not see it, nor the padding behind it
             for row, (t, where) in enumerate(zip(tokens, places, strict=True)):
                 inputs["token_type_ids"][row, where[t.answer_start] :] = answer_type
-        return partial(self._forward, inputs, tokens, places, layers)
+        return partial(self._forward, inputs, tokens, places, layers, sources)
 
     def lengths(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
         """Text tokens, and visual tokens as the processor counts them (of the first image's kind, where it cannot)."""
@@ -92,9 +96,10 @@ class TransformersReader(DemoReader):
         tokens: Sequence[TextTokens],
         places: Sequence[Sequence[int]],
         layers: Sequence[int],
+        sources: Sequence[Sequence[ImageInput]],
     ) -> list[Reading]:
         backend = self._backend
-        with backend.lock:
+        with naming_the_image(backend, sources), backend.lock:
             hidden = self._hidden(inputs, layers)
             embedded = backend.embed([index for t in tokens for index in t.ids])
         embeddings = torch.split(embedded, [len(t.ids) for t in tokens])
@@ -141,7 +146,21 @@ class TransformersReader(DemoReader):
         backend.check_text([text for d in demonstrations for text in (d.text, d.answer)])
         pieces = [prompts.demonstration(d.text, d.answer) for d in demonstrations]
         tokens = [backend.tokens.demonstration(prompts, piece) for piece in pieces]
+        for item, found in zip(demonstrations, tokens, strict=True):
+            backend.roles.check_prompt(prompts, [(item.text, item.answer)], None, found.unexpanded)
+        self._check_length(demonstrations, [len(found.prefix_ids) + len(found.ids) for found in tokens])
         return tokens, [prompts.prefix + piece.text for piece in pieces]
+
+    def _check_length(self, demonstrations: Sequence[Demonstration], lengths: Sequence[int]) -> None:
+        """Refuse what does not fit into the backbone's context, before a forward whose cost grows with its square."""
+        limit = self._backend.context_length
+        for item, length in zip(demonstrations, lengths, strict=True):
+            if limit is not None and length > limit:
+                raise ContextLengthError(
+                    f"{describe(item.image)} with the text {item.text[:60]!r} and the answer {item.answer[:60]!r} "
+                    f"takes {length:,} tokens, but {limit:,} fit into this backbone.\n"
+                    "Next: shorten the text or the answer, or scale the image down."
+                )
 
     def _text_inputs(self, tokens: Sequence[TextTokens]) -> dict[str, Tensor]:
         rows = [torch.tensor([*t.prefix_ids, *t.ids]) for t in tokens]

@@ -201,24 +201,6 @@ class Tokens:
         """The places of each run of image tokens, or of text tokens."""
         return [(visual, list(run)) for visual, run in groupby(range(len(ids)), lambda n: ids[n] in self._images)]
 
-    def check_text(self, texts: Sequence[str], forbidden: Collection[int], placeholder: str) -> None:
-        """Refuse text that holds a token with a meaning of its own for images or fused tokens.
-
-        Raises:
-            FormatError: naming the token.
-        """
-        for text in filter(None, texts):
-            found = [
-                i for i in self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if i in forbidden
-            ]
-            if not found and placeholder not in text:
-                continue
-            token = self._tokenizer.convert_ids_to_tokens(found[0]) if found else placeholder
-            raise FormatError(
-                f"the text {text[:80]!r} holds {token!r}, which this model reads as an image or a placeholder.\n"
-                "Next: remove it from the text; the image is put in by the prompt format."
-            )
-
 
 def _length_before(border: int, offsets: Sequence[tuple[int, int]]) -> int:
     return next((i for i, (_, end) in enumerate(offsets) if end > border), len(offsets))

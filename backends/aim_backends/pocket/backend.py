@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import torch
 from safetensors.torch import load_file
@@ -15,7 +15,7 @@ from aim_backends.pocket.attention import read_attention
 from aim_backends.pocket.images import ImageEncoder
 from aim_backends.pocket.injector import PocketInjector
 from aim_backends.pocket.model import DATA, PocketModel
-from aim_backends.pocket.prompts import DEFAULT_FORMAT
+from aim_backends.pocket.prompts import DEFAULT_FORMAT, Prompts, SpecialTokens
 from aim_backends.pocket.reader import PocketReader
 from aim_sdk.config import Fingerprint, PromptFormat
 from aim_sdk.demo.tasks import DemoTask
@@ -34,10 +34,13 @@ class PocketBackend(Backend):
     name = "pocket"
     default_model = MODEL
 
-    def __init__(self, model: PocketModel) -> None:
+    def __init__(self, model: PocketModel, special_tokens: SpecialTokens = "refuse") -> None:
+        if special_tokens not in get_args(SpecialTokens):
+            raise InputError(f"special_tokens={special_tokens!r}; expected 'refuse' or 'allow'.")
         self.model = model
-        images = ImageEncoder(model)
-        self._reader, self._injector = PocketReader(model, images), PocketInjector(model, images)
+        images, prompts = ImageEncoder(model), Prompts(model, special_tokens)
+        self._reader = PocketReader(model, images, prompts)
+        self._injector = PocketInjector(model, images, prompts)
 
     @classmethod
     def from_pretrained(
@@ -46,6 +49,7 @@ class PocketBackend(Backend):
         *,
         device: str | None = None,
         dtype: str | torch.dtype | None = None,
+        special_tokens: SpecialTokens = "refuse",
         **options: Any,
     ) -> Self:
         if model not in (None, MODEL):
@@ -53,8 +57,10 @@ class PocketBackend(Backend):
                 f"pocket is one embedded model, {MODEL!r}; got model={model!r}. Leave `model` out."
             )
         if options:
-            raise InputError(f"pocket takes no option {', '.join(map(repr, options))}; expected device or dtype.")
-        return cls(PocketModel.load(resolve_dtype(dtype, torch.float32), resolve_device(device)))
+            raise InputError(
+                f"pocket takes no option {', '.join(map(repr, options))}; expected device, dtype or special_tokens."
+            )
+        return cls(PocketModel.load(resolve_dtype(dtype, torch.float32), resolve_device(device)), special_tokens)
 
     @property
     def reader(self) -> PocketReader:
@@ -77,6 +83,8 @@ class PocketBackend(Backend):
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
+        if self.model.lm.embed_tokens.weight.dtype == torch.float16:  # it rounds otherwise than all that is shipped
+            return type(self).from_pretrained(device="cpu").fingerprint
         embeddings = self.input_embeddings
         embedding_hash = tensor_hash([("embedding", embeddings)], samples=4096)
         tokenizer_hash = hashlib.sha256(self.model.tokenizer.to_str().encode()).hexdigest()

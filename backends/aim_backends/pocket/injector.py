@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,10 +21,13 @@ from aim_backends.pocket.prompts import Prompts, Segments
 from aim_sdk.answers import clean_answer, stream_answer
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import ContextLengthError, InputError, did_you_mean
+from aim_sdk.finite import not_finite
 from aim_sdk.interfaces import Injector
 from aim_sdk.prefixes import PrefixCache, SharedPrefix
 from aim_sdk.types import Context, Demonstration, FusedTokens, Generation, Query
 
+_LOST = -1
+"""In place of a token whose logits are no numbers: it comes to the host with the tokens."""
 END_TOKENS = ("<|im_end|>", "<|endoftext|>")
 
 
@@ -67,8 +71,8 @@ class Prompt:
 class PocketInjector(Injector):
     """Builds prompts of embeddings, padded on the left, and decodes with a key-value cache."""
 
-    def __init__(self, model: PocketModel, images: ImageEncoder) -> None:
-        self._model, self._images, self._prompts = model, images, Prompts(model)
+    def __init__(self, model: PocketModel, images: ImageEncoder, prompts: Prompts) -> None:
+        self._model, self._images, self._prompts = model, images, prompts
         self.prefixes: PrefixCache[KVCache] = PrefixCache()
         self._ends = {model.tokenizer.token_to_id(token) for token in END_TOKENS}
 
@@ -154,7 +158,10 @@ class PocketInjector(Injector):
             inputs = self._model.lm.embed(padded[:, :-1])
             hidden = torch.cat([hidden, self._model.lm(inputs, cache=prompt.cache.expand(len(ids)))], 1)
         log_probs = F.log_softmax(self._model.lm.head(hidden).float(), -1).gather(2, padded[..., None])[..., 0]
-        return [row[: len(tokens)].tolist() for row, tokens in zip(log_probs, ids, strict=True)]
+        scores = [row[: len(tokens)].tolist() for row, tokens in zip(log_probs, ids, strict=True)]
+        if not all(math.isfinite(value) for row in scores for value in row):
+            raise not_finite("log-probabilities", prompt.last.dtype)
+        return scores
 
     def log_probs(
         self,
@@ -209,7 +216,10 @@ class PocketInjector(Injector):
         )
         prefix = len(opening) + sum(len(item) for item in reused if isinstance(item, FusedTokens)) if shared else 0
         self.check_length(
-            [prefix + len(before[row]) + len(query) for row, query in zip(rows, after, strict=True)], new_tokens
+            [prefix + len(before[row]) + len(query) for row, query in zip(rows, after, strict=True)],
+            new_tokens,
+            [len(opening) + len(query) for query in after],
+            list(map(len, contexts)),
         )
         cache = self._prefix(shared, reused, prompt_format) if shared else KVCache()
         mask = torch.ones(1, prefix, dtype=torch.bool, device=self._model.device)
@@ -252,6 +262,10 @@ class PocketInjector(Injector):
         for left in range(max_new_tokens, 0, -1):
             tokens = _choose(logits.float(), sampling, generator)
             chosen = [None if over else int(token) for over, token in zip(ended, tokens.tolist(), strict=True)]
+            if _LOST in chosen:
+                error = not_finite("the backbone's logits", logits.dtype)
+                error.query = chosen.index(_LOST)
+                raise error
             yield chosen, logits
             for i, token in enumerate(chosen):
                 if token is not None:
@@ -277,14 +291,27 @@ class PocketInjector(Injector):
                 sent = text
         yield self._model.decode(ids)[len(sent) :]
 
-    def check_length(self, lengths: list[int], new_tokens: int) -> None:
-        """Refuse prompts that leave no room for ``new_tokens``."""
+    def check_length(
+        self, lengths: list[int], new_tokens: int, bare: Sequence[int] = (), shots: Sequence[int] = ()
+    ) -> None:
+        """Refuse prompts that leave no room for ``new_tokens``; ``bare`` are their lengths without demonstrations."""
         limit, longest = self._model.lm.spec.context, max(lengths)
-        if longest + new_tokens > limit:
-            raise ContextLengthError(
-                f"the prompt has {longest} tokens and up to {new_tokens} are to be generated, but pocket's context "
-                f"holds {limit}. Use fewer shots or shorter texts."
-            )
+        if longest + new_tokens <= limit:
+            return
+        row = lengths.index(longest)
+        which = f" of query {row + 1} of {len(lengths)}" if len(lengths) > 1 else ""
+        message = (
+            f"the prompt{which} has {longest} tokens and up to {new_tokens} are to be generated, but pocket's context "
+            f"holds {limit}."
+        )
+        if bare and (cost := longest - bare[row]) and (room := limit - new_tokens - bare[row]) > 0:
+            fits = max(0, min(shots[row] - 1, room * shots[row] // cost))
+            message += f" About {fits} of its {shots[row]} demonstrations fit: use shots={fits}, or shorter texts."
+        else:
+            message += " Use fewer shots or shorter texts."
+        error = ContextLengthError(message)
+        error.query = row
+        raise error
 
     def _segments(self, segments: Segments, image: Tensor) -> list[Tensor]:
         return [self._embed(segments.before), image, self._embed(segments.after), self._embed(segments.answer)]
@@ -301,11 +328,13 @@ def _pad_left(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _choose(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
-    """Pick one token a row of logits ``(batch, vocabulary)``."""
+    """Pick one token a row of logits ``(batch, vocabulary)``; ``_LOST`` where they hold NaN or infinity."""
+    lost = ~logits.amax(-1).isfinite()  # of NaN anywhere in a row the largest is NaN
     if not sampling.do_sample:
-        return logits.argmax(-1)
-    probabilities = F.softmax(logits / sampling.temperature, -1)
+        return logits.argmax(-1).masked_fill(lost, _LOST)
+    probabilities = F.softmax(logits.masked_fill(lost[:, None], 0.0) / sampling.temperature, -1)
     ordered, places = probabilities.sort(-1, descending=True)
     beyond = ordered.cumsum(-1) - ordered > sampling.top_p  # the token that crosses top_p stays
     ordered = ordered.masked_fill(beyond, 0.0)
-    return places.gather(-1, torch.multinomial(ordered, 1, generator=generator))[:, 0]
+    drawn = places.gather(-1, torch.multinomial(ordered, 1, generator=generator))[:, 0]
+    return drawn.masked_fill(lost, _LOST)

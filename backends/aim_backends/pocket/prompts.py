@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from aim_backends.pocket.model import PocketModel
 from aim_sdk.config import PromptFormat
@@ -11,6 +12,9 @@ from aim_sdk.types import Demonstration, Query
 
 DEFAULT_FORMAT = PromptFormat.plain("Question: {text}\n{image}\nAnswer: {answer}\n")
 """The layout that pocket was trained on."""
+
+SpecialTokens = Literal["refuse", "allow"]
+"""What happens to a user's text that holds a special token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,23 +27,23 @@ class Segments:
 
 
 class Prompts:
-    """Writes demonstrations and queries as token ids."""
+    """Writes demonstrations and queries as token ids. A text adds no special token to those that its format writes."""
 
-    def __init__(self, model: PocketModel) -> None:
+    def __init__(self, model: PocketModel, special_tokens: SpecialTokens = "refuse") -> None:
         self._model = model
-        special = model.tokenizer.get_added_tokens_decoder()
+        special = model.tokenizer.get_added_tokens_decoder() if special_tokens == "refuse" else {}
         self._special = {index: token.content for index, token in special.items()}
 
     def opening(self, prompt_format: PromptFormat) -> list[int]:
-        """BOS and the system text."""
+        """BOS and the system text, which is the developer's and may hold special tokens."""
         self._check_kind(prompt_format)
-        return [self._model.bos_id, *self._tokenize(prompt_format.system or "")]
+        return [self._model.bos_id, *self._model.tokenize(prompt_format.system or "")]
 
     def demonstration(self, item: Demonstration, prompt_format: PromptFormat) -> Segments:
         """A demonstration's segments; their concatenation is its text-only form."""
         _, blanks, suffix = self._pieces(prompt_format)
         before, after = self._round_image(item.text, prompt_format)
-        return Segments(before, after, self._tokenize(blanks + item.answer + suffix))
+        return Segments(before, after, self._tokenize(blanks, item.answer, suffix))
 
     def query(self, item: Query, prompt_format: PromptFormat) -> Segments:
         """A query's segments, without an answer."""
@@ -49,15 +53,20 @@ class Prompts:
     def choice(self, text: str, prompt_format: PromptFormat, *, ended: bool = False) -> list[int]:
         """An answer without the suffix that would end it, or with the suffix's first token."""
         _, blanks, suffix = self._pieces(prompt_format)
-        ids = self._tokenize(blanks + text)
+        ids = self._tokenize(blanks, text, "")
         if not (ended and suffix):
             return ids
-        whole = self._tokenize(blanks + text + suffix)
+        whole = self._tokenize(blanks, text, suffix)
         return whole[: len(ids) + 1]
 
     def _round_image(self, text: str, prompt_format: PromptFormat) -> tuple[list[int], list[int]]:
         before, after = self._pieces(prompt_format)[0].split("{image}")
-        return self._tokenize(before.format(text=text)), self._tokenize(after.format(text=text))
+        return self._filled(before, text), self._filled(after, text)
+
+    def _filled(self, template: str, text: str) -> list[int]:
+        """Tokenise a part of a format string, which holds the text or does not."""
+        lead, field, trail = template.partition("{text}")
+        return self._tokenize(lead.format(), text if field else "", trail.format())
 
     def _pieces(self, prompt_format: PromptFormat) -> tuple[str, str, str]:
         self._check_kind(prompt_format)
@@ -70,9 +79,21 @@ class Prompts:
                 "PromptFormat.plain('... {image} ... {answer} ...')."
             )
 
-    def _tokenize(self, text: str) -> list[int]:
-        ids = self._model.tokenize(text)
-        for index in ids:
-            if index in self._special:
-                raise FormatError(f"the text {text!r} contains the special token {self._special[index]!r}; remove it.")
+    def _tokenize(self, lead: str, text: str, trail: str) -> list[int]:
+        """Tokenise a text between what its format writes.
+
+        Raises:
+            FormatError: the text writes a special token, or completes one.
+        """
+        ids = self._model.tokenize(lead + text + trail)
+        own, found = self._special_of(self._model.tokenize(text)), self._special_of(ids)
+        if own or found != self._special_of(self._model.tokenize(lead + ("x" if text else "") + trail)):
+            token = self._special[(own or found)[0]] if own or found else "what its format writes"
+            raise FormatError(
+                f"the text {text[:80]!r} contains the special token {token!r}, also with what stands beside it; "
+                "remove it, or load pocket with special_tokens='allow', if its texts are your own."
+            )
         return ids
+
+    def _special_of(self, ids: list[int]) -> list[int]:
+        return [index for index in ids if index in self._special]

@@ -14,6 +14,8 @@ from aim_backends.pocket.model import PocketModel
 from aim_backends.pocket.prompts import Prompts, Segments
 from aim_backends.pocket.vision import VISUAL_TOKENS
 from aim_sdk.config import PromptFormat
+from aim_sdk.errors import ContextLengthError
+from aim_sdk.images import describe
 from aim_sdk.interfaces import DemoReader
 from aim_sdk.layers import LAST, side_by_side
 from aim_sdk.types import Demonstration, FusedTokens, Reading
@@ -22,8 +24,8 @@ from aim_sdk.types import Demonstration, FusedTokens, Reading
 class PocketReader(DemoReader):
     """One forward a batch, padded on the right; causal attention keeps every row independent of the rest."""
 
-    def __init__(self, model: PocketModel, images: ImageEncoder) -> None:
-        self._model, self._images, self._prompts = model, images, Prompts(model)
+    def __init__(self, model: PocketModel, images: ImageEncoder, prompts: Prompts) -> None:
+        self._model, self._images, self._prompts = model, images, prompts
 
     def read(
         self,
@@ -45,13 +47,26 @@ class PocketReader(DemoReader):
     ) -> Callable[[], list[Reading]]:
         if not demonstrations:
             return list
-        segments = [self._prompts.demonstration(item, prompt_format) for item in demonstrations]
+        segments = self._segments(demonstrations, prompt_format)
         encode = self._images.prepare([item.image for item in demonstrations]) if with_images else None
         return partial(self._forward, segments, encode, prompt_format, layers)
 
     def lengths(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
         opening = len(self._prompts.opening(prompt_format)) + VISUAL_TOKENS
-        return [opening + len(_text(self._prompts.demonstration(item, prompt_format))) for item in demonstrations]
+        return [opening + len(_text(item)) for item in self._segments(demonstrations, prompt_format)]
+
+    def _segments(self, demonstrations: Sequence[Demonstration], prompt_format: PromptFormat) -> list[Segments]:
+        """Tokenise demonstrations; refuse those that do not fit into the context, before their forward."""
+        opening, limit = len(self._prompts.opening(prompt_format)) + VISUAL_TOKENS, self._model.lm.spec.context
+        found = [self._prompts.demonstration(item, prompt_format) for item in demonstrations]
+        for item, segments in zip(demonstrations, found, strict=True):
+            if (length := opening + len(_text(segments))) > limit:
+                raise ContextLengthError(
+                    f"{describe(item.image)} with the text {item.text[:60]!r} and the answer {item.answer[:60]!r} "
+                    f"takes {length:,} tokens, but pocket's context holds {limit:,}.\n"
+                    "Next: shorten the text or the answer."
+                )
+        return found
 
     @torch.no_grad()
     def _forward(
@@ -79,9 +94,7 @@ class PocketReader(DemoReader):
 
     @torch.no_grad()
     def text_only(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[FusedTokens]:
-        return [
-            FusedTokens(self._embed(_text(self._prompts.demonstration(item, prompt_format)))) for item in demonstrations
-        ]
+        return [FusedTokens(self._embed(_text(item))) for item in self._segments(demonstrations, prompt_format)]
 
     def _hidden(self, padded: Tensor, mask: Tensor, layers: Sequence[int]) -> Tensor:
         lm = self._model.lm

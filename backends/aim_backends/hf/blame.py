@@ -1,0 +1,88 @@
+"""Which of a batch's images a processor or a model fails at: tried alone, where a plain picture passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+
+from aim_sdk.errors import AIMError, ImageError, InputError
+from aim_sdk.images import describe, load_image
+from aim_sdk.types import ImageInput
+
+if TYPE_CHECKING:
+    from aim_backends.hf.backend import TransformersBackend
+
+OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
+
+
+class RefusedInputError(InputError):
+    """A processor refuses a batch."""
+
+
+@contextmanager
+def naming_the_image(backend: TransformersBackend, rows: Sequence[Sequence[ImageInput]]) -> Iterator[None]:
+    """Inside the block, an error that one of the images causes by itself becomes one that names it.
+
+    Any other error passes as it is. No lock but the backbone's may be held round the block.
+
+    Args:
+        backend: what runs.
+        rows: the images of each prompt.
+
+    Raises:
+        ImageError: naming the image; its ``query`` is the row.
+    """
+    try:
+        yield
+    except OUT_OF_MEMORY:
+        raise
+    except Exception as error:
+        if isinstance(error, AIMError) and not isinstance(error, RefusedInputError):
+            raise
+        if _failure(backend, Image.new("RGB", (336, 336))) is not None:
+            raise  # the model fails at every image
+        for place, row in enumerate(rows):
+            for image in row:
+                if (cause := _failure(backend, image)) is not None:
+                    named = ImageError(_message(backend, image, cause))
+                    named.query = place
+                    raise named from cause
+        raise
+
+
+@contextmanager
+def of_query(place: int) -> Iterator[None]:
+    """Inside the block, an :class:`InputError` says which query of a batch it is about."""
+    try:
+        yield
+    except InputError as error:
+        error.query = place
+        raise
+
+
+def _failure(backend: TransformersBackend, image: ImageInput) -> Exception | None:
+    """What goes wrong with one image alone, beside a harmless text."""
+    prompt = backend.prompts(backend.default_format).whole([], "What is it?")
+    try:
+        with backend.processor_lock:
+            inputs = backend.process([prompt], [[load_image(image)]], padding_side="left")
+        with backend.lock, torch.no_grad():
+            backend.model(**inputs, use_cache=False)
+    except OUT_OF_MEMORY:
+        raise
+    except Exception as error:
+        return error
+    return None
+
+
+def _message(backend: TransformersBackend, image: ImageInput, cause: Exception) -> str:
+    width, height = load_image(image).size
+    reason = str(cause) if isinstance(cause, InputError) else f"{type(cause).__name__}: {cause}"
+    return (
+        f"{describe(image)}: {backend.model.config.model_type!r} cannot take this image of {width} x {height} pixels "
+        f"({reason}).\nNext: leave it out, or bring it nearer to the usual sizes and proportions (scale, crop, pad)."
+    )
