@@ -107,7 +107,8 @@ class _Network(httpcore2.SyncBackend):
         addresses = _look_up(host, port, self.left())
         for address in () if self._allow_private else addresses:
             if not _is_public(address):
-                raise ImageError(f"{host} is at {address}, which is not public; allow_private=True permits it")
+                place = host if host == address else f"{host} ({address})"
+                raise ImageError(f"{place} is not a public address; allow_private=True permits it")
         for number, address in enumerate(addresses, 1):
             try:
                 # the later addresses get a share of the time too

@@ -60,7 +60,7 @@ def test_examples_run(
         "/projectors/aim-llava-1.5-7b": str(desk / "projector"),
         "/projectors/mine": str(tmp_path / "mine"),
         '"cuda"': '"cpu"',
-        "https://example.org": address,
+        '"https://example.org/lynx.jpg"': f'"{address}/lynx.jpg", allow_private=True',
         '"tiny-llava"': repr(str(tmp_path / "tiny-llava")),
     }
     scope: dict[str, object] = {"__name__": "example"}
