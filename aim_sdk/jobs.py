@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 from aim_sdk.errors import ArtifactWriteError, InputError
 from aim_sdk.files import writing
 
+LOCK = ".lock"
+"""The lock's name in a folder that one job writes."""
 _SHOWN = 80
 """Characters of a setting that a message shows."""
 

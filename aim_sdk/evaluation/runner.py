@@ -6,6 +6,7 @@ import datetime
 import platform
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
@@ -23,6 +24,7 @@ from aim_sdk.evaluation.revision import revision
 from aim_sdk.evaluation.settings import EvalSettings
 from aim_sdk.fingerprint import versions
 from aim_sdk.interrupts import interruptible
+from aim_sdk.jobs import LOCK, alone
 from aim_sdk.machine import machine
 from aim_sdk.progress import advancing
 from aim_sdk.types import Mode
@@ -46,22 +48,26 @@ def evaluate(
 
     Raises:
         InputError: see :class:`aim_sdk.evaluation.plan.Plan`; or the folder holds another run.
+        ArtifactWriteError: another job is writing the folder, or the disk is full; what is answered is kept.
         BackendError, ArtifactError: the model, the projector or the bank cannot be loaded.
     """
     plan = Plan(settings)
     state = PartialState(cpu=settings.device == "cpu" or not torch.cuda.is_available())
-    with state.main_process_first():  # it makes the folder
-        journal = Journal(settings.output, _identity(plan), state.process_index)
-    journal.mend()
-    evaluation = _Evaluation(plan, journal, note if state.is_main_process else lambda _: None, state)
-    with interruptible() as interrupted:
-        finished = evaluation.answer(interrupted, show and state.is_main_process)
-    state.wait_for_everyone()
-    if not finished or not state.is_main_process:
-        return None
-    run = evaluation.result(command)
-    run.save(settings.output)
-    return run
+    with ExitStack() as stack:
+        with state.main_process_first():  # it makes the folder, and holds its lock for all of them
+            if state.is_main_process:
+                stack.enter_context(alone(settings.output / LOCK))
+            journal = Journal(settings.output, _identity(plan), state.process_index)
+        journal.mend()
+        evaluation = _Evaluation(plan, journal, note if state.is_main_process else lambda _: None, state)
+        with interruptible() as interrupted:
+            finished = evaluation.answer(interrupted, show and state.is_main_process)
+        state.wait_for_everyone()
+        if not finished or not state.is_main_process:
+            return None
+        run = evaluation.result(command)
+        run.save(settings.output)
+        return run
 
 
 class _Evaluation:

@@ -22,10 +22,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from aim_sdk.errors import CorruptArtifactError
-from aim_sdk.files import sync_folder, write_atomic
+from aim_sdk.files import sync_folder, write_atomic, writing
 from aim_sdk.interfaces import Projector
 from aim_sdk.training.corpora import Cursor
 
+KEPT = "The last checkpoint is untouched.\nNext: make room; the same command goes on from it."
 _FOLDER = "checkpoints"
 _PREFIX = "step-"
 _PARTIAL = ".partial-"
@@ -49,28 +50,41 @@ class State(BaseModel):
 
 
 def save(output: Path, state: State, projector: Projector, optimizer: torch.optim.Optimizer, *, keep: int) -> Path:
-    """Write a checkpoint, then remove all but the last ``keep``; one that is there already stays."""
+    """Write a checkpoint, then remove all but the last ``keep``; one that is there already stays.
+
+    Raises:
+        ArtifactWriteError: the disk is full, say; the checkpoints before are untouched.
+    """
     root = output / _FOLDER
-    root.mkdir(parents=True, exist_ok=True)
-    for left in root.glob(f"{_PARTIAL}*"):
-        shutil.rmtree(left)
     folder, partial = root / f"{_PREFIX}{state.step:08}", root / f"{_PARTIAL}{state.step:08}"
-    if folder.exists():
-        return folder
-    partial.mkdir()
+    with writing(folder, KEPT):
+        root.mkdir(parents=True, exist_ok=True)
+        for left in root.glob(f"{_PARTIAL}*"):
+            shutil.rmtree(left)
+        if folder.exists():
+            return folder
+        try:
+            _write(partial, state, projector, optimizer)
+            os.replace(partial, folder)
+            sync_folder(root)
+        except OSError:  # give back the room that an unfinished one takes
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        for old in _folders(output)[:-keep]:
+            shutil.rmtree(old)
+    return folder
+
+
+def _write(folder: Path, state: State, projector: Projector, optimizer: torch.optim.Optimizer) -> None:
+    folder.mkdir()
     parts = {"projector": projector.state_dict(), "optimizer": _moments(optimizer)}
     hashes = {}
     for name, tensors in parts.items():
         data = safetensors.torch.save(_whole(tensors))
         hashes[name] = hashlib.sha256(data).hexdigest()
-        write_atomic(partial / f"{name}.safetensors", data)
+        write_atomic(folder / f"{name}.safetensors", data)
     written = state.model_copy(update={"sha256": hashes})
-    write_atomic(partial / "state.json", (written.model_dump_json(indent=2) + "\n").encode())
-    os.replace(partial, folder)
-    sync_folder(root)
-    for old in _folders(output)[:-keep]:
-        shutil.rmtree(old)
-    return folder
+    write_atomic(folder / "state.json", (written.model_dump_json(indent=2) + "\n").encode())
 
 
 def load(output: Path, projector: Projector, optimizer: torch.optim.Optimizer) -> State:

@@ -33,7 +33,7 @@ def claim(config: TrainingConfig) -> None:
     if path.exists():
         try:
             theirs = json.loads(path.read_bytes())
-        except ValueError:
+        except (ValueError, RecursionError):
             theirs = {}
         names = [name for name in own if name not in _MAY_CHANGE and own[name] != theirs.get(name)]
         if names:

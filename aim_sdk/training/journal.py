@@ -7,14 +7,17 @@ that a run goes on from are removed: every step stands there once.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from aim_sdk.files import write_atomic
+from aim_sdk.files import write_atomic, writing
+from aim_sdk.training.checkpoint import KEPT
 from aim_sdk.training.evaluation import Loss, Row
 
 LOG = "log.jsonl"
@@ -27,21 +30,20 @@ class Journal:
     def __init__(self, output: Path, step: int) -> None:
         self._output, self._path = output, output / LOG
         self.lines = [line for line in read_log(output) if line["step"] <= step]
-        write_atomic(self._path, "".join(map(_line, self.lines)).encode())
-        self._file = self._path.open("a", encoding="utf-8")
-        self._board: Any = SummaryWriter(str(output / "tensorboard"), purge_step=step + 1 if step else None)
+        with writing(output, KEPT):
+            write_atomic(self._path, "".join(map(_line, self.lines)).encode())
+            self._file = self._path.open("a", encoding="utf-8")
+            self._board: Any = SummaryWriter(str(output / "tensorboard"), purge_step=step + 1 if step else None)
 
     def training(self, step: int, **values: float) -> None:
         """Note some steps' mean loss and what goes with it."""
         self._write({"step": step, **values})
-        for name, value in values.items():
-            self._board.add_scalar(f"training/{name}", value, step)
+        self._show({f"training/{name}": value for name, value in values.items()}, step)
 
     def evaluation(self, step: int, losses: Mapping[Row, Loss], gains: Mapping[Row, Loss]) -> None:
         """Note an evaluation, and draw the plot anew."""
         self._write({"step": step, "evaluation": _plain(losses), "aim_minus": _plain(gains)})
-        for row, loss in losses.items():
-            self._board.add_scalar(f"evaluation/{row}", loss.mean, step)
+        self._show({f"evaluation/{row}": loss.mean for row, loss in losses.items()}, step)
         self.plot()
 
     def evaluated(self, step: int) -> bool:
@@ -53,24 +55,31 @@ class Journal:
         plot(self.lines, self._output / PLOT)
 
     def close(self) -> None:
-        """End the log."""
-        self._file.close()
-        self._board.close()
+        """End the log. What cannot be written any more has been told, or is only TensorBoard's."""
+        for file in (self._file, self._board):
+            with suppress(OSError):
+                file.close()
 
     def _write(self, line: dict[str, Any]) -> None:
         self.lines.append(line)
-        self._file.write(_line(line))
-        self._file.flush()
+        with writing(self._path, KEPT):
+            self._file.write(_line(line))
+            self._file.flush()
+
+    def _show(self, values: Mapping[str, float], step: int) -> None:
+        with writing(self._output / "tensorboard", KEPT):
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
 
 
 def read_log(output: Path) -> list[dict[str, Any]]:
     """Read a run's log; a line that a crash has cut is left out."""
     path = output / LOG
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for text in path.read_bytes().splitlines() if path.exists() else ():
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(line, dict) and isinstance(line.get("step"), int):
             lines.append(line)
@@ -94,7 +103,9 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
     axes.set(xlabel="step", ylabel="loss, nats a token")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=150)
+    image = io.BytesIO()
+    figure.savefig(image, dpi=150, format="png")
+    write_atomic(path, image.getvalue())
 
 
 def _plain(losses: Mapping[Row, Loss]) -> dict[str, dict[str, float]]:

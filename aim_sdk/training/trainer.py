@@ -19,8 +19,10 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from aim_sdk.encoder import Encoder
 from aim_sdk.errors import TrainingError
+from aim_sdk.files import writing
 from aim_sdk.interfaces import Backend, Projector
 from aim_sdk.interrupts import interruptible
+from aim_sdk.jobs import LOCK, alone
 from aim_sdk.machine import machine
 from aim_sdk.projectors import untrained
 from aim_sdk.registry import get_backend
@@ -63,6 +65,7 @@ def train(config: TrainingConfig, *, show: bool = True) -> Result:
     Raises:
         InputError: a setting does not fit the backend or the corpus.
         TrainingError: memory ran out, a loss is no number, or the folder is of another run.
+        ArtifactWriteError: another job is writing the folder, or the disk is full; the last checkpoint stays.
         AIMError: the backend, the corpus or a projector cannot be loaded.
     """
     accelerator = Accelerator(cpu=config.device == "cpu")
@@ -78,7 +81,8 @@ class Run:
         self, config: TrainingConfig, accelerator: Accelerator, stack: contextlib.ExitStack, *, show: bool
     ) -> None:
         self.config, self.accelerator, self.main = config, accelerator, accelerator.is_main_process
-        if self.main:
+        if self.main:  # for all processes of the job
+            stack.enter_context(alone(config.output / LOCK))
             claim(config)
         self.backend, self.projector = _load(config, accelerator)
         self.encoder = Encoder(self.backend, self.projector, config.prompt_format or self.backend.default_format)
@@ -141,7 +145,8 @@ class Run:
         folder = self.config.output / "projector"
         if finished and self.main:
             self.projector.fingerprint, self.projector.summary = self.backend.fingerprint, self._summary()
-            self.projector.save_pretrained(folder)
+            with writing(folder, checkpoint.KEPT):
+                self.projector.save_pretrained(folder)
             assert self.journal is not None
             self.journal.plot()
         return Result(self.state.step, finished, folder if finished else None, Counter(self.state.dropped))

@@ -1,6 +1,7 @@
 """An evaluation as its user has it: every answer is the pipeline's own, however the run was cut or shared."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,11 +15,12 @@ import yaml
 from PIL import Image
 
 from aim_sdk import AIMPipeline
-from aim_sdk.errors import InputError, ShotsError
+from aim_sdk.errors import ArtifactWriteError, InputError, ShotsError
 from aim_sdk.evaluation.plan import Plan
 from aim_sdk.evaluation.results import Run
 from aim_sdk.evaluation.runner import evaluate
 from aim_sdk.evaluation.settings import EvalSettings
+from aim_sdk.jobs import alone
 from aim_sdk.types import Query
 from tests.conftest import CalledCli, torchrun
 
@@ -194,6 +196,37 @@ def test_another_run_is_not_mixed_in(settings: dict[str, Any]) -> None:
     run(settings, modes=("zero-shot",))
     with pytest.raises(InputError, match="modes:"):
         run(settings, modes=("aim",))
+
+
+def test_two_jobs_do_not_share_a_folder(settings: dict[str, Any]) -> None:
+    with alone(settings["output"] / ".lock"), pytest.raises(ArtifactWriteError, match="another job is writing"):
+        run(settings, modes=("zero-shot",))
+    assert os.listdir(settings["output"]) == [".lock"]
+    run(settings, modes=("zero-shot",))
+
+
+def test_a_full_disk_is_a_message_and_what_is_answered_is_kept(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings |= {"modes": ("zero-shot", "aim"), "seeds": 1}
+    expected = comparable(run(settings, output=settings["output"] / "whole"))
+    fsync, count = os.fsync, 0
+
+    def full(handle: int) -> None:
+        nonlocal count
+        count += 1
+        if count > 4:
+            raise OSError(28, "No space left on device")
+        fsync(handle)
+
+    output = settings["output"] / "cut"
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ArtifactWriteError, match=r"answers-0\.jsonl: cannot be written \(No space left on device\)"):
+        run(settings, output=output)
+    monkeypatch.setattr(os, "fsync", fsync)
+    with (output / "answers-0.jsonl").open("ab") as file:
+        file.write(b'[1]\n{"cell": 3, "number": 0}\n' + b"[" * 5000 + b"\n" + b'{"cell": {"task"')
+    assert comparable(run(settings, output=output)) == expected
 
 
 def test_a_prompt_that_does_not_fit_is_reported(settings: dict[str, Any], tmp_path: Path) -> None:

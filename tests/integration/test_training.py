@@ -1,6 +1,8 @@
 """A training run as its user has it: exact when interrupted or shared by processes, clear about what fails."""
 
+import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -19,7 +21,8 @@ from torch import Tensor
 
 from aim_backends.hf.reader import TransformersReader
 from aim_sdk import AIMPipeline, Demonstration
-from aim_sdk.errors import TrainingError
+from aim_sdk.errors import ArtifactWriteError, TrainingError
+from aim_sdk.jobs import alone
 from aim_sdk.projectors import KINDS
 from aim_sdk.training import TrainingConfig, train
 from aim_sdk.training.forward import Forward
@@ -269,6 +272,50 @@ def test_a_folder_of_another_run_is_refused(settings: dict[str, Any]) -> None:
     run(settings, steps=1, evaluation={"every": 0})
     with pytest.raises(TrainingError, match=r"batch_size: there 3, here 2"):
         run(settings, steps=1, evaluation={"every": 0}, batch_size=2)
+
+
+def test_two_jobs_do_not_share_a_folder(settings: dict[str, Any]) -> None:
+    with alone(Path(settings["output"]) / ".lock"), pytest.raises(ArtifactWriteError, match="another job is writing"):
+        run(settings, steps=1, evaluation={"every": 0})
+    assert os.listdir(settings["output"]) == [".lock"]
+    run(settings, steps=1, evaluation={"every": 0})
+
+
+def test_a_full_disk_is_a_message_and_the_run_goes_on_from_its_checkpoint(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches what is raised raw wherever a run writes: checkpoints, the log, the plot, the projector."""
+    small: dict[str, Any] = {
+        "steps": 4,
+        "checkpoint_every": 2,
+        "evaluation": {"every": 2, "episodes": 2, "held_out": 0.2},
+    }
+    whole = run(settings, **small, output=str(Path(settings["output"]) / "whole"))
+    fsync, output, seen = os.fsync, Path(settings["output"]) / "cut", 0
+
+    def full_after(number: int) -> Callable[[int], None]:
+        count = 0
+
+        def sync(handle: int) -> None:
+            nonlocal count
+            count += 1
+            if count > number:
+                raise OSError(28, "No space left on device")
+            fsync(handle)
+
+        return sync
+
+    for number in range(0, 60, 7):
+        monkeypatch.setattr(os, "fsync", full_after(number))
+        with contextlib.suppress(ArtifactWriteError):
+            run(settings, **small, output=str(output))
+            break
+        seen += 1
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert seen > 1
+    run(settings, **small, output=str(output))
+    assert losses(output) == losses(whole)
+    assert all(torch.equal(weights(output)[name], value) for name, value in weights(whole).items())
 
 
 def test_new_names_and_styles_train_too(settings: dict[str, Any]) -> None:

@@ -135,6 +135,8 @@ class TaskFiles:
 
     def _content(self, path: Path) -> bytes:
         try:
+            if path.exists() and not path.is_file():
+                raise self._error(f"{path}: a folder, a pipe or a device; expected a file.")
             return path.read_bytes().removeprefix(codecs.BOM_UTF8)
         except OSError as error:
             raise self._error(f"{path}: cannot be read ({error.strerror}).") from error
@@ -155,7 +157,7 @@ class TaskFiles:
 def _listing(folder: str) -> set[str]:
     try:
         return set(os.listdir(folder or os.curdir))
-    except (FileNotFoundError, NotADirectoryError):
+    except (OSError, ValueError):  # no folder, none that may be read, or no name of one (a NUL)
         return set()
 
 
