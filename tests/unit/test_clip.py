@@ -1,6 +1,7 @@
 """The selectors that compare by CLIP, on tiny random weights; and every way of naming weights."""
 
 import json
+import shutil
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -355,6 +356,34 @@ def test_no_code_of_a_checkpoint_is_run(folder: Path, files: Path, tmp_path: Pat
     (asking / "open_clip_config.json").write_text(json.dumps(settings))
     with pytest.raises(InputError, match="would run code of its own"):
         ClipEncoder(asking, device="cpu").texts(["a"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        {"hf_model_name": "HERE", "hf_tokenizer_name": "HERE"},
+        {"hf_tokenizer_name": "HERE"},
+        {"hf_tokenizer_name": "HERE", "tokenizer_kwargs": {"trust_remote_code": True}},
+        {"hf_tokenizer_name": "HERE", "tokenizer_kwargs": {"trust_remote_code": None}},
+    ],
+)
+def test_no_code_of_a_text_tower_is_run_though_standard_input_says_yes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: dict[str, object]
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda _="": "y")
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    theirs = Path(shutil.copytree(folder, tmp_path / "theirs"))
+    (theirs / "code.py").write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w').close()\nclass C: pass\nclass T: pass\n")
+    mapped = {"AutoConfig": "code.C", "AutoModel": "code.C", "AutoTokenizer": ["code.T", "code.T"]}
+    (theirs / "config.json").write_text(json.dumps({"model_type": "stranger", "auto_map": mapped}))
+    (theirs / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Stranger", "auto_map": mapped}))
+    settings = json.loads((theirs / "open_clip_config.json").read_text())
+    settings["model_cfg"]["text_cfg"] |= json.loads(json.dumps(text).replace("HERE", str(theirs)))
+    (theirs / "open_clip_config.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match="code of"):
+        RicesSelector(theirs, device="cpu").encoder.texts(ANIMALS)
+    assert not (tmp_path / "it-ran").exists()
 
 
 @pytest.mark.parametrize("model", ["ViT-B-32", "hf-hub:me/clip"])

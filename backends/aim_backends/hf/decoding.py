@@ -79,7 +79,7 @@ class Decoding:
         """
         if log_probs and options["num_beams"] != 1:
             raise InputError("log_probs=True: beams are reordered as they grow; use num_beams=1, or score().")
-        finite = _Finite(len(inputs["input_ids"]), self._backend.model.dtype)
+        finite = _Finite(len(inputs["input_ids"]), self._backend.model.dtype, drawn=options["do_sample"])
         processors = LogitsProcessorList([*options.get("logits_processor", []), finite])
         try:
             output = self._backend.model.generate(
@@ -180,8 +180,8 @@ class _Finite(LogitsProcessor):
     device: it notes what is lost, and :meth:`check` looks when the answer is there.
     """
 
-    def __init__(self, queries: int, dtype: torch.dtype) -> None:
-        self._queries, self._dtype = queries, dtype
+    def __init__(self, queries: int, dtype: torch.dtype, *, drawn: bool) -> None:
+        self._queries, self._dtype, self._drawn = queries, dtype, drawn
         self._lost: Tensor | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ class _Finite(LogitsProcessor):
             self._lost = lost
             self.check()
         self._lost = self._lost | lost if len(self._lost) == len(lost) else self._lost.any() | lost
-        return scores.masked_fill(lost[:, None], 0.0)
+        return scores.masked_fill(lost[:, None], 0.0) if self._drawn else scores  # a draw from NaN fails
 
     def check(self) -> None:
         """Raise NonFiniteError for the first query that is lost."""
