@@ -223,7 +223,7 @@ def test_a_prompt_beyond_the_context_says_how_much_fits(llava: TransformersBacke
     with pytest.raises(ContextLengthError) as caught:
         llava.injector.generate(QUERIES[:1], [fused], prompt_format=form, max_new_tokens=8)
     message = str(caught.value)
-    assert "6000 of them are 60 demonstrations" in message
+    assert "6,000 of them are 60 demonstrations" in message
     fits = int(message.split("shots=")[1].split(",")[0])
     for shots, fit in ((fits, True), (fits + 1, False)):
         total = llava.injector.prepare(QUERIES[:1], [fused[:1]], prompt_format=form).lengths[0] + 100 * (shots - 1) + 8

@@ -18,7 +18,7 @@ from aim_sdk import AIMPipeline, Demonstration, DemonstrationBank, DemoReader, P
 from aim_sdk.bank.convert import convert
 from aim_sdk.config import Binding
 from aim_sdk.encoder import Encoder, batches_of
-from aim_sdk.errors import CapabilityError, FormatError, InputError
+from aim_sdk.errors import CapabilityError, FormatError, ImageError, InputError
 from aim_sdk.projectors import untrained
 
 
@@ -65,6 +65,34 @@ def test_one_bad_demonstration_does_not_cost_its_batch(pipe: AIMPipeline, items:
     assert heard[4] is FormatError
     with pytest.raises(InputError):
         list(pipe.encoder.stream(mixed))
+
+
+def test_one_that_fails_in_its_forward_does_not_cost_its_batch(
+    pipe: AIMPipeline, items: list[Demonstration], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = pipe.backend.reader
+    prepare, tried = reader.prepare, []
+
+    def fragile(demonstrations: Sequence[Demonstration], **options: Any) -> Callable[[], list[Reading]]:
+        def run() -> list[Reading]:
+            tried.append(len(demonstrations))
+            if items[2] in demonstrations:
+                raise ImageError("odd.png: cannot be taken.")
+            return prepare(demonstrations, **options)()
+
+        return run
+
+    monkeypatch.setattr(reader, "prepare", fragile)
+    heard: dict[int, str] = {}
+    stream = pipe.encoder.stream(items, on_error=lambda place, error: heard.update({place: str(error)}))
+    found = {place: made for batch in stream for place, made in batch}
+    assert heard == {2: "odd.png: cannot be taken."}
+    assert sorted(found) == [place for place in range(len(items)) if place != 2]
+    assert max(tried) > 1, "batches"
+    with pytest.raises(ImageError):
+        list(pipe.encoder.stream(items))
+    (alone,) = reader.read([items[3]], prompt_format=pipe.prompt_format)
+    torch.testing.assert_close(found[3].reading.hidden, alone.hidden, atol=1e-5, rtol=1e-4)
 
 
 def test_leaving_a_stream_early_stops_its_threads(pipe: AIMPipeline, items: list[Demonstration]) -> None:
