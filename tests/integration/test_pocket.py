@@ -1,6 +1,8 @@
 """The embedded model: real weights, real images, the identities that a backend promises, and what it has learnt."""
 
+import math
 import random
+from typing import Any
 
 import easy_vqa
 import pytest
@@ -10,7 +12,7 @@ from PIL import Image
 from aim_backends.pocket.backend import PocketBackend
 from aim_backends.pocket.prompts import DEFAULT_FORMAT
 from aim_sdk import AIMPipeline, Demonstration, FusedTokens, PromptFormat, Query, ResidualProjector
-from aim_sdk.errors import ContextLengthError, DeviceError, FormatError, InputError, ModelNotFoundError
+from aim_sdk.errors import ContextLengthError, DeviceError, FormatError, InputError, ModelNotFoundError, NonFiniteError
 from aim_sdk.testing import check_backend
 from aim_sdk.types import Context
 
@@ -26,6 +28,38 @@ def pipe() -> AIMPipeline:
 def backend(pipe: AIMPipeline) -> PocketBackend:
     assert isinstance(pipe.backend, PocketBackend)
     return pipe.backend
+
+
+def test_its_projector_and_banks_fit_in_every_dtype(backend: PocketBackend) -> None:
+    """float16 rounds otherwise than bfloat16: the fingerprint is of the weights as they are shipped."""
+    for dtype in ("float16", "bfloat16"):
+        half = AIMPipeline.from_pretrained("pocket", device="cpu", dtype=dtype)
+        assert not half.backend.fingerprint.differences(backend.fingerprint)
+        assert half.encoder.binding.scope == AIMPipeline(backend).encoder.binding.scope
+
+
+@pytest.mark.parametrize("options", [{}, {"do_sample": True, "seed": 0}])
+def test_nan_in_the_logits_is_refused(
+    backend: PocketBackend, queries: list[Query], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    head, steps = backend.model.lm.head, 0
+
+    def lose(hidden: torch.Tensor) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        logits = head(hidden)
+        if steps > 1:
+            logits[1, ..., 7] = math.nan
+        return logits
+
+    monkeypatch.setattr(backend.model.lm, "head", lose)
+    with pytest.raises(NonFiniteError, match="logits, computed in float32") as caught:
+        backend.injector.generate(
+            queries, [[]] * len(queries), prompt_format=DEFAULT_FORMAT, max_new_tokens=4, **options
+        )
+    assert caught.value.query == 1
+    with pytest.raises(NonFiniteError, match="log-probabilities"):
+        backend.injector.score(queries[0], [], ["a b c", "red"], prompt_format=DEFAULT_FORMAT)
 
 
 @pytest.fixture
