@@ -7,9 +7,12 @@ from contextlib import contextmanager
 
 from aim_sdk.terminal import clean, console
 
+Advance = Callable[[int], None]
+"""Called with the number of items that are done."""
+
 
 @contextmanager
-def advancing(description: str, total: int | None, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
+def advancing(description: str, total: int | None, *, shown: bool = True) -> Iterator[Advance]:
     """Show how far some work is; the block calls what it is given with each number of items that are done."""
     if not shown:
         yield lambda _: None

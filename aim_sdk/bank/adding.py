@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -26,7 +26,8 @@ class Adder:
 
     def __init__(self, store: Store, binding: Binding, encoder: Encoder) -> None:
         self._store, self._binding, self._encoder = store, binding, encoder
-        self._next = 0
+        self._end = 0
+        self._before: int | None = None
 
     def window(
         self, items: Sequence[Demonstration], keys: list[str], batch_tokens: int, on_error: OnError | None
@@ -46,14 +47,14 @@ class Adder:
             if on_error:
                 on_error(items[places[index]], error)
 
-        positions = self._positions(named, set(held))
+        positions = self._positions([named.get(place) for place in range(len(items))])
         for batch in self._encoder.stream(
             [items[place] for place in places],
             batch_tokens=batch_tokens,
             on_error=None if on_error is None else report,
         ):
             made = [(places[index], encoded) for index, encoded in batch]
-            self.keep([(named[p], positions[p], digests[p], items[p], encoded) for p, encoded in made])
+            self.keep([(named[p], positions[named[p]], digests[p], items[p], encoded) for p, encoded in made])
             yield len(batch)
         yield len(failed)
         keys += [key for key in named.values() if key not in failed]
@@ -100,36 +101,50 @@ class Adder:
             pooled = np.stack([self._encoder.pooled(encoded.reading) for *_, encoded in made])
             self._store.add(entries, remove=remove, features={POOLED: pooled})
 
-    def _positions(self, named: Mapping[int, str], held: set[str]) -> dict[int, int]:
-        """Where those of a window stand that are not here yet, by place: in the order in which they are given.
+    def _positions(self, keys: Sequence[str | None]) -> dict[str, int]:
+        """Where those stand that are not here yet, by key: in the order in which they are given.
 
-        A call that was interrupted, or met one that could not be read, has left free what its missing ones were to
-        take. They take it when they are given again after what stands before them; all others come after the last.
+        A call that was interrupted, or met one that could not be read (None, where not even its key is known), has left
+        free what its missing ones were to take. They take it when they are given again next to the same ones; all
+        others come after the last.
         """
-        here = self._store.positions(held)
-        low, high = min(here.values(), default=0), max(here.values(), default=0) + len(named) + 1
-        used = self._store.used_positions(low, high)
-        end = max(self._next, self._store.next_position())
+        here = self._store.positions(key for key in keys if key)
+        around = [*here.values(), *([] if self._before is None else [self._before])]
+        near = len(keys) + 1
+        used = self._store.used_positions(min(around, default=0) - near, max(around, default=0) + near)
+        end = max(self._end, self._store.next_position())
         found: dict[str, int] = {}
-        before: int | None = None
-        for place in sorted(named):
-            key = named[place]
-            if key in here:
-                before = here[key]
-            elif key not in found:
-                if before is not None and before + 1 < end and before + 1 not in used:
-                    before += 1
-                else:
-                    before, end = end, end + 1
-                used.add(before)
+        before = self._before
+        for place, key in enumerate(keys):
+            if key in here or key in found:
+                before = here[key] if key in here else found[key]
+                continue
+            if before is None:  # the first ones: right before the first that is here
+                missing, after = _run(keys[place:], here)
+                before = None if after is None else here[after] - missing - 1
+            wanted = -1 if before is None else before + 1
+            if 0 <= wanted < end and wanted not in used:
+                before = wanted
+            else:
+                before, end = end, end + 1
+            used.add(before)
+            if key is not None:
                 found[key] = before
-        self._next = end
-        return {place: found[key] for place, key in named.items() if key in found}
+        self._end, self._before = end, before
+        return found
 
     def _retag(self, given: Mapping[str, Metadata], held: Mapping[str, Metadata]) -> None:
         changed = {key: fields for key, fields in given.items() if key in held and held[key] != fields}
         if changed:
             self._store.tag(changed)
+
+
+def _run(keys: Sequence[str | None], here: Container[str | None]) -> tuple[int, str | None]:
+    """How many keys stand before the first that is here, and that one."""
+    for count, key in enumerate(keys):
+        if key in here:
+            return count, key
+    return len(keys), None
 
 
 def _digests(items: Sequence[Demonstration], on_error: OnError | None) -> dict[int, str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from aim_sdk.bank.adding import Adder, OnError
 from aim_sdk.bank.binding import check_binding, key_of, reads_alike
-from aim_sdk.bank.disk import archive, maintenance
+from aim_sdk.bank.disk import archive, compaction, maintenance
 from aim_sdk.bank.disk.maintenance import BankStats
 from aim_sdk.bank.disk.store import DiskStore
 from aim_sdk.bank.store import Listed, MemoryStore, Store, Where, matches
@@ -233,7 +233,10 @@ class DemonstrationBank:
 
     def get(self, key: str) -> BankEntry | None:
         """The entry with that key, if it is here."""
-        return self[key] if self._store.held([key]) else None
+        try:
+            return self[key] if self._store.held([key]) else None
+        except UnknownEntryError:
+            return None  # removed in between
 
     def __getitem__(self, key: str) -> BankEntry:
         try:
@@ -301,7 +304,7 @@ class DemonstrationBank:
             CorruptArtifactError: a demonstration is damaged; nothing is changed.
         """
         with advancing("compacting", len(self), shown=progress) as advance:
-            maintenance.compact(self._on_disk(), advance)
+            compaction.compact(self._on_disk(), advance)
 
     def export(self, path: str | Path, *, progress: bool = False) -> int:
         """Write the bank to one file, whole or not at all; return its bytes."""
@@ -353,7 +356,10 @@ class DemonstrationBank:
         return bool(self._store.held([self.key(demonstration)]))
 
     def _fused(self, key: str) -> FusedTokens:
-        embeddings = self._store.fused(key)
+        try:
+            embeddings = self._store.fused(key)
+        except KeyError:
+            raise self._unknown(key) from None
         return FusedTokens(self._encoder.on_device(embeddings) if self._encoder else embeddings, key)
 
     def _reader(self) -> Encoder:

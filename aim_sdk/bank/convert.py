@@ -7,8 +7,8 @@ from itertools import islice
 from aim_sdk.bank.adding import OnError
 from aim_sdk.bank.bank import DemonstrationBank
 from aim_sdk.bank.binding import reads_alike
-from aim_sdk.bank.disk.maintenance import Advance
 from aim_sdk.encoder import BATCH_TOKENS
+from aim_sdk.progress import Advance
 
 _BATCH = 64
 """Demonstrations that are projected, or handed over to be read, together."""

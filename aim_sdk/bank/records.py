@@ -41,6 +41,7 @@ _DTYPES = {
 class Part(BaseModel):
     """What a header says of one part of the payload."""
 
+    model_config = {"strict": True}
     dtype: Literal["float64", "float32", "bfloat16", "float16", "int64", "uint8"]
     shape: list[NonNegativeInt]
     bytes: NonNegativeInt
@@ -202,5 +203,7 @@ def _bytes(part: Tensor | bytes) -> tuple[bytes, dict[str, Any]]:
 
 
 def _tensor(data: bytes, kind: Mapping[str, Any]) -> Tensor:
+    if not data:
+        return torch.empty(kind["shape"], dtype=_DTYPES[kind["dtype"]])
     raw = torch.from_numpy(np.frombuffer(data, np.uint8).copy())
     return raw.view(_DTYPES[kind["dtype"]]).view(kind["shape"])

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aim_sdk.bank.store import Listed, Matrix, Store, query_origin
-from aim_sdk.errors import InputError
+from aim_sdk.errors import CorruptArtifactError, InputError
 from aim_sdk.types import Demonstration, Query
 
 CHUNK = 1024
@@ -26,7 +26,7 @@ class Vectors:
         self._places: tuple[Sequence[Listed], dict[tuple[str, str], list[int]]] = ((), {})
 
     def matrix(self, name: str, compute: Compute | None) -> NDArray[np.float32]:
-        """One vector an entry; those that are missing are computed and kept."""
+        """One vector per entry; those that are missing are computed and kept."""
         listed = self._store.listed()
         known = self._matrices.get(name)
         if known and known[0] is listed:
@@ -41,6 +41,8 @@ class Vectors:
             made = compute([self._store.demonstration(key) for key in keys]).astype(np.float32)
             self._store.add_features(name, keys, made)
             vectors.update(zip(keys, made, strict=True))
+        if len(widths := {vectors[entry.key].shape for entry in listed}) > 1:
+            raise CorruptArtifactError(f"the bank holds vectors {name!r} of several widths: {sorted(widths)}.")
         matrix = np.stack([vectors[entry.key] for entry in listed]) if listed else np.zeros((0, 1), np.float32)
         self._matrices[name] = listed, matrix
         return matrix

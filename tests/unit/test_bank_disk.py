@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 from aim_sdk import Demonstration, DemonstrationBank, PromptFormat
-from aim_sdk.bank.disk import folder, segments
 from aim_sdk.bank.convert import convert
+from aim_sdk.bank.disk import folder, segments
 from aim_sdk.bank.disk.maintenance import rebuild_index
 from aim_sdk.bank.disk.writes import framed
 from aim_sdk.errors import (
@@ -146,7 +146,7 @@ def test_short_writes_are_finished(path: Path, items: list[Demonstration], monke
 
 
 def test_an_index_that_cannot_be_written_loses_nothing(bank: DemonstrationBank, items: list[Demonstration]) -> None:
-    database = bank._store._index._db._db  # type: ignore[attr-defined]
+    database = bank._store.log.index._db._db  # type: ignore[attr-defined]
     database.execute("PRAGMA max_page_count=1")  # SQLite's own "disk is full"
     many = [Demonstration(items[0].image, "Again?", f"{n}", {"x": "y" * 900}) for n in range(100)]
     with pytest.raises(ArtifactWriteError, match="full"):
@@ -165,7 +165,7 @@ def test_every_flipped_byte_of_a_segment_is_noticed(
     path: Path, bank: DemonstrationBank, items: list[Demonstration]
 ) -> None:
     data = segment(path).read_bytes()
-    size = bank._store.index.segments()[1].size  # type: ignore[attr-defined]
+    size = bank._store.log.index.segments()[1].size  # type: ignore[attr-defined]
     assert size == len(data)
     for place in range(0, size, 97):
         segment(path).write_bytes(data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :])
@@ -178,7 +178,7 @@ def test_a_flipped_byte_costs_one_demonstration(
     path: Path, bank: DemonstrationBank, items: list[Demonstration]
 ) -> None:
     keys = bank.keys()
-    damaged = bank._store._index.get(keys[3])  # type: ignore[attr-defined]
+    damaged = bank._store.log.index.get(keys[3])  # type: ignore[attr-defined]
     with segment(path).open("r+b") as file:
         file.seek(damaged.offset + damaged.bytes - 5)
         byte = file.read(1)

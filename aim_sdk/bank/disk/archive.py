@@ -16,15 +16,18 @@ from pydantic import ValidationError
 
 from aim_sdk.bank import records
 from aim_sdk.bank.binding import check_binding, key_of
-from aim_sdk.bank.disk.entries import EXPORT, Entry, Opening, entry_of, feature_record, row_of, vectors_of
-from aim_sdk.bank.disk.maintenance import Advance, live_records
+from aim_sdk.bank.disk.compaction import live_records
+from aim_sdk.bank.disk.entries import EXPORT, Entry, Opening, Vectors, feature_record, header_of, row_of
+from aim_sdk.bank.disk.reading import vectors_at
 from aim_sdk.bank.disk.rows import Row
+from aim_sdk.bank.disk.snapshot import snapshot
 from aim_sdk.bank.disk.store import DiskStore
 from aim_sdk.bank.records import Record, Source
 from aim_sdk.bank.store import Matrix
 from aim_sdk.config import Binding
 from aim_sdk.errors import ArtifactNotFoundError, ArtifactWriteError, CorruptArtifactError, InputError
 from aim_sdk.files import atomic
+from aim_sdk.progress import Advance
 from aim_sdk.types import Demonstration
 
 _BATCH = 256
@@ -39,13 +42,14 @@ def export(store: DiskStore, path: Path, advance: Advance = lambda _: None) -> i
         ArtifactWriteError: the file cannot be written.
     """
     entries = 0
-    opening = store.opening.model_copy(update={"bank": EXPORT, "id": ""})
+    opening = store.log.opening.model_copy(update={"bank": EXPORT, "id": ""})
     try:
         with atomic(path) as file:
             file.write(opening.record())
-            for what, data in live_records(store, store.index, advance):
-                file.write(data)
-                entries += isinstance(what, Row)
+            with snapshot(store) as now:
+                for what, data in live_records(now, advance):
+                    file.write(data)
+                    entries += isinstance(what, Row)
             file.write(records.encode({"end": entries}))
             size = file.tell()
     except OSError as error:
@@ -78,12 +82,18 @@ def import_(store: DiskStore, path: Path, advance: Advance = lambda _: None) -> 
     with _opened(path) as (source, size):
         opening = _opening(source, path)
         check_binding(opening.binding, store.binding, f"{path}: this exported bank", f"the bank {store.path}")
-        found = _Content(source, str(path), opening.binding)
+        found = _Content(
+            source,
+            str(path),
+            opening.binding,
+            {name: _width(store, name) for name in {name for name, *_ in store.log.index.features()}},
+        )
         found.read(size)
         before, start = len(store), store.next_position()
-        entries = iter(found.entries)
-        while batch := list(islice(entries, _BATCH)):
-            made = [found.moved(record, store.binding, start) for record in batch]
+        entries = iter(enumerate(found.entries, start))
+        while placed := list(islice(entries, _BATCH)):
+            batch = [record for _, record in placed]
+            made = [found.moved(record, store.binding, position) for position, record in placed]
             features = {name: feature_record(name, *rows) for name, rows in found.vectors(batch, store.binding).items()}
             store.put(made, features=features)
             advance(len(batch))
@@ -97,6 +107,8 @@ class _Content:
     source: Source
     where: str
     binding: Binding
+    widths: dict[str, int]
+    """Of the vectors that the bank already has, in bytes, by name."""
     entries: list[Record] = field(default_factory=list)
     places: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     """Offset and bytes of a vector, by name and key."""
@@ -130,10 +142,10 @@ class _Content:
         if len(keys) < len(self.entries):
             raise CorruptArtifactError(f"{self.where}: a demonstration stands in it twice.")
 
-    def moved(self, record: Record, binding: Binding, start: int) -> tuple[Row, bytes]:
-        """An entry as one of another bank with the same backbone, projector and format, after those of that bank."""
-        entry = entry_of(record, self.where)
-        changes = {"key": _key(entry, binding), "position": start + entry.position}
+    def moved(self, record: Record, binding: Binding, position: int) -> tuple[Row, bytes]:
+        """An entry as one of another bank with the same backbone, projector and format."""
+        entry = header_of(record, Entry, self.where)
+        changes = {"key": _key(entry, binding), "position": position}
         data = records.rewrite(self.source, record, self.where, changes)
         return row_of(entry.model_copy(update=changes), Record(0, record.header, 0, len(data))), data
 
@@ -144,39 +156,49 @@ class _Content:
             held = [record for record in batch if record.header["key"] in places]
             if held:
                 rows = [self.source(*places[record.header["key"]]) for record in held]
-                keys = [_key(entry_of(record, self.where), binding) for record in held]
+                keys = [_key(header_of(record, Entry, self.where), binding) for record in held]
                 found[name] = keys, np.stack([np.frombuffer(row, np.float32) for row in rows])
         return found
 
     def _check_entry(self, record: Record) -> str:
-        entry, wrong = entry_of(record, self.where), ""
+        entry, wrong = header_of(record, Entry, self.where), ""
         try:
             if entry.key != _key(entry, self.binding):
                 wrong = "its key is not the hash of its content"
         except InputError as error:
             wrong = str(error)
-        for name in record.header["parts"]:
+        sizes = self.binding.fingerprint
+        widths = {"fused": sizes.embedding_size, "hidden": sizes.hidden_size * len(self.binding.layers)}
+        for name, part in entry.parts.items():
             tensor = records.read_part(self.source, record, name, self.where)
-            if name in ("fused", "hidden") and not (tensor.is_floating_point() and torch.isfinite(tensor).all()):
-                wrong = f"{name!r} holds what is no number"
-            if name == "fused" and tensor.shape[1] != self.binding.fingerprint.embedding_size:
-                wrong = f"fused tokens of width {tensor.shape[1]}"
-            if name == "token_ids" and tensor.dtype is not torch.int64:
+            if name in widths and (part.shape[1] != widths[name] or not torch.isfinite(tensor).all()):
+                wrong = f"{name!r} is not of finite numbers, {widths[name]} per token"
+            if name == "token_ids" and tensor.min() < 0:
                 wrong = "token ids that are none"
         if wrong:
             raise CorruptArtifactError(f"{self.where}: the demonstration at byte {record.offset}: {wrong}.")
         return entry.key
 
     def _check_vectors(self, record: Record, known: set[str]) -> None:
-        name, keys = vectors_of(record, self.where)
+        header = header_of(record, Vectors, self.where)
         vectors = records.read_part(self.source, record, "vectors", self.where)
-        if not torch.isfinite(vectors).all() or not known.issuperset(keys):
+        if not torch.isfinite(vectors).all() or not known.issuperset(header.keys):
             raise CorruptArtifactError(f"{self.where}: the vectors at byte {record.offset} are not of its entries.")
-        width = 4 * vectors.shape[1]
-        places = self.places.setdefault(name, {})
-        if any(bytes_ != width for _, bytes_ in islice(places.values(), 1)):
-            raise CorruptArtifactError(f"{self.where}: vectors {name!r} of two widths.")
-        places.update((key, (record.payload + place * width, width)) for place, key in enumerate(keys))
+        name, width = header.features, 4 * vectors.shape[1]
+        if self.widths.setdefault(name, width) != width:
+            raise CorruptArtifactError(
+                f"{self.where}: the vectors {name!r} at byte {record.offset} have {vectors.shape[1]} numbers each, and "
+                f"others {self.widths[name] // 4}."
+            )
+        self.places.setdefault(name, {}).update(
+            (key, (record.payload + place * width, width)) for place, key in enumerate(header.keys)
+        )
+
+
+def _width(store: DiskStore, name: str) -> int:
+    """The bytes of one of a bank's vectors."""
+    vectors = vectors_at(store.log.segments, store.log.index.features(name)[-1:])
+    return next(iter(vectors.values())).nbytes
 
 
 def _key(entry: Entry, binding: Binding) -> str:

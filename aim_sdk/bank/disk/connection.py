@@ -14,6 +14,9 @@ from typing import Any
 from aim_sdk.bank.disk.rows import VERSION, summed
 from aim_sdk.errors import ArtifactError, ArtifactWriteError, BankLockedError, CorruptArtifactError
 
+_MOST = 1 << 62
+"""Numbers are below it: twice as much still is one of SQLite's."""
+
 
 class Connection:
     """Statements, transactions and errors.
@@ -47,6 +50,7 @@ class Connection:
             with self._errors():
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=NORMAL")
+                self._db.execute("PRAGMA trusted_schema=OFF")  # the file may be a stranger's
                 self._check_version(int(self._db.execute("PRAGMA user_version").fetchone()[0]))
         except ArtifactError:
             self.close()
@@ -113,17 +117,29 @@ class Connection:
         with self._lock, self._errors():
             return self._db.execute(sql, given).fetchall()
 
-    def checked(self, sql: str, given: Sequence[Any] = ()) -> list[Any]:
+    def checked(self, sql: str, kinds: Sequence[type], given: Sequence[Any] = ()) -> list[Any]:
         """Rows without the checksum that is their last value.
 
         Raises:
-            CorruptArtifactError: it is another row's.
+            CorruptArtifactError: it is another row's, or a value is not of its kind: SQLite keeps any in any column.
         """
-        found = self.all(sql, given)
+        found = self.typed(sql, (*kinds, int), given)
         for values in found:
             if summed(values[:-1]) != values:
                 raise self.damaged(f"the row of {values[0]!r} is altered")
         return [values[:-1] for values in found]
+
+    def typed(self, sql: str, kinds: Sequence[type], given: Sequence[Any] = ()) -> list[Any]:
+        """Rows of texts and of whole numbers from 0.
+
+        Raises:
+            CorruptArtifactError: a value is not of its kind.
+        """
+        found, expected = self.all(sql, given), tuple(kinds)
+        for values in found:
+            if tuple(map(type, values)) != expected or any(type(v) is int and not 0 <= v < _MOST for v in values):
+                raise self.damaged(f"a row holds {values!r:.80}")
+        return found
 
     def damaged(self, reason: str) -> CorruptArtifactError:
         """The error that says so, and what mends it."""

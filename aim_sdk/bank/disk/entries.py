@@ -8,16 +8,25 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, InstanceOf, NonNegativeInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    FiniteFloat,
+    InstanceOf,
+    NonNegativeInt,
+    ValidationError,
+    model_validator,
+)
 from torch import Tensor
 
 from aim_sdk.bank import records
 from aim_sdk.bank.disk.rows import Row
-from aim_sdk.bank.records import Record
+from aim_sdk.bank.records import Part, Record
 from aim_sdk.bank.store import Matrix, NewEntry, origin_of
 from aim_sdk.config import Binding
 from aim_sdk.errors import CorruptArtifactError
@@ -77,45 +86,106 @@ def _not_blank(text: str) -> str:
     return text
 
 
+Fields = dict[str, str | bool | int | FiniteFloat]
+
+
 class Entry(BaseModel):
     """The header of a demonstration's record."""
 
     model_config = {"strict": True}
     key: str = Field(min_length=1)
-    position: int = Field(ge=0, lt=1 << 62)
+    position: int = Field(ge=0, lt=1 << 53)
     digest: str
     image: InstanceOf[str] | None
     """A path, which need not be text."""
     text: str
     answer: Annotated[str, AfterValidator(_not_blank)]
-    metadata: dict[str, str | bool | int | FiniteFloat]
-    image_position: NonNegativeInt = 0
-    answer_start: NonNegativeInt = 0
+    metadata: Fields
+    image_position: int | None = Field(default=None, ge=0)
+    answer_start: int | None = Field(default=None, ge=0)
+    parts: dict[Literal["fused", "hidden", "token_ids", "image"], Part]
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Entry:
+        get = self.parts.get
+        fused, hidden, token_ids, image = get("fused"), get("hidden"), get("token_ids"), get("image")
+        if fused is None or len(fused.shape) != 2 or fused.dtype not in _REAL or not fused.bytes:
+            raise ValueError("no fused tokens")
+        tokens = fused.shape[0]
+        if (hidden is None) != (token_ids is None):
+            raise ValueError("half a reading")
+        if hidden and token_ids:
+            if hidden.shape[:1] != [tokens] or len(hidden.shape) != 2 or hidden.dtype not in _REAL:
+                raise ValueError("its reading does not fit its fused tokens")
+            if token_ids.shape != [tokens] or token_ids.dtype != "int64":
+                raise ValueError("its token ids do not fit its fused tokens")
+            places = (self.image_position, self.answer_start)
+            if any(place is None or place > tokens for place in places):
+                raise ValueError("the image or the answer stands outside of its reading")
+        if image and (image.dtype != "uint8" or len(image.shape) != 1):
+            raise ValueError("an image that is no file")
+        if self.image is None and image is None:
+            raise ValueError("no image")
+        return self
 
 
-def entry_of(record: Record, where: str) -> Entry:
-    """What the record of a demonstration says.
+_REAL = ("float32", "bfloat16", "float16")
+
+
+class Removal(BaseModel):
+    """The header of a removal."""
+
+    model_config = {"strict": True}
+    remove: str
+
+
+class Tag(BaseModel):
+    """The header of a change of metadata."""
+
+    model_config = {"strict": True}
+    tag: str
+    metadata: Fields
+
+
+class VectorParts(BaseModel):
+    """The parts of a record of vectors."""
+
+    vectors: Part
+
+
+class Vectors(BaseModel):
+    """The header of a record of vectors, one per key."""
+
+    model_config = {"strict": True}
+    features: str = Field(min_length=1, max_length=1000)
+    keys: list[str]
+    parts: VectorParts
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Vectors:
+        part = self.parts.vectors
+        if part.dtype != "float32" or len(part.shape) != 2 or part.shape[0] != len(self.keys) or not part.bytes:
+            raise ValueError("expected a vector of float32 per key")
+        return self
+
+
+Header = TypeVar("Header", bound=BaseModel)
+
+
+def header_of(record: Record, kind: type[Header], where: str) -> Header:
+    """What a record says, which may have been written by anybody.
 
     Raises:
-        CorruptArtifactError: it is not that of a demonstration, or its parts are not those of one.
+        CorruptArtifactError: it is not a record of that kind.
     """
     try:
-        entry = Entry.model_validate(record.header)
+        return kind.model_validate(record.header)
     except ValidationError as error:
         first = error.errors()[0]
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    else:
-        shapes = {name: part["shape"] for name, part in record.header["parts"].items()}
-        tokens = shapes.get("fused", [])[:1]
-        if len(shapes.get("fused", [])) != 2:
-            what = "no fused tokens"
-        elif "hidden" in shapes and (shapes["hidden"][:1], shapes.get("token_ids")) != (tokens, tokens):
-            what = "its reading has another length than its fused tokens"
-        elif entry.image is None and "image" not in shapes:
-            what = "no image"
-        else:
-            return entry
-    raise CorruptArtifactError(f"{where}: the record at byte {record.offset} is no demonstration ({what}).")
+        what = ".".join(map(str, first["loc"]))
+        raise CorruptArtifactError(
+            f"{where}: the record at byte {record.offset} is malformed ({what}{': ' if what else ''}{first['msg']})."
+        ) from error
 
 
 def row_of(entry: Entry, record: Record, segment: int = 0) -> Row:
@@ -155,24 +225,6 @@ def feature_record(name: str, keys: Sequence[str], vectors: Matrix) -> bytes:
     return records.encode(
         {"features": name, "keys": list(keys)}, {"vectors": torch.from_numpy(np.ascontiguousarray(vectors, np.float32))}
     )
-
-
-def vectors_of(record: Record, where: str) -> tuple[str, list[str]]:
-    """The name and the keys of a record of vectors, whose part ``vectors`` is ``(keys, dim)`` float32.
-
-    Raises:
-        CorruptArtifactError: it is not such a record.
-    """
-    name, keys, part = (record.header.get("features"), record.header.get("keys"), record.header["parts"].get("vectors"))
-    if (
-        isinstance(name, str)
-        and isinstance(keys, list)
-        and all(isinstance(key, str) for key in keys)
-        and part is not None
-        and (part["dtype"], len(part["shape"]), part["shape"][:1]) == ("float32", 2, [len(keys)])
-    ):
-        return name, keys
-    raise CorruptArtifactError(f"{where}: the record at byte {record.offset} does not hold vectors.")
 
 
 def image_bytes(image: ImageInput) -> bytes:

@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from aim_sdk.errors import (
+    AIMError,
     ArtifactNotFoundError,
     ArtifactWriteError,
     BankLockedError,
@@ -83,7 +84,7 @@ class Folder:
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
         found = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino
 
@@ -96,6 +97,15 @@ def prepare(path: Path, *, may_create: bool) -> None:
         CorruptArtifactError: the index is missing.
         ArtifactWriteError: it cannot be made.
     """
+    try:
+        _prepare(path, may_create=may_create)
+    except (OSError, ValueError) as error:  # ValueError: no name that a file can have
+        if isinstance(error, AIMError):
+            raise
+        raise ArtifactNotFoundError(f"{path}: not a folder that can be used ({error}).") from error
+
+
+def _prepare(path: Path, *, may_create: bool) -> None:
     if (path / INDEX).is_file():
         return
     if path.exists() and not path.is_dir():

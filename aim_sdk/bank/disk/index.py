@@ -19,6 +19,7 @@ from typing import Any
 from aim_sdk.bank.disk.connection import Connection
 from aim_sdk.bank.disk.rows import SCHEMA, VERSION, Known, Row, State, summed
 from aim_sdk.errors import CorruptArtifactError
+from aim_sdk.types import Metadata
 
 _ROW = "key, position, segment, offset, bytes, tokens, origin, metadata"
 _STATE = "id, write, entries, digest, features"
@@ -57,7 +58,7 @@ class Index:
             self._db.all(f"PRAGMA user_version={VERSION}")
 
     def settings(self) -> dict[str, str]:
-        return dict(self._db.checked("SELECT name, value, crc32 FROM settings"))
+        return dict(self._db.checked("SELECT name, value, crc32 FROM settings", (str, str)))
 
     def set_settings(self, settings: Mapping[str, str]) -> None:
         self._db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?, ?)", map(summed, settings.items()))
@@ -90,14 +91,14 @@ class Index:
         return self._db.version()
 
     def state(self) -> State:
-        found = self._db.checked(f"SELECT {_STATE}, crc32 FROM state")
+        found = self._db.checked(f"SELECT {_STATE}, crc32 FROM state", (int,) * 5)
         if len(found) != 1:
             raise self.damaged("its state is missing")
         return State(*found[0][1:])
 
     def segments(self) -> dict[int, Known]:
         """What is known of each segment."""
-        rows = self._db.checked("SELECT id, size, seen, base, crc32 FROM segments ORDER BY id")
+        rows = self._db.checked("SELECT id, size, seen, base, crc32 FROM segments ORDER BY id", (int,) * 4)
         return {number: Known(size, seen, bool(base)) for number, size, seen, base in rows}
 
     def know(self, segments: Mapping[int, Known]) -> None:
@@ -169,9 +170,10 @@ class Index:
     def keys(self, limit: int | None) -> list[str]:
         self._check_complete()
         sql = "SELECT key FROM entries ORDER BY position, key LIMIT ?"
-        return [key for (key,) in self._db.all(sql, (-1 if limit is None else limit,))]
+        return [key for (key,) in self._db.typed(sql, (str,), (-1 if limit is None else limit,))]
 
     def next_position(self) -> int:
+        self._check_complete()
         return int(self._db.all("SELECT coalesce(max(position) + 1, 0) FROM entries")[0][0])
 
     def used_positions(self, start: int, stop: int) -> set[int]:
@@ -179,27 +181,27 @@ class Index:
         sql = " UNION ".join(
             f"SELECT position FROM {table} WHERE position >= ? AND position < ?" for table in ("entries", "removed")
         )
-        return {position for (position,) in self._db.all(sql, (start, stop, start, stop))}
+        return {position for (position,) in self._db.typed(sql, (int,), (start, stop, start, stop))}
 
     def removed(self) -> list[int]:
         """The positions of removed entries, in order."""
-        return [position for (position,) in self._db.all("SELECT position FROM removed ORDER BY position")]
+        return [position for (position,) in self._db.typed("SELECT position FROM removed ORDER BY position", (int,))]
 
     def features(self, name: str | None = None) -> list[tuple[str, int, int]]:
         """Name, segment and offset of the feature records, in the order they were written."""
         with self.snapshot():
-            found = self._db.checked("SELECT name, segment, offset, crc32 FROM features ORDER BY rowid")
+            sql = "SELECT name, segment, offset, crc32 FROM features ORDER BY rowid"
+            found = self._db.checked(sql, (str, int, int))
             if len(found) != self.state().features:
                 raise self.damaged("vectors are missing")
         return [row for row in found if name in (None, row[0])]
 
-    def totals(self) -> tuple[int, int, int]:
-        """Entries, their bytes and their fused tokens."""
+    def __len__(self) -> int:
         with self.snapshot():
-            entries, size, tokens = self._db.all("SELECT count(*), total(bytes), total(tokens) FROM entries")[0]
+            ((entries,),) = self._db.all("SELECT count(*) FROM entries")
             if entries != self.state().entries:
                 raise self.damaged("demonstrations are missing")
-        return int(entries), int(size), int(tokens)
+        return int(entries)
 
     def check(self) -> None:
         """Let SQLite check its file, and every row its checksum.
@@ -250,7 +252,7 @@ class Index:
                 return
             with self.snapshot():
                 state = self.state()
-                rows = self._db.all("SELECT position, key, crc32 FROM entries NOT INDEXED")
+                rows = self._db.typed("SELECT position, key, crc32 FROM entries NOT INDEXED", (int, str, int))
                 order = self._db.all(
                     "SELECT position, key FROM entries INDEXED BY entries_by_position ORDER BY position, key"
                 )
@@ -261,10 +263,20 @@ class Index:
             self._complete_at = version
 
     def _rows(self, sql: str, given: Sequence[Any]) -> list[Row]:
+        rows = self._db.checked(sql, (str, *(int,) * 5, str, str), given)
         return [
-            Row(key, position, segment, offset, size, tokens, origin, json.loads(metadata))
-            for key, position, segment, offset, size, tokens, origin, metadata in self._db.checked(sql, given)
+            Row(key, position, segment, offset, size, tokens, origin, self._metadata(metadata))
+            for key, position, segment, offset, size, tokens, origin, metadata in rows
         ]
+
+    def _metadata(self, text: str) -> Metadata:
+        try:
+            found: Metadata = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise self.damaged("metadata that is not JSON") from error
+        if not isinstance(found, dict) or not all(isinstance(v, str | int | float) for v in found.values()):
+            raise self.damaged("metadata that is none")
+        return found
 
 
 def _parts(keys: Sequence[str]) -> Iterator[tuple[Sequence[str], str]]:

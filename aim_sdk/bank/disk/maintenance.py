@@ -1,31 +1,26 @@
-"""Care for a bank on disk: count it, check it, make its index again, and give back the room of what was removed."""
+"""Care for a bank on disk: count it, check it, make its index again."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import uuid
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from aim_sdk.bank import records
-from aim_sdk.bank.disk import recovery, segments
-from aim_sdk.bank.disk.entries import Base, Opening, feature_record
+from aim_sdk.bank.disk import recovery
+from aim_sdk.bank.disk.entries import Base
 from aim_sdk.bank.disk.folder import INDEX, Folder
 from aim_sdk.bank.disk.index import Index
-from aim_sdk.bank.disk.rows import Known, Row, State
+from aim_sdk.bank.disk.scanning import scan_all
 from aim_sdk.bank.disk.segments import Segments
+from aim_sdk.bank.disk.snapshot import snapshot
 from aim_sdk.bank.disk.store import DiskStore
 from aim_sdk.errors import ArtifactError, ArtifactNotFoundError, CorruptArtifactError
 from aim_sdk.files import sync_folder
-
-Advance = Callable[[int], None]
-"""Called with the number of entries that are done."""
+from aim_sdk.progress import Advance
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,28 +40,29 @@ class BankStats:
 
 def stats(store: DiskStore) -> BankStats:
     """Count what is there; reads the index and no tensor."""
-    entries, live, tokens = store.index.totals()
-    present = store.segments.present()
-    features: dict[str, int] = {}
-    for name, segment, offset in store.index.features():
-        record = records.read_record(store.segments.source(segment), offset, str(store.segments.path(segment)))
-        features[name] = features.get(name, 0) + record.size
-    known = store.index.segments()
-    frames = sum(_frame(store, known[number].base) for number in present if number in known)
+    with snapshot(store) as now:
+        features: dict[str, int] = {}
+        for name, segment, offset in now.features:
+            record = records.read_record(now.files.source(segment), offset, str(now.files.path(segment)))
+            features[name] = features.get(name, 0) + record.size
+    present = store.log.segments.present()
+    live = sum(row.bytes for row in now.rows)
+    frames = sum(_frame(store, now.known[number].base) for number in present if number in now.known)
     spare = sum(present.values()) - live - sum(features.values()) - frames
     index = 0
     for file in store.path.glob(f"{INDEX}*"):
         with suppress(FileNotFoundError):  # SQLite's log comes and goes
             index += file.stat().st_size
-    return BankStats(entries, tokens, sum(present.values()) + index, max(0, spare), len(present), features)
+    tokens = sum(row.tokens for row in now.rows)
+    return BankStats(len(now.rows), tokens, sum(present.values()) + index, max(0, spare), len(present), features)
 
 
 def _frame(store: DiskStore, is_base: bool) -> int:
     """About the bytes of a segment's own records."""
     if not is_base:
-        return len(store.opening.record())
-    base = Base(run="0" * 32, through=store.index.state().write, part=0)
-    return 2 * len(store.opening.model_copy(update={"base": base}).record(last=True))
+        return len(store.log.opening.record())
+    base = Base(run="0" * 32, through=store.log.index.state().write, part=0)
+    return 2 * len(store.log.opening.model_copy(update={"base": base}).record(last=True))
 
 
 def verify(store: DiskStore, advance: Advance = lambda _: None) -> list[str]:
@@ -74,22 +70,19 @@ def verify(store: DiskStore, advance: Advance = lambda _: None) -> list[str]:
 
     Others may write and compact meanwhile: what is checked is the bank of one moment.
     """
-    files = Segments(store.path)
     try:
-        store.take_in()
-        index = store.index
-        index.check()
-        rows, features, known, state = _snapshot(store, files)
-        present = files.opened()
-        scanned = recovery.scan_all(files, {n: max(known[n].seen, present.get(n, 0)) for n in known})
-        base = [each for each in scanned if known[each.number].base and known[each.number].size]
-        found = recovery.add_up(files, scanned, base, state.write, advance)
-        missing = recovery.lost(files, known, present)
+        store.log.take_in()
+        store.log.index.check()
+        with snapshot(store, missing_ok=True) as now:
+            known, present = now.known, now.files.opened()
+            scanned = scan_all(now.files, {n: max(known[n].seen, present.get(n, 0)) for n in known})
+            base = [each for each in scanned if known[each.number].base and known[each.number].size]
+            found = recovery.add_up(now.files, scanned, base, now.state.write, advance)
+            missing = recovery.lost(now.files, known, present)
     except ArtifactError as error:
         return [str(error)]
-    finally:
-        files.forget()
     problems = [*([missing] if missing else []), *found.problems]
+    rows = {row.key: row for row in now.rows}
     for key in dict.fromkeys([*rows, *found.held.rows]):
         if key not in found.held.rows:
             problems.append(
@@ -101,26 +94,9 @@ def verify(store: DiskStore, advance: Advance = lambda _: None) -> list[str]:
                 f"{store.path}: the index does not have demonstration {key} as the segments do. "
                 f"Next: `aim-icl bank verify {store.path} --rebuild-index`."
             )
-    if not problems and features != found.held.features:
-        problems.append(str(index.damaged("its vectors are not those of the segments")))
+    if not problems and now.features != found.held.features:
+        problems.append(str(store.log.index.damaged("its vectors are not those of the segments")))
     return problems
-
-
-def _snapshot(
-    store: DiskStore, files: Segments
-) -> tuple[dict[str, Row], list[tuple[str, int, int]], dict[int, Known], State]:
-    """The index of one moment, its segments opened: a compaction may delete them then, but not take them away."""
-    while True:
-        index = store.index
-        with index.snapshot():
-            found = {row.key: row for row in index.rows()}, index.features(), index.segments(), index.state()
-        for number, known in found[2].items():
-            if known.size:
-                with suppress(CorruptArtifactError):
-                    files.source(number)
-        if index.segments() == found[2]:
-            return found
-        files.forget()
 
 
 def rebuild_index(path: Path) -> list[str]:
@@ -131,13 +107,17 @@ def rebuild_index(path: Path) -> list[str]:
         CorruptArtifactError: neither a segment nor the old index says what bank it is, or there are two banks'.
         BankLockedError: another process is writing.
     """
-    folder = Folder(path)
-    path, files = folder.path, Segments(folder.path)
-    if not files.present():
+    try:
+        folder = Folder(path)
+        path, files = folder.path, Segments(folder.path)
+        present = files.present()
+    except (OSError, ValueError) as error:  # no folder, or no name of one
+        raise ArtifactNotFoundError(f"{path}: not a bank's folder ({error}).") from error
+    if not present:
         raise ArtifactNotFoundError(f"{path}: no segment of a bank is there, so there is nothing to make an index of.")
     try:
         with folder.locked():
-            scanned = recovery.scan_all(files, files.present())
+            scanned = scan_all(files, files.present())
             settings, last, keys = _old(path / INDEX)
             found = recovery.replay(files, scanned, last)
             opening = next((each.opening for each in scanned if each.opening), None)
@@ -149,7 +129,8 @@ def rebuild_index(path: Path) -> list[str]:
             _write_index(path, settings, found)
     finally:
         files.forget()
-    gone = [key for key in keys if key not in found.held.rows] if found.problems else []
+    lost = found.missing or found.damaged
+    gone = [key for key in keys if key not in found.held.rows] if lost else []
     return found.problems + [f"{path}: demonstration {key} is in no segment; add it again." for key in gone]
 
 
@@ -195,88 +176,3 @@ def _fill(index: Index, settings: Mapping[str, str], found: recovery.Replay) -> 
 def _remove(path: Path, *suffixes: str) -> None:
     for suffix in suffixes:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-def compact(store: DiskStore, advance: Advance = lambda _: None) -> None:
-    """Copy what is live into new segments and delete all others; a crash at any moment loses nothing.
-
-    Raises:
-        CorruptArtifactError: a live record is damaged; nothing is changed.
-        ArtifactWriteError: the disk is full; nothing is changed.
-    """
-    with store.writing() as index:
-        write, run = index.state().write, uuid.uuid4().hex
-        if not (present := store.segments.present()):
-            return
-        first = number = max([*present, *index.segments()]) + 1
-        rows: list[Row] = []
-        features: list[tuple[str, int, int]] = []
-        known: dict[int, Known] = {}
-        live = live_records(store, index, advance)
-        while True:
-            base = Base(run=run, through=write, part=number - first)
-            part = _Part(store.opening.model_copy(update={"base": base}))
-            size = store.segments.create(number, part.copy(live))
-            known[number] = Known(size, size, base=True)
-            rows += [replace(row, segment=number, offset=offset) for row, offset in part.rows]
-            features += [(name, number, offset) for name, offset in part.features]
-            if part.is_last:
-                break
-            number += 1
-        with index.transaction(durable=True, fresh=True):
-            index.clear()
-            index.fill(write, rows, known, features)
-        store.changed()
-        store.segments.delete(n for n in store.segments.present() if n not in known)
-        store.segments.forget(known)
-
-
-def live_records(
-    store: DiskStore, index: Index, advance: Advance = lambda _: None
-) -> Iterator[tuple[Row | str, bytes]]:
-    """The records of all entries in order, with their metadata of now, and then of their features by name.
-
-    Positions close up where entries were removed.
-    """
-    rows, removed = index.rows(), index.removed()
-    for row in rows:
-        where = str(store.segments.path(row.segment))
-        position = row.position - bisect_left(removed, row.position)
-        changes = {"metadata": dict(row.metadata), "position": position}
-        data = records.rewrite(store.segments.source(row.segment), store.record(row), where, changes)
-        yield replace(row, position=position, bytes=len(data)), data
-        advance(1)
-    keys = [row.key for row in rows]
-    for name in sorted({name for name, *_ in index.features()}):
-        vectors = store.features(name)
-        held = [key for key in keys if key in vectors]
-        for start in range(0, len(held), 1 << 14):
-            part = held[start : start + (1 << 14)]
-            yield name, feature_record(name, part, np.stack([vectors[key] for key in part]))
-
-
-class _Part:
-    """One segment of a compaction: notes where it puts what."""
-
-    def __init__(self, opening: Opening) -> None:
-        self._opening = opening
-        self.rows: list[tuple[Row, int]] = []
-        self.features: list[tuple[str, int]] = []
-        self.is_last = False
-
-    def copy(self, live: Iterator[tuple[Row | str, bytes]]) -> Iterator[bytes]:
-        """Yield the opening, live records up to a segment's size, and the opening again, with ``last``."""
-        yield self._opening.record()
-        place = len(self._opening.record())
-        while place < segments.SEGMENT_BYTES:
-            what, data = next(live, (None, b""))
-            if what is None:
-                self.is_last = True
-                break
-            if isinstance(what, Row):
-                self.rows.append((what, place))
-            else:
-                self.features.append((what, place))
-            yield data
-            place += len(data)
-        yield self._opening.record(last=self.is_last)

@@ -85,7 +85,7 @@ def writes_of(source: Source, segment: int, start: int, size: int, where: str) -
         yield Write(head.write, segment, record.end, end, head.crc32)
         offset = end
     if lost is not None:
-        yield Rest(segment, lost, size, cut=_is_cut(source, lost, size))
+        yield Rest(segment, lost, size, cut=is_cut(source, lost, size))
 
 
 def record_at(source: Source, offset: int, where: str) -> Record | None:
@@ -111,7 +111,8 @@ def is_whole(source: Source, write: Write) -> bool:
     return checksum == write.crc32
 
 
-def _is_cut(source: Source, start: int, size: int) -> bool:
+def is_cut(source: Source, start: int, size: int) -> bool:
+    """Whether bytes are the beginning of a record and no more, as a killed process leaves it."""
     head = source(start, records.HEAD)
     if len(head) < records.HEAD:
         return head[: len(records.MAGIC)] == records.MAGIC[: len(head)]
