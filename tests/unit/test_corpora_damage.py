@@ -219,6 +219,13 @@ def test_a_zip_with_a_long_list_or_an_unusual_method(
     with zipfile.ZipFile(tmp_path / "a.jsonl.zip", "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("a", json.dumps(mmc4(0)))
     assert read(tmp_path, images=images, format="mmc4") == ([], {"zip truncated or broken": 1})
+    with zipfile.ZipFile(tmp_path / "a.jsonl.zip", "w") as archive:
+        archive.writestr("a", json.dumps(mmc4(0)))
+    data = (tmp_path / "a.jsonl.zip").read_bytes()
+    place = data.index(b"PK\x01\x02")  # a file without a name
+    nameless = data[:place] + data[place:].replace(b"\x01\x00\x00\x00", b"\x00\x00\x01\x00", 1)
+    (tmp_path / "a.jsonl.zip").write_bytes(nameless)
+    assert read(tmp_path, images=images, format="mmc4") == ([], {"zip truncated or broken": 1})
     lines(tmp_path / "a.jsonl.zip", [mmc4(0)])
     monkeypatch.setattr(shards, "MAX_DIRECTORY", 10)
     assert read(tmp_path, images=images, format="mmc4") == ([], {"zip truncated or broken": 1})

@@ -31,7 +31,7 @@ _HEADS = (1 << 20, 16 << 20)
 _ZIP_END = 22 + (1 << 16)
 """Bytes at the end of a zip among which it says how long its list of files is."""
 _BLANKS, _PARSE = re.compile(r"[ \t\r\n]*"), json.JSONDecoder(strict=False).raw_decode
-_BROKEN = (OSError, EOFError, RuntimeError, ValueError, zlib.error, struct.error, zipfile.BadZipFile)
+_BROKEN = (OSError, EOFError, RuntimeError, ValueError, LookupError, zlib.error, struct.error, zipfile.BadZipFile)
 """What a cut, altered or encrypted gz or zip raises."""
 _FREE = 64 << 20
 """Bytes up to which no ratio is looked at: a small file of blanks is no bomb."""
