@@ -56,6 +56,7 @@ class Index:
                 self._db.all(statement)
             self.set_settings(settings)
             self._db.all(f"PRAGMA user_version={VERSION}")
+        self._db.all("PRAGMA wal_checkpoint(TRUNCATE)")  # the file alone is a bank's, also if its log is lost
 
     def settings(self) -> dict[str, str]:
         return dict(self._db.checked("SELECT name, value, crc32 FROM settings", (str, str)))
