@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,31 @@ def _check_image(image: object, owner: str) -> None:
 def _check_text(text: object, owner: str, field: str) -> None:
     if not isinstance(text, str):
         raise InputError(f"{owner}: `{field}` is {type(text).__name__}; expected a string.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{owner}: `{field}` holds {text[error.start]!r} at {error.start}, half of a character: it is no text. "
+            "Next: decode it with errors='replace', or leave it out."
+        ) from None
+
+
+def check_metadata(metadata: Metadata) -> None:
+    """Refuse metadata that cannot be kept or compared.
+
+    Raises:
+        InputError: a field is no string or finite number.
+    """
+    for name, value in metadata.items():
+        if not isinstance(name, str) or not isinstance(value, str | int | float | bool):
+            raise InputError(
+                f"Demonstration: metadata {name!r} is {type(value).__name__}; expected a string or a number."
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"Demonstration: metadata {name!r} is {value}; expected a finite number.")
+        for text in (name, value):
+            if isinstance(text, str):
+                _check_text(text, "Demonstration", f"metadata {name!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +99,7 @@ class Demonstration:
         _check_text(self.answer, "Demonstration", "answer")
         if not self.answer.strip():
             raise InputError("Demonstration: `answer` is blank; a demonstration shows the response to its image.")
-        for name, value in self.metadata.items():
-            if not isinstance(name, str) or not isinstance(value, str | int | float | bool):
-                raise InputError(
-                    f"Demonstration: metadata {name!r} is {type(value).__name__}; expected a string or a number."
-                )
+        check_metadata(self.metadata)
 
 
 @dataclass(frozen=True, slots=True)

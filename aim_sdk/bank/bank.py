@@ -23,7 +23,7 @@ from aim_sdk.encoder import BATCH_TOKENS, Encoder
 from aim_sdk.errors import AIMError, InputError, ShotsError, UnknownEntryError, did_you_mean
 from aim_sdk.images import image_digest
 from aim_sdk.progress import advancing
-from aim_sdk.types import Demonstration, FusedTokens, Query
+from aim_sdk.types import Demonstration, FusedTokens, Query, check_metadata
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -195,10 +195,13 @@ class DemonstrationBank:
 
         Raises:
             UnknownEntryError: no entry has that key.
+            InputError: a value is no string or finite number.
         """
         self._check([key])
         fields = {**self._store.held([key])[key], **metadata}
-        self._store.tag({key: {name: value for name, value in fields.items() if value is not None}})
+        kept = {name: value for name, value in fields.items() if value is not None}
+        check_metadata(kept)
+        self._store.tag({key: kept})
 
     def first(self, shots: int) -> list[BankEntry]:
         """The ``shots`` entries that were added first.

@@ -14,6 +14,10 @@ from aim_sdk.errors import FormatError, ImageError, InputError
         (lambda: Demonstration("a.jpg", None, "x"), "text` is NoneType"),  # type: ignore[arg-type]
         (lambda: Demonstration("a.jpg", "What?", 3), "answer` is int"),  # type: ignore[arg-type]
         (lambda: Query("a.jpg", b"What?"), "text` is bytes"),  # type: ignore[arg-type]
+        (lambda: Query("a.jpg", "What \ud83d?"), "half of a character"),
+        (lambda: Demonstration("a.jpg", "", "x", {"n": float("nan")}), "metadata 'n' is nan"),
+        (lambda: Demonstration("a.jpg", "", "x", {"n": "\ud83d"}), "half of a character"),
+        (lambda: Demonstration("a.jpg", "", "x", {"n": [1]}), "metadata 'n' is list"),  # type: ignore[dict-item]
     ],
 )
 def test_bad_fields_are_named(make: Any, message: str) -> None:
