@@ -21,11 +21,11 @@ from __future__ import annotations
 import hashlib
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -37,6 +37,10 @@ from aim_sdk.types import Query
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+Ranked: TypeAlias = tuple[str, float]
+"""A demonstration's key and its score."""
+Order: TypeAlias = "Callable[[NDArray[np.intp]], NDArray[np.intp]]"
 
 _SCORES = 1 << 25
 """Scores that are held at once: more queries are chosen for in parts."""
@@ -81,17 +85,28 @@ class Selector(ABC):
             ShotsError: a query has fewer candidates, or no demonstration is as ``where`` says.
             InputError: a candidate lacks the field to balance by.
         """
-        if shots == 0:
-            return [[] for _ in queries]
-        step = max(1, _SCORES // max(1, len(bank)))
-        parts = [queries[start : start + step] for start in range(0, len(queries), step)]
-        return [keys for part in parts for keys in self._select(bank, part, shots)]
+        return [[key for key, _ in found] for found in self._chosen(bank, queries, shots, self.order)]
+
+    def ranked(self, bank: DemonstrationBank, queries: Sequence[Query], shots: int | None) -> list[list[Ranked]]:
+        """Like :meth:`select`, but the best first, and each key with its score."""
+        return self._chosen(bank, queries, shots, lambda best: best)
 
     def order(self, best: NDArray[np.intp]) -> NDArray[np.intp]:
         """Put the chosen places, best first, in the order of the prompt: the best stands last."""
         return best[::-1]
 
-    def _select(self, bank: DemonstrationBank, queries: Sequence[Query], shots: int | None) -> list[list[str]]:
+    def _chosen(
+        self, bank: DemonstrationBank, queries: Sequence[Query], shots: int | None, order: Order
+    ) -> list[list[Ranked]]:
+        if shots == 0:
+            return [[] for _ in queries]
+        step = max(1, _SCORES // max(1, len(bank)))
+        parts = [queries[start : start + step] for start in range(0, len(queries), step)]
+        return [found for part in parts for found in self._part(bank, part, shots, order)]
+
+    def _part(
+        self, bank: DemonstrationBank, queries: Sequence[Query], shots: int | None, order: Order
+    ) -> list[list[Ranked]]:
         listed = bank.listed()
         candidates, labels = self._candidates(listed)
         if not len(candidates):
@@ -102,11 +117,12 @@ class Selector(ABC):
             allowed = others(bank, query, candidates)
             self._check_shots(bank, shots or 0, len(allowed), len(listed))
             count = len(allowed) if shots is None else shots
-            places = best(row[allowed], count, None if labels is None else labels[allowed])
-            chosen.append([listed[place].key for place in candidates[allowed[self.order(places)]].tolist()])
+            places = allowed[order(best(row[allowed], count, None if labels is None else labels[allowed]))]
+            keys = [listed[place].key for place in candidates[places].tolist()]
+            chosen.append(list(zip(keys, row[places].tolist(), strict=True)))
         if (now := bank.listed()) is not listed and now != listed:
             # Another thread or process has changed the bank meanwhile: the places may be those of other demonstrations.
-            return self._select(bank, queries, shots)
+            return self._part(bank, queries, shots, order)
         return chosen
 
     def _candidates(self, listed: Sequence[Listed]) -> tuple[NDArray[np.intp], NDArray[np.intp] | None]:
