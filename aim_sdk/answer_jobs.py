@@ -47,7 +47,7 @@ class AnswerLine(BaseModel):
 
 
 class AnswerJob:
-    """The answers file and what is still to be answered. :meth:`claimed` makes one.
+    """The answers file and what is still to be answered. `claimed` makes one.
 
     A line that is there counts if its key is that of a query: changed queries are answered again.
     """
@@ -66,7 +66,7 @@ class AnswerJob:
     @classmethod
     @contextmanager
     def claimed(cls, path: Path, queries: Sequence[NumberedQuery], settings: Mapping[str, Any]) -> Iterator[Self]:
-        """The job on a file that no other job writes meanwhile; nothing but its lock is written before :meth:`run`.
+        """The job on a file that no other job writes meanwhile; nothing but its lock is written before `run`.
 
         Args:
             path: the answers file; made where there is none.

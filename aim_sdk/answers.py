@@ -15,7 +15,7 @@ def clean_answer(text: str, stop: str | None) -> str:
 
 
 def stream_answer(pieces: Iterable[str], stop: str | None) -> Iterator[str]:
-    """Yield text as soon as it is certain to be part of the answer; joined, it equals :func:`clean_answer`."""
+    """Yield text as soon as it is certain to be part of the answer; joined, it equals `clean_answer`."""
     held = ""
     started = False
     for piece in pieces:

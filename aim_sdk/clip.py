@@ -70,8 +70,8 @@ class RicesSelector(_ClipSelector):
     """The most similar images by CLIP (Retrieval-based In-Context Examples Selection, Yang et al. 2022).
 
     Args:
-        model, pretrained, device: see :class:`ClipEncoder`.
-        where, balance: see :class:`aim_sdk.selection.Selector`.
+        model, pretrained, device: see [`ClipEncoder`][aim_sdk.clip.ClipEncoder].
+        where, balance: see [`Selector`][aim_sdk.selection.Selector].
     """
 
     name = "rices"
@@ -87,8 +87,8 @@ class TextSelector(_ClipSelector):
     captions, are equally similar: then those that were added first are shown.
 
     Args:
-        model, pretrained, device: see :class:`ClipEncoder`.
-        where, balance: see :class:`aim_sdk.selection.Selector`.
+        model, pretrained, device: see [`ClipEncoder`][aim_sdk.clip.ClipEncoder].
+        where, balance: see [`Selector`][aim_sdk.selection.Selector].
     """
 
     name = "text"
@@ -103,12 +103,12 @@ class MmicesSelector(_ClipSelector):
 
     Mixed Modality In-Context Example Selection (Chen et al. 2023). The demonstrations whose images are not among the
     ``prefilter`` most similar ones come after all others, by their images: they are shown where more shots, or another
-    label, are asked for. Texts are cut as in :class:`TextSelector`.
+    label, are asked for. Texts are cut as in [`TextSelector`][aim_sdk.clip.TextSelector].
 
     Args:
-        model, pretrained, device: see :class:`ClipEncoder`.
+        model, pretrained, device: see [`ClipEncoder`][aim_sdk.clip.ClipEncoder].
         prefilter: how many images; the query's own demonstrations do not count.
-        where, balance: see :class:`aim_sdk.selection.Selector`.
+        where, balance: see [`Selector`][aim_sdk.selection.Selector].
     """
 
     name = "mmices"

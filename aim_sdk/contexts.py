@@ -35,7 +35,7 @@ class Contexts:
         mode: Mode,
         selector: Selector,
     ) -> list[Context]:
-        """Return what stands before each query; see :class:`aim_sdk.pipeline.AIMPipeline` for the arguments."""
+        """Return what stands before each query; see [`AIMPipeline`][aim_sdk.pipeline.AIMPipeline] for the arguments."""
         if mode not in MODES:
             raise InputError(
                 f"unknown mode {mode!r}.{did_you_mean(str(mode), MODES)} Expected one of: {', '.join(MODES)}."

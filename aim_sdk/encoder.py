@@ -76,7 +76,7 @@ class Encoder:
         """Read any number of demonstrations; yield each batch as soon as it is computed, with their places.
 
         Raises:
-            InputError: a demonstration cannot be read, or makes NaN or infinity (:class:`NonFiniteError`), and there
+            InputError: a demonstration cannot be read, or makes NaN or infinity (`NonFiniteError`), and there
                 is no ``on_error``.
         """
         lengths = self.lengths(demonstrations, on_error)

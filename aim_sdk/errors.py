@@ -1,6 +1,6 @@
 """Every exception that AIM SDK raises on purpose.
 
-Each member also subclasses the builtin that a caller would catch::
+Each member also subclasses the builtin that a caller would catch:
 
     AIMError                         Exception
     ├── InputError                   ValueError          a demonstration, a query or an argument cannot be used

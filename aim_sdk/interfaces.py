@@ -76,7 +76,7 @@ class DemoReader(ABC):
     ) -> list[Reading]:
         """Read one batch of demonstrations; ``with_images=False`` reads their text alone (the no-image control).
 
-        ``layers`` says what :attr:`Reading.hidden` holds, counted as in :mod:`aim_sdk.layers`. A reader that gives the
+        ``layers`` says what `Reading.hidden` holds, counted as in `aim_sdk.layers`. A reader that gives the
         last hidden states alone may leave the keyword out: it is passed only where other layers are asked for.
 
         Raises:
@@ -92,7 +92,7 @@ class DemoReader(ABC):
         with_images: bool = True,
         layers: Sequence[int] = LAST,
     ) -> Callable[[], list[Reading]]:
-        """Do what needs no backbone (decode, tokenise) and return the forward: calling it is :meth:`read`'s result.
+        """Do what needs no backbone (decode, tokenise) and return the forward: calling it is `read`'s result.
 
         May run in another thread while the backbone computes.
         """
@@ -115,12 +115,12 @@ class DemoReader(ABC):
 class Projector(nn.Module, SavedProjector, ABC):
     """Turns readings into fused tokens of the same number; the only trainable part.
 
-    A subclass names its ``kind`` (unique; saved artifacts are loaded by it) and implements :meth:`forward`. It may move
+    A subclass names its ``kind`` (unique; saved artifacts are loaded by it) and implements `forward`. It may move
     information between the tokens of one demonstration, never between demonstrations.
 
     Args:
-        hidden_size, embedding_size: the backbone's; :attr:`width` is that of a reading of all ``layers``.
-        layers: what it reads, counted as in :mod:`aim_sdk.layers`.
+        hidden_size, embedding_size: the backbone's; `width` is that of a reading of all ``layers``.
+        layers: what it reads, counted as in [`aim_sdk.layers`][aim_sdk.layers].
         **options: what else a kind's constructor takes (sizes of its own, say): saved with it and given back to it.
     """
 
@@ -192,14 +192,14 @@ class Injector(ABC):
     ) -> list[Generation]:
         """Answer one batch of queries, each behind its own context; greedy unless ``generation`` says otherwise.
 
-        ``log_probs=True`` fills :attr:`Generation.log_probs` with the backbone's own (before any sampling option).
+        ``log_probs=True`` fills `Generation.log_probs` with the backbone's own (before any sampling option).
         """
 
     @abstractmethod
     def stream(
         self, query: Query, context: Context, *, prompt_format: PromptFormat, max_new_tokens: int, **generation: Any
     ) -> Iterator[str]:
-        """Yield the text of :meth:`generate` piece by piece."""
+        """Yield the text of [`generate`][aim_sdk.interfaces.Injector.generate] piece by piece."""
 
     @abstractmethod
     def score(
@@ -218,7 +218,7 @@ class Injector(ABC):
     ) -> list[Float[Tensor, " tokens"]]:
         """Return the token log-probabilities of one answer a query, from one whole forward of the batch.
 
-        The same numbers as :meth:`score`, but nothing is cached and gradients flow to the fused tokens: what a
+        The same numbers as `score`, but nothing is cached and gradients flow to the fused tokens: what a
         projector is trained on. ``ended`` adds the first token that the format writes behind an answer, so that a
         trained projector keeps answers ending. A backend that only answers need not implement it.
 
@@ -230,7 +230,7 @@ class Injector(ABC):
     def prepare_log_probs(
         self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
     ) -> Callable[[Sequence[Sequence[FusedTokens]]], list[Float[Tensor, " tokens"]]]:
-        """Do what needs no backbone (decode, tokenise) and return the forward of :meth:`log_probs`.
+        """Do what needs no backbone (decode, tokenise) and return the forward of `log_probs`.
 
         It takes the contexts, which may only then be known. May run in another thread while the backbone computes.
         """

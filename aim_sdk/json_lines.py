@@ -44,7 +44,7 @@ def json_lines(path: Path, parse: Callable[[int, dict[str, Any]], Item], on_prob
 
     Args:
         path: the file.
-        parse: may raise :class:`InputError` or pydantic's ``ValidationError``: the line is then reported.
+        parse: may raise `InputError` or pydantic's ``ValidationError``: the line is then reported.
         on_problem: hears of each line that cannot be used, with the file's name and its number.
 
     Raises:

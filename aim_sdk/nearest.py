@@ -1,6 +1,6 @@
 """Nearest neighbours: a vote of the demonstrations whose vectors are most like a query's. The honest baseline of AIM.
 
-Every bank keeps a vector of each demonstration (its pooled reading, see :class:`aim_sdk.selection.ReadingSelector`). A
+Every bank keeps a vector of each demonstration (its pooled reading, see `aim_sdk.selection.ReadingSelector`). A
 query is read once, as a demonstration is, and the answers of the ``shots`` nearest vote. There is no prompt, nothing
 is generated or scored, and an answer is always one of the demonstrations'. It suits closed answers: classes, yes or no.
 """
@@ -61,18 +61,18 @@ def votes(
     temperature: float = TEMPERATURE,
     where: Where | None = None,
 ) -> list[dict[str, float]]:
-    """Let the ``shots`` nearest demonstrations of each query vote (:func:`vote`); a query's own are never among them.
+    """Let the ``shots`` nearest demonstrations of each query vote (`vote`); a query's own are never among them.
 
     Args:
         bank: of a pipeline: it reads the queries.
         queries: each is read once.
         shots: how many vote; None: all.
-        temperature: see :func:`vote`.
-        where: only demonstrations with that metadata vote, as in :class:`aim_sdk.selection.Selector`.
+        temperature: see `vote`.
+        where: only demonstrations with that metadata vote, as in [`Selector`][aim_sdk.selection.Selector].
 
     Raises:
         ShotsError: the bank holds fewer that may be shown.
-        InputError: see :func:`vote`; or the bank was opened without a backbone.
+        InputError: see `vote`; or the bank was opened without a backbone.
     """
     found = ReadingSelector(where=where).ranked(bank, queries, shots)
     return [

@@ -35,8 +35,8 @@ class AIMPipeline:
         bank: a folder that keeps the bank, made where there is none; None keeps it in memory.
         keep_readings: keep the readings in a new bank, too: another projector then needs no reading anew.
         keep_images: keep the image files in a new bank, too: it can then be read anew anywhere.
-        selector: chooses each query's demonstrations from the bank: a name (see :mod:`aim_sdk.selection`) or an object.
-        prefix_bytes: memory for computed prefixes (:mod:`aim_sdk.prefixes`), where the backend shares them between
+        selector: chooses each query's demonstrations from the bank: a name (see `aim_sdk.selection`) or an object.
+        prefix_bytes: memory for computed prefixes (`aim_sdk.prefixes`), where the backend shares them between
             prompts; None takes the backend's default (1 GiB), 0 computes every prompt whole.
 
     Every answering method takes the same arguments. ``shots``: how many demonstrations to use (None: all).
@@ -96,7 +96,7 @@ class AIMPipeline:
             backend: a registered name; ``aim-icl backends list`` shows them.
             model: a hub id or a local folder; None takes the backend's default.
             projector: a folder or hub id, a projector, or the kind of an untrained one
-                (:data:`aim_sdk.projectors.KINDS`); None takes the backend's default.
+                ([`KINDS`][aim_sdk.projectors.KINDS]); None takes the backend's default.
             prompt_format, bank, keep_readings, keep_images, selector, prefix_bytes: see the class.
             device, dtype: where and in what precision the backbone runs; None lets the backend choose.
             trust_remote_code: run the Python code that the checkpoint brings, of its configuration, processor,
@@ -104,7 +104,7 @@ class AIMPipeline:
             **options: passed to the backend (transformers: ``revision``, ``device_map``, ``quantization_config``, ...).
 
         Raises:
-            BackendError: see :mod:`aim_sdk.errors` for its members.
+            BackendError: see [`aim_sdk.errors`][aim_sdk.errors] for its members.
             ArtifactError: the projector or the bank cannot be loaded or belongs to another backbone.
         """
         if trust_remote_code is not False:  # backends without code of others have no such option
@@ -139,7 +139,7 @@ class AIMPipeline:
         max_new_tokens: int = 32,
         **generation: Any,
     ) -> str:
-        """Answer one query; see :meth:`generate`."""
+        """Answer one query; see [`generate`][aim_sdk.pipeline.AIMPipeline.generate]."""
         answers = self.generate(
             [Query(image, text)],
             shots=shots,
@@ -173,7 +173,7 @@ class AIMPipeline:
             **generation: passed to the backend (transformers: any argument of ``generate``); greedy by default.
 
         Raises:
-            InputError: and its members :class:`ImageError`, :class:`ShotsError`, :class:`ContextLengthError`; its
+            InputError: and its members `ImageError`, `ShotsError`, `ContextLengthError`; its
                 ``query`` is the place of the query that cannot be answered, where it is one query's.
         """
         _check_positive(max_new_tokens=max_new_tokens, batch_size=batch_size)
@@ -214,7 +214,7 @@ class AIMPipeline:
         max_new_tokens: int = 32,
         **generation: Any,
     ) -> Iterator[str]:
-        """Yield an answer piece by piece; joined, the pieces equal :meth:`__call__`'s answer."""
+        """Yield an answer piece by piece; joined, the pieces equal `__call__`'s answer."""
         _check_positive(max_new_tokens=max_new_tokens)
         query = Query(image, text)
         (context,) = self._contexts([query], shots, demonstrations, mode, selector)

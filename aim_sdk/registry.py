@@ -1,6 +1,6 @@
 """Finds, lists and loads backends; the only module that knows how they are found.
 
-A distribution registers a backend as an entry point whose value is a :class:`aim_sdk.Backend` subclass::
+A distribution registers a backend as an entry point whose value is a [`Backend`][aim_sdk.Backend] subclass:
 
     [project.entry-points."aim_sdk.backends"]
     my-family = "my_package.backend:MyBackend [extra]"

@@ -1,7 +1,7 @@
 """Selectors: which of the bank's demonstrations a query is shown.
 
-Chosen by name (:func:`get_selector`) or made and passed as an object; a selector of your own subclasses
-:class:`Selector` and scores candidates.
+Chosen by name (`get_selector`) or made and passed as an object; a selector of your own subclasses
+[`Selector`][aim_sdk.selection.Selector] and scores candidates.
 
 ========= ==================================================================================================
 random    a draw of its own for every query, seeded by the query's id
@@ -88,7 +88,7 @@ class Selector(ABC):
         return [[key for key, _ in found] for found in self._chosen(bank, queries, shots, self.order)]
 
     def ranked(self, bank: DemonstrationBank, queries: Sequence[Query], shots: int | None) -> list[list[Ranked]]:
-        """Like :meth:`select`, but the best first, and each key with its score."""
+        """Like [`select`][aim_sdk.selection.Selector.select], but the best first, and each key with its score."""
         return self._chosen(bank, queries, shots, lambda best: best)
 
     def order(self, best: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -193,7 +193,7 @@ class RandomSelector(Selector):
 
     Args:
         seed: another one gives other draws.
-        where, balance: see :class:`Selector`.
+        where, balance: see [`Selector`][aim_sdk.selection.Selector].
     """
 
     name = "random"

@@ -46,7 +46,7 @@ def fused_of(item: Demonstration) -> torch.Tensor:
 
 
 class CountingEncoder:
-    """Stands where an :class:`aim_sdk.encoder.Encoder` does; fails on the answer "bad"."""
+    """Stands where an `aim_sdk.encoder.Encoder` does; fails on the answer "bad"."""
 
     def __init__(self, name: str = "toy", projector: str = "p", batch: int = 4) -> None:
         self.binding, self.batch = binding(name, projector), batch

@@ -42,7 +42,7 @@ CalledCli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def call_cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CalledCli:
-    """Runs ``aim-icl`` in this process, which has imported everything: as :func:`run_cli`, but quick."""
+    """Runs ``aim-icl`` in this process, which has imported everything: as `run_cli`, but quick."""
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         capsys.readouterr()

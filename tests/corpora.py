@@ -18,7 +18,7 @@ from PIL import Image
 from aim_sdk.training.corpora import Corpus, CorpusConfig, Document, DocumentStream, open_corpus
 
 MINIMUM = 400
-"""Bytes of the smallest image that tests let through; those of :func:`picture` have more."""
+"""Bytes of the smallest image that tests let through; those of `picture` have more."""
 
 
 def picture(seed: int, side: int = 16) -> bytes:

@@ -1,6 +1,6 @@
 """How the answer's attention splits between the visual and the text tokens of interleaved demonstrations.
 
-A *share* is the part of one layer's attention that falls on all tokens of a kind (see :class:`aim_sdk.AttentionMap`
+A *share* is the part of one layer's attention that falls on all tokens of a kind (see `aim_sdk.AttentionMap`
 for what is averaged); the shares of a layer sum to 1. A *density* is a share divided by the number of tokens of its
 kind: an image costs many more tokens than its text, so equal shares mean a higher density on the text. The *text
 share* is the text's part of the demonstrations' attention alone: text / (text + visual).

@@ -49,8 +49,8 @@ class BankEntry:
 class DemonstrationBank:
     """Keeps demonstrations with their fused tokens, in the order they were added; adding one again reads nothing.
 
-    ``AIMPipeline.bank`` is one. Without a path it lives in memory; :meth:`open` opens one on disk, where every
-    demonstration whose :meth:`add` has returned survives a crash and a power loss.
+    ``AIMPipeline.bank`` is one. Without a path it lives in memory; `open` opens one on disk, where every
+    demonstration whose [`add`][aim_sdk.bank.bank.DemonstrationBank.add] has returned survives a crash and a power loss.
 
     Args:
         store: where entries are kept.
@@ -120,7 +120,7 @@ class DemonstrationBank:
 
     @classmethod
     def from_export(cls, path: str | Path, file: str | Path) -> DemonstrationBank:
-        """Open the bank that takes in an exported one (:meth:`import_from`); where there is none, one like it is made.
+        """Open the bank that takes in an exported one (`import_from`); where there is none, one like it is made.
 
         Raises:
             ArtifactNotFoundError: no such file.
@@ -231,7 +231,7 @@ class DemonstrationBank:
         )
 
     def own(self, query: Query) -> list[int]:
-        """Places in :meth:`listed` of the query's own demonstrations: with its id, or with its image and text."""
+        """Places in `listed` of the query's own demonstrations: with its id, or with its image and text."""
         return self._vectors.own(query)
 
     def get(self, key: str) -> BankEntry | None:
@@ -262,7 +262,7 @@ class DemonstrationBank:
         return found[0]
 
     def features(self, name: str, compute: Compute | None = None) -> NDArray[np.float32]:
-        """One vector an entry, ``(entries, dim)``, in the order of :meth:`listed`.
+        """One vector an entry, ``(entries, dim)``, in the order of `listed`.
 
         Args:
             name: which vectors; names the model that makes them.

@@ -1,7 +1,5 @@
 """The bytes of a bank: records, which say what they hold and whether they are whole.
 
-::
-
     record   = magic "AIM\\x01" | header bytes: u32 | payload bytes: u64 | crc-32: u32 | header: JSON | payload
     payload  = the parts that the header lists, one after another, each with its own crc-32
 

@@ -47,7 +47,7 @@ def evaluate(
         The run; None where it was interrupted, or in another process than the first.
 
     Raises:
-        InputError: see :class:`aim_sdk.evaluation.plan.Plan`; or the folder holds another run.
+        InputError: see `aim_sdk.evaluation.plan.Plan`; or the folder holds another run.
         ArtifactWriteError: another job is writing the folder, or the disk is full; what is answered is kept.
         BackendError, ArtifactError: the model, the projector or the bank cannot be loaded.
     """

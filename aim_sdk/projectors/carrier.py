@@ -28,7 +28,7 @@ class Carrier(Projector):
     """Moves the reading ``h`` at the last token before the answer onto the text token where the image stood.
 
     In a causal LM that reading is what the image has made the backbone expect next. With ``v`` the kind's
-    :meth:`value` of ``h`` and ``g = sigmoid(gate)`` the carrier's own embedding ``e`` becomes ``(1 - g) e + g v``. All
+    `value` of ``h`` and ``g = sigmoid(gate)`` the carrier's own embedding ``e`` becomes ``(1 - g) e + g v``. All
     other tokens keep their embeddings, so the answer's format survives.
 
     The token before the answer never carries, for the answer is predicted from it, and neither does the answer: what
@@ -37,7 +37,7 @@ class Carrier(Projector):
 
     Args:
         place: ``"before"``: the text token before the image, or the one after it where none stands before; new carriers
-            (:meth:`untrained`) are of this kind. ``"after"``: always the one after it, as carriers were that have been
+            (`untrained`) are of this kind. ``"after"``: always the one after it, as carriers were that have been
             saved without this option. In most chat templates a line end or a blank stands before the image, and the
             question's first word after it; ``benchmarks/projectors/carrier_place.py`` measures both.
 
@@ -88,8 +88,8 @@ class CarrierProjector(Carrier):
     """A carrier that is a soft token: ``v = W LN(s)`` with ``s = E_in^T softmax(E_out h)``, from the studies on pocket.
 
     ``s`` is the embedding of the token that the backbone expects. W starts as the RMS of the input embeddings times the
-    identity, so that a carrier has a typical token's scale; that works without training (:meth:`training_free`). E_in
-    and E_out are the backbone's own: :meth:`bind` takes them, an artifact does not hold them.
+    identity, so that a carrier has a typical token's scale; that works without training (`training_free`). E_in
+    and E_out are the backbone's own: `bind` takes them, an artifact does not hold them.
 
     Further layers may stand before the last one: with ``h'`` their readings, ``U LN(h')`` is added, U zero at first.
 
@@ -141,7 +141,7 @@ class CarrierProjector(Carrier):
 class LinearCarrierProjector(Carrier):
     """A carrier that is linear in the reading: ``v = W LN(h - mean)``, from the studies on pocket.
 
-    The mean is what any demonstration makes the backbone expect there; :meth:`calibrate` takes it from readings, and it
+    The mean is what any demonstration makes the backbone expect there; `calibrate` takes it from readings, and it
     is saved with the weights. W starts where it maps the direction of a token in the LM head to that token's input
     embedding: the ridge regression of LN(E_in) on LN(E_out - its mean) over at most 32,768 rows of the vocabulary,
     scaled so that a carrier has the RMS of the input embeddings. With tied embeddings that is close to their RMS times

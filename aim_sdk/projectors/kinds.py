@@ -32,9 +32,9 @@ def untrained(kind: str, backend: Backend, *, layers: Sequence[int] = LAST, **op
     """Build a built-in projector that fits a backbone, with the weights that training begins from.
 
     Args:
-        kind: a key of :data:`KINDS`.
+        kind: a key of [`KINDS`][aim_sdk.projectors.kinds.KINDS].
         backend: the loaded backbone.
-        layers: what it reads (:mod:`aim_sdk.layers`).
+        layers: what it reads ([`aim_sdk.layers`][aim_sdk.layers]).
         **options: what the kind's constructor takes beside these.
 
     Raises:

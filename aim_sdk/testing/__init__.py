@@ -1,7 +1,7 @@
-"""The public conformance kit: prove that a backend keeps the promises of :mod:`aim_sdk.interfaces`.
+"""The public conformance kit: prove that a backend keeps the promises of [`aim_sdk.interfaces`][aim_sdk.interfaces].
 
-Plain functions (:func:`check_backend`, :func:`run_checks`) need no test framework. :class:`BackendTests` and
-:func:`backend_checks` need pytest, :mod:`aim_sdk.testing.strategies` hypothesis; :mod:`aim_sdk.testing.tiny` builds
+Plain functions (`check_backend`, `run_checks`) need no test framework. `BackendTests` and
+`backend_checks` need pytest, `aim_sdk.testing.strategies` hypothesis; `aim_sdk.testing.tiny` builds
 tiny random models of many families, with real processors, in the files of real checkpoints.
 """
 

@@ -19,7 +19,7 @@ _HALF = 5e-2
 
 
 def require(holds: bool, message: str) -> None:
-    """Raise :class:`CheckFailure` unless something holds."""
+    """Raise `CheckFailure` unless something holds."""
     if not holds:
         raise CheckFailure(message)
 

@@ -11,7 +11,7 @@ from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.interfaces import Backend
 
 Check: TypeAlias = Callable[[Backend], None]
-"""Returns, or raises :class:`CheckFailure` (or any other exception); raises :class:`NotApplicable` to abstain."""
+"""Returns, or raises `CheckFailure` (or any other exception); raises `NotApplicable` to abstain."""
 
 Status = Literal["passed", "failed", "expected failure", "unexpected pass", "not applicable"]
 
@@ -83,7 +83,7 @@ def run_checks(
 def check_backend(
     backend: Backend, *, expected_failures: Mapping[str, str] | None = None, checks: Iterable[str] | None = None
 ) -> list[CheckResult]:
-    """Run :func:`run_checks` to its end.
+    """Run [`run_checks`][aim_sdk.testing.kit.run_checks] to its end.
 
     Raises:
         ConformanceError: a check failed, or one passed that was expected to fail.

@@ -20,8 +20,6 @@ def backend_checks() -> list[ParameterSet]:
 class BackendTests:
     """Subclass it, and give it a fixture ``backend``; each check becomes a test.
 
-    ::
-
         class TestMyBackend(BackendTests):
             expected_failures = {"identity_beams": "greedy only"}
 

@@ -1,6 +1,6 @@
 """Readings on disk: the backbone is frozen, so a demonstration that was read once is never read again.
 
-A folder holds one file of records (:mod:`aim_sdk.bank.records`) for each process that wrote; every process reads them
+A folder holds one file of records (`aim_sdk.bank.records`) for each process that wrote; every process reads them
 all. It is a cache: a torn end is cut off, a file of another backbone is begun anew, and nothing is lost with it.
 """
 

@@ -115,7 +115,7 @@ class Corpus:
         return [*ask(question.text, image), Text(f" {question.answer}\n", True)]
 
     def fact(self, rng: random.Random) -> features.Question:
-        """One question of easy-VQA's training split about an image in :attr:`described`."""
+        """One question of easy-VQA's training split about an image in `described`."""
         return rng.choice(self._facts)
 
     def single(self, rng: random.Random) -> Prompt:

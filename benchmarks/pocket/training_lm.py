@@ -35,7 +35,7 @@ class _Lora(nn.Module):
 
 
 class TrainingLM(nn.Module):
-    """The same function as :class:`Llama` on right-padded prompts, arranged for fast training on a CPU."""
+    """The same function as `Llama` on right-padded prompts, arranged for fast training on a CPU."""
 
     def __init__(self, lm: Llama, rank: int = 0) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class TrainingLM(nn.Module):
         return mixed.transpose(1, 2).flatten(2)
 
     def load_lora_state(self, state: dict[str, Tensor]) -> None:
-        """Take over what :meth:`lora_state` returned."""
+        """Take over what `lora_state` returned."""
         for number, lora in enumerate(self.lora):
             assert isinstance(lora, _Lora)
             for name in _LINEARS:
@@ -121,7 +121,7 @@ class TrainingLM(nn.Module):
                 lora.b[name].data = state[f"layers.{number}.self_attn.{name}.lora_b"].float()
 
     def lora_state(self) -> dict[str, Tensor]:
-        """Return the updates under the names that :meth:`Llama.merge_lora` reads."""
+        """Return the updates under the names that `Llama.merge_lora` reads."""
         state = {}
         for number, lora in enumerate(self.lora):
             assert isinstance(lora, _Lora)

@@ -47,7 +47,7 @@ class WideConcept:
 
 @cache
 def load_wide() -> tuple[WideConcept, ...]:
-    """Read what :func:`build` wrote."""
+    """Read what `build` wrote."""
     return tuple(WideConcept(**entry) for entry in json.loads(WIDE.read_text(encoding="utf-8")))
 
 

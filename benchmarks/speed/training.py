@@ -2,7 +2,7 @@
 
 The floor has its inputs ready (decoded, preprocessed, tokenised, padded) and computes what must be computed: the bare
 forward that reads the demonstrations, the projector, the bare forward and backward with fused embeddings and
-cross-entropy on the answers, and AdamW's step. Ours is :func:`aim_sdk.training.train` on a corpus on disk, its pace as
+cross-entropy on the answers, and AdamW's step. Ours is `aim_sdk.training.train` on a corpus on disk, its pace as
 its own log tells it, at the default settings: (a) with an empty cache of readings, (b) with all readings on disk, as
 from the second epoch on; there the floor does not read.
 

@@ -30,7 +30,7 @@ class Reader(DemoReader):
 
 
 class Answerer(Injector):
-    """Passes everything on, through :meth:`context` and :meth:`query`; a bug overrides one method."""
+    """Passes everything on, through `context` and `query`; a bug overrides one method."""
 
     def __init__(self, good: TransformersBackend) -> None:
         self.backend, self.good = good, good.injector

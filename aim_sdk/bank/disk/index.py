@@ -1,7 +1,7 @@
 """Finds entries: a SQLite file that can be made again from the segments.
 
 The segments are what is durable. So a commit here need not be synced: after a power loss the index may be some writes
-older than the segments, and is brought up to date from them (:mod:`aim_sdk.bank.disk.recovery`). The state has a
+older than the segments, and is brought up to date from them (`aim_sdk.bank.disk.recovery`). The state has a
 checksum of all rows, so that a flipped byte does not hide one without a word.
 """
 
@@ -31,7 +31,7 @@ class Index:
     """Where every demonstration's record is, in what order, and the last write that was taken in.
 
     Args:
-        path, writable: see :class:`~aim_sdk.bank.disk.connection.Connection`.
+        path, writable: see `aim_sdk.bank.disk.connection.Connection`.
     """
 
     def __init__(self, path: Path, *, writable: bool) -> None:
@@ -41,7 +41,7 @@ class Index:
 
     @property
     def stale(self) -> bool:
-        """Whether it must be opened again; see :attr:`Connection.stale`."""
+        """Whether it must be opened again; see `Connection.stale`."""
         return self._db.stale
 
     @property

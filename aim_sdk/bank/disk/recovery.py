@@ -1,8 +1,8 @@
 """What the segments hold: the writes that an index does not know yet, or all that they add up to.
 
 The segments are the truth. An index that is some writes older (a crash, a power loss, a flipped bit in its log, a
-backup) is brought up to date by :func:`tail`, if every write that is missing in it is there. If one is not, or if the
-index is from before a compaction, that is damage: it is named, and :func:`replay` makes a new index of what is whole.
+backup) is brought up to date by `tail`, if every write that is missing in it is there. If one is not, or if the
+index is from before a compaction, that is damage: it is named, and `replay` makes a new index of what is whole.
 """
 
 from __future__ import annotations

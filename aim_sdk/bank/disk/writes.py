@@ -1,7 +1,5 @@
 """One write: records that are in the bank together or not at all, under a number of their own.
 
-::
-
     segment = record {"bank": 2, ...} | write | write | ...
     write   = record {"write": number, "bytes": length, "crc32": of the body} | body: records
 
@@ -65,7 +63,7 @@ def framed(number: int, data: Sequence[bytes]) -> tuple[bytes, ...]:
 def writes_of(source: Source, segment: int, start: int, size: int, where: str) -> Iterator[Write | Rest]:
     """Yield the writes of a segment's bytes from ``start`` to ``size``, and what lies between them, in order.
 
-    A write is as long as it says; whether its bytes are whole is another question (:func:`is_whole`).
+    A write is as long as it says; whether its bytes are whole is another question (`is_whole`).
     """
     offset, lost = start, None
     while offset < size:

@@ -1,6 +1,6 @@
 """A model for lmms-eval whose prompts have demonstrations in them: its zero-shot tasks become few-shot.
 
-The entry point ``lmms_eval.models`` leads to :func:`manifest`; the model itself is imported when it is asked for.
+The entry point ``lmms_eval.models`` leads to `manifest`; the model itself is imported when it is asked for.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def check_bank(bank: str | None, shots: int | None) -> None:
 
 
 def generation_of(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the keywords of :meth:`aim_sdk.AIMPipeline.generate`, and the strings that end an answer.
+    """Return the keywords of `aim_sdk.AIMPipeline.generate`, and the strings that end an answer.
 
     Raises:
         InputError: ``until`` is neither a string nor a list of some.

@@ -36,10 +36,10 @@ class AimModel(lmms):  # type: ignore[misc]
 
     Args:
         backend: a registered name.
-        model, projector, dtype, trust_remote_code: as in :meth:`aim_sdk.AIMPipeline.from_pretrained`.
+        model, projector, dtype, trust_remote_code: as in `aim_sdk.AIMPipeline.from_pretrained`.
         bank: the folder of a bank (``aim-icl bank add``) of this backbone, projector and format; None: zero-shot.
         shots: demonstrations a query; None: all of the bank.
-        selector: which ones (:mod:`aim_sdk.selection`); a document's own is never shown to it.
+        selector: which ones (`aim_sdk.selection`); a document's own is never shown to it.
         mode: ``aim``, or a baseline on the same demonstrations.
         template: a plain prompt format; None: the backend's.
         batch_size, device: lmms-eval's own options.

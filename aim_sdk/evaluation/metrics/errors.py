@@ -21,10 +21,10 @@ def over_seeds(values: Sequence[float]) -> float:
 
 
 def of_score(metric: Metric, seeds: Sequence[Sequence[Answered]]) -> float:
-    """Standard error, over queries, of the mean of the seeds' scores, by :func:`bootstrap`; NaN for one query.
+    """Standard error, over queries, of the mean of the seeds' scores, by `bootstrap`; NaN for one query.
 
     For metrics whose answers have no scores of their own; where they have, the error is clustered in closed form
-    (:func:`aim_sdk.clusters.clustered_error`). ``seeds`` holds each seed's answers to the same queries: a query's
+    (`aim_sdk.clusters.clustered_error`). ``seeds`` holds each seed's answers to the same queries: a query's
     answers of all seeds are one draw, so more seeds do not stand for more queries.
     """
     by_id = [{a.item.id: a for a in answered} for answered in seeds]

@@ -11,7 +11,7 @@ from aim_sdk.evaluation.items import Answered
 from aim_sdk.evaluation.metrics.metric import Metric
 
 Rule = Literal["equal", "vl-icl", "vl-icl-number", "vl-icl-yes-no"]
-"""When an answer is right; see :class:`ExactMatch`."""
+"""When an answer is right; see [`ExactMatch`][aim_sdk.evaluation.metrics.exact.ExactMatch]."""
 
 
 class ExactMatch(Metric):

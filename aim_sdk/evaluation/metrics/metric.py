@@ -18,7 +18,7 @@ class Metric(ABC):
 
     @abstractmethod
     def per_item(self, answered: Sequence[Answered]) -> list[float] | None:
-        """Return each answer's own score, whose mean is :meth:`score`; None where a score needs several answers."""
+        """Return each answer's own score, whose mean is `score`; None where a score needs several answers."""
 
     def score(self, answered: Sequence[Answered]) -> float:
         """Return the score of at least one answer; NaN where it is not defined on these (one class, say)."""

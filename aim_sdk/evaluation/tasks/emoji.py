@@ -59,7 +59,7 @@ def load_binding(config: TaskConfig, folder: Path) -> Dataset:
     A query's word, and that of the other group, are its own: they depend on its id alone. Where the group is a
     concept, the other one is of another category. A group with fewer drawings than its shots shows them again.
 
-    Options: those of :func:`load`, and ``group``: ``category`` or ``concept``.
+    Options: those of `load`, and ``group``: ``category`` or ``concept``.
     """
     files = TaskFiles(config, folder)
     options, content = files.options(_BindingOptions), files.read("drawings", _Drawings)

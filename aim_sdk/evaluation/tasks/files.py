@@ -95,7 +95,7 @@ class TaskFiles:
                     raise self._damaged(f"{path}:{number}", error) from error
 
     def image(self, folder: Path, name: str) -> str:
-        """The path of an image; whether it is there is seen in :meth:`dataset`."""
+        """The path of an image; whether it is there is seen in `dataset`."""
         path = os.path.join(folder, name)
         place, file = os.path.split(path)
         self._images[place].add(file)

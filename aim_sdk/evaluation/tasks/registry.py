@@ -95,7 +95,7 @@ def folder_of(config: TaskConfig, data: Path) -> Path:
 
 
 def missing(config: TaskConfig, data: Path) -> list[Path]:
-    """The files and folders of a task that are not there; single images are looked for by :func:`load`.
+    """The files and folders of a task that are not there; single images are looked for by `load`.
 
     Raises:
         MissingDataError: the package that ships them is not installed.

@@ -39,7 +39,7 @@ _LOOKED_AT = 5
 
 
 class Corpus:
-    """The documents of a corpus, by file and number. :func:`open_corpus` makes one.
+    """The documents of a corpus, by file and number. `open_corpus` makes one.
 
     It can be pickled, and used on both sides of a fork: files are opened by the process that reads them.
 

@@ -50,7 +50,7 @@ class Mmc4(Format):
     """JSON lines of documents, and an image folder.
 
     An image is looked up by its ``image_name``, then by its ``raw_url``. Those that are there and large enough are
-    matched with the sentences (see :func:`aim_sdk.training.corpora.similarity.match`) by ``similarity_matrix``; where
+    matched with the sentences (see `aim_sdk.training.corpora.similarity.match`) by ``similarity_matrix``; where
     there is none, or ``one_to_one`` is off, an image has only its ``matched_text_index`` to go to.
     """
 

@@ -22,11 +22,11 @@ class ClipSimilarity:
     """Cosines by CLIP. The weights are loaded when they are first used, in every process anew.
 
     Args:
-        model, pretrained, device: see :class:`aim_sdk.clip.ClipEncoder`.
+        model, pretrained, device: see [`ClipEncoder`][aim_sdk.clip.ClipEncoder].
 
     Raises:
         MissingDependencyError: open_clip is not installed.
-        ModelNotFoundError, InputError, DeviceError: see :class:`aim_sdk.clip.ClipEncoder`.
+        ModelNotFoundError, InputError, DeviceError: see [`ClipEncoder`][aim_sdk.clip.ClipEncoder].
     """
 
     def __init__(self, model: str, pretrained: str, device: str) -> None:

@@ -73,7 +73,7 @@ class DocumentStream:
 
     @property
     def dropped(self) -> Counter[str]:
-        """How often something was left out, by reason; see :class:`aim_sdk.training.corpora.drops.Drops`."""
+        """How often something was left out, by reason; see [`Drops`][aim_sdk.training.corpora.drops.Drops]."""
         return self.drops.counts
 
     def __iter__(self) -> Iterator[tuple[Document, Cursor]]:

@@ -38,7 +38,7 @@ def read_attention(
     answer: str,
     prompt_format: PromptFormat,
 ) -> AttentionMap:
-    """See :meth:`aim_sdk.Backend.attention`."""
+    """See `aim_sdk.Backend.attention`."""
     if not answer.strip():
         raise InputError("attention: the answer is blank; it has no tokens that could attend.")
     with backend.lock:

@@ -346,7 +346,7 @@ class TransformersBackend(Backend):
 
     @property
     def continues_cache(self) -> bool:
-        """Whether a cached prompt plus :meth:`continuation_inputs` is all that a later forward needs."""
+        """Whether a cached prompt plus `continuation_inputs` is all that a later forward needs."""
         return True
 
     @property

@@ -56,7 +56,7 @@ def naming_the_image(backend: TransformersBackend, rows: Sequence[Sequence[Image
 
 @contextmanager
 def of_query(place: int) -> Iterator[None]:
-    """Inside the block, an :class:`InputError` says which query of a batch it is about."""
+    """Inside the block, an `InputError` says which query of a batch it is about."""
     try:
         yield
     except InputError as error:

@@ -177,7 +177,7 @@ class _Finite(LogitsProcessor):
     """Refuses logits with NaN or infinity, which would become token 0 or a failed draw.
 
     The first ones are looked at at once: most backbones that overflow do it there. Later steps do not wait for the
-    device: it notes what is lost, and :meth:`check` looks when the answer is there.
+    device: it notes what is lost, and `check` looks when the answer is there.
     """
 
     def __init__(self, queries: int, dtype: torch.dtype, *, drawn: bool) -> None:

@@ -64,7 +64,7 @@ class TransformersInjector(Injector):
     ) -> Prepared:
         """Write one batch of prompts: the inputs of the backbone with slots in them, and the fused tokens.
 
-        Gradients flow to the fused tokens' embeddings. Run the backbone inside :meth:`injected`.
+        Gradients flow to the fused tokens' embeddings. Run the backbone inside `injected`.
 
         Raises:
             InputError: a context mixes kinds, or holds fused tokens of another size.

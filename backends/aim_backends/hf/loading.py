@@ -66,7 +66,7 @@ def load(
 
     Raises:
         InputError: ``trust_remote_code`` is no bool, or ``dtype`` and ``torch_dtype`` are both given.
-        (more): see :meth:`TransformersBackend.from_pretrained`.
+        (more): see `TransformersBackend.from_pretrained`.
     """
     options = _checked(options)
     if "torch_dtype" in options:  # the name on every older model card

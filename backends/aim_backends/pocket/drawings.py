@@ -1,6 +1,6 @@
 """The drawings that ship for the demo: concepts that the backbone and its projector never saw in training.
 
-Every concept has one drawing in a style that was never trained on (:data:`QUERY_STYLE`) and two in other styles, for
+Every concept has one drawing in a style that was never trained on (`QUERY_STYLE`) and two in other styles, for
 demonstrations. Sources and licences are in ``data/demo/ATTRIBUTION.md``.
 """
 

@@ -31,7 +31,7 @@ class ImageEncoder:
         return self.prepare(sources)()
 
     def prepare(self, sources: Sequence[ImageInput]) -> Callable[[], list[Tensor]]:
-        """Decode the images whose visual tokens are not kept; calling the result is :meth:`encode`'s."""
+        """Decode the images whose visual tokens are not kept; calling the result is `encode`'s."""
         digests = [image_digest(source) for source in sources]
         with self._lock:
             tokens = {digest: self._kept[digest] for digest in digests if digest in self._kept}

