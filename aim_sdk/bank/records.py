@@ -49,6 +49,10 @@ class Part(BaseModel):
 _PARTS = TypeAdapter(dict[str, Part])
 
 
+class UnreadableError(CorruptArtifactError):
+    """The system could not read some bytes, whatever they are."""
+
+
 class Source(Protocol):
     """Bytes of a file by place."""
 
@@ -159,7 +163,11 @@ def rewrite(source: Source, record: Record, where: str, changes: Mapping[str, An
 
 
 def scan(source: Source, size: int, where: str, offset: int = 0) -> Iterator[Record | CorruptArtifactError]:
-    """Yield the records from ``offset`` to ``size``; for a damaged one, what is wrong, and then the next whole one."""
+    """Yield the records from ``offset`` to ``size``; for a damaged one, what is wrong, and then the next whole one.
+
+    Raises:
+        UnreadableError: nobody knows what is wrong.
+    """
     while offset < size:
         try:
             record = read_record(source, offset, where)
@@ -167,6 +175,8 @@ def scan(source: Source, size: int, where: str, offset: int = 0) -> Iterator[Rec
                 raise CorruptArtifactError(f"{where}: the record at byte {offset} is cut by {record.end - size} bytes.")
             yield record
             offset = record.end
+        except UnreadableError:
+            raise
         except CorruptArtifactError as error:
             yield error
             offset = next_magic(source, offset + 1, size)

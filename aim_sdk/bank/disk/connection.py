@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,35 +33,24 @@ class Connection:
     """
 
     def __init__(self, path: Path, *, writable: bool) -> None:
-        self.path, self._lock = path, threading.RLock()
-        self._copy: tempfile.TemporaryDirectory[str] | None = None
-        self._file = self._signature(copied=not writable)
-        opened = path
-        if not writable:
-            # WAL needs a file besides the index even to read, and leaving it out would miss the last commits.
-            self._copy = tempfile.TemporaryDirectory(prefix="aim-bank-")
-            opened = Path(self._copy.name) / path.name
-            for file in (path, _log(path)):
-                if file.exists():
-                    shutil.copy(file, opened.with_name(file.name))
-        try:
-            self._db = sqlite3.connect(opened, timeout=30, isolation_level=None, check_same_thread=False)
-        except sqlite3.Error as error:
-            raise self._explained(error) from error
+        self.path, self._writable, self._lock = path, writable, threading.RLock()
+        self._db: sqlite3.Connection | None = None
+        self._opened = 0
+        self._closed = False
+        self._file = self._signature()
+        self._place = path if writable else _copy(path, self)
         try:
             with self._errors():
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=NORMAL")
-                self._db.execute("PRAGMA trusted_schema=OFF")  # the file may be a stranger's
-                self._check_version(int(self._db.execute("PRAGMA user_version").fetchone()[0]))
+                self._check_version(int(self._open().execute("PRAGMA user_version").fetchone()[0]))
         except ArtifactError:
             self.close()
             raise
+        _OPEN.add(self)
 
     @property
     def stale(self) -> bool:
         """Whether another file has taken this one's place (a rebuild), or a copy is older than what it is of."""
-        return self._file != self._signature(copied=self._copy is not None)
+        return self._file != self._signature()
 
     @property
     def has_tables(self) -> bool:
@@ -68,11 +59,12 @@ class Connection:
 
     @property
     def in_transaction(self) -> bool:
-        return self._db.in_transaction
+        return self._db is not None and self._db.in_transaction
 
-    def version(self) -> int:
+    def version(self) -> tuple[int, int]:
         """Changes with every commit of another connection."""
-        return int(self.all("PRAGMA data_version")[0][0])
+        with self._lock:
+            return int(self.all("PRAGMA data_version")[0][0]), self._opened
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -84,38 +76,41 @@ class Connection:
     def transaction(self, *, durable: bool) -> Iterator[None]:
         """All changes of the block are made when it ends, or none is; ``durable`` syncs them."""
         with self._lock, self._errors():
-            self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-            self._db.execute("BEGIN IMMEDIATE")
+            db = self._open()
+            db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            db.execute("BEGIN IMMEDIATE")
             try:
                 yield
-                self._db.execute("COMMIT")
+                db.execute("COMMIT")
             except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
                 raise
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """What is read in the block is of one moment."""
         with self._lock, self._errors():
-            if self._db.in_transaction:
+            db = self._open()
+            if db.in_transaction:
                 yield
                 return
-            self._db.execute("BEGIN")
+            db.execute("BEGIN")
             try:
                 yield
             finally:
-                self._db.execute("COMMIT")
+                if db.in_transaction:  # an error may have ended it
+                    db.execute("ROLLBACK")
 
     def execute(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run a statement once for each of the rows."""
         with self._lock, self._errors():
-            self._db.executemany(sql, rows)
+            self._open().executemany(sql, rows)
 
     def all(self, sql: str, given: Sequence[Any] = ()) -> list[Any]:
         """Every row that a statement finds."""
         with self._lock, self._errors():
-            return self._db.execute(sql, given).fetchall()
+            return self._open().execute(sql, given).fetchall()
 
     def checked(self, sql: str, kinds: Sequence[type], given: Sequence[Any] = ()) -> list[Any]:
         """Rows without the checksum that is their last value.
@@ -150,9 +145,33 @@ class Connection:
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
+            self._let_go()
+
+    def before_fork(self) -> None:
+        """Close the file: SQLite's locks belong to a process. It is opened again when it is used again, by either."""
+        self._lock.acquire()  # nobody is amidst a statement
+        if not self.in_transaction:
+            self._let_go()
+
+    def after_fork(self) -> None:
+        """In parent and child, which has one thread, the one that forked."""
+        self._lock.release()
+
+    def _open(self) -> sqlite3.Connection:
+        if self._closed:
+            raise ArtifactError(f"{self.path}: the bank is closed.")
+        if self._db is None:
+            self._db = sqlite3.connect(self._place, timeout=30, isolation_level=None, check_same_thread=False)
+            self._opened += 1
+            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "trusted_schema=OFF"):  # it may be a stranger's
+                self._db.execute(f"PRAGMA {pragma}")
+        return self._db
+
+    def _let_go(self) -> None:
+        if self._db is not None:
             self._db.close()
-            if self._copy:
-                self._copy.cleanup()
+            self._db = None
 
     def _check_version(self, version: int) -> None:
         if version == 1:
@@ -166,9 +185,10 @@ class Connection:
                 "Run `pip install -U aim-icl`."
             )
 
-    def _signature(self, *, copied: bool) -> tuple[int, ...]:
+    def _signature(self) -> tuple[int, ...]:
         """What tells one index file from another; of a copy also whether it has changed since."""
         found: tuple[int, ...] = ()
+        copied = not self._writable
         for path in (self.path, _log(self.path)) if copied else (self.path,):
             try:
                 status = path.stat()
@@ -181,20 +201,57 @@ class Connection:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # a damaged text, also in a message of SQLite's
             raise self._explained(error) from error
 
-    def _explained(self, error: sqlite3.Error) -> ArtifactError:
+    def _explained(self, error: Exception) -> ArtifactError:
         text = str(error)
-        if isinstance(error, sqlite3.ProgrammingError):
-            return ArtifactError(f"{self.path}: the bank is closed ({text}).")
         if "locked" in text:
             return BankLockedError(f"{self.path}: another process keeps it locked. Try again when it has finished.")
         if any(word in text for word in ("readonly", "disk is full", "unable to open", "disk I/O")):
-            return ArtifactWriteError(f"{self.path}: cannot be written ({text}). What was added before is safe.")
+            return ArtifactWriteError(
+                f"{self.path}: cannot be read or written ({text}). What was added before is safe."
+            )
         return self.damaged(text)
 
 
 def _log(path: Path) -> Path:
     """SQLite's write-ahead log of a file."""
     return path.with_name(path.name + "-wal")
+
+
+def _copy(path: Path, owner: Connection) -> Path:
+    """Copy the index to a folder that ends with its owner, in the process that made it.
+
+    WAL needs a file next to the index even to read, and leaving the log out would miss the last commits.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="aim-bank-"))
+    weakref.finalize(owner, _remove, folder, os.getpid())
+    for file in (path, _log(path)):
+        if file.exists():
+            shutil.copy(file, folder / file.name)
+    return folder / path.name
+
+
+def _remove(folder: Path, process: int) -> None:
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+_OPEN: weakref.WeakSet[Connection] = weakref.WeakSet()
+_FORKING: list[Connection] = []
+
+
+def _before_fork() -> None:
+    _FORKING[:] = list(_OPEN)
+    for connection in _FORKING:
+        connection.before_fork()
+
+
+def _after_fork() -> None:
+    for connection in reversed(_FORKING):
+        connection.after_fork()
+    _FORKING.clear()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -37,7 +37,7 @@ class Index:
     def __init__(self, path: Path, *, writable: bool) -> None:
         self.path, self._db = path, Connection(path, writable=writable)
         self._pending: State | None = None
-        self._complete_at: int | None = None
+        self._complete_at: tuple[int, int] | None = None
 
     @property
     def stale(self) -> bool:
@@ -87,7 +87,7 @@ class Index:
         """What is read in the block is of one moment."""
         return self._db.snapshot()
 
-    def version(self) -> int:
+    def version(self) -> tuple[int, int]:
         """Changes with every commit of another connection."""
         return self._db.version()
 

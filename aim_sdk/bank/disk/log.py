@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from aim_sdk.bank import records
 from aim_sdk.bank.disk import recovery, segments
@@ -24,7 +24,7 @@ from aim_sdk.bank.disk.index import Index
 from aim_sdk.bank.disk.segments import Segments
 from aim_sdk.bank.disk.writes import Write, framed
 from aim_sdk.errors import ArtifactError, ArtifactNotFoundError, BankLockedError, CorruptArtifactError
-from aim_sdk.files import sync_folder
+from aim_sdk.files import sync_folder, writing
 
 _BUSY_SECONDS = 1.0
 """How long opening waits for a writer, who takes in himself what is missing in the index."""
@@ -53,7 +53,7 @@ class Log:
         self.changes = 0
         """Changes of entries by this process."""
         self.segments = Segments(self.path)
-        self._index: Index | None = Index(self.path / INDEX, writable=self.folder.writable)
+        self._index = Index(self.path / INDEX, writable=self.folder.writable)
         try:
             if self._index.is_new:
                 self._create(self._index, new)
@@ -66,9 +66,9 @@ class Log:
 
     @property
     def index(self) -> Index:
-        """The index; opened again where another file has taken its place, and in a forked process."""
+        """The index; opened again where another file has taken its place."""
         index = self._index
-        if index is not None and not index.stale:
+        if not index.stale:
             return index
         with self.lock:
             self.folder.check()
@@ -84,8 +84,7 @@ class Log:
             except ArtifactError:
                 new.close()
                 raise
-            if index is not None:
-                index.close()
+            index.close()
             self._index = new
         return new
 
@@ -111,10 +110,18 @@ class Log:
         """Let the index know what a crash, or a full disk under the index, has kept from it."""
         self._take_in(self.index)
 
+    def before_fork(self) -> None:
+        """Wait for a write to end: a forked process has none of the threads that would end it."""
+        self.lock.acquire()
+
     def after_fork(self) -> None:
-        """Open what a forked process must not share with its parent."""
-        _OF_PARENTS.append((self._index, self.folder))  # closing them here would end the parent's locks
-        self.lock, self._index = threading.RLock(), None
+        """In parent and child, which has one thread, the one that forked."""
+        self.lock.release()
+
+    def in_child(self) -> None:
+        """Take what a process must have of its own: the writer's lock, and places in the segments' files."""
+        self.after_fork()
+        _OF_PARENTS.append(self.folder)  # releasing its lock would release the parent's
         self.folder, self.segments = self.folder.again(), Segments(self.path)
 
     def _create(self, index: Index, new: Opening | None) -> None:
@@ -125,8 +132,9 @@ class Log:
                 raise index.damaged("it is empty")
             if new is None:
                 raise ArtifactNotFoundError(f"{self.path}: no bank is there. `aim-icl bank add` makes one.")
-            index.create(new.settings())
-            sync_folder(self.path)
+            with writing(self.path):
+                index.create(new.settings())
+                sync_folder(self.path)
 
     def _check_bank(self, index: Index) -> None:
         if _opening(index).id != self.opening.id:
@@ -216,8 +224,7 @@ class Log:
 
     def close(self) -> None:
         _OPEN.discard(self)
-        if self._index is not None:
-            self._index.close()
+        self._index.close()
         self.segments.forget()
 
 
@@ -229,12 +236,24 @@ def _opening(index: Index) -> Opening:
 
 
 _OPEN: weakref.WeakSet[Log] = weakref.WeakSet()
-_OF_PARENTS: list[Any] = []
+_FORKING: list[Log] = []
+_OF_PARENTS: list[Folder] = []
+
+
+def _before_fork() -> None:
+    _FORKING[:] = list(_OPEN)
+    for log in _FORKING:
+        log.before_fork()
 
 
 def _after_fork() -> None:
-    for log in list(_OPEN):
+    for log in reversed(_FORKING):
         log.after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+def _in_child() -> None:
+    for log in reversed(_FORKING):
+        log.in_child()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)

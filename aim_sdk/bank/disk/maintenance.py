@@ -19,7 +19,7 @@ from aim_sdk.bank.disk.segments import Segments
 from aim_sdk.bank.disk.snapshot import snapshot
 from aim_sdk.bank.disk.store import DiskStore
 from aim_sdk.errors import ArtifactError, ArtifactNotFoundError, CorruptArtifactError
-from aim_sdk.files import sync_folder
+from aim_sdk.files import sync_folder, writing
 from aim_sdk.progress import Advance
 
 
@@ -104,7 +104,8 @@ def rebuild_index(path: Path) -> list[str]:
 
     Raises:
         ArtifactNotFoundError: there is no segment.
-        CorruptArtifactError: neither a segment nor the old index says what bank it is, or there are two banks'.
+        CorruptArtifactError: neither a segment nor the old index says what bank it is, or there are two banks'; or
+            something cannot be read now, which does not mean that it is damaged. Nothing is changed.
         BankLockedError: another process is writing.
     """
     try:
@@ -116,7 +117,7 @@ def rebuild_index(path: Path) -> list[str]:
     if not present:
         raise ArtifactNotFoundError(f"{path}: no segment of a bank is there, so there is nothing to make an index of.")
     try:
-        with folder.locked():
+        with folder.locked(), writing(path, "No segment was changed."):
             scanned = scan_all(files, files.present())
             settings, last, keys = _old(path / INDEX)
             found = recovery.replay(files, scanned, last)

@@ -11,7 +11,7 @@ from aim_sdk.bank import records
 from aim_sdk.bank.disk.entries import FORMAT, Base, Opening
 from aim_sdk.bank.disk.segments import Segments
 from aim_sdk.bank.disk.writes import Rest, Write, is_cut, record_at, writes_of
-from aim_sdk.bank.records import Record
+from aim_sdk.bank.records import Record, UnreadableError
 from aim_sdk.errors import CorruptArtifactError
 
 
@@ -95,6 +95,8 @@ def checked(segments: Segments, number: int, start: int, end: int) -> Iterator[R
         if isinstance(record, Record):
             try:
                 records.check_record(source, record, where)
+            except UnreadableError:
+                raise
             except CorruptArtifactError as error:
                 yield error
                 continue
@@ -111,6 +113,8 @@ def scan_all(segments: Segments, present: Mapping[int, int]) -> list[Scanned]:
     for number, size in present.items():
         try:
             segments.source(number)
+        except UnreadableError:
+            raise
         except CorruptArtifactError:
             continue
         found.append(scan(segments, number, size))

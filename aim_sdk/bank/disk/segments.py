@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from aim_sdk.bank.records import Source
+from aim_sdk.bank.records import Source, UnreadableError
 from aim_sdk.errors import ArtifactWriteError, CorruptArtifactError
 from aim_sdk.files import sync_folder
 
@@ -44,6 +44,8 @@ class Segments:
                                 found[int(name[1])] = status.st_size
         except FileNotFoundError:
             return {}
+        except OSError as error:
+            raise _unreadable(self.folder, error) from error
         return dict(sorted(found.items()))
 
     def source(self, segment: int) -> Source:
@@ -56,11 +58,13 @@ class Segments:
             if segment not in self._open:
                 try:
                     handle = os.open(self.path(segment), os.O_RDONLY | os.O_NONBLOCK)
-                except OSError as error:
+                except FileNotFoundError as error:
                     raise CorruptArtifactError(
-                        f"{self.path(segment)}: this part of the bank is missing ({error.strerror}). Next: put this "
-                        f"file back, or run `aim-icl bank verify {self.folder} --rebuild-index` to do without it."
+                        f"{self.path(segment)}: this part of the bank is missing. Next: put this file back, or run "
+                        f"`aim-icl bank verify {self.folder} --rebuild-index` to do without it."
                     ) from error
+                except OSError as error:
+                    raise _unreadable(self.path(segment), error) from error
                 if not stat.S_ISREG(os.fstat(handle).st_mode):
                     os.close(handle)
                     raise CorruptArtifactError(f"{self.path(segment)}: no file.")
@@ -71,8 +75,8 @@ class Segments:
     def _pread(self, handle: int, segment: int, size: int, offset: int) -> bytes:
         try:
             return os.pread(handle, size, offset)
-        except OSError as error:  # closed by a compaction in another thread, or a bad disk
-            raise CorruptArtifactError(f"{self.path(segment)}: cannot be read ({error.strerror}).") from error
+        except (OSError, OverflowError) as error:  # closed by a compaction in another thread, or a bad disk
+            raise _unreadable(self.path(segment), error) from error
 
     def opened(self) -> dict[int, int]:
         """The bytes of the segments that are open, also where they were deleted since."""
@@ -141,6 +145,13 @@ class Segments:
                 f"{path}: cannot be written ({error.strerror or error}). Everything that was added before is safe; "
                 "make room or choose another folder, and run the same command again."
             ) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UnreadableError:
+    return UnreadableError(
+        f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}). Next: try again; if it stays so, copy "
+        "what can be read to another disk."
+    )
 
 
 def _written(handle: int, data: Iterable[bytes], offset: int) -> int:

@@ -58,7 +58,7 @@ class DiskStore(Store):
             )
         self.log = Log(path, new)
         self.path = self.log.path
-        self._listing: tuple[tuple[int, int, int], list[Listed]] | None = None
+        self._listing: tuple[tuple[int, tuple[int, int], int], list[Listed]] | None = None
         self._loaded: LRUCache[str, Tensor] = LRUCache(_LOADED_BYTES, getsizeof=lambda tensor: tensor.nbytes)
         opening = self.log.opening
         self.binding = opening.binding

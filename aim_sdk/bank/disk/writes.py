@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
 
 from aim_sdk.bank import records
-from aim_sdk.bank.records import Record, Source
+from aim_sdk.bank.records import Record, Source, UnreadableError
 from aim_sdk.errors import CorruptArtifactError
 
 _CHUNK = 1 << 20
@@ -90,6 +90,8 @@ def record_at(source: Source, offset: int, where: str) -> Record | None:
     """The record at ``offset``, if it is whole as far as its header goes."""
     try:
         return records.read_record(source, offset, where)
+    except UnreadableError:
+        raise
     except CorruptArtifactError:
         return None
 
