@@ -23,7 +23,9 @@ class PromptFormat(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["chat", "plain"] = "chat"
+    kind: Literal["chat", "plain"] = Field(
+        default="chat", description="chat: the model's own chat template; plain: a format string"
+    )
     template: str | None = Field(default=None, description="plain: a format string; chat: none")
     system: str | None = Field(default=None, description="text before the first demonstration")
 
@@ -87,17 +89,19 @@ class Fingerprint(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backend: str
+    backend: str = Field(description="name of the backend that read it")
     model: str = Field(description="hub id or folder name, for people to read")
-    revision: str | None = None
+    revision: str | None = Field(default=None, description="of the hub, where it is known")
     weights_hash: str | None = Field(
         description="of samples of every parameter; none where some are quantised or offloaded"
     )
     embedding_hash: str = Field(description="of samples of the input embeddings")
-    tokenizer_hash: str
-    hidden_size: int
-    embedding_size: int
-    embedding_rms: float = Field(ge=0, allow_inf_nan=False)
+    tokenizer_hash: str = Field(description="of the whole tokenizer")
+    hidden_size: int = Field(description="dimensions of a hidden state")
+    embedding_size: int = Field(description="dimensions of an input embedding")
+    embedding_rms: float = Field(
+        ge=0, allow_inf_nan=False, description="root mean square of the input embeddings' numbers"
+    )
     libraries: dict[str, str] = Field(default_factory=dict, description="versions, for people to read")
 
     def differences(self, other: Fingerprint) -> dict[str, tuple[Any, Any]]:
@@ -116,10 +120,10 @@ class Binding(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fingerprint: Fingerprint
-    projector_kind: str
+    fingerprint: Fingerprint = Field(description="the backbone")
+    projector_kind: str = Field(description="as aim_sdk.projectors.KINDS names it")
     projector_hash: str = Field(description="SHA-256 of the projector's weights, layers and options")
-    prompt_format: PromptFormat
+    prompt_format: PromptFormat = Field(description="how demonstrations become text")
     layers: tuple[int, ...] = Field(default=(-1,), description="of the backbone, side by side in a reading")
 
     def differences(self, other: Binding) -> dict[str, tuple[Any, Any]]:
@@ -145,16 +149,16 @@ class ProjectorConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[1] = 1
-    kind: str = Field(max_length=200)
-    hidden_size: int = Field(gt=0)
-    embedding_size: int = Field(gt=0)
+    format_version: Literal[1] = Field(default=1, description="of this file")
+    kind: str = Field(max_length=200, description="as aim_sdk.projectors.KINDS names it")
+    hidden_size: int = Field(gt=0, description="dimensions of the backbone's hidden states")
+    embedding_size: int = Field(gt=0, description="dimensions of the backbone's input embeddings")
     layers: tuple[int, ...] = Field(
         default=(-1,), max_length=1024, description="of the backbone, side by side in a reading"
     )
     options: dict[str, Any] = Field(default_factory=dict, description="what else the kind's constructor takes")
-    fingerprint: Fingerprint
-    weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    fingerprint: Fingerprint = Field(description="the backbone that it was made for")
+    weights_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of projector.safetensors")
     training: dict[str, Any] = Field(default_factory=dict, description="a summary of how it was trained")
     config_sha256: str | None = Field(
         default=None, pattern="^[0-9a-f]{64}$", description="of the other fields; artifacts of before have none"

@@ -31,7 +31,7 @@ class Prompt(_Settings):
     )
     system: str | None = Field(default=None, description="before the first demonstration")
     text: str = Field(default="{text}", description="what stands beside an image: a format string of the item's text")
-    max_new_tokens: int = Field(default=32, ge=1)
+    max_new_tokens: int = Field(default=32, ge=1, description="at most so many are generated")
     generation: dict[str, Any] = Field(default_factory=dict, description="greedy, unless it says otherwise")
     cut: tuple[str, ...] = Field(
         default=(), description="regular expressions: the answer ends before the first match of each, one after another"
@@ -76,8 +76,8 @@ class Prompt(_Settings):
 class Protocol(_Settings):
     """All that a score depends on beside the model and the data."""
 
-    name: str
-    description: str
+    name: str = Field(description="by which `--protocol` finds it")
+    description: str = Field(description="one sentence, for people to read")
     source: str = Field(description="whose protocol it is, and what it was read from")
     deviations: tuple[str, ...] = Field(default=(), description="what differs here from the original code, and why")
     shots: tuple[int, ...] = Field(description="asked by default")

@@ -31,10 +31,10 @@ class _Record(BaseModel):
 class Cell(_Record):
     """What is answered with one set of demonstrations a query."""
 
-    task: str
-    mode: Mode
-    shots: int = Field(ge=0)
-    seed: int
+    task: str = Field(description="the task's name")
+    mode: Mode = Field(description="what stands before a query")
+    shots: int = Field(ge=0, description="demonstrations of one query")
+    seed: int = Field(description="of the draw of the demonstrations")
 
     def __str__(self) -> str:
         return f"{self.task}, {self.mode}, {self.shots} shots, seed {self.seed}"
@@ -61,47 +61,47 @@ class Prediction(_Record):
 class Answers(_Record):
     """All predictions of one cell."""
 
-    cell: Cell
-    predictions: tuple[Prediction, ...]
+    cell: Cell = Field(description="what was asked")
+    predictions: tuple[Prediction, ...] = Field(description="one a query")
     peak_bytes: int | None = Field(description="most memory while the cell was answered; none where it is not known")
 
 
 class Score(_Record):
     """One number of the table: a task, mode and number of shots, over all seeds."""
 
-    task: str
-    mode: Mode
-    shots: int
-    metric: str
+    task: str = Field(description="the task's name")
+    mode: Mode = Field(description="what stands before a query")
+    shots: int = Field(description="demonstrations of one query")
+    metric: str = Field(description="its name")
     value: _Number = Field(description="mean of the seeds' scores; NaN where not defined, or a prompt did not fit")
     standard_error: _Number = Field(description="over queries; a query's answers of all seeds are one draw")
     seeds_error: _Number = Field(description="of the mean, from the spread of the seeds; NaN for one seed")
-    by_seed: dict[int, _Number]
+    by_seed: dict[int, _Number] = Field(description="each seed's own score")
     queries: int = Field(description="a seed")
     too_long: int = Field(description="queries, over all seeds, whose prompt exceeds the backbone's context")
     prompt_tokens: _Number = Field(description="median of a prompt")
     seconds: _Number = Field(description="median of a query, in batches")
-    peak_bytes: int | None
+    peak_bytes: int | None = Field(description="most memory of any seed; none where it is not known")
 
 
 class Run(_Record):
     """A whole run."""
 
-    format_version: Literal[1] = 1
-    date: str
+    format_version: Literal[1] = Field(default=1, description="of this file")
+    date: str = Field(description="when it ended, UTC")
     command: str | None = Field(description="as it was typed; none from Python")
-    settings: dict[str, Any]
-    protocol: dict[str, Any]
+    settings: dict[str, Any] = Field(description="an EvalSettings")
+    protocol: dict[str, Any] = Field(description="the whole Protocol, not its name alone")
     tasks: dict[str, dict[str, Any]] = Field(description="each task's own configuration")
     metrics: dict[str, str] = Field(description="the label of each metric")
     backbone: dict[str, Any] = Field(description="its fingerprint")
-    projector: dict[str, Any]
+    projector: dict[str, Any] = Field(description="its kind, hash and place")
     revision: str | None = Field(description="of the git checkout that the SDK runs from")
-    versions: dict[str, str]
-    machine: dict[str, Any]
+    versions: dict[str, str] = Field(description="of the libraries")
+    machine: dict[str, Any] = Field(description="where it ran")
     reading_seconds: float = Field(description="spent on reading demonstrations into the bank, over all processes")
-    scores: tuple[Score, ...]
-    answers: tuple[Answers, ...]
+    scores: tuple[Score, ...] = Field(description="the table")
+    answers: tuple[Answers, ...] = Field(description="what the table was made from")
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -19,17 +19,22 @@ class EvalSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     output: Path = Field(description="the run's folder")
-    backend: str
-    model: str | None = None
-    projector: str | None = None
-    device: str | None = None
-    dtype: str | None = None
+    backend: str = Field(description="a name, as `aim-icl backends list` shows it")
+    model: str | None = Field(default=None, description="a hub id or a folder; None: the backend's default")
+    projector: str | None = Field(
+        default=None, description="a kind, a saved projector's folder or its hub id; None: the backend's default"
+    )
+    device: str | None = Field(default=None, description="None: a GPU where there is one")
+    dtype: str | None = Field(default=None, description="the backbone's: bfloat16, float32, ...; None: its default")
     trust_remote_code: bool = Field(default=False, description="run the Python code of a checkpoint that brings some")
     tasks: tuple[str, ...] = Field(min_length=1, description="names, or paths of YAML files")
     data: Path = Field(default=Path("data"), description="the folder of the tasks' folders")
     protocol: str = Field(default="aim", description="a name, or a YAML file")
     shots: tuple[int, ...] | None = Field(default=None, description="None: the protocol's")
-    modes: tuple[Mode, ...] = MODES
+    modes: tuple[Mode, ...] = Field(
+        default=MODES,
+        description="the rows of the table: zero-shot, text-only, interleaved, aim, unless others are named",
+    )
     selector: str = Field(default="random", description="see aim_sdk.selection")
     seeds: int | None = Field(default=None, ge=1, description="how many, from 0 on; None: the protocol's")
     limit: int | None = Field(default=None, ge=1, description="queries a task: a random part, the same for all cells")

@@ -61,8 +61,10 @@ class OptimizerSettings(_Settings):
     """AdamW with a warm-up and a cosine."""
 
     learning_rate: float = Field(default=1e-4, gt=0, description="some projectors learn some parameters faster")
-    weight_decay: float = Field(default=0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = Field(default=0.01, ge=0, description="AdamW's, of matrices")
+    betas: tuple[float, float] = Field(
+        default=(0.9, 0.98), description="AdamW's averages of the gradient and of its square"
+    )
     warm_up: float = Field(default=0.03, ge=0, le=1, description="share of the steps over which the rate rises")
     final_rate: float = Field(default=0.01, ge=0, le=1, description="the last step's rate, as a share of learning_rate")
     clip: float = Field(default=1.0, gt=0, description="the largest norm of a step's gradient")
@@ -72,7 +74,7 @@ class EvaluationSettings(_Settings):
     """What is measured on documents that are never trained on."""
 
     every: int = Field(default=200, ge=0, description="steps between two evaluations; 0: none")
-    episodes: int = Field(default=64, ge=1)
+    episodes: int = Field(default=64, ge=1, description="held-out episodes of an evaluation, at most")
     held_out: float = Field(
         default=0.02, gt=0, lt=1, description="share of the documents that is kept for it, where no corpus is named"
     )
@@ -83,17 +85,17 @@ class TrainingConfig(_Settings):
     """One training run."""
 
     output: Path = Field(description="the run's folder: checkpoints, logs, plot, and the trained projector")
-    backend: str
+    backend: str = Field(description="a name, as `aim-icl backends list` shows it")
     model: str | None = Field(default=None, description="a hub id or a folder; None: the backend's default")
     backend_options: dict[str, Any] = Field(default_factory=dict, description="passed to the backend")
     device: str | None = Field(default=None, description="None: a GPU where there is one")
     dtype: str | None = Field(default=None, description="the backbone's: bfloat16, float32, ...; None: its default")
     prompt_format: PromptFormat | None = Field(default=None, description="None: the backend's default")
-    projector: ProjectorSettings = ProjectorSettings()
-    corpus: CorpusConfig
-    episodes: EpisodeSettings = EpisodeSettings()
-    optimizer: OptimizerSettings = OptimizerSettings()
-    evaluation: EvaluationSettings = EvaluationSettings()
+    projector: ProjectorSettings = Field(default=ProjectorSettings(), description="what is trained")
+    corpus: CorpusConfig = Field(description="what it is trained on")
+    episodes: EpisodeSettings = Field(default=EpisodeSettings(), description="what becomes of a document")
+    optimizer: OptimizerSettings = Field(default=OptimizerSettings(), description="how a step is made")
+    evaluation: EvaluationSettings = Field(default=EvaluationSettings(), description="what is measured meanwhile")
     steps: int = Field(default=1000, ge=1, description="optimizer steps")
     batch_size: int = Field(default=8, ge=1, description="episodes of one forward")
     batches_per_step: int = Field(
@@ -101,7 +103,7 @@ class TrainingConfig(_Settings):
         ge=1,
         description="forwards whose gradients one step adds up, over all processes; a multiple of their number",
     )
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="of the projector's start, the corpus's order and the episodes")
     workers: int = Field(default=1, ge=0, description="processes that read the corpus; 0: none of its own")
     reading_tokens: int = Field(default=4096, ge=1, description="positions of one forward of the reader")
     reading_cache_gb: float = Field(
@@ -110,7 +112,7 @@ class TrainingConfig(_Settings):
     recompute_activations: bool = Field(default=False, description="less memory, about a third more time")
     shard: bool = Field(default=False, description="spread the backbone's layers over the processes (FSDP2)")
     checkpoint_every: int = Field(default=200, ge=1, description="steps")
-    keep_checkpoints: int = Field(default=2, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1, description="older ones are deleted")
     log_every: int = Field(default=10, ge=1, description="steps")
 
     @classmethod

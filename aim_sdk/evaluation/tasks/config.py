@@ -15,9 +15,9 @@ class TaskConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    title: str
-    kind: Kind
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="what `--tasks` and results call it")
+    title: str = Field(description="for people to read, above its table")
+    kind: Kind = Field(description="which prompt a protocol takes, where it has none for the name")
     metric: str = Field(description="see aim_sdk.evaluation.metrics.METRICS")
     metric_options: dict[str, Any] = Field(default_factory=dict, description="a protocol's go before them")
     loader: str = Field(description="see aim_sdk.evaluation.tasks.LOADERS")
@@ -27,5 +27,5 @@ class TaskConfig(BaseModel):
     files: dict[str, str] = Field(description="what the loader reads, relative to the folder")
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the loader")
     source: str = Field(description="where the official files are to be had")
-    licence: str
+    licence: str = Field(description="of the data")
     splits: str = Field(description="what is asked and what demonstrations are drawn from, for people to read")
