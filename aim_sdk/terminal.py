@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,26 @@ def say(text: object, *, err: bool = False, color: str | None = None) -> None:
 def warn(text: object) -> None:
     """Print on stderr, in yellow."""
     say(text, err=True, color="yellow")
+
+
+_quiet = False
+
+
+def quiet_libraries() -> None:
+    """Make this process a command's: warnings are one line, without their source; see :func:`libraries_are_quiet`."""
+    global _quiet
+    _quiet = True
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **places: Any) -> None:
+        if not issubclass(category, DeprecationWarning | PendingDeprecationWarning | FutureWarning):  # ours to mend
+            warn(f"warning: {' '.join(str(message).split())}")
+
+    warnings.showwarning = show
+
+
+def libraries_are_quiet() -> bool:
+    """Whether libraries show no bars of their own: the command shows one for all its work."""
+    return _quiet
 
 
 def warn_all(problems: Problems) -> None:

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from aim_sdk.cli import analyze, answer, backends, bank, corpus, demo, train
 from aim_sdk.cli import eval as evaluation
 from aim_sdk.errors import AIMError
-from aim_sdk.terminal import clean, say
+from aim_sdk.terminal import clean, quiet_libraries, say
 
 
 class _Commands(TyperGroup):
@@ -68,6 +68,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # what a terminal cannot show (LC_ALL=C) is written as \\xe4
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
+    quiet_libraries()
     with _noting_ctrl_c() as received:
         try:
             app()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -28,6 +29,13 @@ class Loss:
     mean: float
     error: float
     n: int
+
+    def __format__(self, sign: str) -> str:
+        """The mean and its error; one episode has no error, and none has neither."""
+        if not self.n:
+            return "not measured: no episode could be used"
+        mean = f"{self.mean:{sign}.4f}"
+        return f"{mean} (one episode: no standard error)" if math.isnan(self.error) else f"{mean} ± {self.error:.4f}"
 
 
 def score(

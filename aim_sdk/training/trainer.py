@@ -35,7 +35,7 @@ from aim_sdk.training.failures import claim, no_parameters, not_a_number, out_of
 from aim_sdk.training.forward import Forward, Work
 from aim_sdk.training.frozen import check_frozen, checksum
 from aim_sdk.training.journal import Journal
-from aim_sdk.training.progress import Progress
+from aim_sdk.training.progress import TrainingProgress
 from aim_sdk.training.readings import ReadingCache
 
 _TYPICAL: Final = 64
@@ -103,7 +103,7 @@ class Run:
         self.forward = Forward(self.encoder, reading_tokens=config.reading_tokens, cache=cache)
         self._fixed: dict[evaluation.Row, evaluation.Scores] = {}
         self.journal = Journal(config.output, self.state.step) if self.main else None
-        self.progress = Progress(config, self.state.step, show=show and self.main)
+        self.progress = TrainingProgress(config, self.state.step, shown=show and self.main)
         if self.journal:
             stack.callback(self.journal.close)
         stack.enter_context(self.progress)

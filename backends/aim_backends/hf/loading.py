@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub.utils import enable_progress_bars
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging
 
 from aim_backends.hf.families import REFUSED
 from aim_backends.hf.folder import check_folder, read_config
@@ -23,6 +25,7 @@ from aim_sdk.errors import (
     UnsupportedModelError,
     did_you_mean,
 )
+from aim_sdk.terminal import libraries_are_quiet
 
 if TYPE_CHECKING:
     from aim_backends.hf.backend import TransformersBackend
@@ -185,6 +188,9 @@ def _processor(source: str, options: Mapping[str, Any]) -> Any:
 def _model(source: str, options: Mapping[str, Any]) -> Any:
     try:
         load: Any = AutoModelForImageTextToText.from_pretrained
+        if libraries_are_quiet() and logging.is_progress_bar_enabled():  # a bar for each loading of weights
+            logging.disable_progress_bar()
+            enable_progress_bars()  # of downloads: they take minutes
         model, report = load(source, output_loading_info=True, **options)
     except SafetensorError as error:
         raise CorruptArtifactError(f"{source}: a weights file is cut or malformed ({error}).") from error
