@@ -53,7 +53,7 @@ def read_config(path: Path) -> ProjectorConfig:
     version = raw.get("format_version") if isinstance(raw, dict) else None
     if isinstance(version, int) and version > 1:
         raise CorruptArtifactError(
-            f"{path}: format_version {version}, but this aim-icl reads 1. Run `pip install -U aim-icl`."
+            f"{path}: format_version {version}, but this aim-icl reads 1. Next: install a newer aim-icl."
         )
     try:
         config = ProjectorConfig.model_validate_json(data, strict=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from aim_sdk.dependencies import install_command
 from aim_sdk.errors import InputError, MissingDependencyError, ModelNotFoundError, did_you_mean
 from aim_sdk.images import load_image
 
@@ -199,5 +200,5 @@ def _open_clip() -> Any:
     except ImportError as error:
         raise MissingDependencyError(
             f"rices, text and mmices need open_clip, which cannot be imported ({error}).\n"
-            'Next: pip install "aim-icl[clip]"'
+            f"Next: {install_command('clip')}"
         ) from error

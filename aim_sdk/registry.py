@@ -130,7 +130,7 @@ def _unknown(name: str, backends: list[BackendInfo]) -> str:
     if not backends:
         return (
             f"no backend named {name!r}: no installed distribution registers any.\n"
-            "Next: pip install aim-icl (in a source folder: pip install -e .)"
+            "Next: install aim-icl itself (in a clone: python -m pip install -e .), whose folder alone registers none."
         )
     installed = ", ".join(f"{info.name} ({info.origin})" for info in backends)
     return (

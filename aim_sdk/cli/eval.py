@@ -47,7 +47,7 @@ def evaluate(
     """Measure few-shot answers, or go on with an interrupted run.
 
     Every answer is kept as soon as it is there: after Ctrl-C or a crash the same command goes on. On several GPUs:
-    `torchrun --nproc_per_node 4 -m aim_sdk.cli eval ...`. Needs `pip install "aim-icl[eval]"`.
+    `torchrun --nproc_per_node 4 -m aim_sdk.cli eval ...`. Needs the extra `eval`.
     """
     if context.invoked_subcommand is not None:
         return

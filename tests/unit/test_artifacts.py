@@ -153,7 +153,7 @@ def test_any_damage_to_the_weights_is_found(tmp_path_factory: pytest.TempPathFac
     ("change", "message"),
     [
         ({"kind": "residul"}, "Did you mean 'residual'"),
-        ({"format_version": 2}, "pip install -U"),
+        ({"format_version": 2}, "install a newer aim-icl"),
         ({"hidden_size": "wide"}, "hidden_size"),
         ({"hidden_size": 0}, "hidden_size"),
         ({"surprise": 1}, "surprise"),

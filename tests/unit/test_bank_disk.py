@@ -258,7 +258,7 @@ def test_a_newer_version_is_refused(path: Path, bank: DemonstrationBank) -> None
     with sqlite3.connect(path / "bank.sqlite") as database:
         database.execute("PRAGMA user_version=7")
     with pytest.raises(
-        CorruptArtifactError, match=r"format version 7, but this aim-icl reads 2.*pip install -U aim-icl"
+        CorruptArtifactError, match=r"format version 7, but this aim-icl reads 2.*install a newer aim-icl"
     ):
         DemonstrationBank.open(path)
 

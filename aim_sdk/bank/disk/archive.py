@@ -213,7 +213,7 @@ def _opening(source: Source, path: Path) -> Opening:
     if header.get("bank") != EXPORT:
         raise CorruptArtifactError(
             f"{path}: an exported bank of format {header.get('bank')!r}, but this aim-icl reads {EXPORT}. "
-            "Run `pip install -U aim-icl`."
+            "Next: install a newer aim-icl."
         )
     try:
         return Opening.model_validate(header)

@@ -182,7 +182,7 @@ class Connection:
         if version > VERSION:
             raise CorruptArtifactError(
                 f"{self.path}: format version {version}, but this aim-icl reads {VERSION}. "
-                "Run `pip install -U aim-icl`."
+                "Next: install a newer aim-icl."
             )
 
     def _signature(self) -> tuple[int, ...]:

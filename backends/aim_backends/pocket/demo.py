@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from aim_backends.pocket.drawings import QUERY_STYLE, Drawing, load_drawings, load_label_words
 from aim_sdk.demo.tasks import DemoTask, Episode
+from aim_sdk.dependencies import install_command
 from aim_sdk.errors import MissingDependencyError
 from aim_sdk.types import Demonstration, Query
 
@@ -42,7 +43,7 @@ def _easy_vqa(n: int, rng: random.Random) -> list[Episode]:
     try:
         import easy_vqa
     except ImportError as error:
-        raise MissingDependencyError('The demo needs easy-VQA: pip install "aim-icl[pocket]"') from error
+        raise MissingDependencyError(f"The demo needs easy-VQA.\nNext: {install_command('pocket')}") from error
     paths = easy_vqa.get_test_image_paths()
     records = list(zip(*easy_vqa.get_test_questions(), strict=True))
     episodes: list[Episode] = []

