@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from aim_sdk.bank import BankEntry, DemonstrationBank
 from aim_sdk.encoder import Encoder
 from aim_sdk.errors import FormatError, InputError, ShotsError, did_you_mean
+from aim_sdk.given import Demonstrations, demonstrations_of, first_shots, shots_of
 from aim_sdk.selection import Selector
 from aim_sdk.types import Context, Demonstration, FusedTokens, Mode, Query
 
-MODES: tuple[Mode, ...] = ("aim", "text-only", "interleaved", "zero-shot", "no-image")
+MODES: tuple[Mode, ...] = ("aim", "text-only", "interleaved", "zero-shot", "no-image", "nearest")
 READ_BATCH = 16
 """Demonstrations a forward, where a call brings its own."""
 
-Demonstrations: TypeAlias = Sequence[Demonstration] | Sequence[Sequence[Demonstration]]
 Shown: TypeAlias = Demonstration | BankEntry
 
 
@@ -36,17 +36,28 @@ class Contexts:
         selector: Selector,
     ) -> list[Context]:
         """Return what stands before each query; see [`AIMPipeline`][aim_sdk.pipeline.AIMPipeline] for the arguments."""
-        if mode not in MODES:
-            raise InputError(
-                f"unknown mode {mode!r}.{did_you_mean(str(mode), MODES)} Expected one of: {', '.join(MODES)}."
-            )
-        if shots is not None and (not isinstance(shots, int) or shots < 0):
-            raise InputError(f"shots={shots!r}; expected a whole number of at least 0, or None for all demonstrations.")
+        return [context for context, _ in self.named(queries, shots, demonstrations, mode, selector)]
+
+    def named(
+        self,
+        queries: Sequence[Query],
+        shots: int | None,
+        demonstrations: Demonstrations | None,
+        mode: Mode,
+        selector: Selector,
+    ) -> list[tuple[Context, tuple[str, ...]]]:
+        """Like `contexts`, each with the keys of what it shows: `Generation.demonstrations`."""
+        check_mode(mode)
+        if mode == "nearest":
+            raise InputError("mode 'nearest' has no prompt: the demonstrations vote.")
+        shots = shots_of(shots)
         if mode == "zero-shot":
             chosen: list[list[Shown]] = [[]] * len(queries)
         elif demonstrations is not None:
-            chosen = self._given(queries, shots, demonstrations)
+            chosen = first_shots(demonstrations_of(demonstrations, len(queries)), shots)
         else:
+            if shots is None and not len(self.bank):
+                raise nothing_to_show(self.bank, mode)
             chosen = self._selected(queries, shots, selector)
         if self.encoder.prompt_format.kind == "chat":
             for query, items in zip(queries, chosen, strict=True):
@@ -57,28 +68,27 @@ class Contexts:
                 raise FormatError(
                     f"backend {self.backend.name!r} takes one image a prompt: mode='interleaved' cannot run on it."
                 )
-            return [[_demonstration(item) for item in items] for items in chosen]
+            keys = {id(item): self._key(item) for items in chosen for item in items}
+            return [([_demonstration(item) for item in items], tuple(keys[id(i)] for i in items)) for items in chosen]
         identity: Callable[[Shown], object] = id if mode == "aim" else _texts
         unique = {identity(item): item for items in chosen for item in items}
         fused = dict(zip(unique, self._fuse(list(unique.values()), mode), strict=True))
-        return [[fused[identity(item)] for item in items] for items in chosen]
+        contexts = [[fused[identity(item)] for item in items] for items in chosen]
+        return [
+            (context, tuple(self._key(item, tokens) for item, tokens in zip(items, context, strict=True)))
+            for items, context in zip(chosen, contexts, strict=True)
+        ]
+
+    def _key(self, item: Shown, tokens: FusedTokens | None = None) -> str:
+        """The key of a demonstration that is shown; of one that is not the bank's, its tokens' own."""
+        if isinstance(item, BankEntry):
+            return item.key
+        return self.bank.key(item) if tokens is None or tokens.key is None else tokens.key
 
     def _selected(self, queries: Sequence[Query], shots: int | None, selector: Selector) -> list[list[Shown]]:
         chosen = selector.select(self.bank, queries, shots)
         entries = {key: self.bank[key] for keys in chosen for key in keys}
         return [[entries[key] for key in keys] for keys in chosen]
-
-    def _given(self, queries: Sequence[Query], shots: int | None, demonstrations: Demonstrations) -> list[list[Shown]]:
-        if all(isinstance(item, Demonstration) for item in demonstrations):
-            chosen = [list(cast("Sequence[Shown]", demonstrations))] * len(queries)
-        else:
-            chosen = [list(items) for items in cast("Sequence[Sequence[Shown]]", demonstrations)]
-        if len(chosen) != len(queries):
-            raise InputError(f"{len(queries)} queries, but demonstrations for {len(chosen)} of them.")
-        fewest = min(map(len, chosen), default=0)
-        if shots is not None and shots > fewest:
-            raise ShotsError(f"{shots} shots asked for, but only {fewest} demonstrations were given.")
-        return [items[:shots] for items in chosen]
 
     def _fuse(self, shown: list[Shown], mode: Mode) -> list[FusedTokens]:
         if mode != "aim":
@@ -113,6 +123,25 @@ class Contexts:
     def _text_key(self, demonstration: Demonstration, mode: Mode) -> str:
         parts = [mode, *_texts(demonstration), self.encoder.binding.scope]
         return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def check_mode(mode: Mode) -> None:
+    """Refuse what is no mode.
+
+    Raises:
+        InputError: it names the modes.
+    """
+    if mode not in MODES:
+        raise InputError(f"unknown mode {mode!r}.{did_you_mean(str(mode), MODES)} Expected one of: {', '.join(MODES)}.")
+
+
+def nothing_to_show(bank: DemonstrationBank, mode: Mode) -> ShotsError:
+    """What a mode that shows demonstrations says where there are none."""
+    where = "the bank" if bank.path is None else f"the bank {bank.path}"
+    return ShotsError(
+        f"{where} holds no demonstrations, and mode {mode!r} shows some.\n"
+        "Next: `pipe.bank.add([...])`, demonstrations=[...], another bank, or mode='zero-shot'."
+    )
 
 
 def _demonstration(item: Shown) -> Demonstration:

@@ -10,6 +10,7 @@ LABELS: Final[dict[Mode, str]] = {
     "interleaved": "interleaved images",
     "aim": "AIM",
     "no-image": "AIM without images (control)",
+    "nearest": "nearest neighbours (no LM call)",
 }
 """In the order of the rows."""
 
@@ -19,4 +20,5 @@ COLOURS: Final[dict[Mode, str]] = {
     "interleaved": "tab:orange",
     "aim": "tab:blue",
     "no-image": "tab:cyan",
+    "nearest": "tab:green",
 }

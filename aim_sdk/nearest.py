@@ -8,14 +8,20 @@ is generated or scored, and an answer is always one of the demonstrations'. It s
 from __future__ import annotations
 
 import math
+import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from aim_sdk.bank.adding import POOLED
 from aim_sdk.bank.bank import DemonstrationBank
 from aim_sdk.bank.store import Where
-from aim_sdk.errors import InputError
+from aim_sdk.encoder import Encoder
+from aim_sdk.errors import InputError, ShotsError
 from aim_sdk.selection import ReadingSelector
-from aim_sdk.types import Query
+from aim_sdk.types import Demonstration, Query
 
 TEMPERATURE = 0.1
 """A neighbour whose cosine is higher by this much counts e (2.72) times as much."""
@@ -53,6 +59,15 @@ def vote(
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
+def log_shares(shares: Mapping[str, float], choices: Sequence[str]) -> list[float]:
+    """The natural log of each choice's share of the votes; what has none gets that of the smallest number, -708.4.
+
+    Choices and answers are compared letter by letter, without surrounding blanks.
+    """
+    by_text = {answer.strip(): share for answer, share in shares.items()}
+    return [math.log(max(by_text.get(choice.strip(), 0.0), sys.float_info.min)) for choice in choices]
+
+
 def votes(
     bank: DemonstrationBank,
     queries: Sequence[Query],
@@ -60,6 +75,7 @@ def votes(
     *,
     temperature: float = TEMPERATURE,
     where: Where | None = None,
+    balance: str | None = None,
 ) -> list[dict[str, float]]:
     """Let the ``shots`` nearest demonstrations of each query vote (`vote`); a query's own are never among them.
 
@@ -68,13 +84,13 @@ def votes(
         queries: each is read once.
         shots: how many vote; None: all.
         temperature: see `vote`.
-        where: only demonstrations with that metadata vote, as in [`Selector`][aim_sdk.selection.Selector].
+        where, balance: which demonstrations may vote, as in [`Selector`][aim_sdk.selection.Selector].
 
     Raises:
         ShotsError: the bank holds fewer that may be shown.
         InputError: see `vote`; or the bank was opened without a backbone.
     """
-    found = ReadingSelector(where=where).ranked(bank, queries, shots)
+    found = ReadingSelector(where=where, balance=balance).ranked(bank, queries, shots)
     return [
         vote(
             [similarity for _, similarity in near],
@@ -83,3 +99,56 @@ def votes(
         )
         for near in found
     ]
+
+
+def votes_among(
+    encoder: Encoder,
+    queries: Sequence[Query],
+    demonstrations: Sequence[Sequence[Demonstration]],
+    shots: int | None,
+    *,
+    temperature: float = TEMPERATURE,
+) -> list[dict[str, float]]:
+    """Like `votes`, but each query has demonstrations of its own, of which the nearest vote.
+
+    Their similarities are cosines round their own mean, so a query's votes do not depend on what else is asked.
+
+    Raises:
+        ShotsError: a query has fewer that may be shown.
+        InputError: see `vote`; or a demonstration or a query cannot be read.
+    """
+    bank = DemonstrationBank.in_memory(encoder)
+    unique = {id(item): item for items in demonstrations for item in items}
+    keys = bank.add(list(unique.values()))
+    places = {key: place for place, key in enumerate(bank.keys())}
+    rows = dict(zip(unique, (places[key] for key in keys), strict=True))
+    vectors = bank.features(POOLED)
+    found: list[dict[str, float]] = []
+    for query, items in zip(queries, demonstrations, strict=True):
+        own = set(bank.own(query))
+        given = [(rows[id(item)], item.answer) for item in items]
+        if not given:
+            found.append({})
+            continue
+        others = [place for place, (row, _) in enumerate(given) if row not in own]
+        if len(others) < (shots or 0):
+            raise ShotsError(
+                f"{shots} shots asked for, but only {len(others)} of a query's demonstrations may be shown."
+            )
+        similar = cosines(bank.pooled_query(query), vectors[[row for row, _ in given]])
+        near = sorted(others, key=lambda place: -similar[place])[:shots]
+        found.append(vote([float(similar[p]) for p in near], [given[p][1] for p in near], temperature=temperature))
+    return found
+
+
+def cosines(query: NDArray[np.floating], vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Cosines ``(n,)`` of a query's vector ``(dim,)`` and others ``(n, dim)``, round the others' mean.
+
+    All readings of an LLM point much the same way; the rest tells them apart. What is the mean is like nothing: 0.
+    """
+    mean = vectors.mean(0, dtype=np.float64)
+    centred, asked = vectors - mean, query - mean
+    norms = np.linalg.norm(centred, axis=1) * np.linalg.norm(asked)
+    norms[norms <= 1e-9 * float(mean @ mean)] = np.inf
+    products: NDArray[np.float64] = centred @ asked / norms
+    return products

@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import torch
 
 from aim_sdk.bank import DemonstrationBank
-from aim_sdk.contexts import Contexts, Demonstrations
+from aim_sdk.classification import (
+    Classification,
+    Classifier,
+    ClassifyMode,
+    Images,
+    Normalization,
+    OnError,
+    check_normalize,
+    checked_choices,
+    choices_of,
+    classify,
+    images_of,
+    normalized,
+    shown_in,
+    text_of,
+)
+from aim_sdk.contexts import Contexts, nothing_to_show
 from aim_sdk.encoder import Encoder
 from aim_sdk.errors import InputError
+from aim_sdk.given import (
+    Demonstrations,
+    Queries,
+    candidates_of,
+    demonstrations_of,
+    format_of,
+    queries_of,
+    shots_of,
+)
 from aim_sdk.interfaces import Backend, Projector
+from aim_sdk.nearest import TEMPERATURE, log_shares, votes, votes_among
+from aim_sdk.numbers import whole_number
+from aim_sdk.progress import advancing
 from aim_sdk.projectors import KINDS, untrained
 from aim_sdk.registry import get_backend
 from aim_sdk.selection import Selector, get_selector
-from aim_sdk.types import Context, Demonstration, FusedTokens, Generation, ImageInput, Mode, Query
+from aim_sdk.types import ChoiceScores, Context, Demonstration, FusedTokens, Generation, ImageInput, Mode, Query
 
 if TYPE_CHECKING:
     from aim_sdk.config import PromptFormat
-
-Normalization = Literal["none", "tokens", "characters"]
 
 
 class AIMPipeline:
@@ -43,7 +70,10 @@ class AIMPipeline:
     ``demonstrations``: use these instead of the bank's; for a list of queries, one list for all or one a query.
     ``mode``: ``"aim"``, or a baseline on the same demonstrations: ``"text-only"`` (their texts, no images),
     ``"interleaved"`` (all with images in one prompt), ``"zero-shot"`` (none), ``"no-image"`` (the control: the same
-    projector, demonstrations read without their images). ``selector``: another one for this call.
+    projector, demonstrations read without their images), ``"nearest"`` (the demonstrations most like the query vote for
+    their answers; no LM call: see `nearest`). ``selector``: another one for this call. What is given may be one or
+    several, in a list or any other iterable; an iterator that gives nothing is refused. A mode that shows
+    demonstrations refuses a bank that has none, unless ``shots=0`` asks for none.
     """
 
     def __init__(
@@ -51,7 +81,7 @@ class AIMPipeline:
         backend: Backend,
         projector: Projector | None = None,
         *,
-        prompt_format: PromptFormat | None = None,
+        prompt_format: PromptFormat | str | None = None,
         bank: str | Path | None = None,
         keep_readings: bool = False,
         keep_images: bool = False,
@@ -59,7 +89,7 @@ class AIMPipeline:
         prefix_bytes: int | None = None,
     ) -> None:
         self.backend = backend
-        self.prompt_format = prompt_format or backend.default_format
+        self.prompt_format = format_of(prompt_format) or backend.default_format
         self.projector = _fit(projector or backend.default_projector(), backend)
         self.selector = get_selector(selector)
         self.encoder = Encoder(backend, self.projector, self.prompt_format)
@@ -72,6 +102,19 @@ class AIMPipeline:
                 bank, encoder=self.encoder, keep_readings=keep_readings, keep_images=keep_images
             )
 
+    def __repr__(self) -> str:
+        made = self.backend.fingerprint
+        return (
+            f"AIMPipeline(backend={made.backend!r}, model={made.model!r}, projector={self.projector.kind!r}, "
+            f"prompt_format={self.prompt_format.template or self.prompt_format.kind!r}, bank={self.bank!r})"
+        )
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise InputError(
+            "a pipeline cannot be copied or pickled: it holds a loaded model and an open bank.\n"
+            "Next: share it between threads, or load one in each process with `AIMPipeline.from_pretrained`."
+        )
+
     @classmethod
     def from_pretrained(
         cls,
@@ -79,7 +122,7 @@ class AIMPipeline:
         *,
         model: str | Path | None = None,
         projector: Projector | str | Path | None = None,
-        prompt_format: PromptFormat | None = None,
+        prompt_format: PromptFormat | str | None = None,
         bank: str | Path | None = None,
         keep_readings: bool = False,
         keep_images: bool = False,
@@ -133,7 +176,7 @@ class AIMPipeline:
         text: str = "",
         *,
         shots: int | None = None,
-        demonstrations: Sequence[Demonstration] | None = None,
+        demonstrations: Demonstrations | None = None,
         mode: Mode = "aim",
         selector: str | Selector | None = None,
         max_new_tokens: int = 32,
@@ -153,7 +196,7 @@ class AIMPipeline:
 
     def generate(
         self,
-        queries: Sequence[Query],
+        queries: Queries,
         *,
         shots: int | None = None,
         demonstrations: Demonstrations | None = None,
@@ -161,6 +204,7 @@ class AIMPipeline:
         selector: str | Selector | None = None,
         max_new_tokens: int = 32,
         batch_size: int = 8,
+        progress: bool = False,
         **generation: Any,
     ) -> list[Generation]:
         """Answer queries in batches of similar length; the answers come in the queries' order.
@@ -170,36 +214,46 @@ class AIMPipeline:
             shots, demonstrations, mode, selector: see the class.
             max_new_tokens: the longest answer, in tokens.
             batch_size: prompts a forward.
+            progress: show on stderr how many are answered.
             **generation: passed to the backend (transformers: any argument of ``generate``); greedy by default.
 
         Raises:
             InputError: and its members `ImageError`, `ShotsError`, `ContextLengthError`; its
                 ``query`` is the place of the query that cannot be answered, where it is one query's.
         """
-        _check_positive(max_new_tokens=max_new_tokens, batch_size=batch_size)
-        contexts = self._contexts(queries, shots, demonstrations, mode, selector)
-        order = sorted(range(len(queries)), key=lambda i: _order(contexts[i]))
+        max_new_tokens = whole_number("max_new_tokens", max_new_tokens, 1)
+        batch_size = whole_number("batch_size", batch_size, 1)
+        queries = queries_of(queries)
+        if mode == "nearest":
+            voted = self.nearest(queries, shots=shots, demonstrations=demonstrations, selector=selector)
+            return [Generation(next(iter(shares)), (), 0) for shares in voted]
+        named = self._contexts(queries, shots, demonstrations, mode, selector)
+        order = sorted(range(len(queries)), key=lambda i: _order(named[i][0]))
         answers: dict[int, Generation] = {}
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            try:
-                generated = self.backend.injector.generate(
-                    [queries[i] for i in batch],
-                    [contexts[i] for i in batch],
-                    prompt_format=self.prompt_format,
-                    max_new_tokens=max_new_tokens,
-                    **generation,
-                )
-            except InputError as error:
-                if error.query is not None:  # its place in the batch
-                    error.query = batch[error.query]
-                raise
-            if len(generated) != len(batch):
-                raise InputError(
-                    f"{len(generated)} answers for {len(batch)} queries; pass each query as often as it is to be "
-                    "answered instead of num_return_sequences."
-                )
-            answers.update(zip(batch, generated, strict=True))
+        with advancing("answering", len(order), shown=progress) as advance:
+            for start in range(0, len(order), batch_size):
+                batch = order[start : start + batch_size]
+                try:
+                    generated = self.backend.injector.generate(
+                        [queries[i] for i in batch],
+                        [named[i][0] for i in batch],
+                        prompt_format=self.prompt_format,
+                        max_new_tokens=max_new_tokens,
+                        **generation,
+                    )
+                except InputError as error:
+                    if error.query is not None:  # its place in the batch
+                        error.query = batch[error.query]
+                    raise
+                if len(generated) != len(batch):
+                    raise InputError(
+                        f"{len(generated)} answers for {len(batch)} queries; pass each query as often as it is to be "
+                        "answered instead of num_return_sequences."
+                    )
+                answers |= {
+                    i: replace(answer, demonstrations=named[i][1]) for i, answer in zip(batch, generated, strict=True)
+                }
+                advance(len(batch))
         return [answers[i] for i in range(len(queries))]
 
     def stream(
@@ -208,16 +262,19 @@ class AIMPipeline:
         text: str = "",
         *,
         shots: int | None = None,
-        demonstrations: Sequence[Demonstration] | None = None,
+        demonstrations: Demonstrations | None = None,
         mode: Mode = "aim",
         selector: str | Selector | None = None,
         max_new_tokens: int = 32,
         **generation: Any,
     ) -> Iterator[str]:
         """Yield an answer piece by piece; joined, the pieces equal `__call__`'s answer."""
-        _check_positive(max_new_tokens=max_new_tokens)
+        max_new_tokens = whole_number("max_new_tokens", max_new_tokens, 1)
         query = Query(image, text)
-        (context,) = self._contexts([query], shots, demonstrations, mode, selector)
+        if mode == "nearest":
+            (shares,) = self.nearest([query], shots=shots, demonstrations=demonstrations, selector=selector)
+            return iter([next(iter(shares))])
+        ((context, _),) = self._contexts([query], shots, demonstrations, mode, selector)
         return self.backend.injector.stream(
             query, context, prompt_format=self.prompt_format, max_new_tokens=max_new_tokens, **generation
         )
@@ -225,11 +282,11 @@ class AIMPipeline:
     def score(
         self,
         query: Query,
-        choices: Sequence[str],
+        choices: Iterable[str],
         *,
         normalize: Normalization = "none",
         shots: int | None = None,
-        demonstrations: Sequence[Demonstration] | None = None,
+        demonstrations: Demonstrations | None = None,
         mode: Mode = "aim",
         selector: str | Selector | None = None,
     ) -> list[float]:
@@ -240,20 +297,122 @@ class AIMPipeline:
             choices: candidate answers, none blank.
             normalize: ``"none"`` sums over a choice's tokens, ``"tokens"`` and ``"characters"`` divide the sum by
                 their number.
-            shots, demonstrations, mode, selector: see the class.
+            shots, demonstrations, mode, selector: see the class. In mode ``"nearest"`` a choice's probability is its
+                share of the votes, whatever ``normalize`` says (:func:`aim_sdk.nearest.log_shares`).
         """
-        if normalize not in ("none", "tokens", "characters"):
-            raise InputError(f"normalize={normalize!r}; expected 'none', 'tokens' or 'characters'.")
-        if isinstance(choices, str) or not choices or not all(isinstance(c, str) and c.strip() for c in choices):
-            raise InputError("score: `choices` must be a list of at least one non-blank string.")
-        (context,) = self._contexts([query], shots, demonstrations, mode, selector)
+        check_normalize(normalize)
+        (query,) = queries_of(query)
+        choices = candidates_of(choices)
+        if mode == "nearest":
+            (shares,) = self.nearest([query], shots=shots, demonstrations=demonstrations, selector=selector)
+            return log_shares(shares, choices)
+        ((context, _),) = self._contexts([query], shots, demonstrations, mode, selector)
         scores = self.backend.injector.score(query, context, choices, prompt_format=self.prompt_format)
-        lengths = {
-            "none": [1] * len(choices),
-            "tokens": [len(tokens) for tokens in scores],
-            "characters": [len(choice) for choice in choices],
-        }[normalize]
-        return [sum(tokens) / length for tokens, length in zip(scores, lengths, strict=True)]
+        return normalized(ChoiceScores(tuple(map(tuple, scores))), choices, normalize)
+
+    def nearest(
+        self,
+        queries: Queries,
+        *,
+        shots: int | None = None,
+        demonstrations: Demonstrations | None = None,
+        selector: str | Selector | None = None,
+        temperature: float = TEMPERATURE,
+    ) -> list[dict[str, float]]:
+        """Let the demonstrations that are nearest to each query vote: what mode `"nearest"` answers by.
+
+        No prompt is made and the LM answers nothing: each query is read once, as a demonstration is.
+
+        Args:
+            queries: see `generate`.
+            shots: how many vote; None: all.
+            demonstrations: see the class; the nearest of them vote.
+            selector: its `where` and `balance` hold; what is near is always told by the readings.
+            temperature: see [`vote`][aim_sdk.nearest.vote].
+
+        Returns:
+            Of each query the shares of the answers, which sum to 1, the highest first.
+
+        Raises:
+            ShotsError: there are fewer demonstrations, or none. A query's own never vote.
+        """
+        asked, shots = queries_of(queries), shots_of(shots)
+        chosen = self.selector if selector is None else get_selector(selector)
+        if demonstrations is None:
+            found = votes(self.bank, asked, shots, temperature=temperature, where=chosen.where, balance=chosen.balance)
+        else:
+            given = demonstrations_of(demonstrations, len(asked))
+            found = votes_among(self.encoder, asked, given, shots, temperature=temperature)
+        if not all(found):
+            raise nothing_to_show(self.bank, "nearest")
+        return found
+
+    def classify(
+        self,
+        images: Images,
+        choices: Iterable[str] | None = None,
+        *,
+        text: str | None = None,
+        shots: int | None = None,
+        demonstrations: Iterable[Demonstration] | None = None,
+        mode: ClassifyMode = "aim",
+        selector: str | Selector | None = None,
+        normalize: Normalization = "tokens",
+        batch_size: int = 8,
+        progress: bool = False,
+        on_error: OnError | None = None,
+    ) -> list[Classification]:
+        """Label images with one of a few choices each; the labels come in the images' order.
+
+        The probabilities are the softmax over the choices' log-probabilities (`score`), by default per token: else
+        a longer choice would be less likely for its length alone. In `mode="nearest"` they are the shares of a vote of
+        the `shots` nearest demonstrations of the bank ([`vote`][aim_sdk.nearest.vote]), and no LLM is asked.
+
+        Args:
+            images: one image, a list, a column of a frame, a generator, or a folder (all images below it). A `Query`
+                brings its own text.
+            choices: at least two; None takes the distinct answers of the demonstrations (at most 64).
+            text: what is asked of each image; None takes the demonstrations' own, where all have the same.
+            shots, mode, selector: see the class; `mode="nearest"`, too.
+            demonstrations: show these to every image, in place of the bank's.
+            normalize: as in `score`.
+            batch_size: images per forward, where the backend can.
+            progress: show on stderr how many are labelled.
+            on_error: called with the place of each image that cannot be labelled, and the error; its label is then
+                None. Without it, the first such image ends the call.
+
+        Raises:
+            InputError: and its members; its `query` is the place of the image that cannot be labelled, where it is
+                one image's.
+        """
+        check_normalize(normalize)
+        batch_size = whole_number("batch_size", batch_size, 1)
+        given = None if demonstrations is None else demonstrations_of(demonstrations, 1)[0]
+        if mode == "nearest" and (given is not None or selector not in (None, "reading")):
+            raise InputError(
+                "mode='nearest' lets the nearest demonstrations of the bank vote: add them with `pipe.bank.add`, and "
+                "pass neither `demonstrations` nor `selector`."
+            )
+        shown = given if given is not None else list(shown_in(self.bank)) if choices is None or text is None else []
+        classifier = Classifier(
+            Contexts(self.encoder, self.bank),
+            choices_of(shown) if choices is None else checked_choices(choices),
+            mode,
+            shots,
+            given,
+            self.selector if selector is None else get_selector(selector),
+            normalize,
+        )
+        asked, total = images_of(images)
+        with advancing("labelling", total, shown=progress) as advance:
+            return classify(
+                classifier,
+                asked,
+                text_of(shown) if text is None else text,
+                batch_size=batch_size,
+                done=advance,
+                on_error=on_error,
+            )
 
     def _contexts(
         self,
@@ -262,9 +421,9 @@ class AIMPipeline:
         demonstrations: Demonstrations | None,
         mode: Mode,
         selector: str | Selector | None,
-    ) -> list[Context]:
+    ) -> list[tuple[Context, tuple[str, ...]]]:
         chosen = self.selector if selector is None else get_selector(selector)
-        return Contexts(self.encoder, self.bank).contexts(queries, shots, demonstrations, mode, chosen)
+        return Contexts(self.encoder, self.bank).named(queries, shots, demonstrations, mode, chosen)
 
 
 def _fit(projector: Projector, backend: Backend) -> Projector:
@@ -284,9 +443,3 @@ def _order(context: Context) -> tuple[int, tuple[str, ...]]:
     """Batches are of similar length, and equal contexts stand beside one another."""
     fused = [item for item in context if isinstance(item, FusedTokens)]
     return sum(map(len, fused)) if fused else len(context), tuple(item.key or "" for item in fused)
-
-
-def _check_positive(**arguments: int) -> None:
-    for name, value in arguments.items():
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{name}={value!r}; expected a whole number of at least 1.")

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from cachetools import LRUCache
 
-from aim_sdk.errors import InputError
+from aim_sdk.numbers import whole_number
 from aim_sdk.types import Context, FusedTokens
 
 State = TypeVar("State")
@@ -53,8 +53,7 @@ class PrefixCache(Generic[State]):
 
     def resize(self, max_bytes: int) -> None:
         """Forget everything and keep up to ``max_bytes`` from now on."""
-        if not isinstance(max_bytes, int) or max_bytes < 0:
-            raise InputError(f"prefix_bytes={max_bytes!r}; expected a number of bytes, at least 0.")
+        max_bytes = whole_number("prefix_bytes", max_bytes, 0)
         with self._lock:
             self._states: LRUCache[tuple[object, Keys], tuple[State, int]] = LRUCache(
                 max_bytes, getsizeof=lambda kept: kept[1]

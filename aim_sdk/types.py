@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from aim_sdk.errors import ImageError, InputError
 
@@ -21,8 +21,8 @@ ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | Image"
 Metadata: TypeAlias = "Mapping[str, str | int | float | bool]"
 """Values by field name; what filters and class balance look at."""
 
-Mode = Literal["aim", "text-only", "interleaved", "zero-shot", "no-image"]
-"""How demonstrations enter the prompt; everything but ``"aim"`` is a baseline or a control."""
+Mode = Literal["aim", "text-only", "interleaved", "zero-shot", "no-image", "nearest"]
+"""How demonstrations are used; everything but ``"aim"`` is a baseline or a control."""
 
 TokenKind = Literal[
     "first", "prefix", "demonstration visual", "demonstration text", "query visual", "query text", "answer"
@@ -36,9 +36,14 @@ separators. ``answer`` is the part of the answer that stands before the token to
 """
 
 
+def is_image(value: object) -> bool:
+    """Whether a value is of a type that images come in (`ImageInput`); nothing is opened."""
+    is_pil = any(f"{cls.__module__}.{cls.__name__}" == "PIL.Image.Image" for cls in type(value).__mro__)
+    return is_pil or isinstance(value, str | os.PathLike | bytes)
+
+
 def _check_image(image: object, owner: str) -> None:
-    is_pil = any(f"{cls.__module__}.{cls.__name__}" == "PIL.Image.Image" for cls in type(image).__mro__)
-    if not is_pil and not isinstance(image, str | os.PathLike | bytes):
+    if not is_image(image):
         raise ImageError(
             f"{owner}: `image` is {type(image).__name__}; expected a path, the bytes of an image file or a PIL image."
         )
@@ -56,12 +61,25 @@ def _check_text(text: object, owner: str, field: str) -> None:
         ) from None
 
 
-def check_metadata(metadata: Metadata) -> None:
-    """Refuse metadata that cannot be kept or compared.
+def plain_metadata(metadata: Metadata | None) -> dict[str, str | int | float | bool]:
+    """Metadata as it is kept and compared: numpy's numbers become Python's, None becomes no metadata.
 
     Raises:
-        InputError: a field is no string or finite number.
+        InputError: it is no mapping, or a field is no string or finite number.
     """
+    if not isinstance(metadata, Mapping | None):
+        raise InputError(f"Demonstration: `metadata` is {type(metadata).__name__}; expected a dict of fields.")
+    plain = {name: _plain(value) for name, value in (metadata or {}).items()}
+    _check_metadata(plain)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy's as Python's."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
+def _check_metadata(metadata: Metadata) -> None:
     for name, value in metadata.items():
         if not isinstance(name, str) or not isinstance(value, str | int | float | bool):
             raise InputError(
@@ -99,15 +117,16 @@ class Demonstration:
         _check_text(self.answer, "Demonstration", "answer")
         if not self.answer.strip():
             raise InputError("Demonstration: `answer` is blank; a demonstration shows the response to its image.")
-        check_metadata(self.metadata)
+        object.__setattr__(self, "metadata", plain_metadata(self.metadata))
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
     """What the backbone is asked: an image and the text beside it (which may be empty).
 
-    ``id`` names it. A selector never chooses the demonstration whose ``metadata["id"]`` is the same, nor one with the
-    same image and text.
+    ``id`` names it; a whole number becomes a string. A selector never chooses the demonstration whose
+    ``metadata["id"]`` is the same, nor one with the same image and text. Images are the same where their files hold the
+    same bytes, or both are PIL images of the same pixels.
 
     Raises:
         InputError: a field has the wrong type.
@@ -120,6 +139,11 @@ class Query:
     def __post_init__(self) -> None:
         _check_image(self.image, "Query")
         _check_text(self.text, "Query", "text")
+        if self.id is not None:
+            name = _plain(self.id)
+            name = str(name) if isinstance(name, int) and not isinstance(name, bool) else name
+            _check_text(name, "Query", "id")
+            object.__setattr__(self, "id", name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,3 +216,16 @@ class Generation:
     """Positions of the prompt in the backbone's context: text, visual and fused tokens together."""
     log_probs: tuple[float, ...] | None = None
     """The natural-log probability of each generated token, where it was asked for."""
+    demonstrations: tuple[str, ...] = ()
+    """What was shown, in the order of the prompt: the keys in the bank (`pipe.bank[key]`). Of demonstrations that a
+    call brings itself, the keys that they would have there; in the modes that show texts alone, a hash of those."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceScores:
+    """How likely each of some choices is as the answer to one query."""
+
+    log_probs: tuple[tuple[float, ...], ...]
+    """Of each choice, the natural-log probability of each of its tokens."""
+    prompt_tokens: int | None = None
+    """As `Generation.prompt_tokens`; None where the backend does not say."""

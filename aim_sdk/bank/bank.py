@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -22,8 +22,9 @@ from aim_sdk.config import Binding
 from aim_sdk.encoder import BATCH_TOKENS, Encoder
 from aim_sdk.errors import AIMError, InputError, ShotsError, UnknownEntryError, did_you_mean
 from aim_sdk.images import image_digest
+from aim_sdk.numbers import whole_number
 from aim_sdk.progress import advancing
-from aim_sdk.types import Demonstration, FusedTokens, Query, check_metadata
+from aim_sdk.types import Demonstration, FusedTokens, Query, plain_metadata
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -136,7 +137,7 @@ class DemonstrationBank:
 
     def add(
         self,
-        demonstrations: Iterable[Demonstration],
+        demonstrations: Demonstration | Iterable[Demonstration],
         *,
         batch_tokens: int = BATCH_TOKENS,
         progress: bool = False,
@@ -150,7 +151,7 @@ class DemonstrationBank:
         order that a call without an interruption leads to. Metadata that is given replaces what is here.
 
         Args:
-            demonstrations: any number; an iterator is read as it is needed.
+            demonstrations: one, or any number; an iterator is read as it is needed.
             batch_tokens: positions of one forward, visual tokens and padding included.
             progress: show a progress bar on stderr.
             total: how many there are, for the bar, where ``demonstrations`` does not say.
@@ -161,8 +162,13 @@ class DemonstrationBank:
             ImageError: an image cannot be decoded; the batches before it are kept.
             ArtifactWriteError: the disk is full, say; the batches before are kept.
         """
-        if not isinstance(batch_tokens, int) or batch_tokens < 1:
-            raise InputError(f"batch_tokens={batch_tokens!r}; expected a whole number of at least 1.")
+        batch_tokens = whole_number("batch_tokens", batch_tokens, 1)
+        if isinstance(demonstrations, Demonstration):
+            demonstrations = [demonstrations]
+        if isinstance(demonstrations, str | bytes | Mapping) or not isinstance(demonstrations, Iterable):
+            raise InputError(
+                f"bank.add: {type(demonstrations).__name__}; expected Demonstration objects."
+            )
         total = len(demonstrations) if isinstance(demonstrations, Sequence) else total
         source, keys, adder = iter(demonstrations), list[str](), self._adder()
         with advancing("reading demonstrations", total, shown=progress) as advance:
@@ -199,8 +205,7 @@ class DemonstrationBank:
         """
         self._check([key])
         fields = {**self._store.held([key])[key], **metadata}
-        kept = {name: value for name, value in fields.items() if value is not None}
-        check_metadata(kept)
+        kept = plain_metadata({name: value for name, value in fields.items() if value is not None})
         self._store.tag({key: kept})
 
     def first(self, shots: int) -> list[BankEntry]:
@@ -348,6 +353,16 @@ class DemonstrationBank:
 
     def __len__(self) -> int:
         return len(self._store)
+
+    def __repr__(self) -> str:
+        where = "in memory" if self.path is None else str(self.path)
+        return f"<DemonstrationBank {where}: {len(self)} demonstrations>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise InputError(
+            "a bank cannot be copied or pickled.\n"
+            "Next: pass its path, and open it in each process; `bank.export(file)` writes a copy."
+        )
 
     def __iter__(self) -> Iterator[BankEntry]:
         """Entries in order; those that are removed meanwhile are left out."""
