@@ -106,6 +106,9 @@ def prepare(path: Path, *, may_create: bool) -> None:
 
 
 def _prepare(path: Path, *, may_create: bool) -> None:
+    for name in (INDEX, LOCK):
+        if (path / name).is_symlink():  # or writing would change a file elsewhere
+            raise CorruptArtifactError(f"{path / name}: a link; a bank's files stand in its folder.")
     if (path / INDEX).is_file():
         return
     if path.exists() and not path.is_dir():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from aim_sdk.bank.disk.segments import Segments
 from aim_sdk.bank.disk.snapshot import snapshot
 from aim_sdk.bank.disk.store import DiskStore
 from aim_sdk.errors import ArtifactError, ArtifactNotFoundError, CorruptArtifactError
-from aim_sdk.files import sync_folder, writing
+from aim_sdk.files import sync_folder, write_atomic, writing
 from aim_sdk.progress import Advance
 
 
@@ -126,7 +125,7 @@ def rebuild_index(path: Path) -> list[str]:
             if not settings:
                 raise CorruptArtifactError(f"{path}: no segment begins with a whole record of the bank's settings.")
             if (path / INDEX).exists():
-                shutil.copyfile(path / INDEX, path / f"{INDEX}.old")
+                write_atomic(path / f"{INDEX}.old", (path / INDEX).read_bytes())  # also over a link
             _write_index(path, settings, found)
     finally:
         files.forget()

@@ -39,7 +39,7 @@ class Segments:
                 for item in items:
                     if (name := _NAME.fullmatch(item.name)) and self.path(int(name[1])).name == item.name:
                         with suppress(FileNotFoundError):  # deleted by a compaction meanwhile
-                            status = item.stat()
+                            status = item.stat(follow_symlinks=False)  # a link is no segment
                             if stat.S_ISREG(status.st_mode):
                                 found[int(name[1])] = status.st_size
         except FileNotFoundError:
@@ -57,7 +57,7 @@ class Segments:
         with self._lock:
             if segment not in self._open:
                 try:
-                    handle = os.open(self.path(segment), os.O_RDONLY | os.O_NONBLOCK)
+                    handle = os.open(self.path(segment), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
                 except FileNotFoundError as error:
                     raise CorruptArtifactError(
                         f"{self.path(segment)}: this part of the bank is missing. Next: put this file back, or run "
@@ -112,7 +112,7 @@ class Segments:
         """
         path = self.path(segment)
         with self._errors(path):
-            handle = os.open(path, os.O_RDWR)
+            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
             try:
                 end = _written(handle, data, size)
                 os.fsync(handle)
