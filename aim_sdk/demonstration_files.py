@@ -1,4 +1,4 @@
-"""Demonstrations as people have them: JSON lines, or a folder of images. Read one by one, however many there are."""
+"""Demonstrations as people have them: JSON lines, CSV, or a folder of images. Read one by one, however many there are."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from aim_sdk.errors import InputError
 from aim_sdk.images import is_url
 from aim_sdk.json_lines import OnProblem, count_lines, folder_of, json_lines
+from aim_sdk.tables import is_table, table_rows
 from aim_sdk.types import Demonstration
 
 IMAGE_SUFFIXES = frozenset(
@@ -37,7 +38,7 @@ class DemonstrationLine(BaseModel):
 
 
 def stream_demonstrations(path: Path, *, text: str = "", on_problem: OnProblem) -> Iterator[Demonstration]:
-    """Yield the demonstrations of a JSON lines file, or of a folder of images.
+    """Yield the demonstrations of a JSON lines file, of a CSV file (`.csv`, `.tsv`), or of a folder of images.
 
     In a folder, an image's answer is the content of the ``.txt`` file beside it, or else the name of the subfolder that
     it stands in (one a class), which is also its metadata ``label``. ``text`` stands beside every image.
@@ -48,7 +49,8 @@ def stream_demonstrations(path: Path, *, text: str = "", on_problem: OnProblem) 
     if path.is_dir():
         yield from _folder(path, text, on_problem)
         return
-    yield from json_lines(path, lambda _, raw: DemonstrationLine.model_validate(raw).demonstration(path), on_problem)
+    lines = table_rows if is_table(path) else json_lines
+    yield from lines(path, lambda _, raw: DemonstrationLine.model_validate(raw).demonstration(path), on_problem)
 
 
 def count_demonstrations(path: Path) -> int | None:
@@ -57,7 +59,7 @@ def count_demonstrations(path: Path) -> int | None:
     Raises:
         InputError: there is no such file or folder.
     """
-    return sum(1 for _ in _images(path)) if path.is_dir() else count_lines(path)
+    return sum(1 for _ in folder_images(path)) if path.is_dir() else count_lines(path)
 
 
 def resolve(path: Path, image: str) -> str:
@@ -72,7 +74,7 @@ def resolve(path: Path, image: str) -> str:
 
 
 def _folder(path: Path, text: str, on_problem: OnProblem) -> Iterator[Demonstration]:
-    for image in _images(path):
+    for image in folder_images(path):
         metadata: dict[str, Any] = {}
         beside = image.with_suffix(".txt")
         try:
@@ -109,7 +111,7 @@ def _text(path: Path) -> str:
         raise InputError(f"{path.name} is not UTF-8 (byte {error.start}).") from error
 
 
-def _images(path: Path) -> Iterator[Path]:
+def folder_images(path: Path) -> Iterator[Path]:
     """All images below a folder, in the order of their names: the same at every run. Links are followed, once each.
 
     Hidden folders are left out: they hold copies that a program keeps for itself (``.ipynb_checkpoints``).

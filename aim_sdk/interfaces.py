@@ -26,11 +26,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from aim_sdk.artifacts import SavedProjector, check_options, kept_options
 from aim_sdk.config import Fingerprint, PromptFormat
-from aim_sdk.errors import CapabilityError
+from aim_sdk.errors import CapabilityError, InputError
 from aim_sdk.images import load_image
 from aim_sdk.layers import LAST, check_layers, layer_options
 from aim_sdk.prefixes import PrefixCache
-from aim_sdk.types import AttentionMap, Context, Demonstration, FusedTokens, Generation, Query, Reading
+from aim_sdk.types import AttentionMap, ChoiceScores, Context, Demonstration, FusedTokens, Generation, Query, Reading
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -207,6 +207,28 @@ class Injector(ABC):
     ) -> list[list[float]]:
         """Return each choice's token log-probabilities (natural log) as the answer; the prompt is computed once."""
 
+    def score_batch(
+        self,
+        queries: Sequence[Query],
+        contexts: Sequence[Context],
+        choices: Sequence[str],
+        *,
+        prompt_format: PromptFormat,
+    ) -> list[ChoiceScores]:
+        """Return `score` of the same choices for each query of a batch; this one asks for one after the other.
+
+        A backend may run several prompts in one forward; the numbers stay those of `score`, up to float noise.
+        """
+        made = []
+        for place, (query, context) in enumerate(zip(queries, contexts, strict=True)):
+            try:
+                scores = self.score(query, context, choices, prompt_format=prompt_format)
+            except InputError as error:
+                error.query = place
+                raise
+            made.append(ChoiceScores(tuple(map(tuple, scores))))
+        return made
+
     def log_probs(
         self,
         queries: Sequence[Query],
@@ -293,15 +315,32 @@ class Backend(ABC):
         """Whether one prompt may hold several images."""
         return True
 
-    def plain_answer(self, query: Query, *, prompt_format: PromptFormat, max_new_tokens: int) -> list[int]:
+    def plain_answer(
+        self,
+        query: Query,
+        *,
+        prompt_format: PromptFormat,
+        max_new_tokens: int,
+        demonstrations: Sequence[Demonstration] = (),
+        with_images: bool = True,
+    ) -> list[int]:
         """Return the backbone's own greedy answer as token ids, past reader and injector.
 
-        What the family's documentation would have you write; the conformance kit compares zero demonstrations with it.
+        What the family's documentation would have you write; the conformance kit compares with it. ``demonstrations``
+        stand before the query as turns of the same format: with their images (interleaved), or as text alone.
 
         Raises:
             CapabilityError: there is no such way past the injector.
         """
         raise CapabilityError(f"backend {self.name!r} has no `plain_answer` to compare with.")
+
+    def show_prompt(self, query: Query, context: Context, *, prompt_format: PromptFormat) -> str:
+        """Return a prompt as its tokens say it, special tokens too, for messages; optional.
+
+        Raises:
+            CapabilityError: it cannot be shown.
+        """
+        raise CapabilityError(f"backend {self.name!r} does not show its prompts: it has no `show_prompt`.")
 
     @property
     def modules(self) -> Sequence[nn.Module]:

@@ -13,7 +13,6 @@ from aim_sdk.bank import DemonstrationBank
 from aim_sdk.classification import (
     Classification,
     Classifier,
-    ClassifyMode,
     Images,
     Normalization,
     OnError,
@@ -355,7 +354,7 @@ class AIMPipeline:
         text: str | None = None,
         shots: int | None = None,
         demonstrations: Iterable[Demonstration] | None = None,
-        mode: ClassifyMode = "aim",
+        mode: Mode = "aim",
         selector: str | Selector | None = None,
         normalize: Normalization = "tokens",
         batch_size: int = 8,
@@ -365,15 +364,15 @@ class AIMPipeline:
         """Label images with one of a few choices each; the labels come in the images' order.
 
         The probabilities are the softmax over the choices' log-probabilities (`score`), by default per token: else
-        a longer choice would be less likely for its length alone. In `mode="nearest"` they are the shares of a vote of
-        the `shots` nearest demonstrations of the bank ([`vote`][aim_sdk.nearest.vote]), and no LLM is asked.
+        a longer choice would be less likely for its length alone. In `mode="nearest"` they are the choices' shares of the
+        votes (`nearest`), and no LLM is asked.
 
         Args:
             images: one image, a list, a column of a frame, a generator, or a folder (all images below it). A `Query`
                 brings its own text.
             choices: at least two; None takes the distinct answers of the demonstrations (at most 64).
             text: what is asked of each image; None takes the demonstrations' own, where all have the same.
-            shots, mode, selector: see the class; `mode="nearest"`, too.
+            shots, mode, selector: see the class.
             demonstrations: show these to every image, in place of the bank's.
             normalize: as in `score`.
             batch_size: images per forward, where the backend can.
@@ -388,17 +387,12 @@ class AIMPipeline:
         check_normalize(normalize)
         batch_size = whole_number("batch_size", batch_size, 1)
         given = None if demonstrations is None else demonstrations_of(demonstrations, 1)[0]
-        if mode == "nearest" and (given is not None or selector not in (None, "reading")):
-            raise InputError(
-                "mode='nearest' lets the nearest demonstrations of the bank vote: add them with `pipe.bank.add`, and "
-                "pass neither `demonstrations` nor `selector`."
-            )
         shown = given if given is not None else list(shown_in(self.bank)) if choices is None or text is None else []
         classifier = Classifier(
             Contexts(self.encoder, self.bank),
             choices_of(shown) if choices is None else checked_choices(choices),
             mode,
-            shots,
+            shots_of(shots),
             given,
             self.selector if selector is None else get_selector(selector),
             normalize,

@@ -25,7 +25,7 @@ from aim_sdk.errors import ContextLengthError, FormatError, InputError
 from aim_sdk.images import load_image
 from aim_sdk.interfaces import Injector
 from aim_sdk.prefixes import PrefixCache
-from aim_sdk.types import Context, Demonstration, FusedTokens, Generation, ImageInput, Query
+from aim_sdk.types import ChoiceScores, Context, Demonstration, FusedTokens, Generation, ImageInput, Query
 
 if TYPE_CHECKING:
     from aim_backends.hf.backend import TransformersBackend
@@ -167,10 +167,31 @@ class TransformersInjector(Injector):
     def score(
         self, query: Query, context: Context, choices: Sequence[str], *, prompt_format: PromptFormat
     ) -> list[list[float]]:
+        return [list(row) for row in self._scored(query, context, choices, prompt_format).log_probs]
+
+    def score_batch(
+        self,
+        queries: Sequence[Query],
+        contexts: Sequence[Context],
+        choices: Sequence[str],
+        *,
+        prompt_format: PromptFormat,
+    ) -> list[ChoiceScores]:
+        """One prompt after the other: what the families need behind a padded cache differs too much."""
+        _check_one_each(queries, contexts)
+        made = []
+        for place, (query, context) in enumerate(zip(queries, contexts, strict=True)):
+            with of_query(place):
+                made.append(self._scored(query, context, choices, prompt_format))
+        return made
+
+    def _scored(
+        self, query: Query, context: Context, choices: Sequence[str], prompt_format: PromptFormat
+    ) -> ChoiceScores:
         if any(not choice.strip() for choice in choices):
             raise InputError("score: a choice is blank; it has no tokens to score.")
         if not choices:
-            return []
+            return ChoiceScores(())
         with naming_the_image(self._backend, _images([query], [context])), self._backend.lock:
             prepared = self.prepare([query], [context], prompt_format=prompt_format)
             one = replace(prepared, texts=prepared.texts * len(choices))
@@ -178,7 +199,8 @@ class TransformersInjector(Injector):
             self._check_length(prepared.lengths, [query], [context], prompt_format, max(map(len, tokens)))
             once = copies(self._backend, ONCE) if self._backend.continues_cache else 0
             with self._prompt(prepared, [context], once) as inputs:
-                return score(self._backend, inputs, tokens)
+                found = score(self._backend, inputs, tokens)
+        return ChoiceScores(tuple(map(tuple, found)), prepared.lengths[0])
 
     def prepare_log_probs(
         self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False

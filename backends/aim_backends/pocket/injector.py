@@ -24,7 +24,7 @@ from aim_sdk.errors import ContextLengthError, InputError, did_you_mean
 from aim_sdk.finite import not_finite
 from aim_sdk.interfaces import Injector
 from aim_sdk.prefixes import PrefixCache, SharedPrefix
-from aim_sdk.types import Context, Demonstration, FusedTokens, Generation, Query
+from aim_sdk.types import ChoiceScores, Context, Demonstration, FusedTokens, Generation, Query
 
 _LOST = -1
 """In place of a token whose logits are no numbers: it comes to the host with the tokens."""
@@ -146,22 +146,50 @@ class PocketInjector(Injector):
         prompt = self._prefill([query], [context], prompt_format, max_new_tokens)
         return stream_answer(self._pieces(prompt, prompt_format.stop, max_new_tokens, sampling), prompt_format.stop)
 
-    @torch.no_grad()
     def score(
         self, query: Query, context: Context, choices: Sequence[str], *, prompt_format: PromptFormat
     ) -> list[list[float]]:
+        (scores,) = self.score_batch([query], [context], choices, prompt_format=prompt_format)
+        return [list(row) for row in scores.log_probs]
+
+    @torch.no_grad()
+    def score_batch(
+        self,
+        queries: Sequence[Query],
+        contexts: Sequence[Context],
+        choices: Sequence[str],
+        *,
+        prompt_format: PromptFormat,
+    ) -> list[ChoiceScores]:
+        """Run the prompts in one forward, and each query's choices together behind its own."""
+        if not queries:
+            return []
         ids = [torch.tensor(self._prompts.choice(choice, prompt_format)) for choice in choices]
         padded = pad_sequence(ids, batch_first=True).to(self._model.device)  # (choices, longest)
-        prompt = self._prefill([query], [context], prompt_format, padded.shape[1])
-        hidden = prompt.last.expand(len(ids), -1, -1)  # (choices, 1, hidden)
-        if padded.shape[1] > 1:
+        prompt = self._prefill(queries, contexts, prompt_format, padded.shape[1])
+        found = []
+        for row, length in enumerate(prompt.mask.sum(1).tolist()):
+            log_probs = F.log_softmax(self._behind(prompt, row, padded).float(), -1).gather(2, padded[..., None])
+            scores = [tuple(one[: len(tokens), 0].tolist()) for one, tokens in zip(log_probs, ids, strict=True)]
+            if not all(math.isfinite(value) for one in scores for value in one):
+                error = not_finite("log-probabilities", prompt.last.dtype)
+                error.query = row
+                raise error
+            found.append(ChoiceScores(tuple(scores), length))
+        return found
+
+    def _behind(self, prompt: Prompt, row: int, padded: Tensor) -> Float[Tensor, "choices tokens vocabulary"]:
+        """The logits of choices ``(choices, longest)``, padded on the right, behind one of the prompts."""
+        count, longest = padded.shape
+        hidden = prompt.last[row].expand(count, -1, -1)  # (choices, 1, hidden)
+        if longest > 1:
+            cache = prompt.cache if len(prompt.mask) == 1 else prompt.cache.select(torch.tensor([row]))
+            own = prompt.mask.new_ones(count, longest - 1)
+            mask = torch.cat([prompt.mask[row].expand(count, -1), own], 1)
             inputs = self._model.lm.embed(padded[:, :-1])
-            hidden = torch.cat([hidden, self._model.lm(inputs, cache=prompt.cache.expand(len(ids)))], 1)
-        log_probs = F.log_softmax(self._model.lm.head(hidden).float(), -1).gather(2, padded[..., None])[..., 0]
-        scores = [row[: len(tokens)].tolist() for row, tokens in zip(log_probs, ids, strict=True)]
-        if not all(math.isfinite(value) for row in scores for value in row):
-            raise not_finite("log-probabilities", prompt.last.dtype)
-        return scores
+            hidden = torch.cat([hidden, self._model.lm(inputs, attention_mask=mask, cache=cache.expand(count))], 1)
+        logits: Tensor = self._model.lm.head(hidden)
+        return logits
 
     def log_probs(
         self,

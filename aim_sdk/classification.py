@@ -1,0 +1,286 @@
+"""Labels for images: which of a few choices is each one's answer, and how sure the backbone is."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Final, Literal, TypeAlias, get_args
+
+from aim_sdk.bank import DemonstrationBank
+from aim_sdk.contexts import Contexts
+from aim_sdk.demonstration_files import folder_images
+from aim_sdk.errors import InputError, ShotsError, did_you_mean
+from aim_sdk.nearest import vote, votes_among
+from aim_sdk.selection import ReadingSelector, Selector
+from aim_sdk.types import ChoiceScores, Demonstration, ImageInput, Mode, Query
+
+Normalization = Literal["none", "tokens", "characters"]
+Images: TypeAlias = "ImageInput | Query | Iterable[ImageInput | Query]"
+OnError = Callable[[int, InputError], None]
+"""Called with the place of an image that cannot be labelled, counted from 0, and the reason."""
+
+MOST_CHOICES: Final = 64
+"""Distinct answers of a bank that are taken for choices; more are no classes, but answers in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """One image's label."""
+
+    label: str | None
+    """The likeliest choice; of equally likely ones the first. None where there is an `error`."""
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    """Of each choice, in the order of the choices; they sum to 1."""
+    demonstrations: tuple[str, ...] = ()
+    """What was shown, as `Generation.demonstrations`; in mode `"nearest"` the neighbours, the nearest first."""
+    prompt_tokens: int | None = None
+    """Positions of the prompt; None in mode `"nearest"`, and where the backend does not say."""
+    error: str | None = None
+    """Why the image has no label, where `on_error` was given."""
+
+    @property
+    def probability(self) -> float:
+        """The label's; NaN without a label."""
+        return math.nan if self.label is None else self.probabilities[self.label]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Labels batches of queries of one pipeline; what stays the same for all of them."""
+
+    contexts: Contexts
+    choices: Sequence[str]
+    mode: Mode
+    shots: int | None
+    demonstrations: Sequence[Demonstration] | None
+    selector: Selector
+    normalize: Normalization
+
+    def batch(self, queries: Sequence[Query]) -> list[Classification]:
+        """Label queries in one forward, where the backend can.
+
+        Raises:
+            InputError: its `query` is the place of the query that cannot be labelled, where it is one query's.
+        """
+        return self._voted(queries) if self.mode == "nearest" else self._scored(queries)
+
+    def those_that_can(
+        self, queries: Sequence[Query], places: Sequence[int], on_error: OnError
+    ) -> dict[int, Classification]:
+        """Label those that can be, by their places; `on_error` hears of the others."""
+        if not queries:
+            return {}
+        try:
+            return dict(zip(places, self.batch(queries), strict=True))
+        except ShotsError:  # it is not one image's fault
+            raise
+        except InputError as error:
+            if len(queries) == 1:
+                on_error(places[0], error)
+                return {places[0]: Classification(None, error=str(error))}
+            row = error.query
+        if row is None:  # which one?
+            parts = [slice(i, i + 1) for i in range(len(queries))]
+        else:
+            parts = [slice(row), slice(row, row + 1), slice(row + 1, None)]
+        return {k: v for p in parts for k, v in self.those_that_can(queries[p], places[p], on_error).items()}
+
+    def _scored(self, queries: Sequence[Query]) -> list[Classification]:
+        named = self.contexts.named(queries, self.shots, self.demonstrations, self.mode, self.selector)
+        scores = self.contexts.backend.injector.score_batch(
+            queries,
+            [context for context, _ in named],
+            self.choices,
+            prompt_format=self.contexts.encoder.prompt_format,
+        )
+        made = []
+        for one, (_, keys) in zip(scores, named, strict=True):
+            values = normalized(one, self.choices, self.normalize)
+            label = self.choices[values.index(max(values))]
+            made.append(
+                Classification(label, dict(zip(self.choices, softmax(values), strict=True)), keys, one.prompt_tokens)
+            )
+        return made
+
+    def _voted(self, queries: Sequence[Query]) -> list[Classification]:
+        made = []
+        for place, (shares, keys) in enumerate(self._shares(queries)):
+            by_text = {answer.strip(): share for answer, share in shares.items()}
+            kept = {choice: by_text.get(choice.strip(), 0.0) for choice in self.choices}
+            if not (total := math.fsum(kept.values())):
+                found = _listed(list(shares)) or "none: there are no demonstrations"
+                error = InputError(
+                    f"none of the nearest demonstrations' answers ({found}) is a choice: {_listed(self.choices)}.\n"
+                    "Next: pass the answers of the demonstrations as choices, or more shots."
+                )
+                error.query = place
+                raise error
+            label = max(self.choices, key=kept.__getitem__)
+            made.append(Classification(label, {choice: share / total for choice, share in kept.items()}, keys))
+        return made
+
+    def _shares(self, queries: Sequence[Query]) -> Iterator[tuple[dict[str, float], tuple[str, ...]]]:
+        """Each query's votes, and whose they are, where they are the bank's."""
+        bank = self.contexts.bank
+        if self.demonstrations is not None:
+            given = [self.demonstrations] * len(queries)
+            yield from ((shares, ()) for shares in votes_among(self.contexts.encoder, queries, given, self.shots))
+            return
+        chosen = ReadingSelector(where=self.selector.where, balance=self.selector.balance)
+        for near in chosen.ranked(bank, queries, self.shots):
+            answers = [bank[key].demonstration.answer for key, _ in near]
+            yield vote([similarity for _, similarity in near], answers), tuple(key for key, _ in near)
+
+
+def classify(
+    classifier: Classifier,
+    images: Iterator[ImageInput | Query],
+    text: str,
+    *,
+    batch_size: int,
+    done: Callable[[int], None],
+    on_error: OnError | None,
+) -> list[Classification]:
+    """Label images as they come, batch after batch; `done` hears of each batch's number."""
+    made: dict[int, Classification] = {}
+    start = 0
+    while batch := list(islice(images, batch_size)):
+        queries: list[Query] = []
+        places: list[int] = []
+        for place, image in enumerate(batch, start):
+            try:
+                queries.append(image if isinstance(image, Query) else Query(image, text))
+                places.append(place)
+            except InputError as error:
+                error.query = place
+                if on_error is None:
+                    raise
+                on_error(place, error)
+                made[place] = Classification(None, error=str(error))
+        if on_error is not None:
+            made |= classifier.those_that_can(queries, places, on_error)
+        else:
+            try:
+                made |= zip(places, classifier.batch(queries), strict=True)
+            except InputError as error:
+                if error.query is not None:  # its place in the batch
+                    error.query = places[error.query]
+                raise
+        start += len(batch)
+        done(len(batch))
+    return [made[place] for place in range(start)]
+
+
+def images_of(images: Images) -> tuple[Iterator[ImageInput | Query], int | None]:
+    """One image, all images of a folder, or some that come in any way; and how many they are, if that is known.
+
+    Raises:
+        InputError: it is a table or a mapping in place of a column.
+    """
+    if isinstance(images, str | os.PathLike) and os.path.isdir(images):
+        found: list[ImageInput | Query] = [str(image) for image in folder_images(Path(images))]
+        if not found:
+            raise InputError(f"{images}: no images in this folder or below it.")
+        return iter(found), len(found)
+    if isinstance(images, str | os.PathLike | bytes | bytearray | Query) or not isinstance(images, Iterable):
+        return iter([images]), 1  # a PIL image is not iterable
+    if isinstance(images, Mapping) or hasattr(images, "columns"):
+        columns = ", ".join(map(str, getattr(images, "columns", images)))
+        raise InputError(f"classify: expected one column of images, not a table; pass table[...], of: {columns}.")
+    return iter(images), len(images) if isinstance(images, Sized) else None
+
+
+def checked_choices(choices: Iterable[str]) -> list[str]:
+    """The choices as a list.
+
+    Raises:
+        InputError: fewer than two, one is no text or blank, or two differ in blanks alone.
+    """
+    found = [] if isinstance(choices, str) else list(choices)
+    if len(found) < 2 or not all(isinstance(choice, str) and choice.strip() for choice in found):
+        raise InputError(f"choices={choices!r}; expected at least two non-blank strings, as a list.")
+    same = [choice for choice in found if sum(other.strip() == choice.strip() for other in found) > 1]
+    if same:
+        raise InputError(f"choices: {same[0]!r} stands there more than once.")
+    return found
+
+
+def check_normalize(normalize: object) -> None:
+    """Refuse an unknown normalisation.
+
+    Raises:
+        InputError: naming the known ones.
+    """
+    if normalize not in get_args(Normalization):
+        near = did_you_mean(str(normalize), get_args(Normalization))
+        raise InputError(f"normalize={normalize!r}; expected 'none', 'tokens' or 'characters'.{near}")
+
+
+def choices_of(demonstrations: Iterable[Demonstration]) -> list[str]:
+    """The distinct answers, in the order of their first demonstrations.
+
+    Raises:
+        InputError: fewer than two, or over `MOST_CHOICES`.
+    """
+    found: dict[str, None] = {}
+    for item in demonstrations:
+        found[item.answer] = None
+        if len(found) > MOST_CHOICES:
+            some = ", ".join(repr(answer[:40]) for answer in islice(found, 3))
+            raise InputError(
+                f"the demonstrations have over {MOST_CHOICES} distinct answers ({some}, ...): these are no classes.\n"
+                "Next: name the choices, choices=[...] or --choices, or let the model answer freely."
+            )
+    if len(found) < 2:
+        raise InputError(
+            f"the demonstrations have {len(found)} distinct answers ({_listed(list(found))}); a choice is between at "
+            "least two.\nNext: add demonstrations of the other classes, or name the choices."
+        )
+    return checked_choices(found)
+
+
+def text_of(demonstrations: Iterable[Demonstration]) -> str:
+    """The text that stands next to every one of the demonstrations; without any, none.
+
+    Raises:
+        InputError: they differ.
+    """
+    found: dict[str, None] = {}
+    for item in demonstrations:
+        found[item.text] = None
+        if len(found) > 1:
+            raise InputError(
+                f"the demonstrations' texts differ ({_listed(list(found))}, ...): which of them is asked?\n"
+                "Next: pass text=..., or queries with texts of their own."
+            )
+    return next(iter(found), "")
+
+
+def shown_in(bank: DemonstrationBank) -> Iterator[Demonstration]:
+    """The demonstrations of a bank, one after the other."""
+    return (entry.demonstration for entry in bank)
+
+
+def normalized(scores: ChoiceScores, choices: Sequence[str], normalize: Normalization) -> list[float]:
+    """The log-probability of each choice: the sum over its tokens, or per token, or per character."""
+    sums = list(map(sum, scores.log_probs))
+    if normalize == "none":
+        return sums
+    lengths = map(len, scores.log_probs if normalize == "tokens" else choices)
+    return [value / length for value, length in zip(sums, lengths, strict=True)]
+
+
+def softmax(values: Sequence[float]) -> list[float]:
+    """Shares that sum to 1, in proportion to e to the power of the values."""
+    top = max(values)
+    weights = [math.exp(value - top) for value in values]
+    total = math.fsum(weights)
+    return [weight / total for weight in weights]
+
+
+def _listed(texts: Sequence[str]) -> str:
+    return ", ".join(repr(text[:40]) for text in texts[:10]) + (", ..." if len(texts) > 10 else "")
