@@ -6,18 +6,25 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from typing import Final
+
+FEWEST: Final = 3
+"""Clusters that an error is estimated from: the residuals of two are equal up to their sign, whatever the values."""
 
 
 def clustered_error(values: Sequence[float], groups: Sequence[Hashable]) -> float:
-    """Standard error of the mean, clustered by ``groups``; NaN where there is one group.
+    """Standard error of the mean, clustered by ``groups``.
 
-    The usual sandwich estimate: sqrt(G / (G - 1) * sum over clusters of (sum of residuals)^2) / n.
+    The usual sandwich estimate: sqrt(G / (G - 1) * sum over clusters of (sum of residuals)^2) / n. NaN where it says
+    nothing: of fewer than three clusters, and where all clusters have one mean (all answers right, say), which would
+    give 0 and not certainty.
     """
     mean = statistics.fmean(values)
     residuals: dict[Hashable, float] = defaultdict(float)
     for value, group in zip(values, groups, strict=True):
         residuals[group] += value - mean
-    clusters = len(residuals)
-    if clusters < 2:
+    clusters, spread = len(residuals), math.fsum(value**2 for value in residuals.values())
+    smallest = (1e-12 * max(map(abs, values)) * len(values)) ** 2
+    if clusters < FEWEST or spread <= smallest:
         return math.nan
-    return math.sqrt(clusters / (clusters - 1) * sum(value**2 for value in residuals.values())) / len(values)
+    return math.sqrt(clusters / (clusters - 1) * spread) / len(values)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import io
 import json
+import math
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.table import Table
 
+from aim_sdk import figures
 from aim_sdk.analysis.attention import TOKEN_KINDS, LayerAttention, Measurement, text_token_share
 from aim_sdk.config import PromptFormat
 from aim_sdk.files import write_atomic
@@ -63,14 +64,9 @@ def table(rows: Sequence[LayerAttention], measurements: Sequence[Measurement]) -
 
 def plot(rows: Sequence[LayerAttention], measurements: Sequence[Measurement], path: Path) -> None:
     """Draw each kind's share over the layers, and the text's part of the demonstrations' attention beside it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     layers = [row for row in rows if row.layer is not None]
     numbers = [row.layer for row in layers]
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    shares, split = figure.subplots(1, 2)
+    figure, (shares, split) = figures.panels(2, size=(5.5, 4.4))
     held = [kind for kind in TOKEN_KINDS if any(m.tokens[kind] for m in measurements)]
     bottom = [0.0] * len(layers)
     for kind in held:
@@ -84,7 +80,7 @@ def plot(rows: Sequence[LayerAttention], measurements: Sequence[Measurement], pa
     split.errorbar(
         [layer for layer, _ in seen],
         [share.mean for _, share in seen],
-        [share.standard_error or 0 for _, share in seen],
+        [math.nan if share.standard_error is None else share.standard_error for _, share in seen],
         color=COLOURS["demonstration text"],
         marker="o",
         capsize=2,
@@ -96,9 +92,7 @@ def plot(rows: Sequence[LayerAttention], measurements: Sequence[Measurement], pa
     split.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, frameon=False)
     for panel in (shares, split):
         panel.xaxis.get_major_locator().set_params(integer=True)
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=120)
-    write_atomic(path, image.getvalue())
+    write_atomic(path, figures.png(figure))
 
 
 def write_result(

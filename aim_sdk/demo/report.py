@@ -5,15 +5,20 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from rich.console import Console
 from rich.table import Table
 
-from aim_sdk.demo.run import ALL, MODES, Cell, Outcome
+from aim_sdk import figures
+from aim_sdk.demo.run import ALL, Cell, Outcome
 from aim_sdk.demo.tasks import DemoTask
 from aim_sdk.files import write_atomic
 from aim_sdk.fingerprint import versions
@@ -21,17 +26,18 @@ from aim_sdk.images import describe
 from aim_sdk.machine import machine
 from aim_sdk.modes import COLOURS, LABELS
 from aim_sdk.pipeline import AIMPipeline
+from aim_sdk.types import Mode
 
 
 def table(cells: Sequence[Cell], task: str) -> Table:
     """Accuracy +- standard error for every mode and k of one task."""
     shots = sorted({cell.shots for cell in cells})
-    n = next(cell.n for cell in cells if cell.task == task)
-    title = f"{task} · exact match ± standard error, n={n} a cell"
+    one = next(cell for cell in cells if cell.task == task)
+    title = f"{task} · exact match ± standard error, n={one.n} a cell, {one.sets} sets of demonstrations"
     made = Table("", *(f"k={k}" for k in shots), title=title, title_justify="left", box=None, header_style="bold")
     for mode, label in LABELS.items():
         row = {cell.shots: cell for cell in cells if cell.task == task and cell.mode == mode}
-        values = [f"{row[k].accuracy:.2f} ± {row[k].standard_error:.2f}" if k in row else "" for k in shots]
+        values = [_accuracy(row[k]) if k in row else "" for k in shots]
         made.add_row(label, *values, style="bold" if mode == "aim" else None)
     return made
 
@@ -45,6 +51,10 @@ def cost_table(cells: Sequence[Cell]) -> Table:
         row = {cell.shots: cell for cell in cells if cell.task == ALL and cell.mode == mode}
         made.add_row(label, *(_cost(row[k]) if k in row else "" for k in shots))
     return made
+
+
+def _accuracy(cell: Cell) -> str:
+    return f"{cell.accuracy:.2f}" + ("" if math.isnan(cell.standard_error) else f" ± {cell.standard_error:.2f}")
 
 
 def _cost(cell: Cell) -> str:
@@ -74,40 +84,53 @@ def _file(image: Any) -> str:
 
 
 def plot(cells: Sequence[Cell], path: Path) -> None:
-    """Draw accuracy over k with error bars, one panel a task, and context tokens over k."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    """Draw accuracy over k with error bars, one panel a task, and context tokens over k; as PNG."""
+    write_atomic(path, figures.png(figure_of(cells)))
 
-    shots = sorted({cell.shots for cell in cells})
+
+def figure_of(cells: Sequence[Cell]) -> Figure:
+    """The figure of :func:`plot`."""
     tasks = [ALL, *dict.fromkeys(cell.task for cell in cells if cell.task != ALL)]
-    figure = Figure(figsize=(4 * (len(tasks) + 1), 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(tasks) + 1)
+    figure, panels = figures.panels(len(tasks) + 1, columns=len(tasks) + 1, size=(3.6, 3.6))
     for panel, task in zip(panels, tasks, strict=False):
-        zero = next(cell for cell in cells if cell.task == task and cell.mode == "zero-shot")
-        panel.axhline(zero.accuracy, color="black", linestyle=":", label=LABELS["zero-shot"])
-        for mode in MODES:
-            row = sorted((cell for cell in cells if cell.task == task and cell.mode == mode), key=lambda c: c.shots)
-            panel.errorbar(
-                [cell.shots for cell in row],
-                [cell.accuracy for cell in row],
-                [cell.standard_error for cell in row],
-                color=COLOURS[mode],
-                marker="o",
-                capsize=2,
-                linestyle="--" if mode == "no-image" else "-",
-                label=LABELS[mode],
-            )
-        panel.set(title=f"{task} (n={zero.n})", xlabel="shots k", ylim=(-0.03, 1.03))
-        panel.set_xscale("symlog", base=2, linthresh=1)
-        panel.set_xticks(shots, [str(k) for k in shots])
+        found = [cell for cell in cells if cell.task == task]
+        _lines(panel, found, lambda cell: cell.accuracy, lambda cell: cell.standard_error)
+        figures.title(panel, f"{task} (n={found[0].n})")
+        reach = [cell.accuracy + sign * cell.standard_error for cell in found for sign in (-1, 1)]
+        known = [0.0, 1.0, *(end for end in reach if not math.isnan(end))]
+        panel.set_ylim(min(known) - 0.03, max(known) + 0.03)
     panels[0].set_ylabel("exact match")
-    for mode in MODES:
-        row = sorted((cell for cell in cells if cell.task == ALL and cell.mode == mode), key=lambda c: c.shots)
-        panels[-1].plot([c.shots for c in row], [c.prompt_tokens for c in row], color=COLOURS[mode], marker="o")
-    panels[-1].set(title="context tokens", xlabel="shots k")
-    panels[0].legend(fontsize=7)
-    figure.savefig(path, dpi=120)
+    _lines(panels[-1], [cell for cell in cells if cell.task == ALL], lambda cell: cell.prompt_tokens)
+    figures.title(panels[-1], "context tokens")
+    panels[-1].set_ylim(bottom=0)
+    shown = [mode for mode in LABELS if any(cell.mode == mode for cell in cells)]
+    figures.legend(figure, {LABELS[mode]: Line2D([], [], **_look(mode)) for mode in shown})
+    return figure
+
+
+def _lines(
+    panel: Axes,
+    cells: Sequence[Cell],
+    value: Callable[[Cell], float],
+    error: Callable[[Cell], float] = lambda _: math.nan,
+) -> None:
+    """One line a mode, each a little aside, its dashes of its own: where lines lie on one another, all are seen."""
+    shots = sorted({cell.shots for cell in cells})
+    for number, mode in enumerate(LABELS):
+        row = sorted((cell for cell in cells if cell.mode == mode), key=lambda cell: cell.shots)
+        if mode == "zero-shot" and row:
+            panel.axhline(value(row[0]), color=COLOURS[mode], linestyle=":")
+        elif row:
+            places = [figures.aside(cell.shots, 0.06 * (number - len(LABELS) // 2), shots) for cell in row]
+            panel.errorbar(places, list(map(value, row)), list(map(error, row)), capsize=2, **_look(mode))
+    figures.shots_axis(panel, shots)
+
+
+def _look(mode: Mode) -> dict[str, Any]:
+    if mode == "zero-shot":
+        return {"color": COLOURS[mode], "linestyle": ":"}
+    number = (list(LABELS).index(mode) - list(LABELS).index("aim")) % len(LABELS)  # AIM's is the solid one
+    return {"color": COLOURS[mode], "zorder": 3 if mode == "aim" else 2, **figures.style(number).options}
 
 
 def write_result(
@@ -122,12 +145,13 @@ def write_result(
     result = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "settings": settings,
-        "metric": "exact match of the greedy answer, ignoring case; standard errors clustered by demonstration set",
+        "metric": "exact match of the greedy answer, ignoring case; standard errors clustered by demonstration set, null "
+        "where they cannot be estimated",
         "backbone": pipe.backend.fingerprint.model_dump(),
         "projector": {"kind": pipe.projector.kind, "summary": pipe.projector.summary},
         "versions": {"python": platform.python_version(), **versions("aim-icl", "torch")},
         "machine": machine(),
-        "cells": [dataclasses.asdict(cell) for cell in cells],
+        "cells": [_record(cell) for cell in cells],
         "episodes": {
             task.name: [
                 {
@@ -142,3 +166,9 @@ def write_result(
         "answers": [dataclasses.asdict(outcome) for outcome in outcomes],
     }
     write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
+
+
+def _record(cell: Cell) -> dict[str, Any]:
+    return {
+        name: None if value != value else value for name, value in dataclasses.asdict(cell).items()
+    }  # NaN is no JSON

@@ -41,8 +41,11 @@ class Cell:
     mode: Mode
     shots: int
     n: int
+    sets: int
+    """Sets of demonstrations that the episodes share: what the standard error is clustered by."""
     accuracy: float
     standard_error: float
+    """NaN where it cannot be estimated: see :func:`aim_sdk.clusters.clustered_error`."""
     prompt_tokens: float
     latency_ms: float | None
 
@@ -121,6 +124,7 @@ def summarize(outcomes: Sequence[Outcome], latencies: dict[tuple[Mode, int], flo
             mode=mode,
             shots=k,
             n=len(found),
+            sets=len({outcome.group for outcome in found}),
             accuracy=sum(outcome.correct for outcome in found) / len(found),
             standard_error=clustered_error(found),
             prompt_tokens=statistics.median(outcome.prompt_tokens for outcome in found),

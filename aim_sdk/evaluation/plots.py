@@ -1,29 +1,31 @@
-"""Plots of runs: scores, context tokens, seconds and memory over shots."""
+"""Plots of runs: scores, context tokens, seconds and memory over shots.
+
+Colours are modes, markers and dashes are runs.
+"""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from aim_sdk import figures
 from aim_sdk.evaluation.results import Run, Score
 from aim_sdk.modes import COLOURS, LABELS
+from aim_sdk.types import Mode
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLUMNS: Final = 3
-_STYLES: Final = ("-", "--", ":", "-.")
-"""One a run, in turn."""
-_ASIDE: Final = 0.06
+_ASIDE: Final = 0.05
 """How far the modes stand apart, in doublings of k, so that their error bars do not cover one another."""
 
 Cost = Callable[[Score], float | None]
 COSTS: Final[dict[str, Cost]] = {
     "context tokens": lambda score: score.prompt_tokens,
-    "seconds a query, in batches": lambda score: score.seconds,
+    "seconds per query, in batches": lambda score: score.seconds,
     "peak memory, MiB": lambda score: None if score.peak_bytes is None else score.peak_bytes / 2**20,
 }
 """What a query costs; medians, but for memory."""
@@ -31,39 +33,49 @@ COSTS: Final[dict[str, Cost]] = {
 
 def scores(runs: Mapping[str, Run]) -> bytes:
     """Draw a panel a task: scores over shots with their standard errors; as PNG."""
-    tasks = list(dict.fromkeys(score.task for run in runs.values() for score in run.scores))
-    figure, panels = _figure(len(tasks))
-    for panel, task in zip(panels, tasks, strict=True):
-        label = ""
-        for style, (name, run) in enumerate(runs.items()):
-            found = [score for score in run.scores if score.task == task]
-            for mode in LABELS:
-                row = [s for s in found if s.mode == mode and not math.isnan(s.value)]
-                legend = LABELS[mode] if len(runs) == 1 else f"{name}: {LABELS[mode]}"
-                _draw(panel, row, [s.value for s in row], style, legend, errors=[s.standard_error for s in row])
-            label = next((run.metrics[score.metric] for score in found), label)
-        panel.set(title=task, xlabel="shots k", ylabel=label)
-        _axis(panel, runs)
-    _legend(figure, panels)
-    return _png(figure)
+    return figures.png(scores_figure(runs))
 
 
 def costs(runs: Mapping[str, Run]) -> bytes:
     """Draw what a query costs over shots, the mean over tasks, as far as it is known; as PNG."""
-    known = {title: cost for title, cost in COSTS.items() if any(_means(run.scores, cost) for run in runs.values())}
-    figure, panels = _figure(len(known))
-    for panel, (title, cost) in zip(panels, known.items(), strict=True):
-        for style, (name, run) in enumerate(runs.items()):
+    return figures.png(costs_figure(runs))
+
+
+def scores_figure(runs: Mapping[str, Run]) -> Figure:
+    """The figure of :func:`scores`."""
+    tasks = list(dict.fromkeys(score.task for run in runs.values() for score in run.scores))
+    figure, panels = figures.panels(len(tasks))
+    for panel, task in zip(panels, tasks, strict=True):
+        held = {name: [score for score in run.scores if score.task == task] for name, run in runs.items()}
+        for number, found in enumerate(held.values()):
             for mode in LABELS:
-                points = _means([s for s in run.scores if s.mode == mode], cost)
-                legend = LABELS[mode] if len(runs) == 1 else f"{name}: {LABELS[mode]}"
-                row = [next(s for s in run.scores if s.mode == mode and s.shots == k) for k in points]
-                _draw(panel, row, list(points.values()), style, legend)
-        panel.set(title=title, xlabel="shots k")
-        panel.set_ylim(bottom=0)
-        _axis(panel, runs)
-    _legend(figure, panels)
-    return _png(figure)
+                row = [s for s in found if s.mode == mode and not math.isnan(s.value)]
+                points = {s.shots: (s.value, s.standard_error) for s in row}
+                _draw(panel, mode, number, points, _shots(runs.values()))
+        figures.title(panel, task)
+        labels = dict.fromkeys(runs[name].metrics[score.metric] for name, found in held.items() for score in found)
+        panel.set_ylabel(figures.shortened(" / ".join(labels), 40), fontsize=9, parse_math=False)
+        figures.shots_axis(panel, _shots(runs.values()))
+    figures.legend(figure, _entries(runs))
+    return figure
+
+
+def costs_figure(runs: Mapping[str, Run]) -> Figure:
+    """The figure of :func:`costs`."""
+    known = {title: cost for title, cost in COSTS.items() if any(_means(run.scores, cost) for run in runs.values())}
+    figure, panels = figures.panels(len(known))
+    for panel, (title, cost) in zip(panels, known.items(), strict=True):
+        top = 0.0
+        for number, run in enumerate(runs.values()):
+            for mode in LABELS:
+                means = _means([s for s in run.scores if s.mode == mode], cost)
+                top = max([top, *means.values()])
+                _draw(panel, mode, number, {k: (mean, math.nan) for k, mean in means.items()}, _shots(runs.values()))
+        figures.title(panel, title)
+        panel.set_ylim(-0.03 * top or None, 1.08 * top or 1.0)
+        figures.shots_axis(panel, _shots(runs.values()))
+    figures.legend(figure, _entries(runs))
+    return figure
 
 
 def _means(found: Sequence[Score], cost: Cost) -> dict[int, float]:
@@ -75,56 +87,36 @@ def _means(found: Sequence[Score], cost: Cost) -> dict[int, float]:
     return points
 
 
-def _figure(count: int) -> tuple[Figure, list[Axes]]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    columns = max(1, min(count, _COLUMNS))
-    rows = max(1, -(-count // columns))
-    figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
-    for unused in grid[count:]:
-        unused.set_axis_off()
-    return figure, grid[:count]
-
-
 def _draw(
-    panel: Axes,
-    row: Sequence[Score],
-    values: Sequence[float],
-    style: int,
-    legend: str,
-    errors: Sequence[float] | None = None,
+    panel: Axes, mode: Mode, number: int, points: Mapping[int, tuple[float, float]], shots: Sequence[int]
 ) -> None:
-    if not row:
+    """Draw one run's line of one mode, with error bars where there are errors."""
+    if not points:
         return
-    mode, line = row[0].mode, _STYLES[style % len(_STYLES)]
-    if mode == "zero-shot":  # it has one number of shots: a line to compare with
-        panel.axhline(values[0], color=COLOURS[mode], linestyle=line, linewidth=1, label=legend)
+    options: dict[str, Any] = {"color": COLOURS[mode], "capsize": 2, **figures.style(number).options}
+    places = sorted(points)
+    values, errors = [points[k][0] for k in places], [points[k][1] for k in places]
+    if mode == "zero-shot" and len(points) == 1:  # one number of shots: a line to compare all others with
+        ends = [places[0], max(shots)]
+        panel.errorbar(ends, 2 * values, [*errors, math.nan], markevery=[0], **(options | {"linewidth": 1}))
         return
-    options: dict[str, Any] = {"color": COLOURS[mode], "linestyle": line, "marker": "o", "markersize": 4}
-    aside = (list(LABELS).index(mode) - 2) * _ASIDE
-    shots = [score.shots * 2**aside for score in row]
-    bars = None if errors is None else [0.0 if math.isnan(error) else error for error in errors]
-    panel.errorbar(shots, values, bars, capsize=2, label=legend, **options)
+    apart = (list(LABELS).index(mode) - len(LABELS) // 2) * _ASIDE
+    panel.errorbar([figures.aside(k, apart, shots) for k in places], values, errors, **options)
 
 
-def _axis(panel: Axes, runs: Mapping[str, Run]) -> None:
-    shots = sorted({score.shots for run in runs.values() for score in run.scores})
-    panel.set_xscale("symlog", base=2, linthresh=1)
-    panel.set_xticks(shots, [str(k) for k in shots])
+def _shots(runs: Any) -> list[int]:
+    return sorted({score.shots for run in runs for score in run.scores})
 
 
-def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """Name each line once, also one that the first panel lacks."""
-    handles = {
-        label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
-    if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+def _entries(runs: Mapping[str, Run]) -> dict[str, Artist]:
+    """The legend: a colour a mode, and where there are several runs, markers and dashes a run."""
+    from matplotlib.lines import Line2D
 
-
-def _png(figure: Figure) -> bytes:
-    figure.savefig(buffer := io.BytesIO(), dpi=120, format="png")
-    return buffer.getvalue()
+    several = len(runs) > 1
+    held = {score.mode for run in runs.values() for score in run.scores}
+    plain: dict[str, Any] = {"linewidth": 3} if several else figures.style(0).options
+    modes = {LABELS[mode]: Line2D([], [], color=COLOURS[mode], **plain) for mode in LABELS if mode in held}
+    if not several:
+        return modes
+    styles = enumerate(runs)
+    return modes | {f"run {n}": Line2D([], [], color="black", **figures.style(i).options) for i, n in styles}

@@ -1,13 +1,12 @@
 """What a run tells: lines of JSON, TensorBoard, and a plot of its losses.
 
 ``log.jsonl`` holds one object a line: ``{"step", "loss", ...}`` of training, ``{"step", "evaluation": {row: {"mean",
-"error", "n"}}, "aim_minus": {row: ...}}`` of an evaluation with its paired differences. Lines behind the checkpoint
+"error", "n"}}, "aim_minus": {row: ...}}`` of an evaluation with its paired differences. Lines after the checkpoint
 that a run goes on from are removed: every step stands there once.
 """
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from aim_sdk import figures
 from aim_sdk.files import write_atomic, writing
 from aim_sdk.training.checkpoint import KEPT
 from aim_sdk.training.evaluation import Loss, Row
@@ -88,10 +88,7 @@ def read_log(output: Path) -> list[dict[str, Any]]:
 
 def plot(lines: list[dict[str, Any]], path: Path) -> None:
     """Draw a log: the training loss, and each row of the evaluations with its standard error."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = figures.panels(1, size=(7, 4.2))
     trained = [(line["step"], line["loss"]) for line in lines if "loss" in line]
     if trained:
         axes.plot(*zip(*trained, strict=True), color="0.7", linewidth=1, label="training (other episodes each step)")
@@ -99,13 +96,13 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
     for row in evaluations[0]["evaluation"] if evaluations else ():
         steps = [line["step"] for line in evaluations]
         means, errors = ([line["evaluation"][row][key] for line in evaluations] for key in ("mean", "error"))
-        axes.errorbar(steps, means, errors, capsize=2, marker="o", markersize=3, label=f"held out: {row}")
+        look = figures.style(len(axes.containers)).options  # rows whose losses are equal are told apart
+        axes.errorbar(steps, means, errors, capsize=2, label=f"held out: {row}", **look)
     axes.set(xlabel="step", ylabel="loss, nats a token")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    image = io.BytesIO()
-    figure.savefig(image, dpi=150, format="png")
-    write_atomic(path, image.getvalue())
+    handles, labels = axes.get_legend_handles_labels()
+    figures.legend(figure, dict(zip(labels, handles, strict=True)))
+    write_atomic(path, figures.png(figure))
 
 
 def _plain(losses: Mapping[Row, Loss]) -> dict[str, dict[str, float]]:

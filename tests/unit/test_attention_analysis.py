@@ -1,5 +1,6 @@
 """Shares, densities and standard errors from attention maps made by hand, and the prompts that are measured."""
 
+import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -88,13 +89,23 @@ def test_shares_and_densities_of_a_map() -> None:
 
 def test_standard_errors_count_groups_and_not_queries() -> None:
     other = torch.full((2, 12), 1 / 12)
-    once = [measured(WEIGHTS, "a"), measured(other, "b")]
-    twice = [*once, measured(WEIGHTS, "a"), measured(other, "b")]
+    once = [measured(WEIGHTS, "a"), measured(other, "b"), measured(other, "c")]
     error = summarize(once)[1].shares["first"].standard_error
-    assert error == pytest.approx((0.5 - 1 / 12) / 2)
+    assert error == pytest.approx((0.5 - 1 / 12) / 3)
+    twice = [*once, *once]
     assert summarize(twice)[1].shares["first"].standard_error == pytest.approx(error)
     assert summarize([measured(WEIGHTS, "a")] * 3)[0].shares["first"].standard_error is None
-    assert clustered_error([1.0, 3.0], ["a", "b"]) == pytest.approx(1)
+    assert clustered_error([1.0, 3.0, 2.0], ["a", "b", "c"]) == pytest.approx(1 / 3**0.5)
+
+
+def test_an_error_that_says_nothing_is_none() -> None:
+    """Two clusters with as many right answers gave 0.00 at n=14, and so do answers that are all right."""
+    two = [1.0, 0.0] * 7
+    assert math.isnan(clustered_error(two, ["a"] * 6 + ["b"] * 8))
+    assert math.isnan(clustered_error([1.0] * 14, range(14)))
+    assert math.isnan(clustered_error([0.1] * 14, range(14)))
+    assert math.isnan(clustered_error(two * 2, ["a"] * 14 + ["b"] * 14))
+    assert clustered_error(two, range(14)) == pytest.approx(math.sqrt(0.25 / 13))
 
 
 def test_a_layer_that_sees_no_demonstration_has_no_text_share() -> None:

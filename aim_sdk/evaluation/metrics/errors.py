@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from aim_sdk.clusters import FEWEST
 from aim_sdk.evaluation.items import Answered
 from aim_sdk.evaluation.metrics.metric import Metric
 
@@ -21,7 +22,7 @@ def over_seeds(values: Sequence[float]) -> float:
 
 
 def of_score(metric: Metric, seeds: Sequence[Sequence[Answered]]) -> float:
-    """Standard error, over queries, of the mean of the seeds' scores, by `bootstrap`; NaN for one query.
+    """Standard error, over queries, of the mean of the seeds' scores, by `bootstrap`; NaN of few queries.
 
     For metrics whose answers have no scores of their own; where they have, the error is clustered in closed form
     (`aim_sdk.clusters.clustered_error`). ``seeds`` holds each seed's answers to the same queries: a query's
@@ -42,11 +43,12 @@ def bootstrap(
 
     A group is what was not drawn independently: a query with its answers of all seeds. For a paired comparison it is
     a query with its answers of both runs, and ``score`` a difference. Resamples on which the score is not defined
-    (NaN) are left out; NaN where there is one group, or hardly a resample with a score.
+    (NaN) are left out; NaN where that says nothing: of fewer than three groups, or where hardly a resample has a score
+    or all have the same one.
     """
-    if len(groups) < 2:
+    if len(groups) < FEWEST:
         return math.nan
     generator = np.random.default_rng(seed)
     draws = (generator.integers(len(groups), size=len(groups)) for _ in range(resamples))
     scores = [value for draw in draws if not math.isnan(value := score([groups[i] for i in draw]))]
-    return statistics.stdev(scores) if len(scores) > 1 else math.nan
+    return statistics.stdev(scores) or math.nan if len(scores) > 1 else math.nan
