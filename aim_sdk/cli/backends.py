@@ -29,20 +29,19 @@ def list_(as_json: bool = typer.Option(False, "--json", help="Print JSON instead
     """List the installed backends without importing any of them."""
     import dataclasses
 
-    from rich.table import Table
-
     from aim_sdk.registry import list_backends
+    from aim_sdk.fitted import FittedTable
     from aim_sdk.terminal import cell, console, say_json
 
     found = list_backends()
     if as_json:
         say_json([dataclasses.asdict(info) for info in found], indent=2)
         return
-    table = Table("name", "status", "distribution", "target", box=None, header_style="bold")
-    for info in found:
-        colour = "green" if info.status == "ready" else "yellow"
-        table.add_row(cell(info.name), cell(info.status, colour), cell(info.origin), cell(info.target))
-    console().print(table)
+    rows = [
+        [info.name, cell(info.status, "green" if info.status == "ready" else "yellow"), info.origin, info.target]
+        for info in found
+    ]
+    console().print(FittedTable(("name", "status", "distribution", "target"), rows))
 
 
 @app.command("check")
@@ -53,7 +52,7 @@ def check(
         str | None, typer.Option(help="Check on a tiny random model of this variant instead, such as llava-1.5.")
     ] = None,
     only: Annotated[list[str] | None, typer.Option("--check", help="Run this check alone; repeatable.")] = None,
-    expect: Annotated[list[str] | None, typer.Option(help="check=reason: a failure that is known; repeatable.")] = None,
+    expect: Annotated[list[str] | None, typer.Option(help="check=reason: a failure, or a check that cannot apply, that is known; repeatable.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 (the default on a CPU) | bfloat16 | float16.")] = None,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -61,7 +60,8 @@ def check(
 ) -> None:
     """Run the conformance checks on a backend and print a table.
 
-    The exit code is 1 where a check fails, or passes although it is expected to fail.
+    The exit code is 1 where a check fails, passes although it is expected to fail, or cannot be checked although it is
+    one of those that must.
     """
     import dataclasses
     from tempfile import TemporaryDirectory
@@ -128,9 +128,10 @@ def _tiny(variant: str, model: str | None, folder: Path) -> str:
 def _watch(results: "Iterator[CheckResult]", total: int, backend: "Backend") -> "list[CheckResult]":
     """Show a bar while the checks run, then their table."""
     from rich.progress import Progress
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from aim_sdk.terminal import cell, clean, console, say
+    from aim_sdk.testing import count
 
     found = []
     with Progress(console=console(err=True), transient=True) as progress:
@@ -138,12 +139,13 @@ def _watch(results: "Iterator[CheckResult]", total: int, backend: "Backend") -> 
         for result in results:
             found.append(result)
             progress.update(task, advance=1, description=clean(result.check))
-    table = Table("check", "result", "seconds", "", box=None, header_style="bold")
+    table = Table(Column("check", no_wrap=True), "result", "seconds", box=None, header_style="bold")
     for result in found:
-        colour = _COLOURS[result.status]
-        status = cell(result.status, colour)
-        table.add_row(cell(result.check), status, f"{result.seconds:.1f}", cell(result.message))
+        table.add_row(cell(result.check), cell(result.status, _COLOURS[result.status]), f"{result.seconds:.1f}")
     console().print(table)
-    bad = sum(not result.ok for result in found)
-    say(f"{backend.name}, {backend.fingerprint.model}: {len(found) - bad} of {len(found)} as expected")
+    for result in found:  # below: a message beside them would cut the names, which people copy
+        if result.message:
+            console().print(cell(f"\n{result.check}: {result.status}", _COLOURS[result.status]))
+            say(result.message)
+    say(f"\n{backend.name}, {backend.fingerprint.model}: {count(found)}")
     return found

@@ -85,9 +85,8 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines, with whole keys.")] = False,
 ) -> None:
     """List demonstrations in the order of their addition."""
-    from rich.table import Table
-
-    from aim_sdk.terminal import cell, console, say, say_json
+    from aim_sdk.fitted import FittedTable, apart
+    from aim_sdk.terminal import console, say, say_json
 
     filters = _filters(where)
     with _opened(bank) as opened:
@@ -97,13 +96,14 @@ def list_(
             for key in shown:
                 say_json(_fields(opened[key]))
             return
-        table = Table("key", "image", "text", "answer", "metadata", box=None, pad_edge=False)
-        for key in shown:
-            fields = _fields(opened[key])
-            metadata = " ".join(f"{name}={value}" for name, value in fields["metadata"].items())
-            shown_fields = (key[:12], fields["image"], fields["text"], fields["answer"], metadata)
-            table.add_row(*map(cell, shown_fields))
-        console().print(table)
+        fields = [_fields(opened[key]) for key in shown]
+        folder, names = apart([item["image"] for item in fields])
+        rows = [
+            [item["key"][:12], name, item["text"], item["answer"], _pairs(item["metadata"])]
+            for item, name in zip(fields, names, strict=True)
+        ]
+        title = f"images in {folder}" if folder else ""
+        console().print(FittedTable(("key", "image", "text", "answer", "metadata"), rows, title=title, keys=2))
         if len(shown) < len(keys):
             say(f"... {len(keys) - len(shown)} more; --limit 0 shows all.", err=True)
 
@@ -199,9 +199,8 @@ def stats(bank: Bank, as_json: Annotated[bool, typer.Option("--json", help="As J
     """Show what a bank holds, what it takes, and what it was made with."""
     from dataclasses import asdict
 
-    from rich.table import Table
-
-    from aim_sdk.terminal import cell, console, say_json
+    from aim_sdk.fitted import FittedTable
+    from aim_sdk.terminal import console, say_json
 
     with _opened(bank) as opened:
         found = opened.stats()
@@ -220,10 +219,7 @@ def stats(bank: Bank, as_json: Annotated[bool, typer.Option("--json", help="As J
             "projector": f"{made.projector_kind} {made.projector_hash[:12]}",
             "prompt format": made.prompt_format.template or made.prompt_format.kind,
         }
-        table = Table(box=None, show_header=False, pad_edge=False)
-        for name, value in rows.items():
-            table.add_row(name, cell(value))
-        console().print(table)
+        console().print(FittedTable(("", ""), rows.items()))
 
 
 @app.command("convert")
@@ -350,6 +346,10 @@ def _fields(entry: BankEntry) -> dict[str, Any]:
         "answer": shown.answer,
         "metadata": dict(shown.metadata),
     }
+
+
+def _pairs(metadata: dict[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in metadata.items())
 
 
 def _filters(given: list[str] | None) -> dict[str, Any]:

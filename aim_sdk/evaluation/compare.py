@@ -11,12 +11,12 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
 from aim_sdk.clusters import clustered_error
 from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.evaluation.report import Grid, console, pipe_table
 from aim_sdk.evaluation.results import Prediction, Run, Score
+from aim_sdk.fitted import FittedTable
 from aim_sdk.modes import LABELS
 from aim_sdk.types import Mode
 
@@ -97,7 +97,7 @@ def modes_of(names: Sequence[str]) -> Modes:
     return first, second
 
 
-def table(differences: Sequence[Difference]) -> Table:
+def table(differences: Sequence[Difference]) -> FittedTable:
     """Return the differences for the console."""
     return console(_grid(differences))
 
@@ -110,7 +110,7 @@ def markdown(differences: Sequence[Difference]) -> str:
 def _grid(differences: Sequence[Difference]) -> Grid:
     caption = "second − first ± standard error, paired by query; errors clustered by query"
     head = ("task", "compared", "first", "second", "difference", "95 %", "p", "p (Holm)", "better/worse of pairs")
-    return Grid(caption, head, tuple(map(_row, differences)))
+    return Grid(caption, head, tuple(map(_row, differences)), keys=2, alike=False)
 
 
 def _row(d: Difference) -> tuple[str, ...]:

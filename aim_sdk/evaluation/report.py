@@ -8,13 +8,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-from rich.table import Table
+from typing import Any, Final
 
 from aim_sdk.evaluation import plots
 from aim_sdk.evaluation.results import Run, Score
 from aim_sdk.files import write_atomic
+from aim_sdk.fitted import FittedTable
 from aim_sdk.modes import LABELS
 from aim_sdk.terminal import cell
 
@@ -34,9 +33,13 @@ class Grid:
     caption: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    keys: int = 1
+    """Columns, from the left, that say what a row is."""
+    alike: bool = True
+    """Whether the other columns are of one kind: a table that is too wide is then split between them."""
 
 
-def tables(runs: Mapping[str, Run]) -> list[Table]:
+def tables(runs: Mapping[str, Run]) -> list[FittedTable]:
     """Return the tables for the console."""
     return [console(grid) for grid in grids(runs)]
 
@@ -88,18 +91,33 @@ def facts(run: Run) -> dict[str, str]:
     left_out = run.settings.get("left_out") or {}
     found = {
         "backbone": f"{run.backbone['model']} (backend {run.backbone['backend']})",
-        "projector": f"{run.projector['kind']} {str(run.projector['hash'])[:12]}",
+        "projector": _projector(run.projector),
         "protocol": f"{run.protocol['name']}: {run.protocol['description']}",
         "selector": str(run.settings["selector"]),
         "date": run.date,
         "revision": run.revision or "installed package",
         "machine": ", ".join(f"{key} {value}" for key, value in run.machine.items()),
         "versions": ", ".join(f"{key} {value}" for key, value in run.versions.items()),
-        "reading demonstrations": f"{run.reading_seconds:.1f} s",
+        "reading demonstrations": _reading(run.reading_seconds),
     }
     if left_out:
         found["left out"] = "; ".join(f"{mode}: {reason}" for mode, reason in left_out.items())
     return found
+
+
+def _projector(found: Mapping[str, Any]) -> str:
+    """Its kind and hash, and what it reads and was made with, as far as a run says so."""
+    parts = [f"{found['kind']} {str(found['hash'])[:12]}"]
+    if layers := found.get("layers"):
+        parts.append("layers " + ", ".join(map(str, layers)))
+    parts += [f"{name}={value}" for name, value in (found.get("options") or {}).items()]
+    return "; ".join(parts)
+
+
+def _reading(seconds: float) -> str:
+    if seconds < 1e-3:
+        return "none: no mode needed it, or a bank held them"
+    return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds:.2g} s"
 
 
 def grids(runs: Mapping[str, Run]) -> list[Grid]:
@@ -126,7 +144,7 @@ def _way(run: Run, found: Sequence[Score]) -> str:
 
 def _costs(runs: Mapping[str, Run], task: str) -> Grid:
     protocols = ", ".join(dict.fromkeys(runs[name].protocol["name"] for name in _of(runs, task)))
-    what = "median context tokens · median seconds of a query, in batches · peak memory"
+    what = "median context tokens · median seconds per query, in batches · peak memory"
     return _grid(runs, task, f"{task} · {what} · protocol {protocols}", _cost)
 
 
@@ -147,7 +165,7 @@ def _grid(runs: Mapping[str, Run], task: str, caption: str, write_cell: Callable
         rows += [(name, LABELS[mode], *(by_place.get((mode, k), "") for k in shots)) for mode in modes]
     head = ("run", "", *(f"k={k}" for k in shots))
     first = 0 if len(runs) > 1 else 1
-    return Grid(caption, head[first:], tuple(row[first:] for row in rows))
+    return Grid(caption, head[first:], tuple(row[first:] for row in rows), keys=2 - first)
 
 
 def _value(score: Score) -> str:
@@ -168,12 +186,10 @@ def _cost(score: Score) -> str:
     return " · ".join(part for part in known if part is not None)
 
 
-def console(grid: Grid) -> Table:
+def console(grid: Grid) -> FittedTable:
     """Return one table for the console."""
-    made = Table(*grid.head, title=cell(grid.caption), title_justify="left", box=None, header_style="bold")
-    for row in grid.rows:
-        made.add_row(*map(cell, row), style="bold" if LABELS["aim"] in row else None)
-    return made
+    rows = [[cell(item, "bold" if LABELS["aim"] in row else "") for item in row] for row in grid.rows]
+    return FittedTable(grid.head, rows, title=grid.caption, keys=grid.keys, parts=grid.alike)
 
 
 def pipe_table(grid: Grid) -> str:
