@@ -364,8 +364,8 @@ class AIMPipeline:
         """Label images with one of a few choices each; the labels come in the images' order.
 
         The probabilities are the softmax over the choices' log-probabilities (`score`), by default per token: else
-        a longer choice would be less likely for its length alone. In `mode="nearest"` they are the choices' shares of the
-        votes (`nearest`), and no LLM is asked.
+        a longer choice would be less likely for its length alone. In `mode="nearest"` they are the choices' shares
+        of the votes (`nearest`), and no LLM is asked.
 
         Args:
             images: one image, a list, a column of a frame, a generator, or a folder (all images below it). A `Query`

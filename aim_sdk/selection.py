@@ -59,7 +59,9 @@ class Selector(ABC):
     name: ClassVar[str]
     where: Where = MappingProxyType({})
     balance: str | None = None
-    _known: tuple[Sequence[Listed], Where, str | None, NDArray[np.intp], NDArray[np.intp] | None] | None = None
+    among: frozenset[str] | None = None
+    """Only demonstrations of these keys are candidates; None: all."""
+    _known: tuple[tuple[object, ...], NDArray[np.intp], NDArray[np.intp] | None] | None = None
 
     def __init__(self, *, where: Where | None = None, balance: str | None = None) -> None:
         self.where, self.balance = MappingProxyType(dict(where or {})), balance
@@ -128,16 +130,19 @@ class Selector(ABC):
     def _candidates(self, listed: Sequence[Listed]) -> tuple[NDArray[np.intp], NDArray[np.intp] | None]:
         """Places of the candidates and the numbers of their labels; looked up once until the bank changes."""
         known = self._known
-        if known and known[0] is listed and known[1] is self.where and known[2] == self.balance:
-            return known[3:]
+        looked_at = (listed, self.where, self.balance, self.among)
+        if known and all(a is b for a, b in zip(known[0], looked_at, strict=True)):
+            return known[1:]
         candidates = np.arange(len(listed))
         if self.where:
             candidates = np.array([n for n, e in enumerate(listed) if matches(e.metadata, self.where)], np.intp)
             if len(listed) and not len(candidates):
                 near = "".join(did_you_mean(name, _fields(listed)) for name in self.where.keys() - _fields(listed))
                 raise ShotsError(f"where={dict(self.where)}: none of {len(listed)} demonstrations is so.{near}")
+        if self.among is not None:
+            candidates = np.array([n for n in candidates.tolist() if listed[n].key in self.among], np.intp)
         labels = None if self.balance is None else self._labels(listed, candidates, self.balance)
-        self._known = listed, self.where, self.balance, candidates, labels
+        self._known = looked_at, candidates, labels
         return candidates, labels
 
     def _labels(self, listed: Sequence[Listed], candidates: NDArray[np.intp], field: str) -> NDArray[np.intp]:

@@ -29,14 +29,18 @@ def evaluate(
     protocol: Annotated[str, typer.Option(help="`aim-icl eval protocols` shows them; or a YAML file.")] = "aim",
     shots: Annotated[str | None, typer.Option(help="`0,4,8,16`; default: the protocol's.")] = None,
     modes: Annotated[
-        str, typer.Option(help="aim, text-only, interleaved, zero-shot, no-image (the control), with commas between.")
-    ] = "zero-shot,text-only,interleaved,aim",
+        str,
+        typer.Option(help="zero-shot, text-only, interleaved, aim, nearest, no-image (the control)."),
+    ] = "zero-shot,text-only,interleaved,aim,nearest",
     selector: Annotated[str, typer.Option(help="random, or one that looks for similar demonstrations.")] = "random",
     seeds: Annotated[int | None, typer.Option(min=1, help="How many; default: the protocol's.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Queries a task, drawn at random; default: all.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts a forward.")] = 8,
     data: Data = Path("data"),
-    bank: Annotated[Path | None, typer.Option(help="Keep fused tokens there between runs.")] = None,
+    bank: Annotated[
+        Path | None, typer.Option(help="A bank that is there: show its demonstrations, not the tasks' own.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Keep fused tokens there between runs.")] = None,
     output: Annotated[Path, typer.Option(help="The run's folder; the same command goes on with it.")] = Path(
         "aim-eval"
     ),
@@ -51,7 +55,7 @@ def evaluate(
     """
     if context.invoked_subcommand is not None:
         return
-    if backend is None or tasks is None:
+    if backend is None and tasks is None:
         typer.echo(context.get_help())
         raise typer.Exit(2)
     import sys
@@ -64,6 +68,10 @@ def evaluate(
     from aim_sdk.terminal import say, warn
     from aim_sdk.yaml_files import described
 
+    if backend is None:
+        raise InputError("aim-icl eval: --backend is missing. `aim-icl backends list` shows the names.")
+    if tasks is None:
+        raise InputError("aim-icl eval: --tasks is missing. `aim-icl eval tasks` shows which can run here.")
     try:
         settings = EvalSettings.model_validate(
             {
@@ -84,6 +92,7 @@ def evaluate(
                 "limit": limit,
                 "batch_size": batch_size,
                 "bank": bank,
+                "cache": cache,
             }
         )
     except ValidationError as error:
@@ -101,17 +110,15 @@ def evaluate(
 @app.command("tasks")
 def list_tasks(data: Data = Path("data")) -> None:
     """List the tasks: which can run, what is missing on disk and where it goes."""
-    from rich.table import Column, Table
-
     from aim_sdk.evaluation.tasks import status
+    from aim_sdk.fitted import FittedTable
     from aim_sdk.terminal import cell, console
 
-    what = Column("what is missing, and where it goes", overflow="fold")
-    table = Table("task", "", "metric", what, box=None, header_style="bold")
-    for row in status(data):
-        state = cell("ready", "green") if row.ready else cell("missing", "yellow")
-        table.add_row(cell(row.name), state, cell(row.metric), cell(row.missing))
-    console().print(table)
+    rows = [
+        [row.name, cell("ready", "green") if row.ready else cell("missing", "yellow"), row.metric, row.missing]
+        for row in status(data)
+    ]
+    console().print(FittedTable(("task", "", "metric", "missing"), rows, keys=3))
 
 
 @app.command("protocols")
@@ -164,11 +171,15 @@ def compare(
 def _write_report(paths: list[Path], output: Path) -> None:
     from aim_sdk.evaluation import report
     from aim_sdk.evaluation.results import Run
+    from aim_sdk.fitted import apart
     from aim_sdk.terminal import console, say
 
-    runs = {str(path): Run.load(path) for path in paths}
+    shared, names = apart([str(path) for path in paths])
+    runs = {name: Run.load(path) for name, path in zip(names, paths, strict=True)}
+    if shared and len(runs) > 1:
+        say(f"runs in {shared}", err=True)
     for table in report.tables(runs):
-        console().print(table)
+        console().print(table, "")
     for path in report.write(runs, output):
         say(path, err=True)
 

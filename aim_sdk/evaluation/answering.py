@@ -12,6 +12,7 @@ from aim_sdk.evaluation.demonstrations import Shown
 from aim_sdk.evaluation.items import Item
 from aim_sdk.evaluation.memory import peak
 from aim_sdk.evaluation.protocol import Prompt
+from aim_sdk.nearest import log_shares, vote
 from aim_sdk.pipeline import AIMPipeline
 from aim_sdk.types import Demonstration, Mode, Query
 
@@ -23,6 +24,8 @@ class Asked:
     item: Item
     query: Query
     shown: Sequence[Shown]
+    similarities: Sequence[float] | None = None
+    """Of the demonstrations to the query, where they were chosen as the nearest."""
 
     @property
     def demonstrations(self) -> list[Demonstration]:
@@ -48,8 +51,9 @@ class Batch:
 class Answering:
     """Answers batches by one pipeline, one prompt."""
 
-    def __init__(self, pipe: AIMPipeline, prompt: Prompt) -> None:
-        self._pipe, self._prompt = pipe, prompt
+    def __init__(self, pipe: AIMPipeline, prompt: Prompt, *, may_read: bool = True) -> None:
+        """``may_read``: whether demonstrations may be added to the pipeline's bank; a user's own is not changed."""
+        self._pipe, self._prompt, self._may_read = pipe, prompt, may_read
 
     def read(self, demonstrations: Sequence[Demonstration]) -> float:
         """Put demonstrations into the bank; return the seconds that it took."""
@@ -58,8 +62,10 @@ class Answering:
         return time.perf_counter() - started
 
     def answer(self, asked: Sequence[Asked], mode: Mode) -> Batch:
-        """Answer one batch; the demonstrations of mode ``aim`` are read into the bank before."""
-        reading = self.read([d for one in asked for d in one.demonstrations]) if mode == "aim" else 0.0
+        """Answer one batch; the demonstrations of mode `aim` are in the bank or are read into it before."""
+        reading = (
+            self.read([d for one in asked for d in one.demonstrations]) if mode == "aim" and self._may_read else 0.0
+        )
         with peak() as memory:
             predictions = self._fitting(asked, mode)
         return Batch(predictions, memory.bytes, reading)
@@ -74,7 +80,12 @@ class Answering:
 
     def _answered(self, asked: Sequence[Asked], mode: Mode) -> list[dict[str, Any]]:
         started = time.perf_counter()
-        made = [self._scored(one, mode) for one in asked] if asked[0].item.choices else self._generated(asked, mode)
+        if mode == "nearest":
+            made = [self._voted(one) for one in asked]
+        elif asked[0].item.choices:
+            made = [self._scored(one, mode) for one in asked]
+        else:
+            made = self._generated(asked, mode)
         seconds = (time.perf_counter() - started) / len(asked)
         return [self._prediction(one, seconds=seconds, **found) for one, found in zip(asked, made, strict=True)]
 
@@ -102,6 +113,17 @@ class Answering:
         )
         best = max(range(len(choices)), key=log_probs.__getitem__)
         return {"answer": choices[best], "log_probs": log_probs}
+
+    def _voted(self, one: Asked) -> dict[str, Any]:
+        if one.similarities is None:
+            (shares,) = self._pipe.nearest(one.query, demonstrations=[one.demonstrations])
+        else:
+            shares = vote(one.similarities, [item.answer for item in one.demonstrations])
+        choices = one.item.choices
+        if not choices:
+            return {"answer": next(iter(shares)), "prompt_tokens": 0}
+        log_probs = log_shares(shares, choices)
+        return {"answer": choices[log_probs.index(max(log_probs))], "log_probs": log_probs, "prompt_tokens": 0}
 
     def _prediction(self, one: Asked, **found: Any) -> dict[str, Any]:
         empty = {"raw": None, "answer": None, "prompt_tokens": None, "score": None}

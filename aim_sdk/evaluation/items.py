@@ -26,6 +26,8 @@ class Item:
     choices: tuple[str, ...] = ()
     """The possible answers, where they are scored by their log-probabilities and not generated."""
     metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict, hash=False)
+    named: bool = False
+    """Whether the id was given to it: then a query and a demonstration of one id are one example."""
 
 
 Draw = Callable[[Item, int, random.Random], Sequence[Item]]
@@ -38,7 +40,7 @@ class Dataset:
 
     queries: Sequence[Item]
     support: Sequence[Item]
-    """What demonstrations are drawn from; none of them is a query."""
+    """What demonstrations are drawn from; a query's own example may be among them, and is not shown to it."""
     draw: Draw | None = None
     """How the benchmark's own code chooses demonstrations, where each query brings candidates of its own."""
 

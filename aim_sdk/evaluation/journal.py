@@ -16,6 +16,7 @@ from aim_sdk.files import write_atomic, writing
 from aim_sdk.jobs import differences, kept_settings
 
 _SETTINGS = "settings.json"
+_MADE_WITH = "made_with.json"
 _KEPT = "The batches before are kept.\nNext: make room; the same command resumes."
 
 Unit = tuple[Cell, int]
@@ -40,6 +41,19 @@ class Journal:
         if folder.exists() and any(folder.glob("answers-*.jsonl")):
             raise InputError(f"{folder}: answers without {_SETTINGS}; expected a run's folder, or a new one.")
         write_atomic(settings, (json.dumps(wanted, indent=1) + "\n").encode())
+
+    def made_with(self, made: Mapping[str, Any]) -> None:
+        """Take note of what answers, once it is loaded: the files behind a model's or a projector's name may change.
+
+        Raises:
+            InputError: the answers that are here are another model's or projector's.
+        """
+        file, wanted = self._folder / _MADE_WITH, json.loads(json.dumps(made))
+        kept = kept_settings(file)
+        if kept is None:
+            write_atomic(file, (json.dumps(wanted, indent=1) + "\n").encode())
+        else:
+            _check_same(file, kept, wanted)
 
     def add(self, unit: Unit, content: Mapping[str, Any]) -> None:
         """Keep a batch; when this returns, it is on disk."""

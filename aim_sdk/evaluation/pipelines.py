@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from accelerate import PartialState
 
 from aim_sdk.evaluation.plan import Work
@@ -24,11 +27,15 @@ class Pipelines:
             dtype=settings.dtype,
             trust_remote_code=settings.trust_remote_code,
         )
-        self.backend, self.projector, self._folder = whole.backend, whole.projector, settings.bank
+        self.backend, self.projector, self._settings = whole.backend, whole.projector, settings
         self._current: tuple[str, AIMPipeline] | None = None
 
     def of(self, work: Work) -> AIMPipeline:
-        """The pipeline of a task. A bank on disk belongs to one prompt format: each task has a folder of its own."""
+        """The pipeline of a task, with the user's bank; or else with one of its own, below the cache folder if any.
+
+        Raises:
+            FingerprintError: the user's bank was made with another backbone, projector or prompt format.
+        """
         name = work.config.name
         if self._current is None or self._current[0] != name:
             if self._current is not None:
@@ -37,7 +44,23 @@ class Pipelines:
                 self.backend,
                 self.projector,
                 prompt_format=work.prompt.format(self.backend.default_format),
-                bank=None if self._folder is None else self._folder / name,
+                bank=self._bank(name),
             )
             self._current = name, pipe
         return self._current[1]
+
+    def made_with(self) -> dict[str, Any]:
+        """What decides the answers and has only a name in the settings."""
+        made = self.backend.fingerprint
+        return {
+            "weights": made.weights_hash,
+            "embeddings": made.embedding_hash,
+            "tokenizer": made.tokenizer_hash,
+            "projector": self.projector.identity,
+            "dtype": str(self.backend.input_embeddings.dtype).removeprefix("torch."),
+        }
+
+    def _bank(self, task: str) -> Path | None:
+        """A bank belongs to one prompt format: in the cache each task has a folder of its own."""
+        bank, cache = self._settings.bank, self._settings.cache
+        return bank if bank is not None or cache is None else cache / task

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -21,6 +23,8 @@ from aim_sdk.evaluation.protocol import Prompt, Protocol, get_protocol
 from aim_sdk.evaluation.results import Cell
 from aim_sdk.evaluation.settings import EvalSettings
 from aim_sdk.evaluation.tasks.config import TaskConfig
+from aim_sdk.evaluation.tasks.pairs import SideBySide
+from aim_sdk.images import image_digest
 from aim_sdk.types import Mode
 
 
@@ -39,6 +43,18 @@ class Work:
         """The queries by their ids."""
         return {item.id: item for item in self.queries}
 
+    @property
+    def closed(self) -> bool:
+        """Whether answers are of a closed set."""
+        return self.metric.closed or any(item.choices for item in self.queries)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of what decides the answers: what is asked, and what may be shown."""
+        asked = [(item.id, _name(item), item.text, item.choices) for item in self.queries]
+        shown = [(item.id, _name(item), item.text, item.answers) for item in self.dataset.support]
+        return hashlib.sha256(repr((asked, shown)).encode(errors="surrogatepass")).hexdigest()
+
 
 class Plan:
     """All that is decided before anything is answered.
@@ -52,14 +68,19 @@ class Plan:
     def __init__(self, settings: EvalSettings) -> None:
         self.settings, self.protocol = settings, get_protocol(settings.protocol)
         configs = [tasks.get_task(name) for name in settings.tasks]
-        self.works = [_work(config, self.protocol, settings) for config in configs]
+        own = None if settings.bank is None else support_of(settings.bank)
+        self.works = [_work(config, self.protocol, settings, own) for config in configs]
         self.shots = settings.shots or self.protocol.shots
         self.seeds = range(settings.seeds or self.protocol.seeds)
-        if not self.cells(self.works[0], settings.modes):
-            raise InputError(f"shots {self.shots}: nothing is asked; name more shots, or the mode zero-shot.")
+        if not any(self.cells(work, settings.modes) for work in self.works):
+            raise InputError(
+                f"shots {', '.join(map(str, self.shots))}, modes {', '.join(settings.modes)}: nothing is asked; name "
+                "more shots, or the mode zero-shot. The mode nearest needs a closed set of answers."
+            )
         for work in self.works:  # that there are too few demonstrations is known before anything is answered
+            work.metric.check(work.queries)
             if set(settings.modes) != {"zero-shot"}:
-                self.source(work, self.seeds[0]).check(work.queries[0], max(self.shots))
+                self.source(work, self.seeds[0]).check(work.queries, max(self.shots))
 
     def cells(self, work: Work, modes: Sequence[Mode]) -> list[Cell]:
         """A task's cells; zero-shot has one at 0 shots, and one seed, for nothing is drawn for it."""
@@ -68,6 +89,8 @@ class Plan:
         found: list[Cell] = []
         for mode in modes:
             zero = mode == "zero-shot"
+            if mode == "nearest" and not work.closed:
+                continue
             for k in [0] if zero else few:
                 seeds = self.seeds if drawn or not zero else [0]
                 found += [Cell(task=work.config.name, mode=mode, shots=k, seed=seed) for seed in seeds]
@@ -75,7 +98,15 @@ class Plan:
 
     def source(self, work: Work, seed: int) -> Source:
         """What gives a task's demonstrations under one seed."""
-        return Source(work.config.name, work.dataset, work.prompt, self.protocol, self.settings.selector, seed)
+        return Source(
+            work.config.name,
+            work.dataset,
+            work.prompt,
+            self.protocol,
+            self.settings.selector,
+            seed,
+            ready=self.settings.bank is not None,
+        )
 
     def places(self, work: Work) -> range:
         """The numbers of each of a task's cells' batches."""
@@ -83,8 +114,15 @@ class Plan:
 
     def batches(self, work: Work, cell: Cell, source: Source, bank: DemonstrationBank) -> list[list[Asked]]:
         """A cell's batches, of prompts of like length."""
-        shown = self._shown(work, cell, source, bank)
-        asked = [Asked(item, source.query(item), found) for item, found in zip(work.queries, shown, strict=True)]
+        if cell.mode == "nearest" and not source.draws_its_own:
+            near = source.neighbours(work.queries, cell.shots, bank)
+            asked = [
+                Asked(item, source.query(item), [shown for shown, _ in found], [similarity for _, similarity in found])
+                for item, found in zip(work.queries, near, strict=True)
+            ]
+        else:
+            shown = self._shown(work, cell, source, bank)
+            asked = [Asked(item, source.query(item), found) for item, found in zip(work.queries, shown, strict=True)]
         asked.sort(key=lambda one: (one.length, one.item.id))
         size = self.settings.batch_size
         return [asked[start : start + size] for start in range(0, len(asked), size)]
@@ -100,10 +138,33 @@ def how(cell: Cell, protocol: Protocol) -> Mode:
     return "text-only" if cell.mode == "zero-shot" and protocol.zero_shot_texts else cell.mode
 
 
-def _work(config: TaskConfig, protocol: Protocol, settings: EvalSettings) -> Work:
+def support_of(bank: Path) -> list[Item]:
+    """The demonstrations of a bank that is there, as they are shown.
+
+    Raises:
+        ArtifactNotFoundError: no bank is there.
+        InputError: it is empty.
+    """
+    with DemonstrationBank.open(bank) as opened:
+        shown = [(entry.key, entry.demonstration) for entry in opened]
+    if not shown:
+        raise InputError(f"{bank}: this bank holds no demonstrations. `aim-icl bank add {bank} demos.jsonl` adds some.")
+    return [Item(key, item.image, item.text, (item.answer,), metadata=item.metadata) for key, item in shown]
+
+
+def _name(item: Item) -> str:
+    """An image's name without its folder, which may be another when a run resumes."""
+    if isinstance(item.image, SideBySide):
+        return f"{PurePath(item.image.left).name} {PurePath(item.image.right).name}"
+    return PurePath(item.image).name if isinstance(item.image, str | PathLike) else image_digest(item.image)
+
+
+def _work(config: TaskConfig, protocol: Protocol, settings: EvalSettings, support: Sequence[Item] | None) -> Work:
     prompt = protocol.prompt(config)
     metric = get_metric(config.metric, **(config.metric_options | protocol.metrics.get(config.metric, {})))
     dataset = tasks.load(config, settings.data)
+    if support is not None:
+        dataset = Dataset(dataset.queries, support)
     return Work(config, prompt, metric, dataset, list(_limited(config.name, dataset.queries, settings.limit)))
 
 

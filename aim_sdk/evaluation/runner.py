@@ -16,12 +16,13 @@ from accelerate import PartialState
 from aim_sdk.errors import InputError
 from aim_sdk.evaluation import scoring
 from aim_sdk.evaluation.answering import Answering
+from aim_sdk.evaluation.demonstrations import Source
 from aim_sdk.evaluation.journal import Journal
 from aim_sdk.evaluation.pipelines import Pipelines
 from aim_sdk.evaluation.plan import Plan, Work, how
 from aim_sdk.evaluation.results import Answers, Cell, Run
 from aim_sdk.evaluation.revision import revision
-from aim_sdk.evaluation.settings import EvalSettings
+from aim_sdk.evaluation.settings import MODES, EvalSettings
 from aim_sdk.fingerprint import versions
 from aim_sdk.interrupts import interruptible
 from aim_sdk.jobs import LOCK, alone
@@ -30,6 +31,8 @@ from aim_sdk.progress import advancing
 from aim_sdk.types import Mode
 
 Note = Callable[[str], None]
+_FOR_PEOPLE = {"title", "description", "source", "deviations", "licence", "splits", "install"}
+"""Fields of a task or a protocol that people read."""
 
 
 def evaluate(
@@ -60,6 +63,8 @@ def evaluate(
             journal = Journal(settings.output, _identity(plan), state.process_index)
         journal.mend()
         evaluation = _Evaluation(plan, journal, note if state.is_main_process else lambda _: None, state)
+        with state.main_process_first():
+            journal.made_with(evaluation.pipelines.made_with())
         with interruptible() as interrupted:
             finished = evaluation.answer(interrupted, show and state.is_main_process)
         state.wait_for_everyone()
@@ -100,12 +105,12 @@ class _Evaluation:
         self, work: Work, mine: Mapping[Cell, Sequence[int]], interrupted: Callable[[], bool], show: bool
     ) -> bool:
         pipe = self.pipelines.of(work)
-        sources = {seed: self.plan.source(work, seed) for seed in dict.fromkeys(cell.seed for cell in mine)}
-        if any(cell.shots for cell in mine):
-            for source in sources.values():
-                if source.selector is not None:  # it looks for demonstrations in the bank
-                    pipe.bank.add(source.shown(), progress=show)
-        answering = Answering(pipe, work.prompt)
+        sources = {seed: self.plan.source(work, seed) for seed in self.plan.seeds}
+        for source in sources.values():
+            if self._looks_in_bank(source, mine):
+                # Of all seeds, also those that are answered already: what is near depends on all that the bank holds.
+                source.in_bank(source.keys() or pipe.bank.add(source.shown(), progress=show))
+        answering = Answering(pipe, work.prompt, may_read=self.plan.settings.bank is None)
         with advancing(f"{work.config.name}, batches", sum(map(len, mine.values())), shown=show) as advance:
             for cell, places in mine.items():
                 batches = self.plan.batches(work, cell, sources[cell.seed], pipe.bank)
@@ -116,6 +121,11 @@ class _Evaluation:
                     if interrupted():
                         return False
         return True
+
+    def _looks_in_bank(self, source: Source, mine: Mapping[Cell, Sequence[int]]) -> bool:
+        """Whether the whole pool must be in the bank: a selector or a vote looks for demonstrations there."""
+        nearest = any(cell.mode == "nearest" for cell in mine) and not source.draws_its_own
+        return nearest or (source.selector is not None and any(cell.shots for cell in mine))
 
     def result(self, command: str | None) -> Run:
         """Score what the journal holds."""
@@ -139,7 +149,13 @@ class _Evaluation:
             tasks={work.config.name: work.config.model_dump(mode="json") for work in plan.works},
             metrics={metric.name: metric.label for metric in metrics.values()},
             backbone=self.pipelines.backend.fingerprint.model_dump(mode="json"),
-            projector={"kind": projector.kind, "hash": projector.identity, **projector.summary},
+            projector={
+                **projector.summary,
+                "kind": projector.kind,
+                "hash": projector.identity,
+                "layers": projector.layers,
+                "options": projector.options,
+            },
             revision=revision(),
             versions={"python": platform.python_version(), **versions("aim-icl", "torch", "transformers")},
             machine=machine(),
@@ -154,16 +170,27 @@ class _Evaluation:
             self.left_out["interleaved"] = f"backend {self.pipelines.backend.name!r} takes one image a prompt"
             self.note(f"interleaved is left out: {self.left_out['interleaved']}.")
             modes.remove("interleaved")
+        open_ = [work.config.name for work in self.plan.works if not work.closed]
+        if "nearest" in modes and open_:
+            self.left_out["nearest"] = f"{', '.join(open_)}: answers are of no closed set"
+            if self.plan.settings.modes != MODES:  # it was asked for
+                self.note(f"nearest is left out for {self.left_out['nearest']}.")
         if not modes:
             raise InputError("no mode is left to evaluate.")
         return modes
 
 
 def _identity(plan: Plan) -> dict[str, Any]:
-    """The settings with all that they name: a protocol's or a task's file may have been changed meanwhile."""
+    """What decides an answer: the settings with all that they name, which may have been changed meanwhile.
+
+    How answers are scored is no part of it: with another metric the same command scores those that are kept.
+    """
     return {
         **plan.settings.identity(),
-        "protocol": plan.protocol.model_dump(mode="json"),
-        "tasks": {work.config.name: work.config.model_dump(mode="json") for work in plan.works},
-        "queries": {work.config.name: len(work.queries) for work in plan.works},
+        "protocol": plan.protocol.model_dump(mode="json", exclude={"metrics", *_FOR_PEOPLE}),
+        "tasks": {
+            work.config.name: work.config.model_dump(mode="json", exclude={"metric", "metric_options", *_FOR_PEOPLE})
+            for work in plan.works
+        },
+        "data": {work.config.name: work.digest for work in plan.works},
     }

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from aim_sdk.types import Mode
 
-MODES: tuple[Mode, ...] = ("zero-shot", "text-only", "interleaved", "aim")
-"""The four rows that every table has."""
+MODES: tuple[Mode, ...] = ("zero-shot", "text-only", "interleaved", "aim", "nearest")
+"""The rows that every table has; `nearest` only where answers are of a closed set (exact match, choices)."""
 
 
 class EvalSettings(BaseModel):
@@ -39,7 +39,12 @@ class EvalSettings(BaseModel):
     seeds: int | None = Field(default=None, ge=1, description="how many, from 0 on; None: the protocol's")
     limit: int | None = Field(default=None, ge=1, description="queries a task: a random part, the same for all cells")
     batch_size: int = Field(default=8, ge=1, description="prompts a forward")
-    bank: Path | None = Field(default=None, description="keeps the fused tokens between runs; None: in memory")
+    bank: Path | None = Field(
+        default=None, description="a bank that is there: its demonstrations are shown, in place of the tasks' own"
+    )
+    cache: Path | None = Field(
+        default=None, description="a folder that keeps fused tokens between runs, a bank a task; None: in memory"
+    )
 
     @model_validator(mode="after")
     def _no_repetitions(self) -> EvalSettings:
@@ -51,6 +56,12 @@ class EvalSettings(BaseModel):
             raise ValueError("shots: expected whole numbers of at least 0")
         return self
 
+    @model_validator(mode="after")
+    def _bank_or_cache(self) -> EvalSettings:
+        if self.bank is not None and self.cache is not None:
+            raise ValueError("cache: with a bank there is nothing to keep: its fused tokens are there")
+        return self
+
     def identity(self) -> dict[str, Any]:
         """What a run that goes on must have in common with what it goes on from."""
-        return self.model_dump(mode="json", exclude={"output", "data", "bank", "device", "trust_remote_code"})
+        return self.model_dump(mode="json", exclude={"output", "data", "bank", "cache", "device", "trust_remote_code"})

@@ -269,9 +269,9 @@ def test_openflamingos_zero_shot_has_two_texts_before_it(settings: dict[str, Any
     assert len(found.answers) == 2
 
 
-def test_a_bank_on_disk_serves_the_next_run(settings: dict[str, Any], tmp_path: Path) -> None:
-    first = run(settings, bank=tmp_path / "bank", modes=("aim",))
-    second = run(settings, bank=tmp_path / "bank", modes=("aim",), output=tmp_path / "again")
+def test_a_cache_on_disk_serves_the_next_run(settings: dict[str, Any], tmp_path: Path) -> None:
+    first = run(settings, cache=tmp_path / "cache", modes=("aim",))
+    second = run(settings, cache=tmp_path / "cache", modes=("aim",), output=tmp_path / "again")
     assert comparable(first) == comparable(second)
     assert second.reading_seconds < first.reading_seconds
 

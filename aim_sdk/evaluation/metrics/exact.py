@@ -28,6 +28,7 @@ class ExactMatch(Metric):
 
     name = "exact_match"
     label = "exact match, %"
+    closed = True
 
     def __init__(self, rule: Rule = "equal") -> None:
         """Choose a rule.

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
-from aim_sdk.evaluation.items import Answered
+from aim_sdk.evaluation.items import Answered, Item
 
 
 class Metric(ABC):
@@ -15,6 +15,15 @@ class Metric(ABC):
     name: ClassVar[str]
     label: ClassVar[str]
     """For tables and plots, with its unit: ``"VQA accuracy, %"``."""
+    closed: ClassVar[bool] = False
+    """Whether answers are of a closed set, so that a vote of the nearest demonstrations is a fair baseline."""
+
+    def check(self, items: Sequence[Item]) -> None:  # noqa: B027  # most metrics can score all answers
+        """Refuse, before anything is answered, queries whose answers cannot be scored.
+
+        Raises:
+            InputError: it names one of them and says what can score it.
+        """
 
     @abstractmethod
     def per_item(self, answered: Sequence[Answered]) -> list[float] | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from aim_sdk.dependencies import imported
 from aim_sdk.errors import InputError, did_you_mean
-from aim_sdk.evaluation.items import Answered
+from aim_sdk.evaluation.items import Answered, Item
 from aim_sdk.evaluation.metrics.metric import Metric
 
 
@@ -20,10 +20,21 @@ class RocAuc(Metric):
 
     name = "roc_auc"
     label = "ROC-AUC, %"
+    closed = True
 
     def __init__(self, positive: str | None = None) -> None:
         """``positive`` is the positive choice; None: the first of an item's choices."""
         self.positive = positive
+
+    def check(self, items: Sequence[Item]) -> None:
+        imported("sklearn.metrics", extra="eval")
+        for item in items:
+            self._place(item)
+            if item.answers[0] not in item.choices:
+                raise InputError(
+                    f"roc_auc: the answer {item.answers[0]!r} of item {item.id!r} is none of its choices."
+                    f"{did_you_mean(item.answers[0], item.choices)} Expected one of: {', '.join(item.choices)}."
+                )
 
     def per_item(self, answered: Sequence[Answered]) -> None:
         """There is none: a curve needs several answers."""
@@ -36,26 +47,28 @@ class RocAuc(Metric):
             MissingDependencyError: scikit-learn is not installed.
         """
         metrics = imported("sklearn.metrics", extra="eval")
-        places = [self._place(a) for a in answered]
+        places = [self._place(a.item, len(a.log_probs or ())) for a in answered]
         labels = [a.item.answers[0] == a.item.choices[place] for a, place in zip(answered, places, strict=True)]
         if len(set(labels)) < 2:
             return math.nan
         probabilities = [_probability(a, place) for a, place in zip(answered, places, strict=True)]
         return 100.0 * float(metrics.roc_auc_score(labels, probabilities))
 
-    def _place(self, answered: Answered) -> int:
-        choices = answered.item.choices
-        if answered.log_probs is None or len(answered.log_probs) != len(choices) or len(choices) < 2:
+    def _place(self, item: Item, scored: int | None = None) -> int:
+        """The positive choice's; ``scored`` is how many log-probabilities there are, once there are some."""
+        choices = item.choices
+        if len(choices) < 2 or scored not in (None, len(choices)):
+            made = "" if scored is None else f" and {scored} log-probabilities"
             raise InputError(
-                f"roc_auc needs the log-probability of each of an item's choices; item {answered.item.id!r} has "
-                f"{len(choices)} choices and {len(answered.log_probs or ())} log-probabilities. "
+                f"roc_auc needs the log-probability of each of an item's choices; item {item.id!r} has "
+                f"{len(choices)} choices{made}. "
                 "Generated answers can be scored by: exact_match."
             )
         if self.positive is None:
             return 0
         if self.positive not in choices:
             raise InputError(
-                f"roc_auc: {self.positive!r} is none of the choices of item {answered.item.id!r}."
+                f"roc_auc: {self.positive!r} is none of the choices of item {item.id!r}."
                 f"{did_you_mean(self.positive, choices)} Expected one of: {', '.join(choices)}."
             )
         return choices.index(self.positive)

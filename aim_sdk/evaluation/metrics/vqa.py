@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final
 
 from aim_sdk.errors import InputError
-from aim_sdk.evaluation.items import Answered
+from aim_sdk.evaluation.items import Answered, Item
 from aim_sdk.evaluation.metrics.metric import Metric
 
 _ENOUGH: Final = 3
@@ -74,22 +74,26 @@ class VQAAccuracy(Metric):
     def __init__(self, compat: bool = False) -> None:
         self.compat = compat
 
+    def check(self, items: Sequence[Item]) -> None:
+        for item in items:
+            if len(item.answers) <= _ENOUGH:
+                raise InputError(
+                    f"vqa_accuracy compares an answer with those of several annotators: item {item.id!r} has "
+                    f"{len(item.answers)}, expected at least {_ENOUGH + 1} (the benchmark has 10). "
+                    "Items of fewer answers can be scored by: exact_match."
+                )
+
     def per_item(self, answered: Sequence[Answered]) -> list[float]:
         """Return 0 to 100 for each answer.
 
         Raises:
             InputError: an item has too few references for an answer to count in full.
         """
+        self.check([a.item for a in answered])
         return [100.0 * self._accuracy(a) for a in answered]
 
     def _accuracy(self, answered: Answered) -> float:
         references = [_trimmed(answer) for answer in answered.item.answers]
-        if len(references) <= _ENOUGH:
-            raise InputError(
-                f"vqa_accuracy compares an answer with those of several annotators: item {answered.item.id!r} has "
-                f"{len(references)}, expected at least {_ENOUGH + 1} (the benchmark has 10). "
-                "Items of fewer answers can be scored by: exact_match."
-            )
         text = _trimmed(answered.text)
         if not self.compat or len(set(references)) > 1:
             text, references = normalize(text), [normalize(reference) for reference in references]

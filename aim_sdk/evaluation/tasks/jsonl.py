@@ -67,6 +67,7 @@ def _items(files: TaskFiles, name: str) -> list[Item]:
             line.references,
             line.choices,
             {k: v for k, v in (line.model_extra or {}).items() if isinstance(v, str | int | float | bool)},
+            named=line.id is not None,
         )
         for place, line in enumerate(files.lines(name, _Line))
     ]
