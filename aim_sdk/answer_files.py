@@ -1,29 +1,37 @@
-"""Demonstrations and queries from JSON lines; each query has a key, by which its answer is found again."""
+"""Demonstrations and queries from JSON lines, CSV or folders; a query's key finds its answer again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from aim_sdk.demonstration_files import DemonstrationLine, resolve
+from aim_sdk.demonstration_files import DemonstrationLine, folder_images, resolve, stream_demonstrations
 from aim_sdk.errors import InputError
 from aim_sdk.images import describe, load_image
-from aim_sdk.json_lines import json_lines
+from aim_sdk.json_lines import OnProblem, json_lines
+from aim_sdk.tables import is_table, table_rows
 from aim_sdk.terminal import Problems
 from aim_sdk.types import Demonstration, Query
 
 Item = TypeVar("Item")
 
 
-class QueryLine(BaseModel):
-    """One line of a queries file. Other fields are copied to the answer's line, an ``answer`` as ``reference``.
+OURS: Final = frozenset(
+    {"answer", "probability", "probabilities", "nearest", "demonstrations", "prompt_tokens", "line", "key"}
+)
+"""Fields of an answer's line that a query's own never replace, nor are replaced by."""
 
-    An ``id`` names the query: a selector never shows it the demonstration with the same one.
+
+class QueryLine(BaseModel):
+    """One line of a queries file. Other fields are copied to the answer's line, an `answer` as `reference`.
+
+    An `id` names the query: a selector never shows it the demonstration with the same one.
     """
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -32,34 +40,83 @@ class QueryLine(BaseModel):
 
 
 class NumberedQuery:
-    """A query with the line it came from."""
+    """A query with the line that it came from, or its place among the images of a folder, from 1."""
 
-    def __init__(self, number: int, line: QueryLine, query: Query) -> None:
+    def __init__(self, number: int, line: QueryLine, query: Query, *, in_folder: bool = False) -> None:
         self.number, self.line, self.query = number, line, query
-        content = json.dumps([number, line.model_dump()], sort_keys=True)
+        # In a folder the name tells images apart: another image before it changes nothing.
+        content = json.dumps([None if in_folder else number, line.model_dump()], sort_keys=True)
         self.key = hashlib.sha256(content.encode()).hexdigest()[:16]
 
+    def fields(self) -> dict[str, Any]:
+        """The query's fields for its answer's line.
 
-def read_demonstrations(path: Path) -> tuple[list[Demonstration], Problems]:
-    """Read a demonstrations file; return the good ones and a message for each bad line.
+        Its `answer` is called `reference` there. A field of the name of one of ours (`OURS`, or a `reference` next to
+        an `answer`) gets `query_` before it, as often as it takes.
+        """
+        fields, kept = self.line.model_dump(), dict[str, Any]()
+        taken = OURS | {"reference"} if "answer" in fields else OURS
+        for name, value in fields.items():
+            new = "reference" if name == "answer" else name
+            while name != "answer" and (new in taken or (new != name and new in fields)):
+                new = f"query_{new}"
+            kept[new] = value
+        return kept
+
+    @property
+    def reference(self) -> str | None:
+        """The right answer, where the query brings it."""
+        value = self.fields().get("reference")
+        return value.strip() if isinstance(value, str) and value.strip() else None
+
+    def ask(self, text: str) -> None:
+        """Put a text next to an image that has none."""
+        if not self.query.text.strip():
+            self.query = replace(self.query, text=text)
+
+
+def read_demonstrations(path: Path, *, text: str = "") -> tuple[list[Demonstration], Problems]:
+    """Read demonstrations of a JSON lines or CSV file, or of a folder (`stream_demonstrations`).
+
+    Returns:
+        The good ones, and a message for each bad line.
 
     Raises:
-        InputError: the file cannot be read, or no line of it is good.
+        InputError: it cannot be read, or no line of it is good.
     """
+    problems = Problems()
 
     def parse(_: int, raw: dict[str, Any]) -> Demonstration:
-        demonstration = DemonstrationLine.model_validate(raw).demonstration(path)
-        load_image(demonstration.image)
-        return demonstration
+        return loaded(DemonstrationLine.model_validate(raw).demonstration(path))
 
-    return _read(path, parse)
+    def loaded(item: Demonstration) -> Demonstration:
+        load_image(item.image)
+        return item
+
+    def in_folder() -> Iterator[Demonstration]:
+        for item in stream_demonstrations(path, text=text, on_problem=problems.add):
+            try:
+                yield loaded(item)
+            except InputError as error:
+                problems.add(str(error))
+
+    lines = table_rows if is_table(path) else json_lines
+    found = list(in_folder() if path.is_dir() else lines(path, parse, problems.add))
+    return _some(path, found, problems), problems
 
 
-def read_queries(path: Path) -> tuple[list[NumberedQuery], Problems]:
-    """Read a queries file; return the good ones with their line numbers and a message for each bad line.
+def read_queries(path: Path, *, classes: Sequence[str] = ()) -> tuple[list[NumberedQuery], Problems]:
+    """Read queries of a JSON lines or CSV file, or all images of a folder and below it.
+
+    Args:
+        path: the file or folder.
+        classes: in a folder, an image in a subfolder of such a name has it as reference.
+
+    Returns:
+        The good ones with the numbers of their lines, and a message for each bad line.
 
     Raises:
-        InputError: the file cannot be read, or no line of it is good.
+        InputError: it cannot be read, or no line of it is good.
     """
 
     def parse(number: int, raw: dict[str, Any]) -> NumberedQuery:
@@ -68,7 +125,11 @@ def read_queries(path: Path) -> tuple[list[NumberedQuery], Problems]:
         query = Query(resolve(path, line.image), line.text, None if name is None else str(name))
         return NumberedQuery(number, line, query)
 
-    return _read(path, parse)
+    problems = Problems()
+    if path.is_dir():
+        return _some(path, list(_folder(path, classes, problems.add)), problems), problems
+    lines = table_rows if is_table(path) else json_lines
+    return _some(path, list(lines(path, parse, problems.add)), problems), problems
 
 
 def digest_of(demonstrations: Sequence[Demonstration]) -> str:
@@ -77,10 +138,18 @@ def digest_of(demonstrations: Sequence[Demonstration]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _read(path: Path, parse: Callable[[int, dict[str, Any]], Item]) -> tuple[list[Item], Problems]:
-    problems = Problems()
-    items = list(json_lines(path, parse, problems.add))
+def _folder(path: Path, classes: Sequence[str], on_problem: OnProblem) -> Iterator[NumberedQuery]:
+    for number, image in enumerate(folder_images(path), 1):
+        try:
+            name = image.relative_to(path).as_posix()
+            known = {"answer": image.parent.name} if image.parent != path and image.parent.name in classes else {}
+            yield NumberedQuery(number, QueryLine(image=name, **known), Query(str(image)), in_folder=True)
+        except (InputError, ValueError, UnicodeError) as error:
+            on_problem(f"{image}: {error}")
+
+
+def _some(path: Path, items: list[Item], problems: Problems) -> list[Item]:
     if not items:
         listed = "".join(f"\n  {problem}" for problem in list(problems)[:5])
-        raise InputError(f"{path}: no usable line.{listed}")
-    return items, problems
+        raise InputError(f"{path}: no usable {'image' if path.is_dir() else 'line'}.{listed}")
+    return items

@@ -1,7 +1,8 @@
 """Answers to JSON lines: resumable, synced batch after batch; a query that the model refuses loses only itself.
 
 Next to ``answers.jsonl`` stands ``answers.jsonl.settings.json``: what decided its answers. Only a file that has it, and
-whose whole lines all hold a ``key``, a ``line`` and an ``answer``, is one of ours and continued; no other is touched.
+whose whole lines all hold a `key`, a `line` and an `answer`, is one of ours and continued; no other is touched.
+Answers of queries that changed, or are not asked any more, are moved to `answers.jsonl.stale.jsonl`.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from aim_sdk.answer_files import NumberedQuery
-from aim_sdk.errors import InputError, ShotsError
+from aim_sdk.asking import Asking, usable_demonstrations
+from aim_sdk.classification import Normalization
+from aim_sdk.errors import InputError
 from aim_sdk.files import write_atomic, writing
-from aim_sdk.images import describe
 from aim_sdk.jobs import alone, differences, kept_settings
 from aim_sdk.json_lines import MAX_LINE, is_stream, parse_object, reason
 from aim_sdk.progress import advancing
@@ -28,9 +30,10 @@ from aim_sdk.terminal import Problems
 
 if TYPE_CHECKING:
     from aim_sdk.pipeline import AIMPipeline
-    from aim_sdk.types import Demonstration, Generation, Mode
+    from aim_sdk.types import Demonstration, Mode
 
 SETTINGS_SUFFIX: Final = ".settings.json"
+STALE_SUFFIX: Final = ".stale.jsonl"
 _ANOTHER: Final = "choose another --out"
 _KEPT: Final = "The batches before are kept.\nNext: make room, then run the same command again: it resumes."
 _LONGEST: Final = 4 * MAX_LINE
@@ -57,9 +60,9 @@ class AnswerJob:
         self._sidecar = path.with_name(path.name + SETTINGS_SUFFIX)
         self._kept: dict[str, Any] | None = None
         done, self._end = self._there()
-        keys = {query.key for query in queries}
-        self.resumed = self.answered = len(done & keys)
-        self.stale = len(done - keys)
+        self._keys = {query.key for query in queries}
+        self.resumed = self.answered = len(done & self._keys)
+        self.stale = len(done - self._keys)
         """Answers there of queries that have changed, or are not among these."""
         self.left = [query for query in queries if query.key not in done]
 
@@ -91,29 +94,68 @@ class AnswerJob:
         shots: int | None,
         max_new_tokens: int,
         batch_size: int,
+        selector: str = "first",
+        choices: Sequence[str] | None = None,
+        normalize: Normalization = "tokens",
     ) -> Problems:
         """Answer what is left, one synced batch after the other; return a message for each query that is refused.
 
-        Without demonstrations, the pipeline's selector chooses from its bank.
+        Without demonstrations, the pipeline's selector chooses from its bank. With `choices`, each query is labelled
+        with one of them; where its right label is known, the nearest demonstrations vote, too.
 
         Raises:
             ArtifactWriteError: the disk is full, say; whole batches are kept.
         """
         problems = Problems()
-        options = {"mode": mode, "shots": shots, "max_new_tokens": max_new_tokens}
         made_with = {"fingerprint": _digest(pipe.encoder.binding.scope)}
+        similar = selector != "first"
         if demonstrations is None:
             made_with["bank"] = _digest("".join(pipe.bank.keys()))
         else:
-            demonstrations = _usable(pipe, demonstrations, mode, problems)
+            usable = usable_demonstrations(pipe, demonstrations, mode, similar, problems)
+            demonstrations = None if similar or mode == "nearest" else usable  # the bank has them
+        ask = Asking(pipe, demonstrations, mode, shots, max_new_tokens, choices, normalize, problems)
+        self._check_settings(made_with)
+        self.move_stale()
         with self._open(made_with) as file, advancing("answering", len(self.left)) as advance:
             for start in range(0, len(self.left), batch_size):
                 batch = self.left[start : start + batch_size]
-                answers = _answers(pipe, batch, demonstrations, options, problems)
-                _append(file, "".join(_record(item, answer) for item, answer in answers).encode())
+                answers = ask.batch(batch)
+                _append(file, "".join(answers).encode())
                 self.answered += len(answers)
                 advance(len(batch))
+            self._end = file.tell()
         return problems
+
+    def move_stale(self) -> None:
+        """Move answers of queries that changed out of the file; a kill meanwhile loses none.
+
+        Raises:
+            ArtifactWriteError: the disk is full, say; nothing is changed.
+        """
+        if not self.stale:
+            return
+        aside = self.aside
+        with writing(self.path):
+            before = aside.read_bytes() if aside.exists() else b""
+            moved, kept = list[bytes](), list[bytes]()
+            for line in self.path.read_bytes()[: self._end].splitlines(keepends=True):
+                known = parse_object(line, limit=_LONGEST)["key"] in self._keys
+                (kept if known else moved).append(line if line.endswith(b"\n") else line + b"\n")
+            write_atomic(aside, before + b"".join(line for line in moved if line not in before))
+            write_atomic(self.path, b"".join(kept))
+        self._end, self.stale = sum(map(len, kept)), 0
+
+    @property
+    def aside(self) -> Path:
+        """Where answers of queries that changed are moved to."""
+        return self.path.with_name(self.path.name + STALE_SUFFIX)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The answers that are there, in the order of their queries."""
+        data = self.path.read_bytes()[: self._end] if self._end else b""
+        found = [parse_object(line, limit=_LONGEST) for line in data.splitlines()]
+        return sorted(found, key=lambda line: int(line["line"]))
 
     def _there(self) -> tuple[set[str], int]:
         """The keys of what is answered, and where its last whole line ends."""
@@ -132,7 +174,9 @@ class AnswerJob:
             raise InputError(f"{self.path}: cannot be read ({error.strerror or error}); {_ANOTHER}.") from error
 
     def _check_settings(self, wanted: Mapping[str, Any]) -> None:
-        kept = self._kept or {}
+        if self._kept is None:
+            return
+        kept = self._kept
         if differing := differences({name: kept.get(name) for name in wanted}, wanted):
             listed = "\n".join(differing)
             raise InputError(
@@ -160,8 +204,6 @@ class AnswerJob:
     @contextmanager
     def _open(self, made_with: Mapping[str, Any]) -> Iterator[FileIO]:
         """Note the settings, then open the file behind its last whole line."""
-        if self._kept is not None:
-            self._check_settings(made_with)
         with writing(self.path, _KEPT):
             if self._kept is None:
                 write_atomic(self._sidecar, (json.dumps({**self.settings, **made_with}, indent=2) + "\n").encode())
@@ -185,62 +227,5 @@ def _append(file: FileIO, data: bytes) -> None:
         raise
 
 
-def _answers(
-    pipe: AIMPipeline,
-    batch: Sequence[NumberedQuery],
-    demonstrations: Sequence[Demonstration] | None,
-    options: Mapping[str, Any],
-    problems: Problems,
-) -> list[tuple[NumberedQuery, Generation]]:
-    """A batch's answers. Where it is refused, its queries are asked one by one, to find out which of them it is."""
-    try:
-        queries = [item.query for item in batch]
-        answers = pipe.generate(queries, demonstrations=demonstrations, batch_size=len(batch), **options)
-        return list(zip(batch, answers, strict=True))
-    except ShotsError:  # it is not the queries' fault
-        raise
-    except InputError as error:
-        if len(batch) > 1:
-            return [pair for item in batch for pair in _answers(pipe, [item], demonstrations, options, problems)]
-        problems.add(f"query of line {batch[0].number}: {error}")
-        return []
-
-
-def _usable(
-    pipe: AIMPipeline, demonstrations: Sequence[Demonstration], mode: Mode, problems: Problems
-) -> list[Demonstration]:
-    """The demonstrations that the model takes, read into the bank where the mode wants their images."""
-    refused: dict[int, InputError] = {}
-
-    def refuse(place: int, error: InputError) -> None:
-        refused[place] = error
-
-    if mode == "zero-shot":
-        return list(demonstrations)
-    pipe.encoder.lengths(demonstrations, refuse)
-    taken = [item for place, item in enumerate(demonstrations) if place not in refused]
-    for place, error in refused.items():
-        problems.add(f"demonstration {describe(demonstrations[place].image)}: {error}")
-    if mode == "aim":
-        pipe.bank.add(
-            taken,
-            progress=True,
-            on_error=lambda item, error: problems.add(f"demonstration {describe(item.image)}: {error}"),
-        )
-        kept = set(pipe.bank.keys())
-        taken = [item for item in taken if pipe.bank.key(item) in kept]
-    if not taken:
-        raise InputError("no demonstration can be used:" + "".join(f"\n  {problem}" for problem in problems))
-    return taken
-
-
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _record(item: NumberedQuery, answer: Generation) -> str:
-    fields = item.line.model_dump()
-    if "answer" in fields:
-        fields["reference"] = fields["answer"]
-    made = {"answer": answer.text, "prompt_tokens": answer.prompt_tokens, "line": item.number, "key": item.key}
-    return json.dumps(fields | made, ensure_ascii=False) + "\n"

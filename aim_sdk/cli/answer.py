@@ -1,26 +1,52 @@
-"""``aim-icl answer``: queries from a file, answers to a file."""
+"""``aim-icl answer``: queries from a file or a folder, answers or labels to a file."""
+
+from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from aim_sdk.cli import options
 
+if TYPE_CHECKING:
+    from aim_sdk.answer_files import NumberedQuery
+    from aim_sdk.answer_jobs import AnswerJob
+    from aim_sdk.types import Demonstration
+
 
 def answer(
-    queries: Annotated[Path, typer.Option(help='JSON lines: {"image": path, "text": ...}; more fields are kept.')],
-    out: Annotated[Path, typer.Option(help="JSON lines, one a query; an existing file is continued.")],
-    demos: Annotated[Path | None, typer.Option(help='JSON lines: {"image": path, "text": ..., "answer": ...}.')] = None,
+    queries: Annotated[
+        Path,
+        typer.Option(help='JSON lines {"image": path, "text": ...}, CSV with such columns, or a folder of images.'),
+    ],
+    out: Annotated[Path, typer.Option(help="x.jsonl or x.csv; an existing file is continued.")],
+    demos: Annotated[
+        Path | None, typer.Option(help="As --queries, with an answer; in a folder, a subfolder per answer.")
+    ] = None,
     bank: Annotated[Path | None, typer.Option(help="A bank's folder, in place of --demos.")] = None,
     selector: Annotated[
-        str, typer.Option(help="With --bank: first | random | reading | rices | text | mmices.")
+        str, typer.Option(help="How each query's are chosen: first | random | reading | rices | text | mmices.")
     ] = "first",
+    choices: Annotated[str | None, typer.Option(help='Label each image with one of these: "cat,dog".')] = None,
+    choices_file: Annotated[Path | None, typer.Option(help="The choices in a file, one per line.")] = None,
+    choices_from_bank: Annotated[
+        bool, typer.Option("--choices-from-bank", help="The choices are the answers in --bank or --demos.")
+    ] = False,
+    normalize: Annotated[
+        str, typer.Option(help="A choice's log-probability: per tokens | characters | none (the sum).")
+    ] = "tokens",
+    text: Annotated[
+        str | None,
+        typer.Option(help="Next to images without a text; default with choices: the demonstrations' own."),
+    ] = None,
     backend: options.Backend = "pocket",
     model: options.Model = None,
     projector: options.Projector = None,
-    mode: Annotated[str, typer.Option(help="aim | text-only | interleaved | zero-shot | no-image.")] = "aim",
-    shots: Annotated[int | None, typer.Option(help="Demonstrations to use, from the top; default: all.", min=0)] = None,
+    mode: Annotated[str, typer.Option(help="aim | text-only | interleaved | zero-shot | no-image | nearest.")] = "aim",
+    shots: Annotated[
+        int | None, typer.Option(help="Demonstrations per query, as --selector has them; default: all.", min=0)
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.", min=1)] = 32,
     batch_size: Annotated[int, typer.Option(help="Queries a forward.", min=1)] = 8,
     template: options.Template = None,
@@ -28,15 +54,18 @@ def answer(
     dtype: options.Dtype = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Answer the queries of a file behind the demonstrations of another, or of a bank.
+    """Answer queries behind demonstrations of a file, a folder or a bank; with --choices, label them.
 
     Image paths are relative to the file that names them. Every finished batch is on disk: run the same command again
-    after an interruption and it goes on. A bad line is reported with its number and does not lose the others; the exit
-    code is then 3.
+    after an interruption and it resumes. A bad line is reported with its number and does not lose the others; the exit
+    code is then 3. Labels come with probabilities, and where the queries bring their right ones (a column or field
+    `answer` or `reference`, or a subfolder of that name) with accuracy and a confusion table.
     """
     from aim_sdk.answer_files import digest_of, read_demonstrations, read_queries
     from aim_sdk.answer_jobs import AnswerJob
+    from aim_sdk.answer_tables import kept_as
     from aim_sdk.bank import DemonstrationBank
+    from aim_sdk.classification import check_normalize, shown_in
     from aim_sdk.config import PromptFormat
     from aim_sdk.contexts import MODES
     from aim_sdk.errors import InputError, did_you_mean
@@ -46,16 +75,26 @@ def answer(
 
     if (demos is None) == (bank is None):
         raise InputError("answer: pass --demos FILE or --bank FOLDER.")
-    if bank is not None:
-        DemonstrationBank.open(bank).close()  # there must be one, which is known before the model is loaded
     if mode not in MODES:
         raise InputError(f"--mode {mode!r}.{did_you_mean(mode, MODES)} Expected one of: {', '.join(MODES)}.")
     get_selector(selector)
-    shown, bad_demos = (None, Problems()) if demos is None else read_demonstrations(demos)
-    asked, bad_queries = read_queries(queries)
+    check_normalize(normalize)
+    kept = kept_as(out)
+    shown: list[Demonstration] | None = None
+    bad_demos = Problems()
+    if demos is not None:
+        held, bad_demos = read_demonstrations(demos, text=text or "")
+        shown = held
+    else:  # there must be one, which is known before the model is loaded
+        with DemonstrationBank.open(bank or Path()) as opened:
+            needed = choices_from_bank or (text is None and bool(choices or choices_file))
+            held = list(shown_in(opened)) if needed else []
+    classes = _choices(choices, choices_file, held if choices_from_bank else None)
+    asked, bad_queries = read_queries(queries, classes=classes or ())
+    text = _ask(asked, held, text, labels=classes is not None)
     unusable = bad_demos + bad_queries
     warn_all(unusable)
-    settings = {
+    settings: dict[str, Any] = {
         "backend": backend,
         "model": model,
         "projector": projector,
@@ -63,16 +102,23 @@ def answer(
         "dtype": dtype,
         "mode": mode,
         "shots": shots,
-        "max_new_tokens": max_new_tokens,
+        "max_new_tokens": max_new_tokens if classes is None else None,
         "demonstrations": None if shown is None else digest_of(shown),
-        "selector": None if bank is None else selector,
+        "selector": selector if bank is not None or selector != "first" else None,
+        "text": text or None,
+        "choices": classes,
+        "normalize": None if classes is None else normalize,
     }
     refused = Problems()
-    with AnswerJob.claimed(out, asked, settings) as job:
+    with AnswerJob.claimed(kept, asked, settings) as job:
         if job.resumed:
-            say(f"{out}: {job.resumed} answers are there; going on.", err=True)
+            say(f"{kept}: {job.resumed} answers are there; going on.", err=True)
         if job.stale:
-            say(f"{out}: {job.stale} answers there are of queries that changed or are not in {queries}.", err=True)
+            say(
+                f"{kept}: {job.stale} answers there are of queries that changed or are not in {queries}; they move to "
+                f"{job.aside.name}.",
+                err=True,
+            )
         try:
             if job.left:
                 pipe = AIMPipeline.from_pretrained(
@@ -87,13 +133,76 @@ def answer(
                     prompt_format=None if template is None else PromptFormat.plain(template),
                 )
                 refused = job.run(
-                    pipe, shown, mode=mode, shots=shots, max_new_tokens=max_new_tokens, batch_size=batch_size
+                    pipe,
+                    shown,
+                    mode=mode,
+                    shots=shots,
+                    max_new_tokens=max_new_tokens,
+                    batch_size=batch_size,
+                    selector=selector,
+                    choices=classes,
+                    normalize=normalize,  # type: ignore[arg-type]  # checked above
                 )
+            else:
+                job.move_stale()
+            _finish(job, out, classes)
         except KeyboardInterrupt:
-            kept = f"interrupted: {job.answered} answers are kept; run the same command again to go on."
-            say(kept, err=True)
+            kept_so_far = f"interrupted: {job.answered} answers are kept; run the same command again to go on."
+            say(kept_so_far, err=True)
             raise typer.Exit(130) from None
     warn_all(refused)
     say(f"{out}: {job.answered} answers of {len(asked)} queries.", err=True)
     if unusable or refused:
         raise typer.Exit(3)
+
+
+def _choices(named: str | None, file: Path | None, held: list[Demonstration] | None) -> list[str] | None:
+    """The choices; None where the model answers freely."""
+    import csv
+
+    from aim_sdk.classification import checked_choices, choices_of
+    from aim_sdk.errors import InputError
+
+    if sum(given is not None for given in (named, file, held)) > 1:
+        raise InputError("answer: pass one of --choices, --choices-file and --choices-from-bank.")
+    if held is not None:
+        return choices_of(held)
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+        return checked_choices(line.strip() for line in lines if line.strip())
+    if named is not None:
+        return checked_choices(one.strip() for row in csv.reader([named], skipinitialspace=True) for one in row)
+    return None
+
+
+def _ask(asked: list[NumberedQuery], held: list[Demonstration], text: str | None, *, labels: bool) -> str | None:
+    """Put a text next to images without one, and return it: what was given or, for labels, the demonstrations' own."""
+    from aim_sdk.classification import text_of
+
+    if text is None and labels and any(not item.query.text.strip() for item in asked):
+        text = text_of(held)
+    for item in asked:
+        item.ask(text or "")
+    return text
+
+
+def _finish(job: AnswerJob, out: Path, classes: list[str] | None) -> None:
+    """Write the table and the report, and print what it says."""
+    from aim_sdk import label_report
+    from aim_sdk.answer_tables import write_answers
+    from aim_sdk.terminal import say
+
+    if out == job.path and classes is None:
+        return
+    answers = job.lines()
+    if out != job.path and (guarded := write_answers(out, answers)):
+        plain = f"{job.path.name} has them as they are."
+        say(f"{out}: {guarded} cells begin as a formula does and got a ' before them; {plain}", err=True)
+    if classes is not None and (report := label_report.report_of(answers, classes)) is not None:
+        written = label_report.write_report(report, out)
+        for line in label_report.lines(report):
+            say(line)
+        say(f"Report: {written[1]}")

@@ -103,7 +103,7 @@ def test_a_refused_query_or_demonstration_loses_only_itself(tmp_path: Path, quer
     assert [line["line"] for line in found] == [*range(1, 21), 23]
     assert found[0] == {
         **{"image": "a.png", "text": "query 0", "id": 0, "reference": "gold", "prompt_tokens": 7, "line": 1},
-        **{"answer": "034: 0 yreuq", "key": found[0]["key"]},
+        **{"answer": "034: 0 yreuq", "demonstrations": [], "key": found[0]["key"]},
     }
     said = list(problems)
     assert [one.split(":")[0] for one in said] == [

@@ -1,0 +1,49 @@
+"""Answers as CSV, written whole from the JSON lines that a job has kept: a resumed job gives the same table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aim_sdk.answer_jobs import SETTINGS_SUFFIX
+from aim_sdk.errors import InputError
+from aim_sdk.tables import is_table, write_table
+
+
+def kept_as(out: Path) -> Path:
+    """The JSON lines of a job: the file itself, or `x.csv.jsonl` next to a table `x.csv`.
+
+    Raises:
+        InputError: there is a table that no such job has written.
+    """
+    if not is_table(out):
+        return out
+    kept = out.with_name(out.name + ".jsonl")
+    if out.exists() and not kept.with_name(kept.name + SETTINGS_SUFFIX).exists():
+        raise InputError(
+            f"{out}: exists, but is not a table of answers: {kept.name} is not next to it.\nNext: choose another --out."
+        )
+    return kept
+
+
+def write_answers(out: Path, lines: Sequence[Mapping[str, Any]]) -> int:
+    """Write answers as a table with one column per field and, as `p(CHOICE)`, per choice.
+
+    Lists and objects in a field stand there as JSON. Returns how many cells were guarded (`write_table`).
+    """
+    rows = [_flat(line) for line in lines]
+    return write_table(out, rows, list(dict.fromkeys(name for row in rows for name in row)))
+
+
+def _flat(line: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in line.items():
+        if name == "probabilities":
+            flat |= {f"p({choice})": share for choice, share in value.items()}
+        elif name == "demonstrations":
+            flat[name] = " ".join(value)
+        else:
+            flat[name] = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list | bool) else value
+    return flat
