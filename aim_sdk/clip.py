@@ -57,7 +57,7 @@ class _ClipSelector(Selector):
 
     def text_vectors(self, bank: DemonstrationBank) -> Matrix:
         """The bank's texts."""
-        return bank.features(f"clip-text {self.encoder.name}", self._texts)
+        return bank.features(f"clip-text {self.encoder.name}", self._texts, of_images=False)
 
     def _images(self, demonstrations: list[Demonstration]) -> Matrix:
         return self.encoder.images([item.image for item in demonstrations])

@@ -54,7 +54,8 @@ class Contexts:
         if mode == "zero-shot":
             chosen: list[list[Shown]] = [[]] * len(queries)
         elif demonstrations is not None:
-            chosen = first_shots(demonstrations_of(demonstrations, len(queries)), shots)
+            given = demonstrations_of(demonstrations, len(queries))
+            chosen = first_shots([[self._ours(item) for item in items] for items in given], shots)
         else:
             if shots is None and not len(self.bank):
                 raise nothing_to_show(self.bank, mode)
@@ -69,7 +70,8 @@ class Contexts:
                     f"backend {self.backend.name!r} takes one image a prompt: mode='interleaved' cannot run on it."
                 )
             keys = {id(item): self._key(item) for items in chosen for item in items}
-            return [([_demonstration(item) for item in items], tuple(keys[id(i)] for i in items)) for items in chosen]
+            found = {id(item): _checked(item) for items in chosen for item in items}
+            return [([found[id(i)] for i in items], tuple(keys[id(i)] for i in items)) for items in chosen]
         identity: Callable[[Shown], object] = id if mode == "aim" else _texts
         unique = {identity(item): item for items in chosen for item in items}
         fused = dict(zip(unique, self._fuse(list(unique.values()), mode), strict=True))
@@ -84,6 +86,12 @@ class Contexts:
         if isinstance(item, BankEntry):
             return item.key
         return self.bank.key(item) if tokens is None or tokens.key is None else tokens.key
+
+    def _ours(self, item: Shown) -> Shown:
+        """An entry of another bank is its demonstration: its fused tokens may be another projector's."""
+        if not isinstance(item, BankEntry):
+            return item
+        return self.bank.get(item.key) or item.checked()
 
     def _selected(self, queries: Sequence[Query], shots: int | None, selector: Selector) -> list[list[Shown]]:
         chosen = selector.select(self.bank, queries, shots)
@@ -146,6 +154,11 @@ def nothing_to_show(bank: DemonstrationBank, mode: Mode) -> ShotsError:
 
 def _demonstration(item: Shown) -> Demonstration:
     return item.demonstration if isinstance(item, BankEntry) else item
+
+
+def _checked(item: Shown) -> Demonstration:
+    """With the image that was read, where it is looked at again."""
+    return item.checked() if isinstance(item, BankEntry) else item
 
 
 def _texts(item: Shown) -> tuple[str, str]:

@@ -48,29 +48,29 @@ def queries_of(given: object) -> list[Query]:
     return [_query(item, f" {place}") for place, item in enumerate(_listed(given, "queries", "Query objects"))]
 
 
-def demonstrations_of(given: object, queries: int) -> list[list[Demonstration]]:
+def demonstrations_of(given: object, queries: int) -> list[list[Demonstration | BankEntry]]:
     """The demonstrations of each of so many queries, out of one, several, or some for each query (`Demonstrations`).
 
     Raises:
         InputError: something is no demonstration, the queries are others in number, or an iterator gave nothing.
     """
     if isinstance(given, Demonstration | BankEntry):
-        return [[_demonstration(given)]] * queries
+        return [[given]] * queries
     items = _listed(given, "demonstrations", "Demonstration objects")
     if all(isinstance(item, Demonstration | BankEntry) for item in items):
-        return [[_demonstration(item) for item in items]] * queries
+        return [items] * queries
     expected = "a Demonstration, or for each query some"
     if any(isinstance(item, Demonstration | BankEntry) for item in items):
         other = next(item for item in items if not isinstance(item, Demonstration | BankEntry))
         raise InputError(f"demonstrations: Demonstration objects and {_kind(other)}; expected {expected}, not both.")
-    chosen = []
+    chosen: list[list[Demonstration | BankEntry]] = []
     for place, item in enumerate(items):
         name = f"demonstrations of query {place}"
         shown = _listed(item, name, "Demonstration objects")
         for one in shown:
             if not isinstance(one, Demonstration | BankEntry):
                 raise InputError(f"{name}: {_kind(one)}; expected Demonstration objects.")
-        chosen.append([_demonstration(one) for one in shown])
+        chosen.append(shown)
     if len(chosen) != queries:
         raise InputError(f"{queries} queries, but demonstrations for {len(chosen)} of them.")
     return chosen
@@ -145,10 +145,6 @@ def _query(item: Any, place: str) -> Query:
     if isinstance(item, tuple) and len(item) == 2 and is_image(item[0]) and isinstance(item[1], str):
         return Query(*item)
     raise InputError(f"query{place} is {_kind(item)}; expected a Query, an image, or a pair of an image and its text.")
-
-
-def _demonstration(item: Demonstration | BankEntry) -> Demonstration:
-    return item.demonstration if isinstance(item, BankEntry) else item
 
 
 def _kind(value: object) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import torch
 
-from aim_sdk.bank import DemonstrationBank
+from aim_sdk.bank import BankEntry, DemonstrationBank
 from aim_sdk.classification import (
     Classification,
     Classifier,
@@ -57,10 +57,12 @@ class AIMPipeline:
         backend: a loaded backend.
         projector: a projector of that backbone; None takes the backend's default. It must not change while the
             pipeline uses it: the bank keeps what it made.
-        prompt_format: how demonstrations and queries are written; None takes the backend's default.
-        bank: a folder that keeps the bank, made where there is none; None keeps it in memory.
+        prompt_format: how demonstrations and queries are written: a format, a plain template as a string, or
+            ``"chat"``; None takes the backend's default.
+        bank: a folder that keeps the bank, made with a warning where there is none; None keeps it in memory.
         keep_readings: keep the readings in a new bank, too: another projector then needs no reading anew.
         keep_images: keep the image files in a new bank, too: it can then be read anew anywhere.
+        images: a folder that the bank's image files were moved to.
         selector: chooses each query's demonstrations from the bank: a name (see `aim_sdk.selection`) or an object.
         prefix_bytes: memory for computed prefixes (`aim_sdk.prefixes`), where the backend shares them between
             prompts; None takes the backend's default (1 GiB), 0 computes every prompt whole.
@@ -84,6 +86,7 @@ class AIMPipeline:
         bank: str | Path | None = None,
         keep_readings: bool = False,
         keep_images: bool = False,
+        images: str | Path | None = None,
         selector: str | Selector = "first",
         prefix_bytes: int | None = None,
     ) -> None:
@@ -98,7 +101,7 @@ class AIMPipeline:
             self.bank = DemonstrationBank.in_memory(self.encoder)
         else:
             self.bank = DemonstrationBank.open(
-                bank, encoder=self.encoder, keep_readings=keep_readings, keep_images=keep_images
+                bank, encoder=self.encoder, keep_readings=keep_readings, keep_images=keep_images, images=images
             )
 
     def __repr__(self) -> str:
@@ -125,6 +128,7 @@ class AIMPipeline:
         bank: str | Path | None = None,
         keep_readings: bool = False,
         keep_images: bool = False,
+        images: str | Path | None = None,
         selector: str | Selector = "first",
         prefix_bytes: int | None = None,
         device: str | None = None,
@@ -139,7 +143,7 @@ class AIMPipeline:
             model: a hub id or a local folder; None takes the backend's default.
             projector: a folder or hub id, a projector, or the kind of an untrained one
                 ([`KINDS`][aim_sdk.projectors.KINDS]); None takes the backend's default.
-            prompt_format, bank, keep_readings, keep_images, selector, prefix_bytes: see the class.
+            prompt_format, bank, keep_readings, keep_images, images, selector, prefix_bytes: see the class.
             device, dtype: where and in what precision the backbone runs; None lets the backend choose.
             trust_remote_code: run the Python code that the checkpoint brings, of its configuration, processor,
                 tokenizer and model. Without it none is run, and a checkpoint that cannot do without is refused.
@@ -165,6 +169,7 @@ class AIMPipeline:
             bank=bank,
             keep_readings=keep_readings,
             keep_images=keep_images,
+            images=images,
             selector=selector,
             prefix_bytes=prefix_bytes,
         )
@@ -340,7 +345,10 @@ class AIMPipeline:
         if demonstrations is None:
             found = votes(self.bank, asked, shots, temperature=temperature, where=chosen.where, balance=chosen.balance)
         else:
-            given = demonstrations_of(demonstrations, len(asked))
+            given = [
+                [item.checked() if isinstance(item, BankEntry) else item for item in items]
+                for items in demonstrations_of(demonstrations, len(asked))
+            ]
             found = votes_among(self.encoder, asked, given, shots, temperature=temperature)
         if not all(found):
             raise nothing_to_show(self.bank, "nearest")
@@ -386,7 +394,14 @@ class AIMPipeline:
         """
         check_normalize(normalize)
         batch_size = whole_number("batch_size", batch_size, 1)
-        given = None if demonstrations is None else demonstrations_of(demonstrations, 1)[0]
+        given = (
+            None
+            if demonstrations is None
+            else [
+                item.demonstration if isinstance(item, BankEntry) else item
+                for item in demonstrations_of(demonstrations, 1)[0]
+            ]
+        )
         shown = given if given is not None else list(shown_in(self.bank)) if choices is None or text is None else []
         classifier = Classifier(
             Contexts(self.encoder, self.bank),

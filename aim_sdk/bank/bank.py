@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,13 +15,15 @@ import numpy as np
 from aim_sdk.bank.adding import Adder, OnError
 from aim_sdk.bank.binding import check_binding, key_of, reads_alike
 from aim_sdk.bank.disk import archive, compaction, maintenance
+from aim_sdk.bank.disk.folder import INDEX
 from aim_sdk.bank.disk.maintenance import BankStats
 from aim_sdk.bank.disk.store import DiskStore
+from aim_sdk.bank.photos import Photos
 from aim_sdk.bank.store import Listed, MemoryStore, Store, Where, matches
 from aim_sdk.bank.vectors import Compute, Vectors
 from aim_sdk.config import Binding
 from aim_sdk.encoder import BATCH_TOKENS, Encoder
-from aim_sdk.errors import AIMError, InputError, ShotsError, UnknownEntryError, did_you_mean
+from aim_sdk.errors import AIMError, InputError, NewBankWarning, ShotsError, UnknownEntryError, did_you_mean
 from aim_sdk.images import image_digest
 from aim_sdk.numbers import whole_number
 from aim_sdk.progress import advancing
@@ -40,11 +43,20 @@ class BankEntry:
     key: str
     demonstration: Demonstration
     _load: Callable[[], FusedTokens] = field(repr=False, compare=False)
+    _check: Callable[[], Demonstration] = field(repr=False, compare=False)
 
     @cached_property
     def fused(self) -> FusedTokens:
         """The fused tokens, on the backbone's device where there is one."""
         return self._load()
+
+    def checked(self) -> Demonstration:
+        """The demonstration, once its image is known to be the one that was read.
+
+        Raises:
+            ImageError: the file is not there any more, or holds another image.
+        """
+        return self._check()
 
 
 class DemonstrationBank:
@@ -57,11 +69,15 @@ class DemonstrationBank:
         store: where entries are kept.
         binding: what their fused tokens depend on: backbone, projector, prompt format; part of every key.
         encoder: reads and projects; None for a bank that is only looked at.
+        images: see `open`.
     """
 
-    def __init__(self, store: Store, binding: Binding, encoder: Encoder | None = None) -> None:
+    def __init__(
+        self, store: Store, binding: Binding, encoder: Encoder | None = None, images: str | Path | None = None
+    ) -> None:
         self._store, self.binding, self._encoder = store, binding, encoder
-        self._vectors = Vectors(store)
+        self._photos = Photos(store, images)
+        self._vectors = Vectors(store, self._photos)
 
     @classmethod
     def in_memory(cls, encoder: Encoder) -> DemonstrationBank:
@@ -76,8 +92,9 @@ class DemonstrationBank:
         encoder: Encoder | None = None,
         keep_readings: bool = False,
         keep_images: bool = False,
+        images: str | Path | None = None,
     ) -> DemonstrationBank:
-        """Open a bank on disk; with an encoder, one is made where there is none.
+        """Open a bank on disk; with an encoder, one is made where there is none, with a `NewBankWarning`.
 
         Args:
             path: a folder of its own.
@@ -85,6 +102,7 @@ class DemonstrationBank:
                 checked and exported, but not added to.
             keep_readings: a new bank keeps readings, too: another projector then needs no reading anew.
             keep_images: a new bank keeps the files of images, too. Images that are no files are always kept.
+            images: a folder that image files were moved to: each is looked for below it by the end of its path.
 
         Raises:
             ArtifactNotFoundError: no bank is there, or the folder holds something else.
@@ -94,6 +112,7 @@ class DemonstrationBank:
             InputError: it is to keep what it does not.
         """
         path = Path(path).expanduser()
+        new = encoder is not None and not (path / INDEX).exists()
         store = DiskStore(
             path, encoder.binding if encoder else None, keep_readings=keep_readings, keep_images=keep_images
         )
@@ -117,7 +136,13 @@ class DemonstrationBank:
         except AIMError:
             store.close()
             raise
-        return cls(store, store.binding, encoder)
+        if new:
+            near = [each.parent.name for each in path.absolute().parent.glob(f"*/{INDEX}") if each.parent != store.path]
+            warnings.warn(
+                NewBankWarning(f"{path}: no bank was there; an empty one is made.{did_you_mean(path.name, near)}"),
+                stacklevel=2,
+            )
+        return cls(store, store.binding, encoder, images)
 
     @classmethod
     def from_export(cls, path: str | Path, file: str | Path) -> DemonstrationBank:
@@ -166,9 +191,7 @@ class DemonstrationBank:
         if isinstance(demonstrations, Demonstration):
             demonstrations = [demonstrations]
         if isinstance(demonstrations, str | bytes | Mapping) or not isinstance(demonstrations, Iterable):
-            raise InputError(
-                f"bank.add: {type(demonstrations).__name__}; expected Demonstration objects."
-            )
+            raise InputError(f"bank.add: {type(demonstrations).__name__}; expected Demonstration objects.")
         total = len(demonstrations) if isinstance(demonstrations, Sequence) else total
         source, keys, adder = iter(demonstrations), list[str](), self._adder()
         with advancing("reading demonstrations", total, shown=progress) as advance:
@@ -248,7 +271,8 @@ class DemonstrationBank:
 
     def __getitem__(self, key: str) -> BankEntry:
         try:
-            return BankEntry(key, self._store.demonstration(key), lambda: self._fused(key))
+            found = self._photos.placed(self._store.demonstration(key))
+            return BankEntry(key, found, lambda: self._fused(key), lambda: self._photos.checked(key))
         except KeyError:
             raise self._unknown(key) from None
 
@@ -266,17 +290,19 @@ class DemonstrationBank:
             raise UnknownEntryError(f"{len(found)} entries begin with {prefix!r}: {near}; give more of the key.")
         return found[0]
 
-    def features(self, name: str, compute: Compute | None = None) -> NDArray[np.float32]:
+    def features(self, name: str, compute: Compute | None = None, *, of_images: bool = True) -> NDArray[np.float32]:
         """One vector an entry, ``(entries, dim)``, in the order of `listed`.
 
         Args:
             name: which vectors; names the model that makes them.
             compute: makes the vectors ``(n, dim)`` of entries that have none yet; they are kept in the bank.
+            of_images: ``compute`` looks at images, which must then be those that were read.
 
         Raises:
             InputError: an entry has none, and there is no ``compute``.
+            ImageError: an image was moved or overwritten.
         """
-        return self._vectors.matrix(name, compute)
+        return self._vectors.matrix(name, compute, of_images=of_images)
 
     def pooled_query(self, query: Query) -> NDArray[np.float32]:
         """A query's pooled reading ``(hidden,)``, to compare with ``features("reading")``."""
@@ -304,6 +330,14 @@ class DemonstrationBank:
         """Read every byte; return what is damaged, one line each, with what to do."""
         with advancing("verifying", len(self), shown=progress) as advance:
             return maintenance.verify(self._on_disk(), advance)
+
+    def check_images(self, *, progress: bool = False) -> list[str]:
+        """Return which image files are not there any more or hold another image, one line each.
+
+        Their fused tokens are kept: modes that look at no image of a demonstration do without the files.
+        """
+        with advancing("checking images", len(self), shown=progress) as advance:
+            return self._photos.problems(advance)
 
     def compact(self, *, progress: bool = False) -> None:
         """Give back the room of what was removed or replaced; a crash at any moment loses nothing.

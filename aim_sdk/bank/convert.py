@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 
 from aim_sdk.bank.adding import OnError
 from aim_sdk.bank.bank import DemonstrationBank
 from aim_sdk.bank.binding import reads_alike
 from aim_sdk.encoder import BATCH_TOKENS
+from aim_sdk.errors import InputError
 from aim_sdk.progress import Advance
+from aim_sdk.types import Demonstration
 
 _BATCH = 64
 """Demonstrations that are projected, or handed over to be read, together."""
@@ -28,7 +31,7 @@ def convert(
     otherwise every demonstration is read again. Interrupted, the same call goes on.
 
     Raises:
-        InputError: an image is not there any more, and there is no ``on_error``.
+        InputError: an image is not there any more, or is another one, and there is no ``on_error``.
     """
     project = source.keeps_readings and reads_alike(source.binding, target.binding)
     keys = iter(source.keys())
@@ -36,7 +39,19 @@ def convert(
         if project:
             target.project_from(source, batch)
         else:
-            shown = [source[key].demonstration for key in batch]
-            target.add(shown, batch_tokens=batch_tokens, on_error=on_error)
+            target.add(_checked(source, batch, on_error), batch_tokens=batch_tokens, on_error=on_error)
         advance(len(batch))
     return project
+
+
+def _checked(source: DemonstrationBank, keys: Sequence[str], on_error: OnError | None) -> list[Demonstration]:
+    """Those whose images are the ones that were read."""
+    found = []
+    for entry in map(source.__getitem__, keys):
+        try:
+            found.append(entry.checked())
+        except InputError as error:
+            if on_error is None:
+                raise
+            on_error(entry.demonstration, error)
+    return found

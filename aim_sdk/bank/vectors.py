@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from aim_sdk.bank.photos import Photos
 from aim_sdk.bank.store import Listed, Matrix, Store, query_origin
 from aim_sdk.errors import CorruptArtifactError, InputError
 from aim_sdk.types import Demonstration, Query
@@ -20,13 +21,14 @@ Compute = Callable[[list[Demonstration]], Matrix]
 class Vectors:
     """Keeps what it has put in order, until the bank changes."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, photos: Photos) -> None:
+        self._store, self._photos = store, photos
         self._matrices: dict[str, tuple[Sequence[Listed], Matrix]] = {}
         self._places: tuple[Sequence[Listed], dict[tuple[str, str], list[int]]] = ((), {})
 
-    def matrix(self, name: str, compute: Compute | None) -> NDArray[np.float32]:
-        """One vector per entry; those that are missing are computed and kept."""
+    def matrix(self, name: str, compute: Compute | None, *, of_images: bool = True) -> NDArray[np.float32]:
+        """One vector per entry; those that are missing are computed and kept, of the images that were read."""
+        found = self._photos.checked if of_images else self._store.demonstration
         listed = self._store.listed()
         known = self._matrices.get(name)
         if known and known[0] is listed:
@@ -38,7 +40,7 @@ class Vectors:
         for start in range(0, len(missing), CHUNK):
             keys = missing[start : start + CHUNK]
             assert compute  # refused above
-            made = compute([self._store.demonstration(key) for key in keys]).astype(np.float32)
+            made = compute([found(key) for key in keys]).astype(np.float32)
             self._store.add_features(name, keys, made)
             vectors.update(zip(keys, made, strict=True))
         if len(widths := {vectors[entry.key].shape for entry in listed}) > 1:

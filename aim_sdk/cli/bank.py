@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -147,14 +148,17 @@ def verify(
     rebuild: Annotated[
         bool, typer.Option("--rebuild-index", help="First make the index anew from the segments.")
     ] = False,
+    images: Annotated[Path | None, typer.Option(help="Where image files are that were moved.")] = None,
 ) -> None:
-    """Read every byte and report what is damaged; the exit code is then 1."""
+    """Read every byte and report what is damaged, or which image files were moved or overwritten: exit code 1."""
     from aim_sdk.bank.disk.maintenance import rebuild_index
     from aim_sdk.terminal import say, warn
 
     lost = rebuild_index(bank) if rebuild else []
-    with _opened(bank) as opened:
+    with _opened(bank, images) as opened:
         problems = lost + opened.verify(progress=True)
+        if not problems:
+            problems = opened.check_images(progress=True)
         for problem in problems:
             warn(problem)
         say(f"{bank}: {len(opened)} demonstrations, {len(problems)} problems.", err=True)
@@ -282,20 +286,23 @@ def _pipeline(
     keep_images: bool,
 ) -> Iterator[AIMPipeline]:
     from aim_sdk.config import PromptFormat
+    from aim_sdk.errors import NewBankWarning
     from aim_sdk.pipeline import AIMPipeline
 
-    pipe = AIMPipeline.from_pretrained(
-        backend,
-        model=model,
-        projector=projector,
-        prompt_format=None if template is None else PromptFormat.plain(template),
-        bank=bank,
-        keep_readings=keep_readings,
-        keep_images=keep_images,
-        device=device,
-        dtype=dtype,
-        trust_remote_code=trust_remote_code,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NewBankWarning)  # these commands make banks
+        pipe = AIMPipeline.from_pretrained(
+            backend,
+            model=model,
+            projector=projector,
+            prompt_format=None if template is None else PromptFormat.plain(template),
+            bank=bank,
+            keep_readings=keep_readings,
+            keep_images=keep_images,
+            device=device,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+        )
     try:
         yield pipe
     finally:
@@ -303,10 +310,10 @@ def _pipeline(
 
 
 @contextmanager
-def _opened(bank: Path) -> Iterator[DemonstrationBank]:
+def _opened(bank: Path, images: Path | None = None) -> Iterator[DemonstrationBank]:
     from aim_sdk.bank import DemonstrationBank
 
-    with DemonstrationBank.open(bank) as opened:
+    with DemonstrationBank.open(bank, images=images) as opened:
         yield opened
 
 

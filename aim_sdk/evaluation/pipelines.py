@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 
+from aim_sdk.errors import NewBankWarning
 from aim_sdk.evaluation.plan import Work
 from aim_sdk.evaluation.settings import EvalSettings
 from aim_sdk.pipeline import AIMPipeline
@@ -40,12 +42,14 @@ class Pipelines:
         if self._current is None or self._current[0] != name:
             if self._current is not None:
                 self._current[1].bank.close()
-            pipe = AIMPipeline(
-                self.backend,
-                self.projector,
-                prompt_format=work.prompt.format(self.backend.default_format),
-                bank=self._bank(name),
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NewBankWarning)  # the cache's
+                pipe = AIMPipeline(
+                    self.backend,
+                    self.projector,
+                    prompt_format=work.prompt.format(self.backend.default_format),
+                    bank=self._bank(name),
+                )
             self._current = name, pipe
         return self._current[1]
 

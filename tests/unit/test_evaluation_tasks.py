@@ -150,7 +150,8 @@ def test_an_own_task_lies_beside_its_yaml(tmp_path: Path, monkeypatch: pytest.Mo
     dataset = load(Path("task/task.yaml"), tmp_path / "elsewhere")
     monkeypatch.chdir("/")
     first, second = dataset.queries
-    assert first == Item("7", str(tmp_path / "task" / "photos/a.png"), "Which bird?", ("wren",), metadata={"month": 6})
+    photo = str(tmp_path / "task" / "photos/a.png")
+    assert first == Item("7", photo, "Which bird?", ("wren",), metadata={"month": 6}, named=True)
     assert (second.id, second.text, second.answers) == ("1", "", ("robin", "redbreast"))
     assert dataset.support[0].answers == ("3",)
     assert load(path, Path()).queries == dataset.queries
