@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle  # its errors alone
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,7 +183,37 @@ def _processor(source: str, options: Mapping[str, Any]) -> Any:
         raise CorruptArtifactError(
             f"{source} has no processor for images and text; expected preprocessor_config.json beside the tokenizer."
         )
+    _find_template(processor, source)
     return processor
+
+
+def _find_template(processor: Any, source: str) -> None:
+    """Take the tokenizer's chat template where the processor has none, as in many fine-tuned checkpoints.
+
+    One that has no place for images (a text model's) is not taken, with a warning.
+    """
+    template = getattr(processor.tokenizer, "chat_template", None)
+    if getattr(processor, "chat_template", None) or not template:
+        return
+    processor.chat_template = template.get("default") if isinstance(template, dict) else template
+    text = {"type": "text", "text": "What is it?"}
+    try:
+        alone, both = (
+            str(processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False))
+            for content in ([text], [{"type": "image"}, text])
+        )
+        mark = getattr(processor, "image_token", None)
+        usable = text["text"] in both and "'type'" not in both and (mark in both if mark else both != alone)
+    except Exception:  # a template is a program: it fails in as many ways
+        usable = False
+    if not usable:
+        processor.chat_template = None
+        warnings.warn(
+            f"{source}: the chat template in its tokenizer_config.json has no place for images and is not used: "
+            "prompts are written in the backend's plain format. Next: put the family's chat_template.jinja into the "
+            "folder, or pass prompt_format.",
+            stacklevel=2,
+        )
 
 
 def _model(source: str, options: Mapping[str, Any]) -> Any:
