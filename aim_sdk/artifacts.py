@@ -78,8 +78,8 @@ class SavedProjector(
     def _save_pretrained(self: Projector, save_directory: Path) -> None:  # type: ignore[misc]
         if self.fingerprint is None:
             raise ArtifactError(
-                "this projector belongs to no backbone yet. "
-                "Set `projector.fingerprint = backend.fingerprint` before saving."
+                "this projector belongs to no backbone yet. Next: make it for one, by "
+                "`aim_sdk.projectors.untrained(kind, backend)`, or set `projector.fingerprint = backend.fingerprint`."
             )
         weights = safetensors.torch.save({name: value.contiguous().cpu() for name, value in self.state_dict().items()})
         if name := next((name for name, value in self.state_dict().items() if not value.isfinite().all()), None):
@@ -110,7 +110,7 @@ class SavedProjector(
             kind=self.kind,
             backbone=fingerprint.model,
             backend=fingerprint.backend,
-            sizes=f"hidden {self.hidden_size}, embedding {self.embedding_size}",
+            sizes=f"hidden {self.hidden_size}, embedding {self.embedding_size}; {described(self)}",
             summary=to_json(self.summary, inf_nan_mode="null").decode() if self.summary else "none",
             **kwargs,
         )
@@ -179,6 +179,12 @@ class SavedProjector(
                 f"this projector was made with {ours}, but the loaded backbone is {backbone}.{rows}\n"
                 f"Load {self.fingerprint.model!r} as it was then, or pass a projector of {fingerprint.model!r}."
             )
+
+
+def described(projector: SavedProjector) -> str:
+    """What a projector reads and was made with: ``layers 24, -1; place=before``."""
+    options = [f"{name}={value}" for name, value in projector.options.items()]
+    return "; ".join([f"layers {', '.join(map(str, projector.layers))}", *options])
 
 
 def check_options(kind: type[Projector], options: Iterable[str]) -> None:

@@ -28,7 +28,7 @@ from aim_sdk.artifacts import SavedProjector, check_options, kept_options
 from aim_sdk.config import Fingerprint, PromptFormat
 from aim_sdk.errors import CapabilityError, InputError
 from aim_sdk.images import load_image
-from aim_sdk.layers import LAST, check_layers, layer_options
+from aim_sdk.layers import LAST, check_layers, check_there, layer_options
 from aim_sdk.prefixes import PrefixCache
 from aim_sdk.types import AttentionMap, ChoiceScores, Context, Demonstration, FusedTokens, Generation, Query, Reading
 
@@ -142,14 +142,16 @@ class Projector(nn.Module, SavedProjector, ABC):
         """Build one that fits a backbone, with the weights that training begins from.
 
         Raises:
-            InputError: the kind has no such option.
+            InputError: the kind has no such option, or the backbone no such layer.
         """
         check_options(cls, options)
+        check_there(layers, backend.decoder_layers)
         inputs, outputs = backend.input_embeddings, backend.output_embeddings
         made = cls(outputs.shape[1], inputs.shape[1], **kept_options(layers, options)).to(inputs.device)
         with torch.no_grad():
             made.start(backend)
         made.bind(backend)
+        made.fingerprint = backend.fingerprint
         return made
 
     def start(self, backend: Backend) -> None:
@@ -309,6 +311,11 @@ class Backend(ABC):
     @abstractmethod
     def default_format(self) -> PromptFormat:
         """The family's own chat template where it has one."""
+
+    @property
+    def decoder_layers(self) -> int | None:
+        """How many decoder layers the inner LLM has; None where it is not known before they are read."""
+        return None
 
     @property
     def supports_interleaved(self) -> bool:

@@ -32,6 +32,20 @@ def check_layers(layers: Sequence[int]) -> tuple[int, ...]:
     return found
 
 
+def check_there(layers: Sequence[int], count: int | None) -> None:
+    """Refuse layers that a backbone of ``count`` decoder layers has not; None, where that is not known, refuses none.
+
+    Raises:
+        InputError: there is no such layer.
+    """
+    for layer in layers if count is not None else ():
+        if not -count - 1 <= layer <= count:
+            raise InputError(
+                f"layer {layer}: this backbone has {count} decoder layers. "
+                f"Expected 0 (its input) to {count}, or -1 (the last) to {-count - 1}."
+            )
+
+
 def side_by_side(
     states: Sequence[Float[Tensor, "*positions hidden"]], layers: Sequence[int]
 ) -> Float[Tensor, "*positions width"]:
@@ -44,13 +58,7 @@ def side_by_side(
     Raises:
         InputError: there is no such layer.
     """
-    count = len(states) - 1
-    for layer in layers:
-        if not -count - 1 <= layer <= count:
-            raise InputError(
-                f"layer {layer}: this backbone has {count} decoder layers. "
-                f"Expected 0 (its input) to {count}, or -1 (the last) to {-count - 1}."
-            )
+    check_there(layers, len(states) - 1)
     place = states[-1].device  # a backbone may be spread over several
     return torch.cat([states[layer].to(place) for layer in layers], -1)
 

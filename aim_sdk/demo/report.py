@@ -145,8 +145,8 @@ def write_result(
     result = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "settings": settings,
-        "metric": "exact match of the greedy answer, ignoring case; standard errors clustered by demonstration set, null "
-        "where they cannot be estimated",
+        "metric": "exact match of the greedy answer, ignoring case; standard errors clustered by demonstration set, "
+        "null where they cannot be estimated",
         "backbone": pipe.backend.fingerprint.model_dump(),
         "projector": {"kind": pipe.projector.kind, "summary": pipe.projector.summary},
         "versions": {"python": platform.python_version(), **versions("aim-icl", "torch")},

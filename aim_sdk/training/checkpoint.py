@@ -110,6 +110,12 @@ def load(output: Path, projector: Projector, optimizer: torch.optim.Optimizer) -
     return state.model_copy(update={"sha256": {}})
 
 
+def steps_taken(output: Path) -> int:
+    """The step of the last checkpoint; 0 where there is none."""
+    folders = _folders(output)
+    return int(folders[-1].name.removeprefix(_PREFIX)) if folders else 0
+
+
 def _tensors(folder: Path, name: str, state: State) -> dict[str, Tensor]:
     data = (folder / f"{name}.safetensors").read_bytes()
     if hashlib.sha256(data).hexdigest() != state.sha256[name]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from aim_sdk.config import PromptFormat
 from aim_sdk.training.corpora.config import CorpusConfig
@@ -17,13 +17,28 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _listed(layers: Any) -> Any:
+    """Layers as a shell likes them, without brackets: ``24,-1``, or one number."""
+    if isinstance(layers, str) and all(part.strip().lstrip("+-").isdecimal() for part in layers.split(",")):
+        return [int(part) for part in layers.split(",")]
+    return [layers] if type(layers) is int else layers
+
+
 class ProjectorSettings(_Settings):
     """Which projector is trained."""
 
     kind: str = Field(default="carrier", description="see aim_sdk.projectors.KINDS")
-    layers: tuple[int, ...] = Field(default=(-1,), description="the layers it reads")
-    options: dict[str, Any] = Field(default_factory=dict, description="what else the kind takes (its sizes, say)")
-    start: Path | None = Field(default=None, description="a saved projector to go on from, in place of kind and layers")
+    layers: Annotated[tuple[int, ...], BeforeValidator(_listed)] = Field(
+        default=(-1,), description="the layers it reads: 0 is the input of the first, -1 the last; [24, -1] two of them"
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="what else the kind takes: {place: before}, {heads: 8, inner: 512}"
+    )
+    start: Path | None = Field(
+        default=None,
+        description="a trained projector's folder or hub id: this is a new run (its own steps, rates and order of the "
+        "corpus) that begins with those weights; kind, layers and options are the projector's own",
+    )
 
 
 class EpisodeSettings(_Settings):
@@ -66,7 +81,13 @@ class OptimizerSettings(_Settings):
         default=(0.9, 0.98), description="AdamW's averages of the gradient and of its square"
     )
     warm_up: float = Field(default=0.03, ge=0, le=1, description="share of the steps over which the rate rises")
-    final_rate: float = Field(default=0.01, ge=0, le=1, description="the last step's rate, as a share of learning_rate")
+    final_rate: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="the last step's rate, as a share of learning_rate; 1: the rate stays, and a finished run can be "
+        "prolonged",
+    )
     clip: float = Field(default=1.0, gt=0, description="the largest norm of a step's gradient")
 
 
@@ -75,8 +96,12 @@ class EvaluationSettings(_Settings):
 
     every: int = Field(default=200, ge=0, description="steps between two evaluations; 0: none")
     episodes: int = Field(default=64, ge=1, description="held-out episodes of an evaluation, at most")
-    held_out: float = Field(
-        default=0.02, gt=0, lt=1, description="share of the documents that is kept for it, where no corpus is named"
+    held_out: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of the documents that is kept for it, where no corpus is named; None: 0.02, and of a corpus "
+        "so small that this gives fewer than 8 episodes the first of 0.05, 0.1 and 0.2 that gives them",
     )
     corpus: CorpusConfig | None = Field(default=None, description="a corpus of its own")
 
@@ -96,7 +121,9 @@ class TrainingConfig(_Settings):
     episodes: EpisodeSettings = Field(default=EpisodeSettings(), description="what becomes of a document")
     optimizer: OptimizerSettings = Field(default=OptimizerSettings(), description="how a step is made")
     evaluation: EvaluationSettings = Field(default=EvaluationSettings(), description="what is measured meanwhile")
-    steps: int = Field(default=1000, ge=1, description="optimizer steps")
+    steps: int = Field(
+        default=1000, ge=1, description="optimizer steps; more of them prolong a finished run where final_rate is 1"
+    )
     batch_size: int = Field(default=8, ge=1, description="episodes of one forward")
     batches_per_step: int = Field(
         default=1,

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Final
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -144,6 +145,45 @@ def held_out_episodes(config: TrainingConfig) -> list[Episode]:
     return found
 
 
+_SHARES: Final = (0.02, 0.05, 0.1, 0.2)
+_FEWEST: Final = 8
+"""Held-out episodes that a share is to give."""
+
+
+def with_held_out(config: TrainingConfig) -> tuple[TrainingConfig, str | None]:
+    """Choose the share of held-out documents, where that is left to us; the same in every process.
+
+    Returns:
+        The settings. Where not even two episodes can be held out, they are without an evaluation, and the reason is
+        returned with them.
+    """
+    evaluation = config.evaluation
+    if not evaluation.every or evaluation.held_out is not None or evaluation.corpus is not None:
+        return config, None
+    corpus = open_corpus(config.corpus.model_copy(update={"shuffle": False}))
+    maker = EpisodeMaker(config.episodes.model_copy(update={"targets": 1}), seed=config.seed + 1)
+    places: list[float] = []
+    documents = 0
+    for document, _ in DocumentStream(corpus, epochs=1):
+        documents += 1
+        if (place := _place(document.id)) < _SHARES[-1]:
+            places += [place] * len(maker.episodes(document, 0))
+        if sum(place < _SHARES[0] for place in places) >= _FEWEST:
+            break
+    enough = (share for share in _SHARES if sum(place < share for place in places) >= _FEWEST)
+    share = next(enough, _SHARES[-1])
+    if len(places) > 1:
+        return _changed(config, held_out=share), None
+    return _changed(config, every=0), (
+        f"no held-out evaluation: of {documents} documents, {share:.0%} give {len(places)} episodes, which measure "
+        "nothing. Next: more documents, an evaluation.corpus of its own, or a larger evaluation.held_out."
+    )
+
+
+def _changed(config: TrainingConfig, **changes: object) -> TrainingConfig:
+    return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=changes)})
+
+
 def typical_demonstrations(config: TrainingConfig, number: int) -> list[Demonstration]:
     """The first demonstrations in the corpus's own order: the same in every process."""
     corpus = open_corpus(config.corpus.model_copy(update={"shuffle": False}))
@@ -154,5 +194,9 @@ def typical_demonstrations(config: TrainingConfig, number: int) -> list[Demonstr
 
 def held_out(document: str, config: TrainingConfig) -> bool:
     """Whether a document is kept for the evaluation, by its name alone."""
-    digest = hashlib.sha256(document.encode()).digest()
-    return int.from_bytes(digest[:8], "big") < config.evaluation.held_out * 2**64
+    return _place(document) < (config.evaluation.held_out or _SHARES[0])
+
+
+def _place(document: str) -> float:
+    """Where a document's name puts it, from 0 to 1."""
+    return int.from_bytes(hashlib.sha256(document.encode()).digest()[:8], "big") / 2**64

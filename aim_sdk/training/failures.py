@@ -11,6 +11,8 @@ from typing import Final
 
 from aim_sdk.errors import TrainingError
 from aim_sdk.files import write_atomic
+from aim_sdk.jobs import differences
+from aim_sdk.training import checkpoint
 from aim_sdk.training.config import TrainingConfig
 from aim_sdk.training.forward import Work
 
@@ -36,13 +38,36 @@ def claim(config: TrainingConfig) -> None:
         except (ValueError, RecursionError):
             theirs = {}
         names = [name for name in own if name not in _MAY_CHANGE and own[name] != theirs.get(name)]
-        if names:
-            rows = "".join(f"\n  {name}: there {theirs.get(name)}, here {own[name]}" for name in names)
+        unlike = [name for name in names if name != "steps"]
+        if unlike:
+            rows = "\n".join(
+                differences({name: theirs.get(name) for name in names}, {name: own[name] for name in names})
+            )
             raise TrainingError(
-                f"{config.output} holds a run with other settings:{rows}\n"
+                f"{config.output} holds a run with other settings:\n{rows}\n"
                 "Next: another output=<folder>, or delete that one."
             )
+        if names and (reason := _fixed_steps(config)):
+            raise TrainingError(
+                f"{config.output} holds a run of {theirs.get('steps')} steps, not {config.steps}, and {reason}.\n"
+                f"Next: a new run from its projector: output=<folder> projector.start={config.output / 'projector'}."
+            )
     write_atomic(path, (json.dumps(own, indent=2) + "\n").encode())
+
+
+def _fixed_steps(config: TrainingConfig) -> str | None:
+    """Why a run cannot go on to another number of steps; None where its steps are those of a longer run."""
+    taken, rates = checkpoint.steps_taken(config.output), config.optimizer
+    if rates.final_rate < 1:
+        return (
+            "its learning rate falls over its steps: those that were taken are not those of a longer run "
+            "(with optimizer.final_rate=1 they are)"
+        )
+    if config.steps < taken:
+        return f"{taken} steps were taken already"
+    if (warm_up := round(rates.warm_up * config.steps)) > taken:
+        return f"optimizer.warm_up would make {warm_up} of them a warm-up, where {taken} steps were taken"
+    return None
 
 
 def out_of_memory(config: TrainingConfig, work: Work, *, step: int) -> TrainingError:

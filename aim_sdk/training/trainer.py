@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
 from aim_sdk.encoder import Encoder
-from aim_sdk.errors import TrainingError
+from aim_sdk.errors import InputError, TrainingError
 from aim_sdk.files import writing
 from aim_sdk.interfaces import Backend, Projector
 from aim_sdk.interrupts import interruptible
@@ -26,10 +26,17 @@ from aim_sdk.jobs import LOCK, alone
 from aim_sdk.machine import machine
 from aim_sdk.projectors import untrained
 from aim_sdk.registry import get_backend
+from aim_sdk.terminal import say
 from aim_sdk.training import checkpoint, evaluation, optimizer
 from aim_sdk.training.ahead import prepared_ahead
-from aim_sdk.training.config import TrainingConfig
-from aim_sdk.training.data import Batch, held_out_episodes, training_batches, typical_demonstrations
+from aim_sdk.training.config import ProjectorSettings, TrainingConfig
+from aim_sdk.training.data import (
+    Batch,
+    held_out_episodes,
+    training_batches,
+    typical_demonstrations,
+    with_held_out,
+)
 from aim_sdk.training.episodes import Episode
 from aim_sdk.training.failures import claim, no_parameters, not_a_number, out_of_memory
 from aim_sdk.training.forward import Forward, Work
@@ -80,10 +87,14 @@ class Run:
     def __init__(
         self, config: TrainingConfig, accelerator: Accelerator, stack: contextlib.ExitStack, *, show: bool
     ) -> None:
-        self.config, self.accelerator, self.main = config, accelerator, accelerator.is_main_process
+        self.accelerator, self.main = accelerator, accelerator.is_main_process
         if self.main:  # for all processes of the job
             stack.enter_context(alone(config.output / LOCK))
             claim(config)
+        config, unmeasured = with_held_out(config)
+        self.config = config
+        if unmeasured and show and self.main:
+            say(unmeasured, err=True)
         self.backend, self.projector = _load(config, accelerator)
         self.encoder = Encoder(self.backend, self.projector, config.prompt_format or self.backend.default_format)
         if config.shard:
@@ -296,11 +307,21 @@ def _load(config: TrainingConfig, accelerator: Accelerator) -> tuple[Backend, Pr
     settings = config.projector
     if settings.start is not None:
         projector = Projector.from_pretrained(settings.start)
+        _check_start(settings, projector)
         projector.check_backbone(backend.fingerprint)
         projector.bind(backend)
     else:
         projector = untrained(settings.kind, backend, layers=settings.layers, **settings.options)
     return backend, projector.to(backend.input_embeddings.device, torch.float32).requires_grad_().train()
+
+
+def _check_start(settings: ProjectorSettings, projector: Projector) -> None:
+    """What is told of a projector to start from must be so: it has a kind, layers and options already."""
+    has = {"kind": projector.kind, "layers": projector.layers, "options": projector.options}
+    told = settings.model_dump(include=settings.model_fields_set & has.keys())
+    if differing := [name for name, value in told.items() if value != has[name]]:
+        rows = "".join(f"\n  projector.{name}: {has[name]} there, {told[name]} here" for name in differing)
+        raise InputError(f"{settings.start} is a projector with other settings:{rows}\nNext: leave them out.")
 
 
 def _gathered(scores: evaluation.Scores) -> evaluation.Scores:

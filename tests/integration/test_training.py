@@ -21,7 +21,7 @@ from torch import Tensor
 
 from aim_backends.hf.reader import TransformersReader
 from aim_sdk import AIMPipeline, Demonstration
-from aim_sdk.errors import ArtifactWriteError, TrainingError
+from aim_sdk.errors import ArtifactWriteError, InputError, TrainingError
 from aim_sdk.jobs import alone
 from aim_sdk.projectors import KINDS
 from aim_sdk.training import TrainingConfig, train
@@ -272,6 +272,65 @@ def test_a_folder_of_another_run_is_refused(settings: dict[str, Any]) -> None:
     run(settings, steps=1, evaluation={"every": 0})
     with pytest.raises(TrainingError, match=r"batch_size: there 3, here 2"):
         run(settings, steps=1, evaluation={"every": 0}, batch_size=2)
+
+
+def test_a_finished_run_of_one_rate_is_prolonged_exactly(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["optimizer"] = {"learning_rate": 1e-3, "final_rate": 1, "warm_up": 0}
+    settings["evaluation"]["every"] = 2
+    whole = run(settings, output=str(tmp_path / "whole"), steps=4)
+    short = run(settings, steps=2)
+    assert json.loads((short / "projector" / "projector_config.json").read_text())["training"]["steps"] == 2
+    assert run(settings, steps=4) == short
+    assert log(short) == log(whole)
+    assert all(torch.equal(value, weights(short)[name]) for name, value in weights(whole).items())
+    with pytest.raises(TrainingError, match="4 steps were taken already"):
+        run(settings, steps=3)
+    with pytest.raises(TrainingError, match="steps: 4 there, 5 now"):
+        run(settings, steps=5, seed=1)
+
+
+def test_a_run_whose_rate_falls_is_not_prolonged_but_started_from(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["evaluation"]["every"] = 0
+    folder = run(settings, steps=1)
+    with pytest.raises(TrainingError, match="its learning rate falls over its steps") as refused:
+        run(settings, steps=2)
+    assert f"projector.start={folder / 'projector'}" in str(refused.value)
+    start = {"start": str(folder / "projector")}
+    again = run(settings, projector=start, output=str(tmp_path / "again"), steps=1)
+    assert not torch.equal(weights(again)["linear.weight"], weights(folder)["linear.weight"])
+    with pytest.raises(InputError, match=r"projector\.kind: linear there, carrier here"):
+        run(settings, projector={**start, "kind": "carrier"}, output=str(tmp_path / "other"))
+
+
+def test_layers_and_options_of_the_command_line_are_in_card_and_settings(
+    settings: dict[str, Any], tmp_path: Path, call_cli: CalledCli
+) -> None:
+    settings |= {"steps": 1, "evaluation": {"every": 0}, "projector": {"kind": "carrier"}}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(settings))
+    for number, layers in enumerate(("[1,-1]", "1,-1")):
+        out = tmp_path / f"run-{number}"
+        changes = [f"projector.layers={layers}", "projector.options.place=before", f"output={out}"]
+        done = call_cli("train", str(tmp_path / "train.yaml"), *changes)
+        assert done.returncode == 0, done.stderr
+        assert "layers 1, -1; place=before" in (out / "projector" / "README.md").read_text()
+        kept = json.loads((out / "projector" / "projector_config.json").read_text())
+        assert (kept["layers"], kept["options"]) == ([1, -1], {"place": "before"})
+    wrong = call_cli("train", str(tmp_path / "train.yaml"), "projector.layers=9,-1", f"output={tmp_path / 'wrong'}")
+    assert "layer 9: this backbone has 2 decoder layers" in wrong.stderr
+
+
+def test_a_corpus_too_small_to_hold_anything_out_says_so(
+    settings: dict[str, Any], corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = corpus.with_name("few.jsonl")
+    few.write_text("\n".join(corpus.read_text().splitlines()[:3]))
+    settings |= {"corpus": {"path": str(few), "min_image_bytes": 0}, "evaluation": {"every": 1}, "steps": 1}
+    config = TrainingConfig.model_validate(settings)
+    assert train(config).finished
+    said = capsys.readouterr().err
+    assert "no held-out evaluation: of 3 documents" in said
+    assert "nan" not in said
+    assert not any("evaluation" in line for line in read_log(config.output))
 
 
 def test_two_jobs_do_not_share_a_folder(settings: dict[str, Any]) -> None:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,6 +43,7 @@ class Vocabulary:
     input_embeddings = torch.randn(11, EMBED, generator=torch.Generator().manual_seed(7))
     output_embeddings = torch.randn(10, HIDDEN, generator=torch.Generator().manual_seed(8))
     fingerprint = FINGERPRINT.model_copy(update={"embedding_rms": 0.25})
+    decoder_layers = 30
 
 
 BACKEND: Any = Vocabulary()
@@ -244,6 +246,22 @@ def test_a_carrier_says_that_it_is_not_bound() -> None:
 def test_what_cannot_be_built_is_explained(kind: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         untrained(kind, BACKEND, **options)
+
+
+@pytest.mark.parametrize("layer", [31, -32])
+def test_a_layer_that_the_backbone_has_not_is_refused_when_it_is_made(layer: int) -> None:
+    with pytest.raises(InputError, match=f"layer {layer}: this backbone has 30 decoder layers"):
+        untrained("linear", BACKEND, layers=(layer,))
+    assert untrained("linear", BACKEND, layers=(30, -31, 0)).layers == (30, -31, 0)
+
+
+def test_a_projector_that_a_backend_made_is_saved_as_it_is(tmp_path: Path) -> None:
+    made = untrained("carrier", BACKEND, layers=(24, -1), place="after")
+    made.save_pretrained(tmp_path)
+    found = Projector.from_pretrained(tmp_path)
+    assert (found.fingerprint, found.layers, found.kind) == (BACKEND.fingerprint, (24, -1), "carrier")
+    untrained("carrier", BACKEND, layers=(24, -1), place="before").save_pretrained(tmp_path / "before")
+    assert "layers 24, -1; place=before" in (tmp_path / "before" / "README.md").read_text()
 
 
 def test_collate_pads_on_the_right() -> None:

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from aim_sdk.errors import InputError
 from aim_sdk.training import TrainingConfig
 from aim_sdk.training.corpora import Cursor
-from aim_sdk.training.data import Batch, held_out, held_out_episodes, training_batches, typical_demonstrations
+from aim_sdk.training.data import (
+    Batch,
+    held_out,
+    held_out_episodes,
+    training_batches,
+    typical_demonstrations,
+    with_held_out,
+)
 from aim_sdk.training.episodes import Episode
 from tests.corpora import folder_of, lines
 
@@ -215,6 +222,19 @@ def test_with_a_corpus_of_its_own_nothing_is_held_out(corpus: Path, tmp_path: Pa
     ours = config(corpus, evaluation={"held_out": 0.9, "corpus": own})
     assert evaluated(ours) == {f"own.jsonl:{number}" for number in range(3)}
     assert documents(taken(ours, 200)) == documents(taken(config(corpus), 200))
+
+
+@pytest.mark.parametrize(("documents", "share"), [(20, 0.2), (100, 0.1), (1000, 0.02)])
+def test_the_share_that_is_held_out_grows_where_documents_are_few(documents: int, share: float, tmp_path: Path) -> None:
+    folder_of(tmp_path, 2)
+    pairs = [{"image": f"{place}.png", "answer": str(place)} for place in range(2)]
+    lines(tmp_path / "docs.jsonl", [{"pairs": pairs}] * documents)
+    path, every = tmp_path, {"every": 1}
+    ours, unmeasured = with_held_out(config(path, evaluation=every))
+    assert (ours.evaluation.held_out, unmeasured) == (share, None)
+    assert len(held_out_episodes(ours)) > 1
+    told = config(path, evaluation={**every, "held_out": 0.3})
+    assert with_held_out(told) == (told, None)
 
 
 def test_nothing_held_out_is_an_error(corpus: Path) -> None:
