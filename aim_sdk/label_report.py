@@ -115,10 +115,10 @@ def markdown(report: LabelReport) -> str:
 def _nearest(report: LabelReport) -> list[str]:
     if report.nearest is None or report.nearest_ahead is None:
         return []
-    found = [f"nearest neighbours (a vote of the demonstrations, no LLM): {report.nearest}"]
+    found = [f"nearest neighbours (a vote, no LLM): {report.nearest}"]
     if report.nearest_ahead > 0:
         ahead = _percent(report.nearest_ahead, report.nearest_ahead_error).replace(" %", " points")
-        found.append(f"The vote is right more often here, by {ahead} (paired): try --mode nearest.")
+        found.append(f"The vote is right more often: +{ahead} (paired). See --mode nearest.")
     return found
 
 

@@ -55,18 +55,19 @@ def table_rows(path: Path, parse: Callable[[int, dict[str, Any]], Row], on_probl
             lines = _lines(path, file)
             header = next(lines, "")
             delimiter, columns = _header(path, header)
-            rows, end = csv.reader(lines, delimiter=delimiter, strict=True), 0
+            rows = csv.reader(lines, delimiter=delimiter, strict=True)
             while True:
+                number = rows.line_num + 2
                 try:
-                    number, cells = end + 2, next(rows)
-                    end = rows.line_num
+                    cells = next(rows, None)
+                except csv.Error as error:
+                    on_problem(f"{path}:{number}: not CSV ({error})")
+                    continue
+                if cells is None:
+                    return
+                try:
                     if cells:
                         yield parse(number, _by_column(columns, cells))
-                except StopIteration:
-                    return
-                except csv.Error as error:
-                    end = rows.line_num
-                    on_problem(f"{path}:{number}: not CSV ({error})")
                 except (ValidationError, InputError) as error:
                     on_problem(f"{path}:{number}: {reason(error)}")
     except OSError as error:

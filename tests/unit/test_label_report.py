@@ -1,0 +1,62 @@
+"""Accuracy, its standard error and the confusion of labels, next to the nearest neighbours."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aim_sdk.label_report import LabelReport, lines, markdown, report_of, write_report
+
+
+def answers(*rows: tuple[str | None, str, str | None]) -> list[dict[str, Any]]:
+    return [{"reference": a, "answer": b} | ({} if c is None else {"nearest": c}) for a, b, c in rows]
+
+
+SOME = answers(
+    ("cat", "cat", "cat"), ("cat", "dog", "cat"), ("dog", "dog", "dog"), ("dog ", "cat", "dog"), ("Cat", "cat", "cat")
+)
+
+
+def test_numbers() -> None:
+    report = report_of(SOME, ["cat", "dog", "ox"])
+    assert report is not None
+    assert (report.labels.right, report.labels.n, report.labels.accuracy) == (2, 5, 0.4)
+    assert report.labels.standard_error == pytest.approx(math.sqrt(0.4 * 0.6 / 4))
+    assert report.nearest is not None
+    assert report.nearest.right == 4
+    assert report.nearest_ahead == pytest.approx(0.4)
+    assert report.confusion == {"cat": {"cat": 1, "dog": 1}, "dog": {"dog": 1, "cat": 1}, "Cat": {"cat": 1}}
+    assert report.unknown == ["Cat"]
+    said = lines(report)
+    assert said[0] == "right: 2 of 5, 40.0 +- 24.5 % (standard error)"
+    assert "nearest neighbours (a vote, no LLM): 4 of 5, 80.0 +- 20.0 %" in said
+    assert any(line.startswith("The vote is right more often: +40.0 +- 24.5 points") for line in said)
+    assert any("'Cat'" in line for line in said)
+
+
+def test_nothing_known_and_some_votes_missing() -> None:
+    assert report_of(answers((None, "cat", None)), ["cat", "dog"]) is None
+    report = report_of([*SOME, *answers(("cat", "cat", None))], ["cat", "dog"])
+    assert report is not None
+    assert report.nearest is None
+    assert not any("nearest" in line for line in lines(report))
+
+
+@pytest.mark.parametrize("classes", [2, 6, 10, 30])
+def test_80_columns(classes: int) -> None:
+    names = [f"class {n} {'of a long name' * (n % 2)}" for n in range(classes)]
+    report = report_of(answers(*((a, b, a) for a in names for b in names for _ in range(11))), names)
+    assert report is not None
+    said = lines(report)
+    assert max(map(len, said)) <= 80
+    assert len(markdown(report).splitlines()) == 10 + classes
+
+
+def test_files(tmp_path: Path) -> None:
+    report = report_of(SOME, ["cat", "a|b"])
+    assert report is not None
+    write_report(report, tmp_path / "x.csv")
+    assert LabelReport.model_validate(json.loads((tmp_path / "x.csv.report.json").read_text())) == report
+    assert "a\\|b" in (tmp_path / "x.csv.report.md").read_text()
