@@ -18,8 +18,10 @@ from pydantic_core import PydanticSerializationError, to_json
 from aim_sdk.artifact_files import CONFIG_FILE, WEIGHTS_FILE, config_hash, read_config, read_weights
 from aim_sdk.config import Fingerprint, ProjectorConfig
 from aim_sdk.errors import (
+    AIMError,
     ArtifactError,
     ArtifactNotFoundError,
+    ArtifactWriteError,
     CorruptArtifactError,
     FingerprintError,
     InputError,
@@ -52,7 +54,7 @@ Training: {{ summary }}
 class SavedProjector(
     ModelHubMixin, library_name="aim-icl", tags=["aim-icl", "in-context-learning"], model_card_template=CARD
 ):
-    """Saving and loading, mixed into every projector; ``push_to_hub`` is huggingface_hub's own.
+    """Saving and loading, mixed into every projector, by huggingface_hub's `ModelHubMixin`.
 
     Attributes:
         fingerprint: the backbone that the projector belongs to; needed to save it.
@@ -101,6 +103,23 @@ class SavedProjector(
         fields["config_sha256"] = config_hash(fields)
         write_atomic(save_directory / WEIGHTS_FILE, weights)
         write_atomic(save_directory / CONFIG_FILE, (json.dumps(fields, indent=2) + "\n").encode())
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the projector's folder to the Hugging Face hub, by huggingface_hub's own method; return its address.
+
+        Raises:
+            ArtifactError: the projector cannot be saved.
+            ArtifactWriteError: the hub cannot be reached, or refuses it.
+        """
+        try:
+            return str(super().push_to_hub(repo_id, **options))
+        except AIMError:
+            raise
+        except Exception as error:  # the hub's client passes on whatever its transport raises
+            raise ArtifactWriteError(
+                f"{repo_id}: the projector was not uploaded: {type(error).__name__}: {error}\n"
+                "Next: look after the network, the name and `hf auth login`; `save_pretrained` keeps it in a folder."
+            ) from error
 
     def generate_model_card(self: Projector, *args: Any, **kwargs: Any) -> ModelCard:  # type: ignore[misc]
         """The ``README.md`` of the folder: what the projector is and the line that loads it."""

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from aim_sdk.errors import InputError, did_you_mean
+
 from . import (
     blip,
     cohere,
@@ -74,7 +76,14 @@ NEEDS = {"smolvlm": "num2words", "gemma3n": "timm"}
 
 
 def build(variant: str, folder: str | Path) -> Path:
-    """Write `variant` to `folder`, with the same weights each time; the caller's random state stays as it was."""
+    """Write `variant` to `folder`, with the same weights each time; the caller's random state stays as it was.
+
+    Raises:
+        InputError: there is no such variant.
+    """
+    if variant not in FAMILIES:
+        near = did_you_mean(variant, FAMILIES)
+        raise InputError(f"no tiny model {variant!r}.{near} Expected one of: {', '.join(FAMILIES)}.")
     path = Path(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

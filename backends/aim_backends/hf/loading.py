@@ -20,6 +20,7 @@ from aim_backends.hf.folder import check_folder, read_config
 from aim_sdk.devices import resolve_device, resolve_dtype
 from aim_sdk.errors import (
     CorruptArtifactError,
+    DeviceError,
     InputError,
     MissingDependencyError,
     ModelNotFoundError,
@@ -89,6 +90,12 @@ def load(
     _check_family(backend, config)
     processor = _processor(source, {**hub, **processor_options})
     model = _model(source, {"dtype": precision, **options})
+    if (weight := getattr(model.get_input_embeddings(), "weight", None)) is not None and weight.is_meta:
+        raise DeviceError(
+            f"{source}: device_map has put the input embeddings where they cannot be read (disk, or the CPU as a "
+            "store): fused tokens are written and measured there.\n"
+            "Next: a device_map that keeps them on a device, or `max_memory` with more room for the first one."
+        )
     # Where accelerate or a quantiser has placed the weights, they stay.
     placed = "device_map" in options or getattr(model, "is_quantized", False)
     return (model if placed else model.to(found)), processor

@@ -34,7 +34,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from aim_sdk.dependencies import install_command
-from aim_sdk.errors import CorruptArtifactError, MissingDependencyError
+from aim_sdk.errors import ArtifactWriteError, CorruptArtifactError, MissingDependencyError
 
 FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
@@ -81,7 +81,13 @@ def prepare_weights() -> PocketFiles:
     """Return the converted weights, converting them first where the cache does not hold them whole."""
     folder = cache_root() / "pocket" / _folder_name()
     if not _is_whole(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            raise ArtifactWriteError(
+                f"{folder.parent}: the cache folder cannot be made ({getattr(error, 'strerror', None) or error}).\n"
+                "Next: set AIM_CACHE to a folder that can be written; pocket keeps some MB of weights there."
+            ) from error
         with FileLock(folder.with_name(folder.name + ".lock")):
             if not _is_whole(folder):
                 _build(folder)
