@@ -7,22 +7,27 @@ tiny random models of many families, with real processors, in the files of real 
 
 from typing import TYPE_CHECKING
 
-from aim_sdk.testing import identity, readings, answers, texts, isolation, reuse, training  # isort: skip # the order in which checks run
 from aim_sdk.testing.kit import (
     CHECKS,
+    HEART,
     CheckFailure,
     CheckResult,
     ConformanceError,
     NotApplicable,
     check_backend,
+    count,
     run_checks,
 )
+
+from aim_sdk.testing import sensitivity, identity, plain, readings, positions, answers, generation  # isort: skip
+from aim_sdk.testing import texts, isolation, backends, reuse, training  # isort: skip # the order in which checks run
 
 if TYPE_CHECKING:
     from aim_sdk.testing.suite import BackendTests, backend_checks
 
 __all__ = [
     "CHECKS",
+    "HEART",
     "BackendTests",
     "CheckFailure",
     "CheckResult",
@@ -30,10 +35,14 @@ __all__ = [
     "NotApplicable",
     "backend_checks",
     "check_backend",
+    "count",
     "run_checks",
 ]
 
-_REGISTERING = (identity, readings, answers, texts, isolation, reuse, training)
+_REGISTERING = (
+    *(sensitivity, identity, plain, readings, positions, answers, generation, texts),
+    *(isolation, backends, reuse, training),
+)
 
 if not TYPE_CHECKING:
 

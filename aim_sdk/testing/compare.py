@@ -10,12 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from aim_sdk.config import PromptFormat
+from aim_sdk.errors import CapabilityError
 from aim_sdk.interfaces import Backend
 from aim_sdk.testing.kit import CheckFailure
+from aim_sdk.types import Context, FusedTokens, Query
 
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
 _HALF = 5e-2
 """For bf16 and fp16: two orders of the same sums differ by that much in a log-probability."""
+_SHOWN = 600
+"""Characters of a prompt in a message."""
 
 
 def require(holds: bool, message: str) -> None:
@@ -27,9 +32,20 @@ def require(holds: bool, message: str) -> None:
 def require_close(found: Tensor, expected: Tensor, backend: Backend, what: str) -> None:
     """Compare two tensors up to the noise of the backbone's dtype."""
     require(found.shape == expected.shape, f"{what}: shape {tuple(found.shape)}; expected {tuple(expected.shape)}")
-    allowed = _TOLERANCE.get(backend.input_embeddings.dtype, _HALF) * max(1.0, float(expected.abs().max()))
+    allowed = tolerance(backend, expected)
     apart = float((found.float() - expected.float()).abs().max()) if found.numel() else 0.0
     require(apart <= allowed, f"{what}: they differ by up to {apart:.2g}; allowed is {allowed:.2g}")
+
+
+def tolerance(backend: Backend, expected: Tensor) -> float:
+    """How far two computations of the same numbers may be apart."""
+    largest = float(expected.abs().max()) if expected.numel() else 0.0
+    return _TOLERANCE.get(backend.input_embeddings.dtype, _HALF) * max(1.0, largest)
+
+
+def flat(scores: Sequence[Sequence[float]]) -> Tensor:
+    """The token log-probabilities of all choices, one behind the other."""
+    return torch.tensor([number for row in scores for number in row])
 
 
 def require_same_scores(
@@ -37,8 +53,17 @@ def require_same_scores(
 ) -> None:
     """Compare the token log-probabilities of several choices."""
     require(list(map(len, found)) == list(map(len, expected)), f"{what}: the choices have other numbers of tokens")
-    flat = [torch.tensor([number for row in rows for number in row]) for rows in (found, expected)]
-    require_close(flat[0], flat[1], backend, what)
+    require_close(flat(found), flat(expected), backend, what)
+
+
+def shown(backend: Backend, query: Query, context: Context, form: PromptFormat) -> str:
+    """A prompt for a message: as its tokens say it where the backend shows them, shortened."""
+    try:
+        text = backend.show_prompt(query, context, prompt_format=form)
+    except CapabilityError:
+        tokens = sum(len(item) if isinstance(item, FusedTokens) else 0 for item in context)
+        text = f"{form.system or ''}[{tokens} fused tokens]{form.template} with the text {query.text!r}"
+    return repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} ... {text[-_SHOWN // 2 :]}")
 
 
 @contextmanager

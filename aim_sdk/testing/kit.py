@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.interfaces import Backend
@@ -18,13 +19,23 @@ Status = Literal["passed", "failed", "expected failure", "unexpected pass", "not
 CHECKS: dict[str, Check] = {}
 """Every check by its name, in the order in which they run."""
 
+HEART: set[str] = set()
+"""The checks that must apply: where one does not, that is a failure, unless the author declares it with a reason."""
+
 
 class CheckFailure(AssertionError):
     """An invariant does not hold; the message says which, with the numbers."""
 
 
 class NotApplicable(Exception):
-    """The backend does not have what is checked (beams, interleaved prompts, a slot, ...)."""
+    """The backend does not have what is checked (beams, interleaved prompts, a slot, ...).
+
+    In a check at the heart this is a failure that `expected_failures` may declare.
+    """
+
+
+class Refused(NotApplicable):
+    """The backend says itself that it cannot, and refuses as it should: nothing is left to declare."""
 
 
 class ConformanceError(AssertionError):
@@ -52,10 +63,22 @@ class CheckResult:
         return self.status not in ("failed", "unexpected pass")
 
 
+def count(results: Iterable[CheckResult]) -> str:
+    """Say how many results there are of each status: "24 passed, 2 not applicable"."""
+    numbers = Counter(result.status for result in results)
+    return ", ".join(f"{numbers[status]} {status}" for status in get_args(Status) if numbers[status])
+
+
 def check(function: Check) -> Check:
     """Register a function as a check under its name without ``check_``."""
     CHECKS[function.__name__.removeprefix("check_")] = function
     return function
+
+
+def heart(function: Check) -> Check:
+    """Register a check that must apply."""
+    HEART.add(function.__name__.removeprefix("check_"))
+    return check(function)
 
 
 def run_checks(
@@ -65,7 +88,8 @@ def run_checks(
 
     Args:
         backend: a loaded backend; a tiny random model is enough and fast.
-        expected_failures: ``{check: reason}`` of what the family cannot do; one that passes is "unexpected".
+        expected_failures: ``{check: reason}`` of what the family cannot do; one that passes is "unexpected". A check of
+            :data:`HEART` that does not apply fails unless it is named here.
         checks: names; None runs all.
 
     Raises:
@@ -101,7 +125,10 @@ def _run(name: str, backend: Backend, expected: str | None) -> CheckResult:
     try:
         CHECKS[name](backend)
     except NotApplicable as reason:
-        status, message = "not applicable", str(reason)
+        status, message = "not applicable", expected or str(reason)
+        if expected is None and name in HEART and not isinstance(reason, Refused):
+            status = "failed"
+            message = f"it cannot be checked: {reason}\nWhere that is so by construction, expect it, with the reason."
     except Exception as error:
         found = str(error) if isinstance(error, CheckFailure) else f"{type(error).__name__}: {error}"
         status, message = ("failed", found) if expected is None else ("expected failure", expected)

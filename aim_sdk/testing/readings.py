@@ -8,27 +8,31 @@ from aim_sdk.errors import CapabilityError, InputError
 from aim_sdk.interfaces import Backend
 from aim_sdk.layers import LAST, takes_layers
 from aim_sdk.testing.compare import require, require_close
-from aim_sdk.testing.kit import NotApplicable, check
-from aim_sdk.testing.samples import DEMONSTRATIONS
+from aim_sdk.testing.kit import NotApplicable, check, heart
+from aim_sdk.testing.samples import DEMONSTRATIONS, PICTURES
 from aim_sdk.types import Demonstration
 
 
-@check
+@heart
 def check_reading_alone(backend: Backend) -> None:
     """A demonstration reads the same alone and in a batch of unlike ones.
 
     Catches padding that shifts positions or is attended to, and rows that see each other.
     """
     form = backend.default_format
-    together = backend.reader.read(DEMONSTRATIONS, prompt_format=form)
-    for demonstration, found in zip(DEMONSTRATIONS, together, strict=True):
+    unequal = [
+        Demonstration(image, item.text, item.answer) for image, item in zip(PICTURES, DEMONSTRATIONS, strict=False)
+    ]
+    batches = [DEMONSTRATIONS, unequal]  # small pictures; a large, an oblong and an upright one
+    pairs = [pair for b in batches for pair in zip(b, backend.reader.read(b, prompt_format=form), strict=True)]
+    for demonstration, found in pairs:
         (alone,) = backend.reader.read([demonstration], prompt_format=form)
         require(torch.equal(alone.token_ids, found.token_ids), f"{demonstration.text!r}: other tokens in a batch")
         what = f"hidden states of {demonstration.text!r} in a batch and alone"
         require_close(found.hidden, alone.hidden, backend, what)
 
 
-@check
+@heart
 def check_reading_is_the_text(backend: Backend) -> None:
     """A reading covers exactly the tokens of its text-only demonstration, with their true embeddings.
 
@@ -50,7 +54,7 @@ def check_reading_is_the_text(backend: Backend) -> None:
         require(torch.equal(table, reading.embeddings), f"{what}: embeddings are not the rows of `input_embeddings`")
 
 
-@check
+@heart
 def check_reading_before_the_answer(backend: Backend) -> None:
     """What is read before ``answer_start`` does not depend on how the answer goes on.
 
@@ -67,7 +71,7 @@ def check_reading_before_the_answer(backend: Backend) -> None:
     )
 
 
-@check
+@heart
 def check_image_reaches_the_reading(backend: Backend) -> None:
     """The state before the answer has seen the image, and the text-only control has not.
 

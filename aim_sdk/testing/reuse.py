@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import cycle, islice
 
+from aim_sdk.config import PromptFormat
 from aim_sdk.interfaces import Backend
 from aim_sdk.prefixes import MIN_TOKENS
 from aim_sdk.testing.compare import require, require_close, require_same_scores
@@ -60,6 +61,12 @@ def check_prefix_reuse_is_exact(backend: Backend) -> None:
             require_same_scores(found, scores, backend, f"scores with a prefix that is {time}, and without")
             require(others == tokens, f"with a prefix that is {time} the answer is {others}, without it {tokens}")
         require(prefixes.info()["states"] > 0, "the same context three times, and no prefix was kept")
+        form = PromptFormat.plain("{image}Q: {text} A: {answer}\n", system="Look well.\n")
+        found, others = answers()  # the same keys, behind another opening
+        prefixes.resize(0)
+        scores, tokens = answers()
+        require_same_scores(found, scores, backend, "scores in another format, with the same prefix and without")
+        require(others == tokens, f"in another format the answer is {others}, without a prefix {tokens}")
     finally:
         prefixes.resize(allowed)
 

@@ -1,4 +1,4 @@
-"""The demonstrations and queries that the checks use: small pictures that differ, texts of unlike lengths."""
+"""The demonstrations and queries that the checks use: pictures that differ, texts of unlike lengths."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from aim_sdk.types import Demonstration, Query
 
 
 def picture(width: int, height: int, turn: int) -> Image.Image:
-    """Draw a grey gradient, turned by ``turn`` degrees."""
+    """Draw a grey gradient, turned by `turn` degrees."""
     return Image.linear_gradient("L").resize((width, height)).convert("RGB").rotate(turn)
 
 
@@ -22,4 +22,7 @@ QUERIES = (
     Query(picture(64, 32, 20), "How many people are in the picture, and what are they doing there?"),
     Query(picture(32, 64, 70), "And here?"),
 )
+PICTURES = (picture(320, 240, 30), picture(240, 24, 60), picture(24, 240, 110), picture(20, 20, 250))
+"""Large, oblong, upright and small: many a processor gives them unequal numbers of tokens."""
 CHOICES = ("No", "Yes.", "It is a lynx, or a fox.")
+SYSTEM = "Look well, and then answer.\n"

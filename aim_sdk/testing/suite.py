@@ -18,14 +18,17 @@ def backend_checks() -> list[ParameterSet]:
 
 
 class BackendTests:
-    """Subclass it, and give it a fixture ``backend``; each check becomes a test.
+    """Subclass it, and give it a fixture `backend`; each check becomes a test.
 
-        class TestMyBackend(BackendTests):
-            expected_failures = {"identity_beams": "greedy only"}
+    ```python
+    class TestMyBackend(BackendTests):
+        expected_failures = {"identity_beams": "greedy only"}
 
-            @pytest.fixture(scope="class")
-            def backend(self):
-                return MyBackend.from_pretrained("tests/tiny-model")
+        @pytest.fixture(scope="class")
+        @classmethod
+        def backend(cls):
+            return MyBackend.from_pretrained("tests/tiny-model")
+    ```
     """
 
     expected_failures: ClassVar[Mapping[str, str]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from aim_sdk.errors import InputError
 from aim_sdk.interfaces import Backend
@@ -32,37 +32,39 @@ def check_text_keeps_its_role(backend: Backend) -> None:
     """
     form, image = backend.default_format, DEMONSTRATIONS[0].image
 
-    def read(text: str, answer: str) -> int:
-        (reading,) = backend.reader.read([Demonstration(image, text, answer)], prompt_format=form)
-        return len(reading)
+    def read(pairs: Sequence[tuple[str, str]]) -> list[int]:
+        items = [Demonstration(image, text, answer) for text, answer in pairs]
+        return [len(reading) for reading in backend.reader.read(items, prompt_format=form, with_images=False)]
 
-    def ask(text: str) -> int:
-        (made,) = backend.injector.generate([Query(image, text)], [[]], prompt_format=form, max_new_tokens=1)
-        return made.prompt_tokens
+    def ask(texts: Sequence[str]) -> list[int]:
+        queries = [Query(image, text) for text in texts]
+        made = backend.injector.generate(queries, [[]] * len(queries), prompt_format=form, max_new_tokens=1)
+        return [one.prompt_tokens for one in made]
 
-    def choose(text: str) -> int:
-        (scores,) = backend.injector.score(QUERIES[0], [], [text], prompt_format=form)
-        return len(scores)
+    def choose(texts: Sequence[str]) -> list[int]:
+        return [len(row) for row in backend.injector.score(QUERIES[0], [], texts, prompt_format=form)]
 
-    counts: dict[str, Callable[[str], int]] = {
-        "a demonstration's text": lambda text: read(text, "red"),
-        "a demonstration's answer": lambda text: read("Which?", text),
+    counts: dict[str, Callable[[Sequence[str]], list[int]]] = {
+        "a demonstration's text": lambda texts: read([(text, "red") for text in texts]),
+        "a demonstration's answer": lambda texts: read([("Which?", text) for text in texts]),
         "a query": ask,
         "a choice": choose,
     }
     for place, count in counts.items():
-        for token in ROLE_TOKENS:
-            grown = _growth(token, count)
+        for token, grown in _growth(ROLE_TOKENS, count).items():
             require(
-                grown is None or grown > _TIMES,
+                grown > _TIMES,
                 f"{token!r} in {place} is one token each time that it is written: it is no text, but has a role. "
                 "Refuse it with a FormatError, or tokenise it as text",
             )
 
 
-def _growth(token: str, count: Callable[[str], int]) -> int | None:
-    """How many tokens some more of ``token`` add to a text; None where they are refused."""
+def _growth(tokens: Sequence[str], count: Callable[[Sequence[str]], list[int]]) -> dict[str, int]:
+    """How many tokens some more of each token add to a text, without those that are refused."""
+    texts = [f"dog {token * times} cat" for token in tokens for times in (1, _TIMES + 1)]
     try:
-        return count(f"dog {token * (_TIMES + 1)} cat") - count(f"dog {token} cat")
-    except InputError:
-        return None
+        found = count(texts)
+    except InputError:  # some of them: half by half, which costs little where a refusal comes before a forward
+        half = len(tokens) // 2
+        return _growth(tokens[:half], count) | _growth(tokens[half:], count) if half else {}
+    return {token: found[2 * n + 1] - found[2 * n] for n, token in enumerate(tokens)}

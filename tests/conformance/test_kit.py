@@ -1,7 +1,9 @@
 """The public kit: every family passes its checks, and every check catches the bug that it is for."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,17 +11,22 @@ from hypothesis import HealthCheck, given, settings
 from aim_backends.hf import TransformersBackend
 from aim_backends.llava import LlavaBackend
 from aim_sdk import Demonstration, FusedTokens, Query
-from aim_sdk.errors import FormatError, InputError
+from aim_sdk.errors import CapabilityError, FormatError, InputError
 from aim_sdk.testing import (
     CHECKS,
+    HEART,
     ConformanceError,
     backend_checks,
     check_backend,
+    count,
     run_checks,
     strategies,
 )
+from tests.conformance import llava_mutations
 from tests.conformance.broken import BROKEN, Broken, name
 from tests.conformance.families import EXPECTED_FAILURES, Family
+from tests.conformance.third_party import mutations
+from tests.conformance.third_party.adapter import KiteBackend, KiteInjector
 
 
 @pytest.mark.parametrize("check", backend_checks())
@@ -45,7 +52,9 @@ def test_catches(good: TransformersBackend, check: str, broken: Broken) -> None:
 
 
 def test_every_check_is_known_to_catch_something() -> None:
-    assert {check for check, _ in BROKEN} == set(CHECKS)
+    known = [*BROKEN, *mutations.CAUGHT, *llava_mutations.CAUGHT]
+    assert {check for check, *_ in known} == set(CHECKS)
+    assert set(CHECKS) > HEART
     assert all("Catches" in str(function.__doc__) for function in CHECKS.values())
 
 
@@ -60,6 +69,42 @@ def test_expected_failures_are_reported_as_such(good: TransformersBackend) -> No
     assert [result.status for result in caught.value.results] == ["expected failure", "unexpected pass"]
     with pytest.raises(InputError, match="Did you mean 'deterministic'"):
         check_backend(bug, checks=["determinstic"])
+
+
+class _NothingToCompare(KiteBackend):
+    def plain_answer(self, *args: object, **options: object) -> list[int]:
+        raise CapabilityError("nobody knows")
+
+
+def test_what_does_not_apply_is_counted_apart_and_at_the_heart_it_fails_unless_declared() -> None:
+    names = ["zero_demonstrations", "plain_model", "slot_never_generated"]
+    with pytest.raises(ConformanceError, match=r"plain_model: failed: it cannot be checked: nobody knows"):
+        check_backend(_NothingToCompare(), checks=names)
+    results = check_backend(_NothingToCompare(), checks=names, expected_failures={"plain_model": "a remote server"})
+    assert [result.status for result in results] == ["passed", "not applicable", "not applicable"]
+    assert results[1].message == "a remote server"
+    assert count(results) == "1 passed, 2 not applicable"
+
+
+class _Greedy(KiteInjector):
+    def options(self, generation: Mapping[str, Any]) -> dict[str, Any]:
+        if generation:
+            raise InputError("greedy only")
+        return super().options(generation)
+
+
+def test_what_a_backend_refuses_by_itself_need_not_be_declared() -> None:
+    greedy = type("Greedy", (KiteBackend,), {"injector_class": _Greedy})()
+    (result,) = check_backend(greedy, checks=["identity_beams"])
+    assert (result.status, result.message) == ("not applicable", "no beam search: greedy only")
+
+
+def test_both_prompts_are_shown_where_identity_fails(good: TransformersBackend) -> None:
+    bug = llava_mutations.second_lookup(good)
+    (result,) = run_checks(bug, checks=["identity_forward"])
+    injected, written = result.message.splitlines()[1:]
+    assert re.match(r"injected: '<s>.*Look.*<fused x \d+><image x \d+>.*Q: What is this\?", injected)
+    assert re.match(r"written: '<s>.*Look.*Q: What colour is it\?\\nA: red.*<image x \d+>", written)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -19,10 +19,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from aim_backends.hf import loading
 from aim_backends.hf.attention import read_attention
-from aim_backends.hf.blame import OUT_OF_MEMORY, RefusedInputError, naming_the_image
+from aim_backends.hf.blame import OUT_OF_MEMORY, RefusedInputError
 from aim_backends.hf.families import PREFIX_REUSE, UNKNOWN, PrefixReuse
 from aim_backends.hf.fingerprint import fingerprint
 from aim_backends.hf.injector import TransformersInjector
+from aim_backends.hf.plain import plain_answer, show_prompt
 from aim_backends.hf.prompts import ChatPrompts, PlainPrompts, Prompts
 from aim_backends.hf.reader import TransformersReader
 from aim_backends.hf.roles import Roles, SpecialTokens, role_ids, tags
@@ -31,10 +32,9 @@ from aim_backends.hf.tap import attach
 from aim_backends.hf.text import Layout, Tokens
 from aim_sdk.config import Fingerprint, PromptFormat
 from aim_sdk.errors import AIMError, CapabilityError, CorruptArtifactError, FormatError, InputError
-from aim_sdk.images import load_image
 from aim_sdk.interfaces import Backend, Projector
 from aim_sdk.projectors import CarrierProjector
-from aim_sdk.types import AttentionMap, Demonstration, Query
+from aim_sdk.types import AttentionMap, Context, Demonstration, Query
 
 
 class TransformersBackend(Backend):
@@ -132,6 +132,11 @@ class TransformersBackend(Backend):
     def injector(self) -> TransformersInjector:
         return self._injector
 
+    @property
+    def decoder_layers(self) -> int | None:
+        found = getattr(self.model.config.get_text_config(decoder=True), "num_hidden_layers", None)
+        return found if isinstance(found, int) else None
+
     @cached_property
     def fingerprint(self) -> Fingerprint:
         with self.lock:
@@ -181,15 +186,19 @@ class TransformersBackend(Backend):
                     checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
                 )
 
-    @torch.no_grad()
-    def plain_answer(self, query: Query, *, prompt_format: PromptFormat, max_new_tokens: int) -> list[int]:
-        """What the model's own ``generate`` makes of the processor's own output."""
-        with naming_the_image(self, [[query.image]]), self.lock:
-            self.check_text([query.text])
-            prompt = self.prompts(prompt_format).whole([], query.text)
-            inputs = self.process([prompt], [[load_image(query.image)]], padding_side="left")
-            ids = self.model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens)
-        return list(ids[0, inputs["input_ids"].shape[1] :].tolist())
+    def plain_answer(
+        self,
+        query: Query,
+        *,
+        prompt_format: PromptFormat,
+        max_new_tokens: int,
+        demonstrations: Sequence[Demonstration] = (),
+        with_images: bool = True,
+    ) -> list[int]:
+        return plain_answer(self, query, demonstrations, prompt_format, max_new_tokens, with_images=with_images)
+
+    def show_prompt(self, query: Query, context: Context, *, prompt_format: PromptFormat) -> str:
+        return show_prompt(self, query, context, prompt_format)
 
     @property
     def input_embeddings(self) -> Float[Tensor, "vocabulary embed"]:

@@ -130,6 +130,12 @@ class TransformersReader(DemoReader):
             )
         return side_by_side([*states[:-1], last], layers)
 
+    def text_ids(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[Tensor]:
+        """The token ids of each demonstration's text."""
+        with self._backend.processor_lock:
+            tokens, _ = self._tokens(demonstrations, prompt_format)
+        return [torch.tensor(found.ids) for found in tokens]
+
     @torch.no_grad()
     def text_only(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[FusedTokens]:
         backend = self._backend

@@ -23,7 +23,7 @@ from aim_sdk.devices import resolve_device, resolve_dtype
 from aim_sdk.errors import InputError, ModelNotFoundError
 from aim_sdk.fingerprint import rms, tensor_hash, versions
 from aim_sdk.interfaces import Backend, Projector
-from aim_sdk.types import AttentionMap, Demonstration, Query
+from aim_sdk.types import AttentionMap, Context, Demonstration, Query
 
 MODEL = "pocket-1"
 
@@ -81,6 +81,10 @@ class PocketBackend(Backend):
     def prefix_reuse(self) -> bool:
         return True
 
+    @property
+    def decoder_layers(self) -> int:
+        return self.model.lm.spec.layers
+
     @cached_property
     def fingerprint(self) -> Fingerprint:
         if self.model.lm.embed_tokens.weight.dtype == torch.float16:  # it rounds otherwise than all that is shipped
@@ -120,10 +124,21 @@ class PocketBackend(Backend):
         return demo_tasks(n, seed=seed)
 
     @torch.no_grad()
-    def plain_answer(self, query: Query, *, prompt_format: PromptFormat, max_new_tokens: int) -> list[int]:
+    def plain_answer(
+        self,
+        query: Query,
+        *,
+        prompt_format: PromptFormat,
+        max_new_tokens: int,
+        demonstrations: Sequence[Demonstration] = (),
+        with_images: bool = True,
+    ) -> list[int]:
         """The model's likeliest tokens, one whole forward each."""
+        shown: Context = demonstrations
+        if not with_images:
+            shown = self._reader.text_only(demonstrations, prompt_format=prompt_format)
         (prompt,) = self._injector.queries([query], prompt_format)
-        (opening,) = self._injector.contexts([[]], prompt_format)
+        (opening,) = self._injector.contexts([shown], prompt_format)
         lm, ids = self.model.lm, list[int]()
         for _ in range(max_new_tokens):
             answer = lm.embed(torch.tensor(ids, dtype=torch.long, device=self.model.device))

@@ -109,6 +109,11 @@ class ReaderWithoutSystem(KiteReader):
         return [BOS]
 
 
+class ReaderWithoutSystemInChat(KiteReader):
+    def opening(self, form: PromptFormat) -> list[int]:
+        return [BOS] if form.kind == "chat" else super().opening(form)
+
+
 class ReaderWithoutBos(KiteReader):
     def opening(self, form: PromptFormat) -> list[int]:
         return super().opening(form)[1:]
@@ -491,7 +496,7 @@ CAUGHT: list[tuple[str, Part]] = [
     ("plain_model", WrongBos),
     ("identity_forward", NoLeadingBlank),
     ("identity_forward", TurnsNeverEnd),
-    ("identity_behind_text", ImageAlwaysFirst),
+    ("plain_model", ImageAlwaysFirst),
     ("plain_model", LowerCase),
     ("answer_start", AnswerStartLate),
     ("answer_start", AnswerStartEarly),
@@ -499,6 +504,7 @@ CAUGHT: list[tuple[str, Part]] = [
     ("image_position", ImagePositionLate),
     ("image_position", ImagePositionNought),
     ("reading_is_scored", ReaderWithoutSystem),
+    ("reading_is_scored_in_chat", ReaderWithoutSystemInChat),
     ("reading_is_scored", ReaderWithoutBos),
     ("reading_is_scored", BeforeTheFinalNorm),
     ("reading_is_scored", LastLayerButOne),
@@ -511,6 +517,7 @@ CAUGHT: list[tuple[str, Part]] = [
     ("return_types", ReaderGivesLists),
     ("reading_is_the_text", TextOnlyWithoutItsEnd),
     ("identity_chat", FusedBehindTheRole),
+    ("identity_behind_text", FusedBehindTheRole),
     ("identity_forward", FusedBeforeTheSystemText),
     ("identity_forward", FusedBeforeBos),
     ("identity_forward", FusedBehindTheQuery),
@@ -544,7 +551,7 @@ CAUGHT: list[tuple[str, Part]] = [
     ("scores_are_log_probabilities", Logits),
     ("reading_is_scored", BitsNotNats),
     ("reading_is_scored", Tempered),
-    ("scores_are_log_probabilities", NormalisedOverSomeTokens),
+    ("reading_is_scored", NormalisedOverSomeTokens),
     ("reading_is_scored", ScoresOfTheNextToken),
     ("reading_is_scored", AnswersWithoutTheirBlank),
     ("ended", EndedIgnored),

@@ -225,6 +225,37 @@ class EchoBackend(Backend):
             embedding_rms=rms(table),
         )
 
+    @property
+    def modules(self) -> tuple[EchoModel]:
+        return (self.model,)
+
+    @torch.no_grad()
+    def plain_answer(
+        self,
+        query: Query,
+        *,
+        prompt_format: PromptFormat,
+        max_new_tokens: int,
+        demonstrations: Sequence[Demonstration] = (),
+        with_images: bool = True,
+    ) -> list[int]:
+        """As the model's own documentation would have it: one prompt, one whole forward a token."""
+        parts = [opening(self.model, prompt_format)]
+        for item in (*demonstrations, query):
+            before, after, blanks, suffix = split(prompt_format, item.text)
+            if isinstance(item, Demonstration):
+                after += blanks + item.answer + suffix
+            if with_images or item is query:
+                parts += [self.model.embed(encode(before)), self.model.see(load_image(item.image))]
+                parts += [self.model.embed(encode(after))]
+            else:
+                parts += [self.model.embed(encode(before + after))]
+        ids: list[int] = []
+        while len(ids) < max_new_tokens and EOS not in ids:
+            logits = self.model.logits(self.model(torch.cat([*parts, self.model.embed(ids)]))[0][-1])
+            ids.append(PRINTABLE[int(logits[PRINTABLE].argmax())])
+        return ids
+
     def default_projector(self) -> Projector:
         return CarrierProjector.training_free(self)
 

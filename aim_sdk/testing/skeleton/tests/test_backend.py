@@ -12,5 +12,6 @@ class TestEcho(BackendTests):
     expected_failures: ClassVar[dict[str, str]] = {}  # {"check": "why this family cannot"}
 
     @pytest.fixture(scope="class")
-    def backend(self) -> Backend:
+    @classmethod
+    def backend(cls) -> Backend:
         return get_backend("echo").from_pretrained(device="cpu")

@@ -1,0 +1,108 @@
+"""What the adapter asks is what the plain backbone is asked by its own documentation."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+
+from aim_sdk.config import PromptFormat
+from aim_sdk.errors import CapabilityError, FormatError, InputError
+from aim_sdk.interfaces import Backend
+from aim_sdk.testing.compare import require, shown
+from aim_sdk.testing.kit import CheckFailure, NotApplicable, Refused, heart
+from aim_sdk.testing.layouts import TEXT_FIRST
+from aim_sdk.testing.samples import DEMONSTRATIONS, PICTURES, QUERIES, SYSTEM
+from aim_sdk.types import Demonstration, Query
+
+_TOKENS = 6
+_SHOTS = ((0,), (2, 0, 1))
+"""Demonstrations before a query, by their places."""
+
+
+@heart
+def check_plain_model(backend: Backend) -> None:
+    """Without demonstrations the backend answers as the plain backbone does, in every format, whatever the picture.
+
+    Catches everything that an adapter does to a prompt without being asked: another BOS, a system text that is
+    dropped, an image that is moved, squashed or cut.
+    """
+    for form in _formats(backend):
+        for query in QUERIES:
+            _require_plain(backend, query, (), form)
+    for image in PICTURES:
+        _require_plain(backend, Query(image, QUERIES[0].text), (), backend.default_format)
+
+
+@heart
+def check_identity_chat(backend: Backend) -> None:
+    """In the default format, also with a system text, fused tokens of true embeddings are the plain model's text turns.
+
+    Catches fused tokens that stand before the system text or behind the query's role, and a system text or an end of
+    turn that is lost.
+    """
+    _with_demonstrations(backend, list(_formats(backend))[:2], with_images=False)
+
+
+@heart
+def check_interleaved(backend: Backend) -> None:
+    """Demonstrations with their images in one prompt are the plain model's, in number, order and place.
+
+    Catches images that are dropped, misplaced or exchanged, and demonstrations that are left out.
+    """
+    if not backend.supports_interleaved:
+        try:
+            backend.injector.generate(
+                QUERIES[:1], [DEMONSTRATIONS[:1]], prompt_format=backend.default_format, max_new_tokens=1
+            )
+        except (InputError, CapabilityError) as error:
+            raise Refused(f"one prompt holds one image: {error}") from error
+        raise CheckFailure("it says that a prompt holds one image, and answered one with two")
+    _with_demonstrations(backend, list(_formats(backend)), with_images=True)
+
+
+def _formats(backend: Backend) -> Iterator[PromptFormat]:
+    """The default format, alone and with a system text (where the family takes one), and a plain one."""
+    default = backend.default_format
+    yield default
+    form = default.model_copy(update={"system": SYSTEM})
+    try:
+        backend.injector.generate(QUERIES[:1], [[]], prompt_format=form, max_new_tokens=1)
+        yield form
+    except FormatError:  # a template that knows no system text
+        pass
+    yield PromptFormat.plain(TEXT_FIRST[0], system=SYSTEM)
+
+
+def _with_demonstrations(backend: Backend, forms: Sequence[PromptFormat], *, with_images: bool) -> None:
+    """Compare in every format that can be written; one must be."""
+    parameters = inspect.signature(backend.plain_answer).parameters.values()
+    if not any(p.name == "demonstrations" or p.kind is p.VAR_KEYWORD for p in parameters):
+        raise NotApplicable("`plain_answer` takes no `demonstrations` to compare with")
+    reasons = []
+    for form in forms:
+        for places in _SHOTS:
+            shots = [DEMONSTRATIONS[place] for place in places]
+            try:
+                _require_plain(backend, QUERIES[0], shots, form, with_images)
+            except NotApplicable as reason:
+                reasons.append(reason)
+    if len(reasons) == len(forms) * len(_SHOTS):
+        raise reasons[0]
+
+
+def _require_plain(
+    backend: Backend, query: Query, shots: Sequence[Demonstration], form: PromptFormat, with_images: bool = True
+) -> None:
+    more = {"demonstrations": shots, "with_images": with_images} if shots else {}
+    try:
+        expected = backend.plain_answer(query, prompt_format=form, max_new_tokens=_TOKENS, **more)  # type: ignore[arg-type]
+    except CapabilityError as error:
+        raise NotApplicable(str(error)) from error
+    context = shots if with_images else backend.reader.text_only(shots, prompt_format=form)
+    (made,) = backend.injector.generate([query], [context], prompt_format=form, max_new_tokens=_TOKENS)
+    ids = list(made.token_ids)
+    require(
+        bool(ids) and ids == list(expected[: len(ids)]),
+        f"tokens {ids}; the plain backbone gives {list(expected)} behind {len(shots)} demonstrations, images="
+        f"{with_images}, with system text {form.system!r}. The prompt: {shown(backend, query, context, form)}",
+    )
