@@ -22,7 +22,7 @@ QUERIES = (
     Query(picture(64, 32, 20), "How many people are in the picture, and what are they doing there?"),
     Query(picture(32, 64, 70), "And here?"),
 )
-PICTURES = (picture(320, 240, 30), picture(240, 24, 60), picture(24, 240, 110), picture(20, 20, 250))
+PICTURES = (picture(320, 240, 30), picture(200, 40, 60), picture(40, 200, 110), picture(20, 20, 250))
 """Large, oblong, upright and small: many a processor gives them unequal numbers of tokens."""
 CHOICES = ("No", "Yes.", "It is a lynx, or a fox.")
 SYSTEM = "Look well, and then answer.\n"

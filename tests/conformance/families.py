@@ -36,9 +36,7 @@ _QFORMER = "its Q-Former reads a demonstration's text where it is written, not w
 EXPECTED_FAILURES: dict[str, dict[str, str]] = {
     "gemma4": {"identity_forward": NOTES["gemma4"], "identity_behind_text": NOTES["gemma4"]},
     "llama4": {"identity_beams": NOTES["llama4"], "options_are_used": NOTES["llama4"]},
-    "llava-onevision": {
-        "reading_is_scored_in_chat": "its template writes a blank before an answer, none before a new one"
-    },
+    "llava-onevision": {"reading_is_scored_in_chat": "its template writes a blank before a shown answer alone"},
     "qwen3.5": {"reading_is_scored_in_chat": "its template opens the answer to a query with an empty thought"},
     "kosmos-2": {"identity_behind_text": "its prompt begins with its image, wherever a format puts it"},
     "instructblip": {
