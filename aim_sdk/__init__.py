@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from aim_sdk.bank import DemonstrationBank
+    from aim_sdk.classification import Classification
     from aim_sdk.config import Fingerprint, ProjectorConfig, PromptFormat
     from aim_sdk.downloads import fetch_image
     from aim_sdk.errors import AIMError
@@ -36,6 +37,7 @@ __all__ = [
     "Backend",
     "BackendInfo",
     "CarrierProjector",
+    "Classification",
     "DemoReader",
     "Demonstration",
     "DemonstrationBank",
@@ -64,6 +66,7 @@ __all__ = [
 
 _MODULES = {
     "bank": ["DemonstrationBank"],
+    "classification": ["Classification"],
     "config": ["Fingerprint", "ProjectorConfig", "PromptFormat"],
     "downloads": ["fetch_image"],
     "errors": ["AIMError"],

@@ -139,21 +139,27 @@ class Classifier:
 def classify(
     classifier: Classifier,
     images: Iterator[ImageInput | Query],
-    text: str,
+    text: str | None,
     *,
+    shown: Sequence[Demonstration],
     batch_size: int,
     done: Callable[[int], None],
     on_error: OnError | None,
 ) -> list[Classification]:
-    """Label images as they come, batch after batch; `done` hears of each batch's number."""
+    """Label images as they come, batch after batch; `done` hears of each batch's number.
+
+    Without a `text`, an image that is no query is asked what the demonstrations `shown` are.
+    """
     made: dict[int, Classification] = {}
     start = 0
     while batch := list(islice(images, batch_size)):
         queries: list[Query] = []
         places: list[int] = []
+        if text is None and not all(isinstance(image, Query) for image in batch):
+            text = text_of(shown)
         for place, image in enumerate(batch, start):
             try:
-                queries.append(image if isinstance(image, Query) else Query(image, text))
+                queries.append(image if isinstance(image, Query) else Query(image, text or ""))
                 places.append(place)
             except InputError as error:
                 error.query = place

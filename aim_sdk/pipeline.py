@@ -23,7 +23,6 @@ from aim_sdk.classification import (
     images_of,
     normalized,
     shown_in,
-    text_of,
 )
 from aim_sdk.contexts import Contexts, nothing_to_show
 from aim_sdk.encoder import Encoder
@@ -417,7 +416,8 @@ class AIMPipeline:
             return classify(
                 classifier,
                 asked,
-                text_of(shown) if text is None else text,
+                text,
+                shown=shown,
                 batch_size=batch_size,
                 done=advance,
                 on_error=on_error,
