@@ -1,6 +1,8 @@
 """Every Python block of README and docs runs, in order, on real files; generated pages are up to date."""
 
 import http.server
+import re
+import shlex
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,15 +12,18 @@ import huggingface_hub
 import pytest
 import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
 from aim_sdk import AIMPipeline
+from aim_sdk.cli import app
 from aim_sdk.training import TrainingConfig
 from docs.cli import page as commands_page
 from tests.unit.test_project_files import PAGES, ROOT, blocks
 
-TUTORIAL = ROOT / "docs" / "tutorials" / "first-answer.md"
-# The tutorial runs as a slow test of its own.
-EXAMPLES = [page for page in PAGES if blocks(page, "python") and page != TUTORIAL]
+HOME = ROOT / "docs" / "index.md"
+TUTORIALS = ROOT / "docs" / "tutorials"
+# Tutorials, whose commands run too, and the home page run on pocket: slow tests of their own.
+EXAMPLES = [page for page in PAGES if blocks(page, "python") and TUTORIALS not in page.parents and page != HOME]
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +80,36 @@ def test_examples_run(
 class _Repository:
     def __init__(self, repo_id: str) -> None:
         self.repo_id = repo_id
+
+
+@pytest.mark.slow
+def test_the_home_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = blocks(HOME, "python")
+    exec(compile(block, HOME.name, "exec"), {})
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.slow
+def test_a_table_for_my_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tutorial's blocks in the order of the page, in an empty folder, on fewer queries."""
+    page = TUTORIALS / "table-for-my-paper.md"
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, object] = {"__name__": "example"}
+    ran = 0
+    for language, block in re.findall(r"^```(python|bash)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE):
+        if language == "python":
+            exec(compile(block, page.name, "exec"), scope)
+            continue
+        for line in filter(lambda line: line.startswith("aim-icl "), block.splitlines()):
+            fewer = ["--limit", "4"] if "--tasks" in line else []
+            result = CliRunner().invoke(app, [*shlex.split(line)[1:], *fewer])
+            assert result.exit_code == 0, f"{line}\n{result.output}"
+            ran += 1
+    assert ran == 4
+    table = (tmp_path / "table.tex").read_text()
+    assert table.count(r"\pm") == 10  # five rows, two tasks
+    assert "n=4" in table
+    assert "| aim" in (tmp_path / "runs" / "pocket" / "report.md").read_text()
 
 
 def test_the_commands_page_is_their_help() -> None:
