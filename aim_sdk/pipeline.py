@@ -301,7 +301,7 @@ class AIMPipeline:
             normalize: ``"none"`` sums over a choice's tokens, ``"tokens"`` and ``"characters"`` divide the sum by
                 their number.
             shots, demonstrations, mode, selector: see the class. In mode ``"nearest"`` a choice's probability is its
-                share of the votes, whatever ``normalize`` says (:func:`aim_sdk.nearest.log_shares`).
+                share of the votes, whatever ``normalize`` says (`aim_sdk.nearest.log_shares`).
         """
         check_normalize(normalize)
         (query,) = queries_of(query)

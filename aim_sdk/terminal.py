@@ -71,7 +71,7 @@ _quiet = False
 
 
 def quiet_libraries() -> None:
-    """Make this process a command's: warnings are one line, without their source; see :func:`libraries_are_quiet`."""
+    """Make this process a command's: warnings are one line, without their source; see `libraries_are_quiet`."""
     global _quiet
     _quiet = True
 

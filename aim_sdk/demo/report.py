@@ -89,7 +89,7 @@ def plot(cells: Sequence[Cell], path: Path) -> None:
 
 
 def figure_of(cells: Sequence[Cell]) -> Figure:
-    """The figure of :func:`plot`."""
+    """The figure of `plot`."""
     tasks = [ALL, *dict.fromkeys(cell.task for cell in cells if cell.task != ALL)]
     figure, panels = figures.panels(len(tasks) + 1, columns=len(tasks) + 1, size=(3.6, 3.6))
     for panel, task in zip(panels, tasks, strict=False):

@@ -45,7 +45,7 @@ class Cell:
     """Sets of demonstrations that the episodes share: what the standard error is clustered by."""
     accuracy: float
     standard_error: float
-    """NaN where it cannot be estimated: see :func:`aim_sdk.clusters.clustered_error`."""
+    """NaN where it cannot be estimated: see `aim_sdk.clusters.clustered_error`."""
     prompt_tokens: float
     latency_ms: float | None
 

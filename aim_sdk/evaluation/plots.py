@@ -42,7 +42,7 @@ def costs(runs: Mapping[str, Run]) -> bytes:
 
 
 def scores_figure(runs: Mapping[str, Run]) -> Figure:
-    """The figure of :func:`scores`."""
+    """The figure of `scores`."""
     tasks = list(dict.fromkeys(score.task for run in runs.values() for score in run.scores))
     figure, panels = figures.panels(len(tasks))
     for panel, task in zip(panels, tasks, strict=True):
@@ -61,7 +61,7 @@ def scores_figure(runs: Mapping[str, Run]) -> Figure:
 
 
 def costs_figure(runs: Mapping[str, Run]) -> Figure:
-    """The figure of :func:`costs`."""
+    """The figure of `costs`."""
     known = {title: cost for title, cost in COSTS.items() if any(_means(run.scores, cost) for run in runs.values())}
     figure, panels = figures.panels(len(known))
     for panel, (title, cost) in zip(panels, known.items(), strict=True):

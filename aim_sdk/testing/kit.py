@@ -89,7 +89,7 @@ def run_checks(
     Args:
         backend: a loaded backend; a tiny random model is enough and fast.
         expected_failures: ``{check: reason}`` of what the family cannot do; one that passes is "unexpected". A check of
-            :data:`HEART` that does not apply fails unless it is named here.
+            `HEART` that does not apply fails unless it is named here.
         checks: names; None runs all.
 
     Raises:
