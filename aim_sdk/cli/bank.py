@@ -91,7 +91,7 @@ def list_(
 
     filters = _filters(where)
     with _opened(bank) as opened:
-        keys = opened.keys(filters)
+        keys = _chosen(opened, filters)
         shown = keys[: limit or None]
         if as_json:
             for key in shown:
@@ -137,7 +137,7 @@ def remove(
     with _opened(bank) as opened:
         chosen = [opened.find(key) for key in keys or []]
         if filters:
-            chosen += opened.keys(filters)
+            chosen += _chosen(opened, filters)
         opened.remove(*dict.fromkeys(chosen))
         say(f"{bank}: {len(set(chosen))} demonstrations removed, {len(opened)} left.", err=True)
 
@@ -374,6 +374,19 @@ def _filters(given: list[str] | None) -> dict[str, Any]:
         except ValueError:
             continue
     return where
+
+
+def _chosen(bank: DemonstrationBank, filters: dict[str, Any]) -> list[str]:
+    """The keys of the demonstrations with that metadata; a field that none has is refused."""
+    from aim_sdk.errors import InputError, did_you_mean
+
+    keys = bank.keys(filters)
+    if filters and not keys and len(bank):
+        known = {name for entry in bank.listed() for name in entry.metadata}
+        for name in filters.keys() - known:
+            has = f"Fields: {', '.join(sorted(known))}." if known else "None has metadata."
+            raise InputError(f"--where: no demonstration has a field {name!r}.{did_you_mean(name, known)} {has}")
+    return keys
 
 
 def _size(count: int) -> str:

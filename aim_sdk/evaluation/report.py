@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aim_sdk.evaluation import plots
+from aim_sdk.evaluation.honest import beaten
 from aim_sdk.evaluation.results import Run, Score
 from aim_sdk.files import write_atomic
 from aim_sdk.fitted import FittedTable
@@ -64,7 +65,7 @@ def markdown(runs: Mapping[str, Run]) -> str:
     for name, run in runs.items():
         parts.append(f"## {_cell(name)}")
         parts.append("\n".join(f"* **{label}**: {_cell(value)}" for label, value in facts(run).items()))
-    parts += ["## Results", *map(pipe_table, grids(runs))]
+    parts += ["## Results", *map(pipe_table, grids(runs)), *map(_cell, beaten(runs))]
     parts += [f"![{name.removesuffix('.png')} over shots]({name})" for name in _PLOTS]
     return "\n\n".join(parts) + "\n"
 
@@ -77,6 +78,7 @@ def page(runs: Mapping[str, Run], drawn: Mapping[str, bytes]) -> str:
         body += [f"<li><b>{html.escape(label)}</b>: {html.escape(value)}</li>" for label, value in facts(run).items()]
         body.append("</ul>")
     body += ["<h2>Results</h2>", *map(_html, grids(runs))]
+    body += [f"<p>{html.escape(sentence)}</p>" for sentence in beaten(runs)]
     for name, data in drawn.items():
         image = base64.b64encode(data).decode()
         body.append(f'<img alt="{name.removesuffix(".png")} over shots" src="data:image/png;base64,{image}">')

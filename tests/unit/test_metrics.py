@@ -205,3 +205,24 @@ def test_metrics_by_name() -> None:
         get_metric("vqa_accuracy", compta=True)
     with pytest.raises(InputError, match="Did you mean 'vl-icl'"):
         get_metric("exact_match", rule="vlicl")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "rule", "right"),
+    [
+        ("cafe\u0301", "caf\u00e9", "equal", True),
+        ("STRASSE", "stra\u00dfe", "equal", True),
+        ("\u0130stanbul", "i\u0307stanbul", "equal", True),
+        ("cafe", "caf\u00e9", "equal", False),
+        ("STRASSE", "stra\u00dfe", "vl-icl", False),  # as the original code has it
+    ],
+)
+def test_exact_match_of_letters_beyond_ascii(text: str, answer: str, rule: Any, right: bool) -> None:
+    assert get_metric("exact_match", rule=rule).score([Answered(Item("1", "", "", (answer,)), text)]) == 100.0 * right
+
+
+def test_vqa_accuracy_of_letters_beyond_ascii() -> None:
+    item = Item("1", "", "", ("caf\u00e9",) * 10)
+    assert get_metric("vqa_accuracy").score([Answered(item, "Cafe\u0301")]) == 100
+    assert get_metric("vqa_accuracy", compat=True).score([Answered(item, "Cafe\u0301")]) == 0
+    assert get_metric("vqa_accuracy").score([Answered(Item("1", "", "", ("stra\u00dfe",) * 10), "strasse")]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, get_args
 
@@ -19,7 +20,8 @@ class ExactMatch(Metric):
 
     Rules, all but the first from VL-ICL Bench (ys-zong/VL-ICL, evals/eval.py):
 
-    * ``equal``: the trimmed texts are equal.
+    * ``equal``: the trimmed texts are equal by Unicode's caseless matching: composed and decomposed accents are one
+      (NFC), and so are sharp s and ss. The other rules fold case by ``lower``, as the original code does.
     * ``vl-icl``: the answer is cut at its first newline, or where there is none at its first period.
     * ``vl-icl-number``: of what is left, only the first run of digits counts (operator induction).
     * ``vl-icl-yes-no``: what is left contains "yes" where the reference is "yes", and does not where it is "no"
@@ -49,6 +51,14 @@ class ExactMatch(Metric):
 
 
 def _equal(text: str, answer: str) -> bool:
+    return _folded(text) == _folded(answer)
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
+
+
+def _lower(text: str, answer: str) -> bool:
     return text.lower() == answer.lower()
 
 
@@ -61,12 +71,12 @@ def _cut(text: str) -> str:
 
 
 def _first_sentence(text: str, answer: str) -> bool:
-    return _equal(_cut(text), answer)
+    return _lower(_cut(text), answer)
 
 
 def _number(text: str, answer: str) -> bool:
     found = re.search(r"\d+", _cut(text))
-    return _equal(found.group() if found else "", answer)
+    return _lower(found.group() if found else "", answer)
 
 
 def _yes_no(text: str, answer: str) -> bool:

@@ -6,6 +6,7 @@ The rules and the tables are facts of the benchmark (visualqa.org/evaluation; GT
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
@@ -63,7 +64,9 @@ class VQAAccuracy(Metric):
     Each annotator is left out in turn, by place and not by answer: of ten annotators, 1, 2, 3, 4 who gave the answer
     are worth 30, 60, 90, 100.
 
-    By default the answer and all references are normalised, as the benchmark's page describes it. With ``compat``
+    By default the answer and all references are normalised, as the benchmark's page describes it; and besides,
+    composed and decomposed accents are one (Unicode's NFC; the benchmark's English answers have none). Case is folded
+    by ``lower``, as there: sharp s is not ss. With ``compat``
     they are as in OpenFlamingo's copy of the script (open_flamingo/eval/vqa_metric.py): only where the references
     differ from each other; where they do not, the answer must be equal to them letter by letter.
     """
@@ -93,11 +96,14 @@ class VQAAccuracy(Metric):
         return [100.0 * self._accuracy(a) for a in answered]
 
     def _accuracy(self, answered: Answered) -> float:
-        references = [_trimmed(answer) for answer in answered.item.answers]
-        text = _trimmed(answered.text)
+        references = [self._prepared(answer) for answer in answered.item.answers]
+        text = self._prepared(answered.text)
         if not self.compat or len(set(references)) > 1:
             text, references = normalize(text), [normalize(reference) for reference in references]
         return agreement(text, references)
+
+    def _prepared(self, text: str) -> str:
+        return _trimmed(text if self.compat else unicodedata.normalize("NFC", text))
 
 
 def agreement(text: str, references: Sequence[str]) -> float:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pickle  # its errors alone
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub.utils import enable_progress_bars
+from huggingface_hub.utils.tqdm import enable_progress_bars
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
 from aim_backends.hf.families import REFUSED
 from aim_backends.hf.folder import check_folder, read_config
+from aim_backends.hf.processors import check_counts, find_template
 from aim_sdk.devices import resolve_device, resolve_dtype
 from aim_sdk.errors import (
     CorruptArtifactError,
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from aim_backends.hf.backend import TransformersBackend
 
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "proxies", "trust_remote_code")
+_OPTIONS = ("dtype", "device", "device_map", "max_memory", "quantization_config", "attn_implementation", "variant")
+"""Usual ones, for suggestions."""
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -89,6 +91,7 @@ def load(
     config = _config(source, hub)
     _check_family(backend, config)
     processor = _processor(source, {**hub, **processor_options})
+    check_counts(processor, config, source)
     model = _model(source, {"dtype": precision, **options})
     if (weight := getattr(model.get_input_embeddings(), "weight", None)) is not None and weight.is_meta:
         raise DeviceError(
@@ -190,44 +193,15 @@ def _processor(source: str, options: Mapping[str, Any]) -> Any:
         raise CorruptArtifactError(
             f"{source} has no processor for images and text; expected preprocessor_config.json beside the tokenizer."
         )
-    _find_template(processor, source)
+    find_template(processor, source)
     return processor
-
-
-def _find_template(processor: Any, source: str) -> None:
-    """Take the tokenizer's chat template where the processor has none, as in many fine-tuned checkpoints.
-
-    One that has no place for images (a text model's) is not taken, with a warning.
-    """
-    template = getattr(processor.tokenizer, "chat_template", None)
-    if getattr(processor, "chat_template", None) or not template:
-        return
-    processor.chat_template = template.get("default") if isinstance(template, dict) else template
-    text = {"type": "text", "text": "What is it?"}
-    try:
-        alone, both = (
-            str(processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False))
-            for content in ([text], [{"type": "image"}, text])
-        )
-        mark = getattr(processor, "image_token", None)
-        usable = text["text"] in both and "'type'" not in both and (mark in both if mark else both != alone)
-    except Exception:  # a template is a program: it fails in as many ways
-        usable = False
-    if not usable:
-        processor.chat_template = None
-        warnings.warn(
-            f"{source}: the chat template in its tokenizer_config.json has no place for images and is not used: "
-            "prompts are written in the backend's plain format. Next: put the family's chat_template.jinja into the "
-            "folder, or pass prompt_format.",
-            stacklevel=2,
-        )
 
 
 def _model(source: str, options: Mapping[str, Any]) -> Any:
     try:
         load: Any = AutoModelForImageTextToText.from_pretrained
         if libraries_are_quiet() and logging.is_progress_bar_enabled():  # a bar for each loading of weights
-            logging.disable_progress_bar()
+            logging.disable_progress_bar()  # type: ignore[no-untyped-call]
             enable_progress_bars()  # of downloads: they take minutes
         model, report = load(source, output_loading_info=True, **options)
     except SafetensorError as error:
@@ -238,6 +212,13 @@ def _model(source: str, options: Mapping[str, Any]) -> Any:
         if not Path(source).is_dir():
             raise ModelNotFoundError(_unreachable(source, error)) from error
         raise ModelNotFoundError(f"{source}: the weights cannot be read: {_first(error)}") from error
+    except TypeError as error:
+        if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
+            near = did_you_mean(unknown[1], [*_HUB_OPTIONS, *_OPTIONS])
+            raise InputError(
+                f"option {unknown[1]!r} is unknown to the model's class and to transformers' from_pretrained.{near}"
+            ) from error
+        raise
     except pickle.UnpicklingError as error:  # of a .bin file, which is read without running what a pickle names
         raise CorruptArtifactError(f"{source}: a weights file is no plain state dict: {_first(error)}") from error
     except ValueError as error:

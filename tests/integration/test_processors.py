@@ -1,5 +1,6 @@
-"""Where a checkpoint keeps its chat template."""
+"""What a processor lacks: where a checkpoint keeps its chat template, and what old ones do not say."""
 
+import ast
 import json
 import shutil
 import warnings
@@ -7,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from aim_sdk import get_backend
+from aim_sdk import AIMPipeline, get_backend
+from aim_sdk.errors import CorruptArtifactError, InputError
 
 TEXT_ONLY = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}"
 FAILS = "{{ messages[0]['content'] + 'x' }}"
@@ -54,3 +57,20 @@ def test_one_without_a_place_for_images_is_said(tiny: Callable[[str], Path], tmp
     with pytest.warns(UserWarning, match=r"tokenizer_config\.json has no place for images"):
         made = get_backend("qwen-vl").from_pretrained(str(folder), device="cpu")
     assert made.default_format.kind == "plain"
+
+
+def test_a_processor_that_cannot_count_names_the_option(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny("llava-1.5"), tmp_path / "old"))
+    config = json.loads((folder / "processor_config.json").read_text())
+    del config["patch_size"], config["vision_feature_select_strategy"]
+    (folder / "processor_config.json").write_text(json.dumps(config))
+    with pytest.raises(CorruptArtifactError, match=r"processor_options=\{'patch_size': 8, 'vision_feature") as caught:
+        get_backend("llava").from_pretrained(str(folder), device="cpu")
+    options = ast.literal_eval(str(caught.value).rpartition("processor_options=")[2].rstrip("."))
+    made = get_backend("llava").from_pretrained(str(folder), device="cpu", processor_options=options)
+    assert AIMPipeline(made)(Image.new("RGB", (30, 30)), "What?", mode="zero-shot", max_new_tokens=1) is not None
+
+
+def test_an_unknown_option_is_named(tiny: Callable[[str], Path]) -> None:
+    with pytest.raises(InputError, match=r"option 'dtpye' is unknown .* Did you mean 'dtype'"):
+        get_backend("llava").from_pretrained(str(tiny("llava-1.5")), device="cpu", dtpye="float32")
