@@ -26,7 +26,7 @@ class FittedTable:
 
     Args:
         head: the columns' names.
-        rows: their cells, texts that are shown as they are.
+        rows: their cells, shown as they are; a text of rich keeps its style.
         title: above it.
         keys: columns, from the left, that say what a row is: they stand before each part of a table that is split, and
             at the head of each record.
@@ -36,7 +36,7 @@ class FittedTable:
     def __init__(
         self,
         head: Sequence[str],
-        rows: Iterable[Sequence[str | Text]],
+        rows: Iterable[Sequence[object]],
         *,
         title: str = "",
         keys: int = 1,

@@ -38,7 +38,9 @@ def check_there(layers: Sequence[int], count: int | None) -> None:
     Raises:
         InputError: there is no such layer.
     """
-    for layer in layers if count is not None else ():
+    if count is None:
+        return
+    for layer in layers:
         if not -count - 1 <= layer <= count:
             raise InputError(
                 f"layer {layer}: this backbone has {count} decoder layers. "

@@ -64,8 +64,10 @@ def table(rows: Sequence[LayerAttention], measurements: Sequence[Measurement]) -
 
 def plot(rows: Sequence[LayerAttention], measurements: Sequence[Measurement], path: Path) -> None:
     """Draw each kind's share over the layers, and the text's part of the demonstrations' attention beside it."""
+    from matplotlib.ticker import MaxNLocator
+
     layers = [row for row in rows if row.layer is not None]
-    numbers = [row.layer for row in layers]
+    numbers = [row.layer for row in rows if row.layer is not None]
     figure, (shares, split) = figures.panels(2, size=(5.5, 4.4))
     held = [kind for kind in TOKEN_KINDS if any(m.tokens[kind] for m in measurements)]
     bottom = [0.0] * len(layers)
@@ -76,7 +78,8 @@ def plot(rows: Sequence[LayerAttention], measurements: Sequence[Measurement], pa
     shares.set(title="attention of the answer", xlabel="layer", ylabel="share", ylim=(0, 1))
     shares.margins(x=0)
     shares.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4, fontsize=8, frameon=False)
-    seen = [(row.layer, row.text_share) for row in layers if row.text_share is not None]
+    shown = zip(numbers, layers, strict=True)
+    seen = [(number, row.text_share) for number, row in shown if row.text_share is not None]
     split.errorbar(
         [layer for layer, _ in seen],
         [share.mean for _, share in seen],
@@ -91,7 +94,7 @@ def plot(rows: Sequence[LayerAttention], measurements: Sequence[Measurement], pa
     split.set(title="text's part of the demonstrations' attention", xlabel="layer", ylim=(0, 1))
     split.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, frameon=False)
     for panel in (shares, split):
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     write_atomic(path, figures.png(figure))
 
 

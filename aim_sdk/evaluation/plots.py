@@ -115,7 +115,9 @@ def _entries(runs: Mapping[str, Run]) -> dict[str, Artist]:
     several = len(runs) > 1
     held = {score.mode for run in runs.values() for score in run.scores}
     plain: dict[str, Any] = {"linewidth": 3} if several else figures.style(0).options
-    modes = {LABELS[mode]: Line2D([], [], color=COLOURS[mode], **plain) for mode in LABELS if mode in held}
+    modes: dict[str, Artist] = {
+        LABELS[mode]: Line2D([], [], color=COLOURS[mode], **plain) for mode in LABELS if mode in held
+    }
     if not several:
         return modes
     styles = enumerate(runs)

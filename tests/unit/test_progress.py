@@ -68,10 +68,14 @@ def test_more_than_there_is_is_never_done(stream: type[io.StringIO], monkeypatch
 
 @pytest.mark.usefixtures("hasty")
 def test_lines_end_with_an_error_too(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(KeyboardInterrupt), advancing("reading", None) as advance:
-        advance(3)
-        time.sleep(0.12)
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with advancing("reading", None) as advance:
+            advance(3)
+            time.sleep(0.12)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     written = capsys.readouterr().err
     assert written.endswith("\n")
     assert "reading: 3, " in written
