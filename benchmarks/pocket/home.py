@@ -28,7 +28,7 @@ PICTURE: Final = _ROOT / "docs" / "assets" / "home.png"
 RESULT: Final = _ROOT / "benchmarks" / "results" / "home-2026-11-28.json"
 SEED: Final = 0
 SHOTS: Final = 4
-ROWS: Final[dict[Mode, str]] = {"aim": "AIM", "interleaved": "interleaved images", "text-only": "texts alone"}
+ROWS: Final[dict[Mode, str]] = {"aim": "AIM", "interleaved": "interleaved", "text-only": "texts alone"}
 GREY, RIGHT, WRONG, QUERY = "#52525b", "#15803d", "#b91c1c", "#c2410c"
 
 
@@ -71,8 +71,9 @@ def _answers(pipe: AIMPipeline, episode: Episode) -> dict[Mode, Generation]:
 
 
 def _draw(sets: list[tuple[list[Episode], list[dict[Mode, Generation]]]]) -> None:
-    widths = [1.0] * SHOTS + [1.0, 1.45] * 2
-    figure, grid = plt.subplots(len(sets), len(widths), figsize=(14, 2.3 * len(sets)), width_ratios=widths, dpi=100)
+    widths = [1.0] * SHOTS + [1.0, 1.6] * 2
+    size = (1.5 * sum(widths), 1.9 * len(sets))
+    figure, grid = plt.subplots(len(sets), len(widths), figsize=size, width_ratios=widths, layout="constrained")
     for row, (asked, answers) in zip(grid, sets, strict=True):
         for place, demonstration in enumerate(asked[0].demonstrations[:SHOTS]):
             _image(row[place], demonstration.image, f"demonstration {place + 1}", f'"{demonstration.answer}"')
@@ -80,7 +81,6 @@ def _draw(sets: list[tuple[list[Episode], list[dict[Mode, Generation]]]]) -> Non
             left, right = row[SHOTS + 2 * place : SHOTS + 2 * place + 2]
             _image(left, episode.query.image, "query", episode.query.text, frame=QUERY)
             _table(right, found, episode.answer)
-    figure.tight_layout()
     figure.savefig(PICTURE, facecolor="white")
 
 
@@ -98,7 +98,7 @@ def _table(axes: Axes, answers: dict[Mode, Generation], right: str) -> None:
     for place, (mode, label) in enumerate(ROWS.items()):
         hit = answers[mode].text.casefold() == right.casefold()
         height = 0.84 - 0.33 * place
-        axes.text(0, height, f"{label} ({answers[mode].prompt_tokens} tokens)", fontsize=10, color=GREY)
+        axes.text(0, height, f"{label} ({answers[mode].prompt_tokens} tokens)", fontsize=9, color=GREY)
         sign = "\N{CHECK MARK}" if hit else "\N{BALLOT X}"
         axes.text(0, height - 0.15, f'{sign} "{answers[mode].text}"', fontsize=14, color=RIGHT if hit else WRONG)
 
