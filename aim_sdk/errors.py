@@ -128,10 +128,6 @@ class ArtifactWriteError(ArtifactError, OSError):
     """A bank cannot be written: the disk is full, the folder is read-only. What was written before is safe."""
 
 
-class NewBankWarning(UserWarning):
-    """There was no bank where one was opened to add to or to answer from: an empty one is made."""
-
-
 class BankLockedError(ArtifactError, TimeoutError):
     """Another process is writing to the bank and did not finish in time."""
 

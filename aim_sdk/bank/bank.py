@@ -23,7 +23,7 @@ from aim_sdk.bank.store import Listed, MemoryStore, Store, Where, matches
 from aim_sdk.bank.vectors import Compute, Vectors
 from aim_sdk.config import Binding
 from aim_sdk.encoder import BATCH_TOKENS, Encoder
-from aim_sdk.errors import AIMError, InputError, NewBankWarning, ShotsError, UnknownEntryError, did_you_mean
+from aim_sdk.errors import AIMError, InputError, ShotsError, UnknownEntryError, did_you_mean
 from aim_sdk.images import image_digest
 from aim_sdk.numbers import whole_number
 from aim_sdk.progress import advancing
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 WINDOW = 1024
 """Demonstrations that are sorted by length together."""
+
+
+class NewBankWarning(UserWarning):
+    """There was no bank where one was opened to add to or to answer from: an empty one is made."""
 
 
 @dataclass(frozen=True)

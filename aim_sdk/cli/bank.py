@@ -285,8 +285,8 @@ def _pipeline(
     keep_readings: bool,
     keep_images: bool,
 ) -> Iterator[AIMPipeline]:
+    from aim_sdk.bank.bank import NewBankWarning
     from aim_sdk.config import PromptFormat
-    from aim_sdk.errors import NewBankWarning
     from aim_sdk.pipeline import AIMPipeline
 
     with warnings.catch_warnings():

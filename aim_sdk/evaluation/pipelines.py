@@ -8,7 +8,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from aim_sdk.errors import NewBankWarning
+from aim_sdk.bank.bank import NewBankWarning
 from aim_sdk.evaluation.plan import Work
 from aim_sdk.evaluation.settings import EvalSettings
 from aim_sdk.pipeline import AIMPipeline

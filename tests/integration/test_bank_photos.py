@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from aim_sdk import AIMPipeline, Demonstration, DemonstrationBank, Query
+from aim_sdk.bank.bank import NewBankWarning
 from aim_sdk.bank.convert import convert
-from aim_sdk.errors import ImageError, NewBankWarning, ShotsError
+from aim_sdk.errors import ImageError, ShotsError
 from tests.conftest import CalledCli
 
 RED, BLUE = Image.new("RGB", (24, 24), "red"), Image.new("RGB", (24, 24), "blue")
