@@ -26,9 +26,8 @@ def check_options_are_used(backend: Backend) -> None:
 
     Catches options that are taken and thrown away: a table of scores then names settings that were not used.
     """
-    for limit in (1, 3):
-        for made in _answers(backend, max_new_tokens=limit):
-            require(len(made.token_ids) <= limit, f"{limit} new tokens at most were asked for; got {made.token_ids}")
+    for made in _answers(backend, max_new_tokens=2):
+        require(len(made.token_ids) <= 2, f"2 new tokens at most were asked for; got {made.token_ids}")
     try:
         taken = backend.injector.generate(
             QUERIES[:1], [[]], prompt_format=_PLAIN, max_new_tokens=2, no_such_option_of_any_backend=1
@@ -37,13 +36,13 @@ def check_options_are_used(backend: Backend) -> None:
         pass
     else:
         require(False, f"the option no_such_option_of_any_backend=1 was taken without a word: {taken}")
-    greedy = _answers(backend, max_new_tokens=12)
+    greedy = _answers(backend, max_new_tokens=8)
     try:
-        beams = _answers(backend, max_new_tokens=12, num_beams=4)
+        beams = _answers(backend, max_new_tokens=8, num_beams=4)
     except InputError:
         return  # it is greedy, and says so
     same = all(one.token_ids == other.token_ids for one, other in zip(greedy, beams, strict=True))
-    require(not same, f"num_beams=4 gives the greedy answer of {len(greedy)} of {len(greedy)} prompts: is it used?")
+    require(not same, f"num_beams=4 gives the greedy answer of all {len(greedy)} prompts: is it used?")
 
 
 @check

@@ -7,7 +7,7 @@ another layout is tried; the prompts' lengths tell.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
@@ -18,7 +18,8 @@ from aim_sdk.testing.kit import CheckFailure, NotApplicable
 from aim_sdk.testing.samples import DEMONSTRATIONS, QUERIES
 from aim_sdk.types import FusedTokens
 
-OPENING = "Look.\n"
+OPENINGS = ("Look.\n", "")
+"""The second where the first cannot be compared: some processors strip what stands before a text."""
 IMAGE_FIRST = tuple("{image}" + blank + "Q: {text}\nA: {answer}\n" for blank in (" ", "", "\n"))
 TEXT_FIRST = tuple("Q: {text}" + around + "A: {answer}\n" for around in ("\n{image}", " ({image}) ", "\n{image}\n"))
 """Fused tokens stand before the text that leads to the image, not between the two."""
@@ -61,7 +62,10 @@ def in_some_layout(
     """
     failures: list[CheckFailure] = []
     lengths = ""
-    for form, written in _layouts(rows, templates):
+    for opening, template, frame in product(OPENINGS, templates, ("", _FRAME)):
+        if failures and not opening:
+            break
+        form, written = _layout(rows, template, opening, frame)
         contexts = in_rows(backend, rows, form)
         found = _lengths(backend, [form] * len(rows), contexts)
         bare = _lengths(backend, [form] * len(rows), [[]] * len(rows))
@@ -94,17 +98,16 @@ def in_rows(backend: Backend, rows: Sequence[Sequence[int]], form: PromptFormat)
     return [backend.reader.text_only([DEMONSTRATIONS[place] for place in row], prompt_format=form) for row in rows]
 
 
-def _layouts(
-    rows: Sequence[Sequence[int]], templates: Sequence[str]
-) -> Iterator[tuple[PromptFormat, list[PromptFormat]]]:
-    """Yield a format, and for each row the format whose opening holds the row's demonstrations as text."""
-    for template, frame in product(templates, ("", _FRAME)):
-        pieces = [template.format(image=frame, text=d.text, answer=d.answer) for d in DEMONSTRATIONS]
-        texts = [OPENING + "".join(pieces[place] for place in row) for row in rows]
-        yield (
-            PromptFormat.plain(template, system=OPENING),
-            [PromptFormat.plain(template, system=text) for text in texts],
-        )
+def _layout(
+    rows: Sequence[Sequence[int]], template: str, opening: str, frame: str
+) -> tuple[PromptFormat, list[PromptFormat]]:
+    """A format, and for each row the format whose opening holds the row's demonstrations as text."""
+    pieces = [template.format(image=frame, text=d.text, answer=d.answer) for d in DEMONSTRATIONS]
+    texts = [opening + "".join(pieces[place] for place in row) for row in rows]
+    return (
+        PromptFormat.plain(template, system=opening or None),
+        [PromptFormat.plain(template, system=text or None) for text in texts],
+    )
 
 
 def _lengths(backend: Backend, forms: Sequence[PromptFormat], contexts: Sequence[Sequence[FusedTokens]]) -> list[int]:
