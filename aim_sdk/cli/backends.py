@@ -29,8 +29,8 @@ def list_(as_json: bool = typer.Option(False, "--json", help="Print JSON instead
     """List the installed backends without importing any of them."""
     import dataclasses
 
-    from aim_sdk.registry import list_backends
     from aim_sdk.fitted import FittedTable
+    from aim_sdk.registry import list_backends
     from aim_sdk.terminal import cell, console, say_json
 
     found = list_backends()
@@ -52,7 +52,10 @@ def check(
         str | None, typer.Option(help="Check on a tiny random model of this variant instead, such as llava-1.5.")
     ] = None,
     only: Annotated[list[str] | None, typer.Option("--check", help="Run this check alone; repeatable.")] = None,
-    expect: Annotated[list[str] | None, typer.Option(help="check=reason: a failure, or a check that cannot apply, that is known; repeatable.")] = None,
+    expect: Annotated[
+        list[str] | None,
+        typer.Option(help="check=reason: a failure, or a check that cannot apply, that is known; repeatable."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 (the default on a CPU) | bfloat16 | float16.")] = None,
     trust_remote_code: options.TrustRemoteCode = False,

@@ -18,11 +18,11 @@ def demo(
     import time
 
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from aim_sdk.demo import report, run
     from aim_sdk.demo.tasks import BringsDemo
     from aim_sdk.pipeline import AIMPipeline
+    from aim_sdk.progress import advancing
     from aim_sdk.terminal import say
 
     console = Console()
@@ -34,18 +34,16 @@ def demo(
         assert isinstance(pipe.backend, BringsDemo)
         tasks = pipe.backend.demo_tasks(n, seed=seed)
     demonstrations = {id(d): d for task in tasks for episode in task.episodes for d in episode.demonstrations}
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        reading = bar.add_task(f"reading {len(demonstrations)} demonstrations into the bank", total=len(demonstrations))
+    with advancing(f"reading {len(demonstrations)} demonstrations into the bank", len(demonstrations)) as advance:
         for start in range(0, len(demonstrations), run.BATCH):
             batch = list(demonstrations.values())[start : start + run.BATCH]
             pipe.bank.add(batch)
-            bar.advance(reading, len(batch))
-        cells = run.cells_of(shots)
-        answering = bar.add_task("answering", total=len(cells) * sum(len(task.episodes) for task in tasks))
-        outcomes = run.answer_all(pipe, tasks, shots, lambda done: bar.advance(answering, done))
-        timing = bar.add_task("timing single queries", total=repeats * sum(mode != "no-image" for mode, _ in cells))
-        latencies = run.time_all(pipe, tasks, shots, repeats, lambda done: bar.advance(timing, done))
+            advance(len(batch))
+    cells = run.cells_of(shots)
+    with advancing("answering", len(cells) * sum(len(task.episodes) for task in tasks)) as advance:
+        outcomes = run.answer_all(pipe, tasks, shots, advance)
+    with advancing("timing single queries", repeats * sum(mode != "no-image" for mode, _ in cells)) as advance:
+        latencies = run.time_all(pipe, tasks, shots, repeats, advance)
     measured = run.summarize(outcomes, latencies)
 
     report.show_queries(console, tasks, outcomes, shots=2)
