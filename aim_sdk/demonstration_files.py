@@ -1,4 +1,4 @@
-"""Demonstrations as people have them: JSON lines, CSV, or a folder of images. Read one by one, however many there are."""
+"""Demonstrations as people have them: JSON lines, CSV, or a folder of images. Read one by one, however many."""
 
 from __future__ import annotations
 

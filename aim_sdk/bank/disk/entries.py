@@ -80,26 +80,33 @@ class Opening(BaseModel):
         )
 
 
+def _is_text(text: str) -> str:
+    text.encode()  # half of a surrogate pair is none
+    return text
+
+
 def _not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("blank")
     return text
 
 
-Fields = dict[str, str | bool | int | FiniteFloat]
+Text = Annotated[str, AfterValidator(_is_text)]
+
+Fields = dict[Text, Text | bool | int | FiniteFloat]
 
 
 class Entry(BaseModel):
     """The header of a demonstration's record."""
 
     model_config = {"strict": True}
-    key: str = Field(min_length=1)
+    key: Text = Field(min_length=1)
     position: int = Field(ge=0, lt=1 << 53)
-    digest: str
+    digest: Text
     image: InstanceOf[str] | None
     """A path, which need not be text."""
-    text: str
-    answer: Annotated[str, AfterValidator(_not_blank)]
+    text: Text
+    answer: Annotated[Text, AfterValidator(_not_blank)]
     metadata: Fields
     image_position: int | None = Field(default=None, ge=0)
     answer_start: int | None = Field(default=None, ge=0)
@@ -136,14 +143,14 @@ class Removal(BaseModel):
     """The header of a removal."""
 
     model_config = {"strict": True}
-    remove: str
+    remove: Text
 
 
 class Tag(BaseModel):
     """The header of a change of metadata."""
 
     model_config = {"strict": True}
-    tag: str
+    tag: Text
     metadata: Fields
 
 
@@ -157,8 +164,8 @@ class Vectors(BaseModel):
     """The header of a record of vectors, one per key."""
 
     model_config = {"strict": True}
-    features: str = Field(min_length=1, max_length=1000)
-    keys: list[str]
+    features: Text = Field(min_length=1, max_length=1000)
+    keys: list[Text]
     parts: VectorParts
 
     @model_validator(mode="after")

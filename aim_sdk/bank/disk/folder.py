@@ -110,6 +110,10 @@ def _prepare(path: Path, *, may_create: bool) -> None:
         if (path / name).is_symlink():  # or writing would change a file elsewhere
             raise CorruptArtifactError(f"{path / name}: a link; a bank's files stand in its folder.")
     if (path / INDEX).is_file():
+        if not (path / INDEX).stat().st_size and any(path.glob("segment-*.aim")):
+            raise CorruptArtifactError(
+                f"{path}: the index ({INDEX}) is empty. Next: `aim-icl bank verify {path} --rebuild-index`."
+            )
         return
     if path.exists() and not path.is_dir():
         raise ArtifactNotFoundError(
