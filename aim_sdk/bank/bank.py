@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,7 +117,7 @@ class DemonstrationBank:
             InputError: it is to keep what it does not.
         """
         path = Path(path).expanduser()
-        new = encoder is not None and not (path / INDEX).exists()
+        new = encoder is not None and not os.path.exists(path / INDEX)  # False, too, for what can be no name
         store = DiskStore(
             path, encoder.binding if encoder else None, keep_readings=keep_readings, keep_images=keep_images
         )
