@@ -296,7 +296,7 @@ def test_errors_say_what_to_do(tmp_path: Path, images: Path) -> None:
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet(tmp_path / "a.parquet", [obelics("http://a/b", "text")])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingDependencyError, match=r'pyarrow.*\nNext: pip install "aim-icl\[train\]"'):
+    with pytest.raises(MissingDependencyError, match=r'pyarrow.*\nNext: .* -m pip install "aim-icl\[train\]"'):
         opened(tmp_path)
     lines(tmp_path / "a.jsonl", [mmc4(0)])
     assert opened(tmp_path).format.name == "mmc4", "what is not needed may be missing"

@@ -189,6 +189,7 @@ def test_an_untrained_linear_carrier_maps_output_directions_to_input_embeddings(
         output_embeddings = torch.randn(300, 32, generator=draw)
         input_embeddings = output_embeddings @ torch.linalg.qr(torch.randn(32, 32, generator=draw))[0]
         fingerprint = Vocabulary.fingerprint
+        decoder_layers = None
 
     backend: Any = Untied()
     projector = LinearCarrierProjector.untrained(backend, layers=layers)
