@@ -27,7 +27,7 @@ from aim_sdk.errors import (
     InputError,
     did_you_mean,
 )
-from aim_sdk.files import write_atomic
+from aim_sdk.files import expanded, write_atomic
 from aim_sdk.layers import LAST
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def _name(fingerprint: Fingerprint) -> str:
 
 
 def _locate(source: str, revision: str | None, token: str | None) -> Path:
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if folder.is_dir():
         missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
         if missing:

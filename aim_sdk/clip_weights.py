@@ -14,6 +14,7 @@ import torch
 
 from aim_sdk.dependencies import install_command
 from aim_sdk.errors import InputError, MissingDependencyError, ModelNotFoundError, did_you_mean
+from aim_sdk.files import expanded
 from aim_sdk.images import load_image
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def find_source(model: str, pretrained: str) -> Source:
     named = model.replace("/", "-")  # ViT-B/32, as papers write it
     if named in _open_clip().list_models():
         return _weights_of(named, pretrained)
-    folder = Path(model.removeprefix("local-dir:")).expanduser()
+    folder = expanded(model.removeprefix("local-dir:"))
     if not model.startswith("hf-hub:") and not folder.is_dir():
         if model.startswith(("/", ".", "~", "local-dir:")):
             raise ModelNotFoundError(f"{folder}: no such folder.")
@@ -84,7 +85,7 @@ def _weights_of(model: str, pretrained: str) -> Source:
         )
     if (tag := pretrained.lower().replace("-", "_")) in tags:
         return Source(model, tag, tag=True)
-    file = Path(pretrained).expanduser()
+    file = expanded(pretrained)
     suffixes = (".safetensors", ".pt", ".pth", ".bin")
     if file.is_file() and file.suffix in suffixes:
         return Source(model, str(file))

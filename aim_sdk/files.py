@@ -76,3 +76,8 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path with ``~`` put in its place; a home that is nobody's stays as it is written, and is then not found."""
+    return Path(os.path.expanduser(path))

@@ -25,6 +25,7 @@ from aim_sdk.bank.vectors import Compute, Vectors
 from aim_sdk.config import Binding
 from aim_sdk.encoder import BATCH_TOKENS, Encoder
 from aim_sdk.errors import AIMError, InputError, ShotsError, UnknownEntryError, did_you_mean
+from aim_sdk.files import expanded
 from aim_sdk.images import image_digest
 from aim_sdk.numbers import whole_number
 from aim_sdk.progress import advancing
@@ -116,7 +117,7 @@ class DemonstrationBank:
             ArtifactWriteError: it cannot be made there.
             InputError: it is to keep what it does not.
         """
-        path = Path(os.path.expanduser(path))
+        path = expanded(path)
         new = encoder is not None and not os.path.exists(path / INDEX)  # False, too, for what can be no name
         store = DiskStore(
             path, encoder.binding if encoder else None, keep_readings=keep_readings, keep_images=keep_images
@@ -157,8 +158,8 @@ class DemonstrationBank:
             ArtifactNotFoundError: no such file.
             CorruptArtifactError: it is no exported bank.
         """
-        binding, keep_readings, keep_images = archive.binding_of(Path(os.path.expanduser(file)))
-        store = DiskStore(Path(os.path.expanduser(path)), binding, keep_readings=keep_readings, keep_images=keep_images)
+        binding, keep_readings, keep_images = archive.binding_of(expanded(file))
+        store = DiskStore(expanded(path), binding, keep_readings=keep_readings, keep_images=keep_images)
         return cls(store, store.binding)
 
     def key(self, demonstration: Demonstration) -> str:
@@ -356,7 +357,7 @@ class DemonstrationBank:
     def export(self, path: str | Path, *, progress: bool = False) -> int:
         """Write the bank to one file, whole or not at all; return its bytes."""
         with advancing("exporting", len(self), shown=progress) as advance:
-            return archive.export(self._on_disk(), Path(os.path.expanduser(path)), advance)
+            return archive.export(self._on_disk(), expanded(path), advance)
 
     def import_from(self, path: str | Path, *, progress: bool = False) -> int:
         """Add the demonstrations of an exported bank that are not here yet; return how many.
@@ -366,7 +367,7 @@ class DemonstrationBank:
             CorruptArtifactError: it is cut or altered; nothing is added.
         """
         with advancing("importing", None, shown=progress) as advance:
-            return archive.import_(self._on_disk(), Path(os.path.expanduser(path)), advance)
+            return archive.import_(self._on_disk(), expanded(path), advance)
 
     def check_shots(self, shots: int, available: int) -> None:
         """Refuse more shots than there are demonstrations.

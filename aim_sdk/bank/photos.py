@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aim_sdk.bank.store import Store
 from aim_sdk.errors import ImageError
+from aim_sdk.files import expanded
 from aim_sdk.images import describe, image_digest
 from aim_sdk.progress import Advance
 from aim_sdk.types import Demonstration
@@ -23,7 +24,7 @@ class Photos:
     """
 
     def __init__(self, store: Store, root: str | Path | None = None) -> None:
-        self._store, self._root = store, None if root is None else Path(root).expanduser()
+        self._store, self._root = store, None if root is None else expanded(root)
         if self._root is not None and not self._root.is_dir():
             raise ImageError(f"images={describe(self._root)}: no such folder.")
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from aim_sdk.bank.disk.folder import INDEX
 from aim_sdk.errors import ArtifactNotFoundError, InputError, did_you_mean
+from aim_sdk.files import expanded
 
 _MAX_NEW_TOKENS: Final = 1024
 """What lmms-eval's own models take where a task says nothing."""
@@ -48,7 +48,7 @@ def check_bank(bank: str | None, shots: int | None) -> None:
     if bank is None:
         if shots:
             raise InputError(f"shots={shots}, but no bank=FOLDER to take them from. `aim-icl bank add` makes one.")
-    elif not (Path(bank).expanduser() / INDEX).exists():
+    elif not (expanded(bank) / INDEX).exists():
         raise ArtifactNotFoundError(f"{bank}: no bank is there. `aim-icl bank add {bank} demos.jsonl` makes one.")
 
 

@@ -15,6 +15,7 @@ from typing import Final, cast
 from aim_sdk.errors import InputError, MissingDataError, did_you_mean
 from aim_sdk.evaluation.items import Dataset
 from aim_sdk.evaluation.tasks.config import TaskConfig
+from aim_sdk.files import expanded
 from aim_sdk.yaml_files import read_yaml, yaml_in
 
 Loader = Callable[[TaskConfig, Path], Dataset]
@@ -84,7 +85,7 @@ def folder_of(config: TaskConfig, data: Path) -> Path:
         MissingDataError: the package is not installed.
     """
     if config.package is None:
-        return data.expanduser() / config.folder
+        return expanded(data) / config.folder
     spec = find_spec(config.package)
     if spec is None or not spec.submodule_search_locations:
         raise MissingDataError(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aim_sdk.dependencies import imported
 from aim_sdk.errors import ArtifactNotFoundError, ArtifactWriteError, InputError, MissingDependencyError
+from aim_sdk.files import expanded
 from aim_sdk.training.corpora.documents import Document, Pair
 from aim_sdk.training.corpora.drops import Dropped, Drops
 from aim_sdk.training.corpora.formats import Format, Source, sift
@@ -54,7 +55,7 @@ class Corpus:
         self, config: CorpusConfig, format: Format, files: Sequence[Path], resolve: Resolver | None = None
     ) -> None:
         self.config, self.format, self.files = config, format, tuple(files)
-        root = config.path.expanduser().absolute()
+        root = expanded(config.path).absolute()
         self._root = root if root.is_dir() else root.parent
         self._images = CorpusImages(config.images, config.min_image_bytes, resolve)
         clip = config.clip_model, config.clip_pretrained, config.clip_device
@@ -134,7 +135,7 @@ def open_corpus(config: CorpusConfig, *, resolve: Resolver | None = None) -> Cor
         InputError: no file of the format is there, none or several are recognised, or a file cannot be read.
         MissingDependencyError: a package that reads the format is not installed.
     """
-    path = config.path.expanduser().absolute()
+    path = expanded(config.path).absolute()
     if not path.exists():
         raise ArtifactNotFoundError(f"{path}: no such file or folder of a corpus.")
     if not (path.is_file() or path.is_dir()):

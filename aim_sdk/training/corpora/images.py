@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from aim_sdk import images
 from aim_sdk.demonstration_files import IMAGE_SUFFIXES
 from aim_sdk.errors import ArtifactNotFoundError, InputError
+from aim_sdk.files import expanded
 from aim_sdk.training.corpora.drops import Dropped
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ class CorpusImages:
     """
 
     def __init__(self, folder: Path | None, min_bytes: int, resolve: Resolver | None = None) -> None:
-        if folder is not None and not folder.expanduser().is_dir():
+        if folder is not None and not expanded(folder).is_dir():
             raise ArtifactNotFoundError(f"{folder}: no such folder of images.")
-        self._folder = None if folder is None else os.path.abspath(folder.expanduser())
+        self._folder = None if folder is None else os.path.abspath(expanded(folder))
         self._min_bytes, self._resolve = min_bytes, resolve
         self._files = self._read_map()
 

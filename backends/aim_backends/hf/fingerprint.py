@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from aim_sdk.config import Fingerprint
+from aim_sdk.files import expanded
 from aim_sdk.fingerprint import rms, tensor_hash, versions
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def fingerprint(backend: TransformersBackend, source: str, saved: Callable[[], A
     # The matrix itself where it can be sampled: what Gemma's module makes of it differs between precisions.
     embedding_hash = tensor_hash(module.named_parameters(), _EMBEDDING_SAMPLES) or tensor_hash([("", embedded)])
     assert embedding_hash is not None
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     return Fingerprint(
         backend=backend.name,
         model=_printable(folder.resolve().name) if folder.is_dir() else source,

@@ -27,6 +27,7 @@ from aim_sdk.errors import (
     UnsupportedModelError,
     did_you_mean,
 )
+from aim_sdk.files import expanded
 from aim_sdk.terminal import libraries_are_quiet
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def source(backend: type[TransformersBackend], model: str | None) -> str:
                 f'for example from_pretrained("{backend.name}", model="OpenGVLab/InternVL3-1B-hf").'
             )
         return backend.default_model
-    path = Path(model).expanduser()
+    path = expanded(model)
     if path.is_dir():
         return str(path)
     if path.exists():
