@@ -170,7 +170,7 @@ def compare(
 
 def _write_report(paths: list[Path], output: Path) -> None:
     from aim_sdk.evaluation import report
-    from aim_sdk.evaluation.honest import beaten
+    from aim_sdk.evaluation.honest import beaten, refusals
     from aim_sdk.evaluation.results import Run
     from aim_sdk.fitted import apart
     from aim_sdk.terminal import console, say
@@ -181,7 +181,7 @@ def _write_report(paths: list[Path], output: Path) -> None:
         say(f"runs in {shared}", err=True)
     for table in report.tables(runs):
         console().print(table, "")
-    for sentence in beaten(runs):
+    for sentence in [*beaten(runs), *refusals(runs)]:
         say(sentence)
     for path in report.write(runs, output):
         say(path, err=True)

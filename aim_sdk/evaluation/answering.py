@@ -1,4 +1,4 @@
-"""Answers the queries of one batch in one mode; a prompt that does not fit is reported, never truncated."""
+"""Answers the queries of one batch in one mode; one that cannot be answered is reported, the others are answered."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aim_sdk.errors import ContextLengthError
+from aim_sdk.errors import AIMError, ContextLengthError, InputError
 from aim_sdk.evaluation.demonstrations import Shown
 from aim_sdk.evaluation.items import Item
 from aim_sdk.evaluation.memory import peak
@@ -56,9 +56,12 @@ class Answering:
         self._pipe, self._prompt, self._may_read = pipe, prompt, may_read
 
     def read(self, demonstrations: Sequence[Demonstration]) -> float:
-        """Put demonstrations into the bank; return the seconds that it took."""
+        """Put demonstrations into the bank; return the seconds that it took.
+
+        One that cannot be read is left out: the queries that are to see it will say so.
+        """
         started = time.perf_counter()
-        self._pipe.bank.add(demonstrations)
+        self._pipe.bank.add(demonstrations, on_error=lambda *_: None)
         return time.perf_counter() - started
 
     def answer(self, asked: Sequence[Asked], mode: Mode) -> Batch:
@@ -73,10 +76,10 @@ class Answering:
     def _fitting(self, asked: Sequence[Asked], mode: Mode) -> list[dict[str, Any]]:
         try:
             return self._answered(asked, mode)
-        except ContextLengthError:
+        except InputError as error:
             if len(asked) > 1:  # which ones?
                 return [prediction for one in asked for prediction in self._fitting([one], mode)]
-            return [self._prediction(asked[0], seconds=None)]
+            return [self._prediction(asked[0], seconds=None, refused=_reason(error))]
 
     def _answered(self, asked: Sequence[Asked], mode: Mode) -> list[dict[str, Any]]:
         started = time.perf_counter()
@@ -128,3 +131,8 @@ class Answering:
     def _prediction(self, one: Asked, **found: Any) -> dict[str, Any]:
         empty = {"raw": None, "answer": None, "prompt_tokens": None, "score": None}
         return {"item": one.item.id, "demonstrations": [name for name, _ in one.shown], **empty, **found}
+
+
+def _reason(error: AIMError) -> str | None:
+    """Why a query was not answered; None where its prompt is too long."""
+    return None if isinstance(error, ContextLengthError) else str(error)

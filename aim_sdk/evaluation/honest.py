@@ -1,4 +1,4 @@
-"""Where the simplest baseline wins, the report says so."""
+"""What a table alone would hide: where the simplest baseline wins, and why a query was not answered."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 
 from aim_sdk.evaluation.results import Run
+
+_SHOWN = 10
 
 
 def beaten(runs: Mapping[str, Run]) -> list[str]:
@@ -34,3 +36,16 @@ def _of(name: str, run: Run) -> list[str]:
                 f"(n={both[0][2].queries})."
             )
     return found
+
+
+def refusals(runs: Mapping[str, Run]) -> list[str]:
+    """One sentence for each query that could not be answered, its length aside; at most ten, then how many more."""
+    found = {
+        f"{answers.cell.task}, query {prediction.item}: {prediction.refused}": None
+        for run in runs.values()
+        for answers in run.answers
+        for prediction in answers.predictions
+        if prediction.refused is not None
+    }
+    more = [f"... and {len(found) - _SHOWN} more refused queries."] if len(found) > _SHOWN else []
+    return [*list(found)[:_SHOWN], *more]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aim_sdk.evaluation import plots
-from aim_sdk.evaluation.honest import beaten
+from aim_sdk.evaluation.honest import beaten, refusals
 from aim_sdk.evaluation.results import Run, Score
 from aim_sdk.files import write_atomic
 from aim_sdk.fitted import FittedTable
@@ -65,7 +65,7 @@ def markdown(runs: Mapping[str, Run]) -> str:
     for name, run in runs.items():
         parts.append(f"## {_cell(name)}")
         parts.append("\n".join(f"* **{label}**: {_cell(value)}" for label, value in facts(run).items()))
-    parts += ["## Results", *map(pipe_table, grids(runs)), *map(_cell, beaten(runs))]
+    parts += ["## Results", *map(pipe_table, grids(runs)), *map(_cell, [*beaten(runs), *refusals(runs)])]
     parts += [f"![{name.removesuffix('.png')} over shots]({name})" for name in _PLOTS]
     return "\n\n".join(parts) + "\n"
 
@@ -78,7 +78,7 @@ def page(runs: Mapping[str, Run], drawn: Mapping[str, bytes]) -> str:
         body += [f"<li><b>{html.escape(label)}</b>: {html.escape(value)}</li>" for label, value in facts(run).items()]
         body.append("</ul>")
     body += ["<h2>Results</h2>", *map(_html, grids(runs))]
-    body += [f"<p>{html.escape(sentence)}</p>" for sentence in beaten(runs)]
+    body += [f"<p>{html.escape(sentence)}</p>" for sentence in [*beaten(runs), *refusals(runs)]]
     for name, data in drawn.items():
         image = base64.b64encode(data).decode()
         body.append(f'<img alt="{name.removesuffix(".png")} over shots" src="data:image/png;base64,{image}">')
@@ -173,6 +173,8 @@ def _grid(runs: Mapping[str, Run], task: str, caption: str, write_cell: Callable
 def _value(score: Score) -> str:
     if score.too_long:
         return f"{score.too_long} of {score.queries * len(score.by_seed)} too long"
+    if score.refused:
+        return f"{score.refused} of {score.queries * len(score.by_seed)} refused"
     if math.isnan(score.value):
         return "not defined"
     error = "" if math.isnan(score.standard_error) else f" ± {score.standard_error:.1f}"

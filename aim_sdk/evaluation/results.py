@@ -52,10 +52,12 @@ class Prediction(_Record):
     prompt_tokens: int | None = Field(description="text, visual and fused tokens together")
     seconds: float | None = Field(description="of its batch, over the batch's size; readings not included")
 
+    refused: str | None = Field(default=None, description="why it could not be answered, its length aside")
+
     @property
     def fits(self) -> bool:
         """Whether the prompt was short enough for the backbone's context; it is never truncated."""
-        return self.answer is not None
+        return self.answer is not None or self.refused is not None
 
 
 class Answers(_Record):
@@ -78,6 +80,9 @@ class Score(_Record):
     seeds_error: _Number = Field(description="of the mean, from the spread of the seeds; NaN for one seed")
     by_seed: dict[int, _Number] = Field(description="each seed's own score")
     queries: int = Field(description="a seed")
+    refused: int = Field(
+        default=0, description="queries, over all seeds, that could not be answered for another reason"
+    )
     too_long: int = Field(description="queries, over all seeds, whose prompt exceeds the backbone's context")
     prompt_tokens: _Number = Field(description="median of a prompt")
     seconds: _Number = Field(description="median of a query, in batches")

@@ -32,18 +32,20 @@ def score(cells: Sequence[Answers], items: Mapping[str, Item], metric: Metric) -
     first = cells[0].cell
     predictions = [p for cell in cells for p in cell.predictions]
     too_long = sum(not p.fits for p in predictions)
-    by_seed = {c.cell.seed: math.nan if too_long else _score_of(c.predictions, items, metric) for c in cells}
+    refused = sum(p.refused is not None for p in predictions)
+    by_seed = {c.cell.seed: math.nan if too_long or refused else _score_of(c.predictions, items, metric) for c in cells}
     return Score(
         task=first.task,
         mode=first.mode,
         shots=first.shots,
         metric=metric.name,
         value=statistics.fmean(by_seed.values()),
-        standard_error=math.nan if too_long else _error(cells, items, metric),
+        standard_error=math.nan if too_long or refused else _error(cells, items, metric),
         seeds_error=errors.over_seeds(list(by_seed.values())),
         by_seed=by_seed,
         queries=len(cells[0].predictions),
         too_long=too_long,
+        refused=refused,
         prompt_tokens=_median(p.prompt_tokens for p in predictions),
         seconds=_median(p.seconds for p in predictions),
         peak_bytes=max((c.peak_bytes for c in cells if c.peak_bytes is not None), default=None),

@@ -13,6 +13,7 @@ from aim_sdk import AIMPipeline, Demonstration, DemonstrationBank, Query
 from aim_sdk.errors import ArtifactNotFoundError, InputError, ShotsError
 from aim_sdk.evaluation.answering import Answering
 from aim_sdk.evaluation.plan import Plan
+from aim_sdk.evaluation.report import markdown
 from aim_sdk.evaluation.runner import evaluate
 from aim_sdk.evaluation.settings import EvalSettings
 from aim_sdk.nearest import votes
@@ -183,3 +184,22 @@ def test_open_answers_have_no_such_row(settings: dict[str, Any], task: Path, tmp
     assert notes == ["nearest is left out for colours: answers are of no closed set."]
     with pytest.raises(InputError, match="nothing is asked"):
         plan(settings, tasks=(str(path),), modes=("nearest",))
+
+
+def test_one_bad_item_never_stops_the_others(settings: dict[str, Any], task: Path, tmp_path: Path) -> None:
+    """A text that the model refuses is said, and all others are answered."""
+    bad = changed(task, tmp_path / "task")
+    path = bad.parent / "queries.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[1]["text"] = "What is </s> this?"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = run(settings, tasks=(str(bad),), modes=("zero-shot", "aim", "text-only"))
+    assert {answers.cell.mode for answers in found.answers} == {"zero-shot", "aim", "text-only"}
+    for answers in found.answers:
+        (refused,) = [p for p in answers.predictions if p.answer is None]
+        assert refused.item == rows[1]["id"]
+        assert "'</s>'" in str(refused.refused)
+    assert all(score.refused == 1 and not score.too_long for score in found.scores)
+    page = markdown({"run": found})
+    assert "1 of 7 refused" in page
+    assert "What is" in page

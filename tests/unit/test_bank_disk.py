@@ -456,7 +456,9 @@ def add_some(path: str, name: str) -> None:
 def test_two_processes_add_and_one_reads(path: Path) -> None:
     program = f"from tests.unit.test_bank_disk import add_some; add_some({str(path)!r}, {{!r}})"
     writers = [
-        subprocess.Popen([sys.executable, "-W", "ignore", "-c", program.format(name)], stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", program.format(name)], stderr=subprocess.PIPE, text=True
+        )
         for name in ("one", "two")
     ]
     seen: set[str] = set()
