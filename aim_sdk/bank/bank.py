@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -143,7 +144,10 @@ class DemonstrationBank:
             store.close()
             raise
         if new:
-            near = [each.parent.name for each in path.absolute().parent.glob(f"*/{INDEX}") if each.parent != store.path]
+            near: list[str] = []
+            with suppress(OSError):  # a neighbour that cannot be looked into is no reason to fail
+                found = store.path.parent.glob(f"*/{INDEX}")
+                near = [each.parent.name for each in found if each.parent != store.path]
             warnings.warn(
                 NewBankWarning(f"{path}: no bank was there; an empty one is made.{did_you_mean(path.name, near)}"),
                 stacklevel=2,
