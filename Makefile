@@ -21,7 +21,7 @@ demo: $(INSTALLED) ## real demonstrations in, real answers out (ARGS=--quick: a 
 test: $(INSTALLED) ## run the tests (ARGS="-k name": some of them)
 	$(PYTEST) $(ARGS)
 
-test-slow: $(INSTALLED) ## run the tests that take over ten seconds each
+test-slow: $(INSTALLED) ## run the tests that take long, and all other families
 	$(PYTEST) -m slow $(ARGS)
 
 lint: $(INSTALLED) ## ruff, mypy --strict, import-linter

@@ -95,7 +95,8 @@ def forked(act: Callable[[], object], said: Path) -> int:
         os._exit(1)
 
 
-def wait(child: int, seconds: float = 30) -> int:
+def wait(child: int, seconds: float = 90) -> int:
+    """Its status; longer than a writer waits for another one, it may not take."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)

@@ -9,10 +9,13 @@ from transformers import AutoModelForImageTextToText
 from aim_backends.hf import TransformersBackend
 from aim_backends.llava import LlavaBackend
 from aim_sdk.testing.tiny import FAMILIES, NEEDS
-from tests.conformance.families import BACKENDS, SKIPS, Family, SecondLook
+from tests.conformance.families import BACKENDS, QUICK, SKIPS, Family, SecondLook
 
 
-@pytest.fixture(scope="session", params=FAMILIES)
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES],
+)
 def family(request: pytest.FixtureRequest, tiny: Callable[[str], Path]) -> Family:
     if request.param in NEEDS:
         pytest.importorskip(NEEDS[request.param])

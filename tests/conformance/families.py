@@ -32,6 +32,12 @@ BACKENDS: dict[str, type[TransformersBackend]] = {
     **dict.fromkeys(["paligemma", "kosmos-2", "blip-2", "instructblip", "fuyu"], AutoBackend),
 }
 
+QUICK = frozenset(
+    {"llava-1.5", "llava-next", "qwen2.5-vl", "qwen3-vl", "idefics", "idefics3", "gemma3", "mllama", "paligemma"}
+    | {"kosmos-2", "blip-2", "fuyu"}
+)
+"""What the default run tests: each way in which families differ, once. The others are marked slow, and run in CI."""
+
 _ENDED = "its processor ends every prompt with a token of its own, which a plain template has not before an answer"
 _NO_IMAGE_TOKENS = "its head leaves image tokens out: a softmax over the others"
 _QFORMER = "its Q-Former reads a demonstration's text where it is written, not where it is injected"

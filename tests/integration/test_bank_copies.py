@@ -24,7 +24,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return kept_bank(tmp_path)
 
 
-@pytest.mark.parametrize("copies", [4, pytest.param(120, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("copies", [4, pytest.param(75, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("by", ["copytree", "cp"])
 def test_a_copy_of_a_live_bank_is_a_bank_or_says_that_it_is_not(
     tmp_path: Path, path: Path, by: str, copies: int

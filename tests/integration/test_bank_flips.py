@@ -18,7 +18,7 @@ def states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[State]:
     return history(tmp_path / "bank", tmp_path / "copies", rounds=2)
 
 
-COUNTS = [6, pytest.param(150, marks=pytest.mark.slow)]
+COUNTS = [3, pytest.param(150, marks=pytest.mark.slow)]
 
 
 def attack(tmp_path: Path, state: State, kinds: tuple[str, ...], flips: int, seed: int) -> Counter[str]:

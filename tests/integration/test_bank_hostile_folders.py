@@ -64,7 +64,7 @@ def use(path: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("indexed", [True, False], ids=["with its index", "without"])
-@pytest.mark.parametrize("share", [0.002, pytest.param(0.03, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [0.001, pytest.param(0.02, marks=pytest.mark.slow)])
 def test_hostile_segments_are_named_or_harmless(tmp_path: Path, victim: Path, share: float, indexed: bool) -> None:
     dice = random.Random(1)
     for file in sorted(victim.glob("segment-*.aim")):
@@ -116,7 +116,7 @@ SQL_VALUES: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("share", [0.03, pytest.param(0.4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [0.02, pytest.param(0.4, marks=pytest.mark.slow)])
 def test_a_hostile_index_is_named_or_harmless(tmp_path: Path, victim: Path, share: float) -> None:
     dice = random.Random(2)
     for table, columns in COLUMNS.items():
