@@ -44,6 +44,7 @@ _QFORMER = "its Q-Former reads a demonstration's text where it is written, not w
 EXPECTED_FAILURES: dict[str, dict[str, str]] = {
     "gemma4": dict.fromkeys(("identity_forward", "identity_behind_text", "identity_chat"), NOTES["gemma4"]),
     "llama4": {"identity_beams": NOTES["llama4"], "options_are_used": NOTES["llama4"]},
+    "llava-next": {"identity_behind_text": "its tokenizer puts a blank after an image, which no text without one has"},
     "llava-onevision": {"reading_is_scored_in_chat": "its template writes a blank before a shown answer alone"},
     "qwen3.5": {"reading_is_scored_in_chat": "its template opens the answer to a query with an empty thought"},
     "chameleon": dict.fromkeys(("reading_is_scored", "reading_is_scored_in_chat"), _NO_IMAGE_TOKENS),
