@@ -40,12 +40,12 @@ class Connection:
         self._file = self._signature()
         self._place = path if writable else _copy(path, self)
         try:
-            with self._errors():
+            with _MAKING, self._errors():
+                _OPEN.add(self)
                 self._check_version(int(self._open().execute("PRAGMA user_version").fetchone()[0]))
         except ArtifactError:
             self.close()
             raise
-        _OPEN.add(self)
 
     @property
     def stale(self) -> bool:
@@ -240,9 +240,12 @@ def _remove(folder: Path, process: int) -> None:
 
 _OPEN: weakref.WeakSet[Connection] = weakref.WeakSet()
 _FORKING: list[Connection] = []
+_MAKING = threading.RLock()
+"""Held while a connection is made: a child of a fork in between would wait for SQLite's own locks for ever."""
 
 
 def _before_fork() -> None:
+    _MAKING.acquire()
     _FORKING[:] = list(_OPEN)
     for connection in _FORKING:
         connection.before_fork()
@@ -252,6 +255,7 @@ def _after_fork() -> None:
     for connection in reversed(_FORKING):
         connection.after_fork()
     _FORKING.clear()
+    _MAKING.release()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
