@@ -150,7 +150,7 @@ def test_a_broken_processor_is_named(checkpoint: Path, name: str) -> None:
 def test_a_processor_without_the_size_of_a_patch_is_named_with_the_option(checkpoint: Path) -> None:
     path = checkpoint / "processor_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"patch_size": None}))
-    with pytest.raises(CorruptArtifactError, match="does not say its patch_size.*\\nNext: pass processor_options"):
+    with pytest.raises(CorruptArtifactError, match=r"does not say its patch_size.*\nNext: pass processor_options"):
         LlavaBackend.from_pretrained(str(checkpoint))
 
 

@@ -62,6 +62,8 @@ def test_examples_run(
     monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", lambda self, repo_id, **_: pushed.append(repo_id))
     here = {
         "/models/llava-1.5-7b-hf": str(tiny("llava-1.5")),
+        "/models/Qwen2.5-VL-7B-Instruct": str(tiny("qwen2.5-vl")),
+        "layers=(16, -1)": "layers=(1, -1)",  # the tiny model has two
         "/projectors/aim-llava-1.5-7b": str(desk / "projector"),
         "/projectors/mine": str(tmp_path / "mine"),
         '"cuda"': '"cpu"',

@@ -171,7 +171,7 @@ def test_a_continuation_costs_its_mean_negative_log_probability(
 def test_the_greedy_continuation_is_known_as_such() -> None:
     pipe = AIMPipeline.from_pretrained("pocket", device="cpu")
     query = Query(Image.new("RGB", (64, 64), COLOURS["red"]), TEXT)
-    answer = pipe(query.image, query.text)
+    answer = pipe(query.image, query.text, mode="zero-shot")
     asked = {"shots": None, "mode": "zero-shot", "selector": pipe.selector}
     found = likelihoods(pipe, query, [answer, f" {answer}", f"{answer} dog", "blue"], asked)
     assert [greedy for _, greedy in found] == [True, True, False, False]

@@ -81,4 +81,4 @@ def test_any_image_that_the_sdk_takes_is_read(backend: PocketBackend, size: tupl
     image = Image.new("RGB", size, "red")
     assert backend.reader.read([Demonstration(image, "What?", "red")], prompt_format=backend.default_format)
     with pytest.raises(ImageError):
-        AIMPipeline(backend)(b"none", "What?", max_new_tokens=1)
+        AIMPipeline(backend)(b"none", "What?", mode="zero-shot", max_new_tokens=1)

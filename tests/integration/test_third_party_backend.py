@@ -165,11 +165,11 @@ def test_its_own_errors_are_the_sdk_s(pipe: AIMPipeline, echo: Backend) -> None:
     with pytest.raises(errors.ModelNotFoundError):
         get_backend("echo").from_pretrained("elsewhere")
     with pytest.raises(errors.FormatError):
-        AIMPipeline(echo, prompt_format=PromptFormat.chat())(picture("red"), "What?")
+        AIMPipeline(echo, prompt_format=PromptFormat.chat())(picture("red"), "What?", mode="zero-shot")
     with pytest.raises(errors.ContextLengthError, match="2048 in all"):
-        pipe(picture("red"), "long " * 500)
+        pipe(picture("red"), "long " * 500, mode="zero-shot")
     with pytest.raises(errors.InputError, match="temperature"):
-        pipe(picture("red"), "What?", temperature=1.0)
+        pipe(picture("red"), "What?", mode="zero-shot", temperature=1.0)
 
 
 def test_a_projector_is_saved_with_its_backbone_and_loaded_again(pipe: AIMPipeline, tmp_path: Path) -> None:

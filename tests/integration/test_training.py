@@ -270,7 +270,7 @@ def test_a_loss_that_is_no_number_stops_before_the_step(settings: dict[str, Any]
 
 def test_a_folder_of_another_run_is_refused(settings: dict[str, Any]) -> None:
     run(settings, steps=1, evaluation={"every": 0})
-    with pytest.raises(TrainingError, match=r"batch_size: there 3, here 2"):
+    with pytest.raises(TrainingError, match=r"batch_size: 3 there, 2 now"):
         run(settings, steps=1, evaluation={"every": 0}, batch_size=2)
 
 
