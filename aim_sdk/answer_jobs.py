@@ -82,7 +82,8 @@ class AnswerJob:
         """
         if is_stream(path) or (path.exists() and not path.is_file()):
             raise InputError(f"{path}: no regular file; {_ANOTHER}.")
-        with alone(path.with_name(f".{path.name}.lock")):
+        place = Path(os.path.realpath(path))  # two links lead to one file
+        with alone(place.with_name(f".{place.name}.lock")):
             yield cls(path, queries, settings)
 
     def run(

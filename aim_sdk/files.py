@@ -26,7 +26,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary neighbour for writing; when the block ends, sync it and rename it over ``path``.
+    """Open a temporary neighbour for writing; when the block ends, sync it and rename it over ``path`` (over a link, too).
 
     The file gets the permissions that the umask leaves, as any new file.
 
@@ -34,6 +34,8 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         ArtifactWriteError: it cannot be written; what was there before is untouched.
     """
     with writing(path):
+        if path.exists() and not path.is_file():
+            raise ArtifactWriteError(f"{path}: a folder, a device or a pipe; expected a file to write, or no file yet.")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.parent / f".aim-{secrets.token_hex(8)}.tmp"
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)

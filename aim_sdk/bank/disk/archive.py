@@ -18,6 +18,7 @@ from aim_sdk.bank import records
 from aim_sdk.bank.binding import check_binding, key_of
 from aim_sdk.bank.disk.compaction import live_records
 from aim_sdk.bank.disk.entries import EXPORT, Entry, Opening, Vectors, feature_record, header_of, row_of
+from aim_sdk.bank.disk.folder import INDEX
 from aim_sdk.bank.disk.reading import vectors_at
 from aim_sdk.bank.disk.rows import Row
 from aim_sdk.bank.disk.snapshot import snapshot
@@ -41,6 +42,7 @@ def export(store: DiskStore, path: Path, advance: Advance = lambda _: None) -> i
         CorruptArtifactError: an entry is damaged.
         ArtifactWriteError: the file cannot be written.
     """
+    _check_target(path)
     entries = 0
     opening = store.log.opening.model_copy(update={"bank": EXPORT, "id": ""})
     try:
@@ -193,6 +195,23 @@ class _Content:
         self.places.setdefault(name, {}).update(
             (key, (record.payload + place * width, width)) for place, key in enumerate(header.keys)
         )
+
+
+def _check_target(path: Path) -> None:
+    """Refuse to replace what is no exported bank.
+
+    Raises:
+        ArtifactWriteError: it is something else.
+    """
+    if any(path.absolute().parent.glob(f"{INDEX}*")):
+        raise ArtifactWriteError(f"{path}: stands in a bank's folder. Next: export to another place.")
+    if path.is_file() and path.stat().st_size:
+        try:
+            binding_of(path)
+        except CorruptArtifactError as error:
+            raise ArtifactWriteError(
+                f"{path}: there is a file that is no exported bank; it stays as it is. Next: choose another name."
+            ) from error
 
 
 def _width(store: DiskStore, name: str) -> int:
