@@ -26,7 +26,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary neighbour for writing; when the block ends, sync it and rename it over ``path`` (over a link, too).
+    """Open a temporary neighbour for writing; when the block ends, sync it and rename it over ``path``, a link too.
 
     The file gets the permissions that the umask leaves, as any new file.
 

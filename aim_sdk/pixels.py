@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import PIL.Image
+import PIL.ImageOps
 from PIL.Image import Transpose
 
 from aim_sdk.errors import ImageError
@@ -28,6 +29,9 @@ _TURNS: Final = {
     8: Transpose.ROTATE_90,
 }
 _BITS: Final = 0x0102
+_PHOTOMETRIC: Final = 0x0106
+_WHITE_IS_ZERO: Final = 0
+"""Of 8 bits, Pillow turns such an image itself."""
 _SIXTEEN_BITS: Final = 65_535
 
 
@@ -46,13 +50,15 @@ def to_rgb(image: Image) -> Image:
         ImageError: integers or floats without a known range.
     """
     top = _top(image)
+    inverted = top is not None and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
     if top is None and not image.has_transparency_data and image.mode != "RGBa":
         rgb = image.convert("RGB")
         rgb.info = {}
         return rgb
     rgb = PIL.Image.new("RGB", image.size)
     for row, strip in strips(image):
-        rgb.paste(_on_white(strip) if top is None else _scaled(strip, top), (0, row))
+        part = _on_white(strip) if top is None else _scaled(strip, top)
+        rgb.paste(PIL.ImageOps.invert(part) if inverted else part, (0, row))
     return rgb
 
 
@@ -67,6 +73,10 @@ def strips(image: Image) -> Iterator[tuple[int, Image]]:
 
 
 def _on_white(image: Image) -> Image:
+    key = image.info.get("transparency")
+    if isinstance(key, tuple) and max(key) > 255:  # of a PNG with 16 bits, of which Pillow keeps the upper 8
+        image = image.copy()
+        image.info["transparency"] = tuple(value >> 8 for value in key)
     rgba = image.convert("RGBA")
     return PIL.Image.alpha_composite(PIL.Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -348,7 +349,7 @@ def _fields(entry: BankEntry) -> dict[str, Any]:
     shown = entry.demonstration
     return {
         "key": entry.key,
-        "image": describe(shown.image),
+        "image": os.fspath(shown.image) if isinstance(shown.image, str | os.PathLike) else describe(shown.image),
         "text": shown.text,
         "answer": shown.answer,
         "metadata": dict(shown.metadata),

@@ -30,14 +30,6 @@ def test_a_bug_of_a_third_party_backend_is_caught(check: str, bug: Part) -> None
     assert result.message
 
 
-@pytest.mark.parametrize("bug", mutations.UNSEEN, ids=lambda bug: bug.__name__)
-@pytest.mark.slow
-def test_what_no_check_can_see_is_still_unseen(bug: Part) -> None:
-    """A check that sees it is welcome: move it to those that are caught."""
-    assert mutations.UNSEEN[bug]
-    assert all(result.ok for result in run_checks(mutant(bug)))
-
-
 @pytest.mark.parametrize(
     ("check", "broken"),
     [(check, broken) for check, _, broken in llava_mutations.CAUGHT],

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -386,3 +387,20 @@ def test_text_in_a_png_does_not_change_what_is_seen() -> None:
     plain, titled = (Image.open(io.BytesIO(png(GRADIENT, **options))) for options in ({}, {"pnginfo": note}))
     assert image_digest(plain) == image_digest(titled)
     assert Demonstration(titled, "", "a").image is titled
+
+
+@pytest.mark.parametrize(("values", "expected"), [(np.uint16(2570), 245), (np.float32(0.25), 191)])
+def test_a_tiff_whose_zero_is_white_is_turned_in_any_depth(values: Any, expected: int) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.full((4, 4), values)).save(file, "TIFF", tiffinfo={262: 0})
+    assert load_image(file.getvalue()).getpixel((0, 0)) == (expected,) * 3
+
+
+def test_a_transparent_colour_of_16_bits_is_put_on_white() -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
+
+    header = (2).to_bytes(4) + (2).to_bytes(4) + bytes([16, 2, 0, 0, 0])
+    rows = zlib.compress(2 * (b"\0" + 2 * (b"\x0a\x0b" * 3)))
+    parts = [chunk(b"IHDR", header), chunk(b"tRNS", b"\x0a\x0b" * 3), chunk(b"IDAT", rows), chunk(b"IEND", b"")]
+    assert load_image(b"\x89PNG\r\n\x1a\n" + b"".join(parts)).getpixel((0, 0)) == (255, 255, 255)

@@ -184,6 +184,8 @@ class Log:
             present = self.segments.present()  # before the index, which then knows of them what a writer has finished
             with index.snapshot():
                 known, last = index.segments(), index.state().write
+            if last and not known:
+                raise index.damaged("it knows no segment")
             return recovery.tail(self.segments, present, known, last, self.opening.id)
 
         return self.settled(find)

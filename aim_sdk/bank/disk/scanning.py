@@ -56,15 +56,18 @@ def opening_of(record: Record | None, where: str) -> Opening | None:
 def scan(segments: Segments, number: int, size: int, start: int = 0) -> Scanned:
     """Find the writes of a segment's bytes from ``start`` to ``size``."""
     source, where = segments.source(number), str(segments.path(number))
+    dense = segments.dense(number, start, size)
     first = record_at(source, 0, where)
     opening = opening_of(first, where)
     if opening is None:
-        opening = opening_of(last_record(segments, number, size), where)
+        opening = opening_of(last_record(segments, number, dense), where)
     found = Scanned(number, size, opening)
     if found.base is None:
         begin = first.end if first and "bank" in first.header else 0
-        for part in writes_of(source, number, max(start, begin), size, where):
+        for part in writes_of(source, number, max(start, begin), dense, where):
             (found.writes if isinstance(part, Write) else found.rests).append(part)  # type: ignore[arg-type]
+        if dense < size:
+            found.rests.append(Rest(number, dense, size, cut=False))
     return found
 
 

@@ -83,6 +83,14 @@ class Segments:
         with self._lock:
             return {segment: os.fstat(handle).st_size for segment, handle in self._open.items()}
 
+    def dense(self, segment: int, start: int, size: int) -> int:
+        """Where the first hole after ``start`` begins; ``size`` if there is none. Nobody has written what is in it."""
+        self.source(segment)
+        try:
+            return min(size, os.lseek(self._open[segment], start, os.SEEK_HOLE))
+        except OSError:  # a file system that knows no holes, or ``start`` is the end
+            return size
+
     def create(self, segment: int, data: Iterable[bytes]) -> int:
         """Write a new segment and sync it and its name; return its bytes.
 

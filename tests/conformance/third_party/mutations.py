@@ -566,13 +566,9 @@ CAUGHT: list[tuple[str, Part]] = [
     ("sensitivity", Forgetful),
     ("sensitivity", Blind),
     ("sensitivity", Dull),
+    ("identity_chat", PlainAnswerIsItsOwn),
 ]
 """Which check must catch which bug."""
-
-UNSEEN: dict[Part, str] = {
-    PlainAnswerIsItsOwn: "a plain answer that is the injector's own agrees with it: nothing else knows the template",
-}
-"""What no check can see, and why."""
 
 
 def mutant(bug: Part) -> KiteBackend:
