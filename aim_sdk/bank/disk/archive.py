@@ -27,7 +27,7 @@ from aim_sdk.bank.records import Record, Source
 from aim_sdk.bank.store import Matrix
 from aim_sdk.config import Binding
 from aim_sdk.errors import ArtifactNotFoundError, ArtifactWriteError, CorruptArtifactError, InputError
-from aim_sdk.files import atomic
+from aim_sdk.files import atomic, writing
 from aim_sdk.progress import Advance
 from aim_sdk.types import Demonstration
 
@@ -42,10 +42,10 @@ def export(store: DiskStore, path: Path, advance: Advance = lambda _: None) -> i
         CorruptArtifactError: an entry is damaged.
         ArtifactWriteError: the file cannot be written.
     """
-    _check_target(path)
     entries = 0
     opening = store.log.opening.model_copy(update={"bank": EXPORT, "id": ""})
-    try:
+    with writing(path):
+        _check_target(path)
         with atomic(path) as file:
             file.write(opening.record())
             with snapshot(store) as now:
@@ -54,8 +54,6 @@ def export(store: DiskStore, path: Path, advance: Advance = lambda _: None) -> i
                     entries += isinstance(what, Row)
             file.write(records.encode({"end": entries}))
             size = file.tell()
-    except OSError as error:
-        raise ArtifactWriteError(f"{path}: cannot be written ({error.strerror or error}).") from error
     return size
 
 
@@ -201,8 +199,14 @@ def _check_target(path: Path) -> None:
     """Refuse to replace what is no exported bank.
 
     Raises:
-        ArtifactWriteError: it is something else.
+        ArtifactWriteError: it is something else, or its name can be none.
     """
+    try:
+        os.lstat(path)
+    except ValueError as error:
+        raise ArtifactWriteError(f"{path}: cannot be written ({error}).") from error
+    except OSError:
+        pass  # there is nothing yet; what else is wrong is said when it is written
     if any(path.absolute().parent.glob(f"{INDEX}*")):
         raise ArtifactWriteError(f"{path}: stands in a bank's folder. Next: export to another place.")
     if path.is_file() and path.stat().st_size:
@@ -251,6 +255,15 @@ def _opened(path: Path) -> Iterator[tuple[Source, int]]:
         if not stat.S_ISREG(status.st_mode):
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no file"
             raise ArtifactNotFoundError(f"{path}: {kind}; expected the file that `aim-icl bank export` wrote.")
-        yield lambda offset, length: os.pread(handle, length, offset), status.st_size
+        yield lambda offset, length: _pread(handle, length, offset, path), status.st_size
     finally:
         os.close(handle)
+
+
+def _pread(handle: int, length: int, offset: int, path: Path) -> bytes:
+    try:
+        return os.pread(handle, length, offset)
+    except OSError as error:
+        raise records.UnreadableError(
+            f"{path}: cannot be read ({error.strerror or error}). Next: try again."
+        ) from error
