@@ -10,7 +10,7 @@ from aim_sdk.bank.binding import key_of
 from aim_sdk.bank.store import NewEntry, Store
 from aim_sdk.config import Binding
 from aim_sdk.encoder import Encoded, Encoder
-from aim_sdk.errors import InputError
+from aim_sdk.errors import InputError, UnknownEntryError
 from aim_sdk.images import image_digest
 from aim_sdk.types import Demonstration, Metadata
 
@@ -54,7 +54,8 @@ class Adder:
             on_error=None if on_error is None else report,
         ):
             made = [(places[index], encoded) for index, encoded in batch]
-            self.keep([(named[p], positions[named[p]], digests[p], items[p], encoded) for p, encoded in made])
+            new = [(named[p], p, encoded) for p, encoded in made if named[p] in positions]  # others: added meanwhile
+            self.keep([(key, positions[key], digests[p], items[p], encoded) for key, p, encoded in new])
             yield len(batch)
         yield len(failed)
         keys += [key for key in named.values() if key not in failed]
@@ -69,7 +70,10 @@ class Adder:
         if self._store.held([new]):
             raise InputError(f"the demonstration is in the bank already, as {new}; remove {key} instead.")
         ((_, encoded),) = next(self._encoder.stream([demonstration]))
-        self.keep([(new, self._store.positions([key])[key], digest, demonstration, encoded)], remove=[key])
+        place = self._store.positions([key])
+        if key not in place:  # somebody has removed it meanwhile
+            raise UnknownEntryError(f"the bank holds no demonstration {key!r} any more.")
+        self.keep([(new, place[key], digest, demonstration, encoded)], remove=[key])
         return new
 
     def project(self, source: Store, keys: Sequence[str]) -> None:

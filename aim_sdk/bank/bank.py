@@ -236,8 +236,10 @@ class DemonstrationBank:
             UnknownEntryError: no entry has that key.
             InputError: a value is no string or finite number.
         """
-        self._check([key])
-        fields = {**self._store.held([key])[key], **metadata}
+        held = self._store.held([key])
+        if key not in held:
+            raise self._unknown(key)
+        fields = {**held[key], **metadata}
         kept = plain_metadata({name: value for name, value in fields.items() if value is not None})
         self._store.tag({key: kept})
 

@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 from aim_sdk import DemonstrationBank
 from aim_sdk.bank.disk import segments
 from aim_sdk.bank.disk.maintenance import rebuild_index
-from aim_sdk.errors import AIMError
+from aim_sdk.errors import AIMError, UnknownEntryError
 from tests.bank_attacks import SMALL, item, read, read_of
 from tests.bank_processes import KEPT, Loop, breaks_and_rebuilds, compacts, kept_bank, opens, rebuilds, running, writes
 from tests.banks import CountingEncoder, open_bank
@@ -114,3 +114,26 @@ def test_a_rebuild_in_this_process_under_an_open_bank(path: Path, corrupt: bool)
             expected = [*KEPT, *(f"{when} {n}" for n in range(number + 1) for when in ("before", "after"))]
             assert list(read_of(writer)) == list(read_of(reader)) == list(read(path)) == expected
         assert writer.verify() == reader.verify() == []
+
+
+def test_what_another_process_does_in_between_is_no_raw_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_bank(CountingEncoder(), path) as bank, open_bank(CountingEncoder(), path) as other:
+        looked_up, between = bank._store.held, list[Callable[[], object]]()
+
+        def held(keys: Iterable[str]) -> object:
+            found = looked_up(list(keys))
+            while between:
+                between.pop()()
+            return found
+
+        monkeypatch.setattr(bank._store, "held", held)
+        between.append(lambda: other.add([item("both")]))
+        keys = bank.add([item("both"), item("own")])
+        assert list(read(path)) == [*KEPT, "both", "own"]
+        between.append(lambda: other.remove(keys[0]))
+        bank.tag(keys[0], label=1)
+        between.append(lambda: other.remove(keys[1]))
+        with pytest.raises(UnknownEntryError):
+            bank.replace(keys[1], item("new"))
+        assert list(read(path)) == KEPT
+        assert bank.verify() == []
