@@ -77,6 +77,29 @@ def check_cached_is_full(backend: Backend) -> None:
 
 
 @check
+def check_score_batch_is_score(backend: Backend) -> None:
+    """Choices scored for several queries at once get the scores of each query on its own, in the queries' order.
+
+    Catches padding that is looked at, one context or image for all, and rows in another order.
+    """
+    form = backend.default_format
+    context = backend.reader.text_only(DEMONSTRATIONS[:2], prompt_format=form)
+    contexts = [context, [], context[:1]]
+    batch = backend.injector.score_batch(QUERIES, contexts, CHOICES, prompt_format=form)
+    require(len(batch) == len(QUERIES), f"score_batch gives {len(batch)} results for {len(QUERIES)} queries")
+    for place, (query, shown, found) in enumerate(zip(QUERIES, contexts, batch, strict=True)):
+        expected = backend.injector.score(query, shown, CHOICES, prompt_format=form)
+        require_same_scores(found.log_probs, expected, backend, f"query {place + 1} of a batch and on its own")
+        if found.prompt_tokens is not None:
+            (made,) = backend.injector.generate([query], [shown], prompt_format=form, max_new_tokens=1)
+            require(
+                found.prompt_tokens == made.prompt_tokens,
+                f"score_batch says that prompt {place + 1} has {found.prompt_tokens} tokens, "
+                f"generate {made.prompt_tokens}",
+            )
+
+
+@check
 def check_score_is_generate(backend: Backend) -> None:
     """Where a generated answer is tokenised as it was generated, its score is the sum of its log-probabilities.
 

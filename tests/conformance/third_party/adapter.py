@@ -29,7 +29,7 @@ from aim_sdk.errors import ContextLengthError, InputError
 from aim_sdk.fingerprint import rms, tensor_hash
 from aim_sdk.layers import LAST, side_by_side
 from aim_sdk.prefixes import PrefixCache
-from aim_sdk.types import Context
+from aim_sdk.types import ChoiceScores, Context
 from tests.conformance.third_party.model import (
     ASSISTANT,
     BOS,
@@ -307,6 +307,27 @@ class KiteInjector(Injector):
             logs = self.logs(torch.cat([last, states[0, :-1]]))
             scores.append(logs[range(len(ids)), ids].tolist())
         return scores
+
+    @torch.no_grad()
+    def score_batch(
+        self,
+        queries: Sequence[Query],
+        contexts: Sequence[Context],
+        choices: Sequence[str],
+        *,
+        prompt_format: PromptFormat,
+    ) -> list[ChoiceScores]:
+        """All queries with one choice in one forward after the cache of the prompts."""
+        tokens = [self.answer(prompt_format, choice) for choice in choices]
+        last, mask, cache, lengths = self.prefill(queries, contexts, prompt_format, max(map(len, tokens)))
+        scores: list[list[tuple[float, ...]]] = [[] for _ in queries]
+        for ids in tokens:
+            grown = torch.cat([mask, mask.new_ones(len(mask), len(ids))], 1)
+            states, _ = self.model(self.model.embed(ids).expand(len(mask), -1, -1), grown, cache)
+            logs = self.logs(torch.cat([last[:, None], states[:, :-1]], 1))
+            for row, found in enumerate(logs[:, range(len(ids)), ids].tolist()):
+                scores[row].append(tuple(found))
+        return [ChoiceScores(tuple(row), length) for row, length in zip(scores, lengths, strict=True)]
 
     def log_probs(
         self,

@@ -315,6 +315,37 @@ class ChoicesSeeEachOther(KiteInjector):
         return found
 
 
+# Choices of several queries
+
+
+class BatchPaddingScored(KiteInjector):
+    def prefill(self, *args: Any) -> Any:
+        last, mask, cache, lengths = super().prefill(*args)
+        return last, torch.ones_like(mask), cache, lengths
+
+
+class BatchOfOneContext(KiteInjector):
+    def score_batch(self, queries: Any, contexts: Any, choices: Any, *, prompt_format: PromptFormat) -> Any:
+        return super().score_batch(queries, [contexts[0]] * len(queries), choices, prompt_format=prompt_format)
+
+
+class BatchTurned(KiteInjector):
+    def score_batch(self, *args: Any, **options: Any) -> Any:
+        return super().score_batch(*args, **options)[::-1]
+
+
+class BatchCutShort(KiteInjector):
+    def score_batch(self, *args: Any, **options: Any) -> Any:
+        return super().score_batch(*args, **options)[:2]
+
+
+class BatchCountsItsPadding(KiteInjector):
+    def score_batch(self, *args: Any, **options: Any) -> Any:
+        found = super().score_batch(*args, **options)
+        widest = max(scores.prompt_tokens or 0 for scores in found)
+        return [dataclasses.replace(scores, prompt_tokens=widest) for scores in found]
+
+
 # What is generated and scored
 
 
@@ -539,6 +570,11 @@ CAUGHT: list[tuple[str, Part]] = [
     ("prefix_reuse_is_exact", PrefixOfAnotherFormat),
     ("prefix_reuse_is_exact", PrefixStale),
     ("cached_is_full", ChoicesSeeEachOther),
+    ("score_batch_is_score", BatchPaddingScored),
+    ("score_batch_is_score", BatchOfOneContext),
+    ("score_batch_is_score", BatchTurned),
+    ("score_batch_is_score", BatchCutShort),
+    ("score_batch_is_score", BatchCountsItsPadding),
     ("options_are_used", BeamsIgnored),
     ("options_are_used", UnknownOptionsIgnored),
     ("options_are_used", LimitIgnored),
