@@ -25,6 +25,7 @@ from aim_sdk.errors import CorruptArtifactError
 from aim_sdk.files import sync_folder, write_atomic, writing
 from aim_sdk.interfaces import Projector
 from aim_sdk.training.corpora import Cursor
+from aim_sdk.training.origin import Origin
 
 KEPT = "The last checkpoint is untouched.\nNext: make room; the same command goes on from it."
 _FOLDER = "checkpoints"
@@ -37,6 +38,7 @@ class State(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    origin: Origin | None = None
     step: int = 0
     cursors: dict[int, tuple[int, int]] = {}
     dropped: dict[str, int] = {}

@@ -42,6 +42,7 @@ from aim_sdk.training.failures import claim, no_parameters, not_a_number, out_of
 from aim_sdk.training.forward import Forward, Work
 from aim_sdk.training.frozen import check_frozen, checksum
 from aim_sdk.training.journal import Journal
+from aim_sdk.training.origin import Origin
 from aim_sdk.training.progress import TrainingProgress
 from aim_sdk.training.readings import ReadingCache
 
@@ -106,6 +107,10 @@ class Run:
         self.checksum = checksum(self.backend.modules)
         self.optimizer = optimizer.build(self.projector, config.optimizer)
         self.state = checkpoint.load(config.output, self.projector, self.optimizer)
+        origin = Origin.of(config, self.backend.fingerprint)
+        if self.state.origin is not None:
+            self.state.origin.check(origin, config.output)
+        self.state.origin = origin
         if self.state.step == 0:
             self._calibrate()
         accelerator.wait_for_everyone()

@@ -274,6 +274,30 @@ def test_a_folder_of_another_run_is_refused(settings: dict[str, Any]) -> None:
         run(settings, steps=1, evaluation={"every": 0}, batch_size=2)
 
 
+@pytest.mark.parametrize("other", ["weights", "corpus", "evaluation.corpus"])
+def test_a_run_does_not_go_on_with_what_others_have_put_behind_its_names(
+    settings: dict[str, Any], corpus: Path, tmp_path: Path, other: str
+) -> None:
+    shutil.copytree(settings["model"], model := tmp_path / "model")
+    shutil.copytree(corpus.parent, own := tmp_path / "corpus")
+    shutil.copytree(corpus.parent, held_out := tmp_path / "held-out")
+    settings |= {"model": str(model), "optimizer": {"learning_rate": 1e-3, "final_rate": 1, "warm_up": 0}}
+    settings["corpus"] |= {"path": str(own / "docs.jsonl")}
+    settings["evaluation"] |= {"corpus": {"path": str(held_out / "docs.jsonl"), "min_image_bytes": 0}}
+    before = weights(run(settings, steps=1))
+    if other == "weights":
+        tensors = safetensors.torch.load_file(model / "model.safetensors")
+        changed = {name: value * 1.5 if "lm_head" in name else value for name, value in tensors.items()}
+        safetensors.torch.save_file(changed, model / "model.safetensors", metadata={"format": "pt"})
+    else:
+        path = (own if other == "corpus" else held_out) / "docs.jsonl"
+        path.write_text(path.read_text().replace("A red", "A bad", 1))
+    name = {"weights": "the backbone", "corpus": "the corpus's files"}.get(other, "the files of evaluation.corpus")
+    with pytest.raises(TrainingError, match=name):
+        run(settings, steps=2)
+    assert all(torch.equal(value, before[name]) for name, value in weights(Path(settings["output"])).items())
+
+
 def test_a_finished_run_of_one_rate_is_prolonged_exactly(settings: dict[str, Any], tmp_path: Path) -> None:
     settings["optimizer"] = {"learning_rate": 1e-3, "final_rate": 1, "warm_up": 0}
     settings["evaluation"]["every"] = 2
