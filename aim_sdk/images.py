@@ -112,6 +112,8 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
         ImageError: missing, no regular file, over ``MAX_FILE_BYTES``, unreadable, or not a path.
     """
     name = describe(path)
+    if path == "":
+        raise ImageError("the path of an image is empty; expected that of an image file.")
     if is_url(path):
         raise ImageError(f"{name}: an address is opened only on request; pass image=aim_sdk.fetch_image(url).")
     if isinstance(path, str) and path[:5].lower() == "data:":

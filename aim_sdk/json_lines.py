@@ -31,6 +31,8 @@ _MAGIC: Final = {
     b"\x1f\x8b": "packed with gzip; give it as <(zcat FILE)",
     b"PK\x03\x04": "a zip archive; unpack it, or give it as <(unzip -p FILE)",
     b"PAR1": "parquet; write it with pandas.read_parquet(FILE).to_json(OUT, orient='records', lines=True)",
+    codecs.BOM_UTF32_LE: "UTF-32; write it with iconv -f UTF-32 -t UTF-8 FILE > OUT",  # begins as UTF-16 does
+    codecs.BOM_UTF32_BE: "UTF-32; write it with iconv -f UTF-32 -t UTF-8 FILE > OUT",
     codecs.BOM_UTF16_LE: "UTF-16; write it with iconv -f UTF-16 -t UTF-8 FILE > OUT",
     codecs.BOM_UTF16_BE: "UTF-16; write it with iconv -f UTF-16 -t UTF-8 FILE > OUT",
 }

@@ -160,10 +160,13 @@ class DemonstrationBank:
 
         Raises:
             ArtifactNotFoundError: no such file.
-            CorruptArtifactError: it is no exported bank.
+            CorruptArtifactError: it is no exported bank, or damaged where a bank would be made of it.
         """
-        binding, keep_readings, keep_images = archive.binding_of(expanded(file))
-        store = DiskStore(expanded(path), binding, keep_readings=keep_readings, keep_images=keep_images)
+        path, file = expanded(path), expanded(file)
+        if not os.path.exists(path / INDEX):
+            archive.check(file)  # before a bank is made for it
+        binding, keep_readings, keep_images = archive.binding_of(file)
+        store = DiskStore(path, binding, keep_readings=keep_readings, keep_images=keep_images)
         return cls(store, store.binding)
 
     def key(self, demonstration: Demonstration) -> str:

@@ -40,6 +40,7 @@ def test_a_malformed_export_is_refused_whole_or_harmless(tmp_path: Path, exporte
         if dice.random() > share or (data := encoded(given)) is None:
             continue
         (tmp_path / "bad.aim").write_bytes(data)
+        made_of_it(tmp_path / "new", tmp_path / "bad.aim")
         target = tmp_path / "target"
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(own, target)
@@ -58,6 +59,17 @@ def test_a_malformed_export_is_refused_whole_or_harmless(tmp_path: Path, exporte
             assert rebuild_index(target) == [], what
     assert counts["refused"] > 20 * share / 0.03
     print(counts)
+
+
+def made_of_it(folder: Path, export: Path) -> None:
+    """A bank is made of a whole export, or none is made."""
+    try:
+        with DemonstrationBank.from_export(folder, export) as bank:
+            bank.import_from(export)
+    except AIMError:
+        assert not folder.exists()
+    else:
+        shutil.rmtree(folder)
 
 
 def read_quietly(bank: DemonstrationBank) -> list[str]:

@@ -113,12 +113,10 @@ def test_floats_from_0_to_1_are_scaled() -> None:
     [
         Image.new("F", (4, 4), 1.5),
         Image.new("F", (4, 4), -0.1),
-        Image.new("F", (4, 4), float("nan")),
-        Image.new("F", (4, 4), float("inf")),
         Image.new("I", (4, 4), 70_000),
         Image.new("I", (4, 4), -1),
     ],
-    ids=["over 1", "negative", "NaN", "infinite", "32 bits", "negative integer"],
+    ids=["over 1", "negative", "32 bits", "negative integer"],
 )
 def test_values_without_a_known_range_are_refused(image: Image.Image) -> None:
     for source in (image, saved(image, "TIFF")):
@@ -163,6 +161,15 @@ def test_of_an_animation_the_first_frame_is_taken() -> None:
         assert np.allclose(pixel, (255, 0, 0), atol=8), kind
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_no_numbers_are_refused(value: float) -> None:
+    image = Image.new("F", (4, 4), 0.5)
+    image.putpixel((1, 2), value)
+    for source in (image, saved(image, "TIFF")):
+        with pytest.raises(ImageError, match="some values are NaN or infinite"):
+            load_image(source)
+
+
 # --- what is refused
 
 
@@ -170,6 +177,7 @@ def test_of_an_animation_the_first_frame_is_taken() -> None:
     ("source", "message"),
     [
         ("missing.png", "missing.png: no such file"),
+        ("", "the path of an image is empty"),
         (b"not an image", "not an image"),
         (png(GRADIENT)[:200], "truncated"),
         (bomb(12_000, 12_000), "12000 x 12000 pixels; at most 100000000"),

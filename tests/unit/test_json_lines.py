@@ -85,6 +85,7 @@ def test_a_line_that_is_too_long_is_not_held(tmp_path: Path, monkeypatch: pytest
         (b'{\n  "image": "a.png"\n}', "JSON over several lines"),
         (GOOD.decode().encode("utf-16"), "UTF-16"),
         (GOOD.decode().encode("utf-16-le"), "UTF-16"),
+        (GOOD.decode().encode("utf-32"), "UTF-32"),
         (b"\x1f\x8b\x08\x00" + b"x" * 50, "gzip"),
         (b"PK\x03\x04 zip", "zip"),
         (b"PAR1 parquet", "parquet"),

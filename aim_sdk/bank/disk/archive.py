@@ -69,6 +69,17 @@ def binding_of(path: Path) -> tuple[Binding, bool, bool]:
     return opening.binding, opening.keep_readings, opening.keep_images
 
 
+def check(path: Path) -> None:
+    """Look at every record of an exported bank.
+
+    Raises:
+        ArtifactNotFoundError: no such file.
+        CorruptArtifactError: it is cut, altered or malformed, or no exported bank.
+    """
+    with _opened(path) as (source, size):
+        _Content(source, str(path), _opening(source, path).binding, {}).read(size)
+
+
 def import_(store: DiskStore, path: Path, advance: Advance = lambda _: None) -> int:
     """Add the entries of an exported bank that are not here yet, after those that are; return how many.
 
@@ -167,6 +178,8 @@ class _Content:
                 wrong = "its key is not the hash of its content"
         except InputError as error:
             wrong = str(error)
+        if entry.image and "\0" in entry.image:
+            wrong = "the path of its image holds a NUL"
         sizes = self.binding.fingerprint
         widths = {"fused": sizes.embedding_size, "hidden": sizes.hidden_size * len(self.binding.layers)}
         for name, part in entry.parts.items():
