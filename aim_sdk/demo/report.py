@@ -28,6 +28,8 @@ from aim_sdk.modes import COLOURS, LABELS
 from aim_sdk.pipeline import AIMPipeline
 from aim_sdk.types import Mode
 
+_WIDEST = max(map(len, LABELS.values()))
+
 
 def table(cells: Sequence[Cell], task: str) -> Table:
     """Accuracy +- standard error for every mode and k of one task."""
@@ -76,7 +78,7 @@ def show_queries(console: Console, tasks: Sequence[DemoTask], outcomes: Sequence
         for outcome in outcomes:
             if outcome.task == task.name and outcome.episode == 0 and outcome.shots in (0, shots):
                 mark = "[green]right[/]" if outcome.correct else "[red]wrong[/]"
-                console.print(f"    {LABELS[outcome.mode]:<30}{outcome.answer!r}  {mark}", highlight=False)
+                console.print(f"    {LABELS[outcome.mode]:<{_WIDEST + 1}}{outcome.answer!r}  {mark}", highlight=False)
 
 
 def _file(image: Any) -> str:

@@ -13,7 +13,9 @@ from aim_sdk.demo.tasks import DemoTask, Episode
 from aim_sdk.pipeline import AIMPipeline
 from aim_sdk.types import Mode
 
-MODES: tuple[Mode, ...] = ("text-only", "interleaved", "aim", "no-image")
+MODES: tuple[Mode, ...] = ("text-only", "interleaved", "aim", "nearest", "no-image")
+UNTIMED: tuple[Mode, ...] = ("no-image", "nearest")
+"""The control, and what makes no prompt."""
 ALL = "all tasks"
 BATCH = 70
 MAX_NEW_TOKENS = 4
@@ -70,14 +72,20 @@ def answer_all(
 
 
 def _answer(pipe: AIMPipeline, mode: Mode, shots: int, batch: Sequence[tuple[str, int, Episode]]) -> list[Outcome]:
-    answers = pipe.generate(
-        [episode.query for *_, episode in batch],
-        demonstrations=[episode.demonstrations for *_, episode in batch],
-        shots=shots,
-        mode=mode,
-        max_new_tokens=MAX_NEW_TOKENS,
-        batch_size=len(batch),
-    )
+    queries = [episode.query for *_, episode in batch]
+    if mode == "nearest":  # the same k demonstrations vote
+        first = [episode.demonstrations[:shots] for *_, episode in batch]
+        answers = [(next(iter(shares)), 0) for shares in pipe.nearest(queries, demonstrations=first)]
+    else:
+        made = pipe.generate(
+            queries,
+            demonstrations=[episode.demonstrations for *_, episode in batch],
+            shots=shots,
+            mode=mode,
+            max_new_tokens=MAX_NEW_TOKENS,
+            batch_size=len(batch),
+        )
+        answers = [(answer.text, answer.prompt_tokens) for answer in made]
     return [
         Outcome(
             task=task,
@@ -85,21 +93,21 @@ def _answer(pipe: AIMPipeline, mode: Mode, shots: int, batch: Sequence[tuple[str
             shots=shots,
             episode=index,
             group=f"{task} {episode.group}",
-            answer=answer.text,
-            correct=answer.text.casefold() == episode.answer.casefold(),
-            prompt_tokens=answer.prompt_tokens,
+            answer=text,
+            correct=text.casefold() == episode.answer.casefold(),
+            prompt_tokens=tokens,
         )
-        for (task, index, episode), answer in zip(batch, answers, strict=True)
+        for (task, index, episode), (text, tokens) in zip(batch, answers, strict=True)
     ]
 
 
 def time_all(
     pipe: AIMPipeline, tasks: Sequence[DemoTask], shots: Sequence[int], repeats: int, advance: Callable[[int], None]
 ) -> dict[tuple[Mode, int], float]:
-    """Median milliseconds of one query to its first token, bank warm, images encoded; the control is not timed."""
+    """Median milliseconds of one query to its first token, bank warm, images encoded; of all but `UNTIMED`."""
     medians: dict[tuple[Mode, int], float] = {}
     for mode, k in cells_of(shots):
-        if mode == "no-image":
+        if mode in UNTIMED:
             continue
         times = []
         for i in range(repeats):

@@ -50,9 +50,9 @@ def test_the_quick_demo_measures_and_writes(tmp_path: Path) -> None:
     result = json.loads((tmp_path / "a folder" / "result.json").read_text())
     assert (tmp_path / "a folder" / "plot.png").stat().st_size > 10_000
     cells = {(cell["task"], cell["mode"], cell["shots"]): cell for cell in result["cells"]}
-    assert len(cells) == 4 * (1 + 4 * 2)
+    assert len(cells) == 4 * (1 + 5 * 2)
     assert all(cell["n"] == (42 if task == "all tasks" else 14) for (task, *_), cell in cells.items())
     answers = [answer for answer in result["answers"] if (answer["mode"], answer["shots"]) == ("aim", 2)]
     assert sum(answer["correct"] for answer in answers) / 42 == pytest.approx(cells["all tasks", "aim", 2]["accuracy"])
-    for label in ("zero-shot", "text-only", "interleaved", "AIM without images"):
+    for label in ("zero-shot", "text-only", "interleaved", "nearest neighbours", "AIM without images"):
         assert label in shown.stdout
