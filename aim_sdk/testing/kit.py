@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, get_args
 
 from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.interfaces import Backend
+from aim_sdk.testing.process import process_kept
 
 Check: TypeAlias = Callable[[Backend], None]
 """Returns, or raises `CheckFailure` (or any other exception); raises `NotApplicable` to abstain."""
@@ -123,7 +124,8 @@ def _run(name: str, backend: Backend, expected: str | None) -> CheckResult:
     status: Status = "passed" if expected is None else "unexpected pass"
     message = "" if expected is None else f"it was expected to fail: {expected}"
     try:
-        CHECKS[name](backend)
+        with process_kept():
+            CHECKS[name](backend)
     except NotApplicable as reason:
         status, message = "not applicable", expected or str(reason)
         if expected is None and name in HEART and not isinstance(reason, Refused):

@@ -25,7 +25,7 @@ from aim_sdk.testing import (
 from tests.conformance import llava_mutations
 from tests.conformance.broken import BROKEN, Broken, name
 from tests.conformance.families import EXPECTED_FAILURES, Family
-from tests.conformance.third_party import mutations
+from tests.conformance.third_party import more_mutations, mutations
 from tests.conformance.third_party.adapter import KiteBackend, KiteInjector
 
 
@@ -52,7 +52,7 @@ def test_catches(good: TransformersBackend, check: str, broken: Broken) -> None:
 
 
 def test_every_check_is_known_to_catch_something() -> None:
-    known = [*BROKEN, *mutations.CAUGHT, *llava_mutations.CAUGHT]
+    known = [*BROKEN, *mutations.CAUGHT, *more_mutations.CAUGHT, *llava_mutations.CAUGHT]
     assert {check for check, *_ in known} == set(CHECKS)
     assert set(CHECKS) > HEART
     assert all("Catches" in str(function.__doc__) for function in CHECKS.values())

@@ -1,0 +1,14 @@
+"""The kit catches bugs of declarations, of drawn answers, of stop strings, and of what a call leaves."""
+
+import pytest
+
+from aim_sdk.testing import run_checks
+from tests.conformance.third_party import more_mutations
+from tests.conformance.third_party.mutations import Part
+
+
+@pytest.mark.parametrize(("check", "bug"), more_mutations.CAUGHT, ids=lambda value: getattr(value, "__name__", value))
+def test_a_bug_of_a_third_party_backend_is_caught(check: str, bug: Part) -> None:
+    (result,) = run_checks(more_mutations.made(bug), checks=[check])
+    assert result.status == "failed"
+    assert result.message
