@@ -11,6 +11,7 @@ from accelerate import PartialState
 from aim_sdk.bank.bank import NewBankWarning
 from aim_sdk.evaluation.plan import Work
 from aim_sdk.evaluation.settings import EvalSettings
+from aim_sdk.files import expanded
 from aim_sdk.pipeline import AIMPipeline
 
 
@@ -56,7 +57,10 @@ class Pipelines:
     def made_with(self) -> dict[str, Any]:
         """What decides the answers and has only a name in the settings."""
         made = self.backend.fingerprint
+        model = self._settings.model
+        by_path = made.weights_hash is None and model is not None and expanded(model).exists()
         return {
+            **({"model": str(expanded(str(model)).resolve())} if by_path else {}),
             "weights": made.weights_hash,
             "embeddings": made.embedding_hash,
             "tokenizer": made.tokenizer_hash,

@@ -67,7 +67,7 @@ class Plan:
 
     def __init__(self, settings: EvalSettings) -> None:
         self.settings, self.protocol = settings, get_protocol(settings.protocol)
-        configs = [tasks.get_task(name) for name in settings.tasks]
+        configs = _distinct(settings.tasks)
         own = None if settings.bank is None else support_of(settings.bank)
         self.works = [_work(config, self.protocol, settings, own) for config in configs]
         self.shots = settings.shots or self.protocol.shots
@@ -131,6 +131,28 @@ class Plan:
         if cell.mode == "zero-shot":
             return source.texts(work.queries, self.protocol.zero_shot_texts)
         return source.choose(work.queries, cell.shots, bank)
+
+
+def _distinct(names: Sequence[str]) -> list[TaskConfig]:
+    """The tasks, by their names or files.
+
+    Raises:
+        InputError: two have one name, under which answers and scores are kept.
+    """
+    found: dict[str, tuple[str, TaskConfig]] = {}
+    for name in names:
+        config = tasks.get_task(name)
+        if config.name in found:
+            raise InputError(
+                f"two tasks are called {config.name!r}: {_origin(found[config.name][0])} and {_origin(name)}. Answers "
+                "and scores are kept by that name.\nNext: change `name:` in one of the files, or name only one of them."
+            )
+        found[config.name] = name, config
+    return [config for _, config in found.values()]
+
+
+def _origin(name: str) -> str:
+    return name if name.endswith((".yaml", ".yml")) else f"the built-in {name}"
 
 
 def how(cell: Cell, protocol: Protocol) -> Mode:

@@ -189,7 +189,9 @@ def _identity(plan: Plan) -> dict[str, Any]:
         **plan.settings.identity(),
         "protocol": plan.protocol.model_dump(mode="json", exclude={"metrics", *_FOR_PEOPLE}),
         "tasks": {
-            work.config.name: work.config.model_dump(mode="json", exclude={"metric", "metric_options", *_FOR_PEOPLE})
+            work.config.name: work.config.model_dump(
+                mode="json", exclude={"metric", "metric_options", "folder", *_FOR_PEOPLE}
+            )
             for work in plan.works
         },
         "data": {work.config.name: work.digest for work in plan.works},

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from aim_sdk.errors import InputError
+from aim_sdk.files import expanded
 from aim_sdk.types import Mode
+from aim_sdk.yaml_files import described
 
 MODES: tuple[Mode, ...] = ("zero-shot", "text-only", "interleaved", "aim", "nearest")
 """The rows that every table has; `nearest` only where answers are of a closed set (exact match, choices)."""
@@ -27,7 +31,7 @@ class EvalSettings(BaseModel):
     device: str | None = Field(default=None, description="None: a GPU where there is one")
     dtype: str | None = Field(default=None, description="the backbone's: bfloat16, float32, ...; None: its default")
     trust_remote_code: bool = Field(default=False, description="run the Python code of a checkpoint that brings some")
-    tasks: tuple[str, ...] = Field(min_length=1, description="names, or paths of YAML files")
+    tasks: tuple[str, ...] = Field(description="names, or paths of YAML files")
     data: Path = Field(default=Path("data"), description="the folder of the tasks' folders")
     protocol: str = Field(default="aim", description="a name, or a YAML file")
     shots: tuple[int, ...] | None = Field(default=None, description="None: the protocol's")
@@ -46,15 +50,44 @@ class EvalSettings(BaseModel):
         default=None, description="a folder that keeps fused tokens between runs, a bank a task; None: in memory"
     )
 
-    @model_validator(mode="after")
-    def _no_repetitions(self) -> EvalSettings:
-        for name in ("tasks", "shots", "modes"):
-            values: tuple[Any, ...] = getattr(self, name) or ()
-            if len(set(values)) < len(values):
-                raise ValueError(f"{name}: {', '.join(map(str, values))}: one is named twice")
-        if any(k < 0 for k in self.shots or ()):
-            raise ValueError("shots: expected whole numbers of at least 0")
-        return self
+    def __init__(self, **settings: Any) -> None:
+        """Take the settings by name; ``model_validate`` raises pydantic's own error.
+
+        Raises:
+            InputError: a setting does not exist or cannot be used; names each.
+        """
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            raise InputError(f"EvalSettings:{described(type(self), error)}") from error
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # model_validate does not come here
+
+    @field_validator("tasks", "modes", "shots", mode="before")
+    @classmethod
+    def _one_is_a_list_of_one(cls, value: Any) -> Any:
+        values = (value,) if isinstance(value, str | os.PathLike | int) else value
+        if not isinstance(values, list | tuple):
+            return values
+        return tuple(os.fspath(one) if isinstance(one, os.PathLike) else one for one in values)
+
+    @field_validator("tasks", "shots", "modes")
+    @classmethod
+    def _no_repetitions(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        if values is None:
+            return None
+        if not values:
+            raise ValueError("expected at least one")
+        if len(set(values)) < len(values):
+            raise ValueError("one is named twice")
+        return values
+
+    @field_validator("shots")
+    @classmethod
+    def _shots_are_counts(cls, shots: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if any(k < 0 for k in shots or ()):
+            raise ValueError("expected whole numbers of at least 0")
+        return shots
 
     @model_validator(mode="after")
     def _bank_or_cache(self) -> EvalSettings:
@@ -63,5 +96,14 @@ class EvalSettings(BaseModel):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What a run that goes on must have in common with what it goes on from."""
-        return self.model_dump(mode="json", exclude={"output", "data", "bank", "cache", "device", "trust_remote_code"})
+        """What a run that goes on must have in common with what it goes on from.
+
+        A model or a projector in a folder goes by what is in it (`Pipelines.made_with`), not by the path as typed.
+        """
+        kept = self.model_dump(
+            mode="json", exclude={"output", "data", "bank", "cache", "device", "trust_remote_code", "tasks"}
+        )
+        here = {
+            name: None for name in ("model", "projector") if kept[name] is not None and expanded(kept[name]).exists()
+        }
+        return kept | here

@@ -42,6 +42,7 @@ def choices(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_task(folder: Path, queries: int = 7, support: int = 6, long: str = "", **changes: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     choices = changes.pop("choices", None)
     for part, count in (("queries", queries), ("support", support)):
         lines = []
