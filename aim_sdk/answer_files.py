@@ -6,18 +6,20 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from aim_sdk.demonstration_files import DemonstrationLine, folder_images, resolve, stream_demonstrations
-from aim_sdk.errors import InputError
-from aim_sdk.images import describe, load_image
+from aim_sdk.demonstration_files import DemonstrationLine, resolve, stream_demonstrations
+from aim_sdk.errors import ImageError, InputError
+from aim_sdk.images import image_digest, is_url, load_image
 from aim_sdk.json_lines import OnProblem, json_lines
+from aim_sdk.photo_folders import Skipped, check_name, folder_images
 from aim_sdk.tables import is_table, table_rows
 from aim_sdk.terminal import Problems
-from aim_sdk.types import Demonstration, Query
+from aim_sdk.types import Demonstration, ImageInput, Query
 
 Item = TypeVar("Item")
 
@@ -45,8 +47,13 @@ class NumberedQuery:
     def __init__(self, number: int, line: QueryLine, query: Query, *, in_folder: bool = False) -> None:
         self.number, self.line, self.query = number, line, query
         # In a folder the name tells images apart: another image before it changes nothing.
-        content = json.dumps([None if in_folder else number, line.model_dump()], sort_keys=True)
-        self.key = hashlib.sha256(content.encode()).hexdigest()[:16]
+        self._place = None if in_folder else number
+
+    @cached_property
+    def key(self) -> str:
+        """Finds its answer again: a hash of its place (not in a folder), its fields and its image's content."""
+        content = json.dumps([self._place, self.line.model_dump(), _content(self.query.image)], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def fields(self) -> dict[str, Any]:
         """The query's fields for its answer's line.
@@ -132,20 +139,39 @@ def read_queries(path: Path, *, classes: Sequence[str] = ()) -> tuple[list[Numbe
     return _some(path, list(lines(path, parse, problems.add)), problems), problems
 
 
-def digest_of(demonstrations: Sequence[Demonstration]) -> str:
-    """What tells lists of demonstrations apart: the names of their images, their texts and answers, their order."""
-    parts = [[describe(item.image), item.text, item.answer] for item in demonstrations]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+def identity_of(demonstrations: Sequence[Demonstration]) -> dict[str, Any]:
+    """What tells lists of demonstrations apart, wherever their files are.
+
+    Their number, and hashes of their images' contents, their texts and their answers, each in their order.
+    """
+    images = [_content(item.image) for item in demonstrations]
+    texts = [item.text for item in demonstrations]
+    answers = [item.answer for item in demonstrations]
+    hashed = {"images": images, "texts": texts, "answers": answers}
+    return {"number": len(images)} | {
+        name: hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16] for name, parts in hashed.items()
+    }
+
+
+def _content(image: ImageInput) -> str | None:
+    """The digest of an image's content; None where it cannot be read, which is reported when it is asked about."""
+    try:
+        return None if is_url(image) else image_digest(image)
+    except ImageError:
+        return None
 
 
 def _folder(path: Path, classes: Sequence[str], on_problem: OnProblem) -> Iterator[NumberedQuery]:
-    for number, image in enumerate(folder_images(path), 1):
+    skipped = Skipped(path)
+    for number, image in enumerate(folder_images(path, skipped), 1):
         try:
             name = image.relative_to(path).as_posix()
+            check_name(name)
             known = {"answer": image.parent.name} if image.parent != path and image.parent.name in classes else {}
             yield NumberedQuery(number, QueryLine(image=name, **known), Query(str(image)), in_folder=True)
         except (InputError, ValueError, UnicodeError) as error:
             on_problem(f"{image}: {error}")
+    skipped.report(on_problem)
 
 
 def _some(path: Path, items: list[Item], problems: Problems) -> list[Item]:

@@ -36,6 +36,7 @@ SETTINGS_SUFFIX: Final = ".settings.json"
 STALE_SUFFIX: Final = ".stale.jsonl"
 _ANOTHER: Final = "choose another --out"
 _KEPT: Final = "The batches before are kept.\nNext: make room, then run the same command again: it resumes."
+_HASHED: Final = ("demonstrations", "bank")
 _LONGEST: Final = 4 * MAX_LINE
 """Bytes of the longest line of answers: a query's fields, its answer once more as reference, and ours."""
 
@@ -178,7 +179,7 @@ class AnswerJob:
         if self._kept is None:
             return
         kept = self._kept
-        if differing := differences({name: kept.get(name) for name in wanted}, wanted):
+        if differing := _in_words({name: kept.get(name) for name in wanted}, wanted):
             listed = "\n".join(differing)
             raise InputError(
                 f"{self.path}: holds answers made with other settings:\n{listed}\n"
@@ -226,6 +227,26 @@ def _append(file: FileIO, data: bytes) -> None:
     except OSError:
         file.truncate(end)
         raise
+
+
+def _in_words(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """One line for each setting that differs; of demonstrations, which are known by hashes, what of them does."""
+    found = differences(*({k: v for k, v in one.items() if k not in _HASHED} for one in (kept, wanted)))
+    there, now = kept.get("demonstrations"), wanted.get("demonstrations")
+    if there != now:
+        found.append(f"  demonstrations: {_others(there, now)}")
+    if kept.get("bank") != wanted.get("bank"):
+        found.append("  bank: other demonstrations, or in another order")
+    return found
+
+
+def _others(there: object, now: object) -> str:
+    if not isinstance(there, Mapping) or not isinstance(now, Mapping):
+        return "others" if there and now else f"those of a {'bank' if now is None else 'file'} now"
+    if there.get("number") != now.get("number"):
+        return f"{there.get('number')} there, {now.get('number')} now"
+    names = [name for name in now if there.get(name) != now[name]]
+    return f"other {' and '.join(names)} ({now['number']}, as before)"
 
 
 def _digest(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,9 +13,9 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from aim_sdk.bank import DemonstrationBank
 from aim_sdk.contexts import Contexts
-from aim_sdk.demonstration_files import folder_images
 from aim_sdk.errors import InputError, ShotsError, did_you_mean
 from aim_sdk.nearest import vote, votes_among
+from aim_sdk.photo_folders import FolderWarning, Skipped, folder_images
 from aim_sdk.selection import ReadingSelector, Selector
 from aim_sdk.types import ChoiceScores, Demonstration, ImageInput, Mode, Query
 
@@ -188,9 +189,12 @@ def images_of(images: Images) -> tuple[Iterator[ImageInput | Query], int | None]
         InputError: it is a table or a mapping in place of a column.
     """
     if isinstance(images, str | os.PathLike) and os.path.isdir(images):
-        found: list[ImageInput | Query] = [str(image) for image in folder_images(Path(images))]
+        skipped = Skipped(Path(images))
+        found: list[ImageInput | Query] = [str(image) for image in folder_images(Path(images), skipped)]
         if not found:
-            raise InputError(f"{images}: no images in this folder or below it.")
+            raise InputError(f"{images}: no images in this folder or below it.{_next_line(skipped.images)}")
+        if skipped.images:
+            warnings.warn(skipped.images, FolderWarning, stacklevel=3)
         return iter(found), len(found)
     if isinstance(images, str | os.PathLike | bytes | bytearray | Query) or not isinstance(images, Iterable):
         return iter([images]), 1  # a PIL image is not iterable
@@ -286,6 +290,10 @@ def softmax(values: Sequence[float]) -> list[float]:
     weights = [math.exp(value - top) for value in values]
     total = math.fsum(weights)
     return [weight / total for weight in weights]
+
+
+def _next_line(text: str | None) -> str:
+    return f"\n{text}" if text else ""
 
 
 def _listed(texts: Sequence[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,10 @@ from pydantic import BaseModel, ConfigDict
 from aim_sdk.errors import InputError
 from aim_sdk.images import is_url
 from aim_sdk.json_lines import OnProblem, count_lines, folder_of, json_lines
+from aim_sdk.photo_folders import Skipped, check_name, folder_images, warn_of_empty_classes
 from aim_sdk.tables import is_table, table_rows
 from aim_sdk.types import Demonstration
 
-IMAGE_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
-"""How the names of images end; one that cannot be decoded here is reported like a broken one."""
 MAX_ANSWER_FILE = 1 << 20
 """Bytes of the largest text file that stands beside an image."""
 
@@ -74,28 +70,25 @@ def resolve(path: Path, image: str) -> str:
 
 
 def _folder(path: Path, text: str, on_problem: OnProblem) -> Iterator[Demonstration]:
-    for image in folder_images(path):
+    skipped, classes = Skipped(path), False
+    for image in folder_images(path, skipped):
         metadata: dict[str, Any] = {}
         beside = image.with_suffix(".txt")
         try:
-            _check_name(image)
+            check_name(image)
             if beside.is_file():
                 answer = _text(beside)
             elif image.parent != path:
                 answer = metadata["label"] = image.parent.name
+                classes = True
             else:
                 raise InputError(f"no answer; expected {beside.name} beside it, or a subfolder named like its class.")
             yield Demonstration(str(image), text, answer, metadata)
         except InputError as error:
             on_problem(f"{image}: {error}")
-
-
-def _check_name(image: Path) -> None:
-    """A name that is not UTF-8 cannot be written down: banks and results hold names as text."""
-    try:
-        str(image).encode()
-    except UnicodeEncodeError as error:
-        raise InputError("the name is not UTF-8; rename the file or its folder.") from error
+    skipped.report(on_problem)
+    if classes:
+        warn_of_empty_classes(path)
 
 
 def _text(path: Path) -> str:
@@ -109,18 +102,3 @@ def _text(path: Path) -> str:
         raise InputError(f"{path.name} cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path.name} is not UTF-8 (byte {error.start}).") from error
-
-
-def folder_images(path: Path) -> Iterator[Path]:
-    """All images below a folder, in the order of their names: the same at every run. Links are followed, once each.
-
-    Hidden folders are left out: they hold copies that a program keeps for itself (``.ipynb_checkpoints``).
-    """
-    seen = {os.path.realpath(path)}
-    for folder, folders, files in os.walk(path, followlinks=True):
-        places = {name: os.path.realpath(os.path.join(folder, name)) for name in folders if not name.startswith(".")}
-        folders[:] = sorted(name for name, place in places.items() if place not in seen)
-        seen.update(places.values())
-        for name in sorted(files):
-            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
-                yield Path(folder) / name

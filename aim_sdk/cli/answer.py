@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +62,7 @@ def answer(
     code is then 3. Labels come with probabilities, and where the queries bring their right ones (a column or field
     `answer` or `reference`, or a subfolder of that name) with accuracy and a confusion table.
     """
-    from aim_sdk.answer_files import digest_of, read_demonstrations, read_queries
+    from aim_sdk.answer_files import identity_of, read_demonstrations, read_queries
     from aim_sdk.answer_jobs import AnswerJob
     from aim_sdk.answer_tables import kept_as
     from aim_sdk.bank import DemonstrationBank
@@ -96,14 +97,14 @@ def answer(
     warn_all(unusable)
     settings: dict[str, Any] = {
         "backend": backend,
-        "model": model,
-        "projector": projector,
+        "model": _whole(model),
+        "projector": _whole(projector),
         "template": template,
         "dtype": dtype,
         "mode": mode,
         "shots": shots,
         "max_new_tokens": max_new_tokens if classes is None else None,
-        "demonstrations": None if shown is None else digest_of(shown),
+        "demonstrations": None if shown is None else identity_of(shown),
         "selector": selector if bank is not None or selector != "first" else None,
         "text": text or None,
         "choices": classes,
@@ -154,6 +155,11 @@ def answer(
     say(f"{out}: {job.answered} answers of {len(asked)} queries.", err=True)
     if unusable or refused:
         raise typer.Exit(3)
+
+
+def _whole(name: str | None) -> str | None:
+    """A folder's whole path, which is the same from everywhere; another name as it is."""
+    return name if name is None or not os.path.isdir(name) else os.path.realpath(name)
 
 
 def _choices(named: str | None, file: Path | None, held: list[Demonstration] | None) -> list[str] | None:
