@@ -21,7 +21,7 @@ from aim_sdk.testing.kit import (
 )
 
 from aim_sdk.testing import sensitivity, identity, plain, readings, positions, answers, generation  # isort: skip
-from aim_sdk.testing import texts, isolation, state, backends, reuse, training  # isort: skip # the order in which checks run
+from aim_sdk.testing import sampling, texts, isolation, state, backends, reuse, training  # isort: skip # the order in which checks run
 
 if TYPE_CHECKING:
     from aim_sdk.testing.suite import BackendTests, backend_checks
@@ -43,7 +43,7 @@ __all__ = [
 
 _REGISTERING = (
     *(sensitivity, identity, plain, readings, positions, answers, generation, texts),
-    *(isolation, state, backends, reuse, training),
+    *(sampling, isolation, state, backends, reuse, training),
 )
 
 if not TYPE_CHECKING:

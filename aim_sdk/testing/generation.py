@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import math
 import string
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import CapabilityError, InputError
 from aim_sdk.interfaces import Backend
-from aim_sdk.testing.compare import require
-from aim_sdk.testing.kit import NotApplicable, check
+from aim_sdk.testing.compare import require, require_close, tolerance
+from aim_sdk.testing.kit import NotApplicable, check, heart
 from aim_sdk.testing.layouts import IMAGE_FIRST
+from aim_sdk.testing.positions import _heads as heads
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES
-from aim_sdk.types import Generation, Query
+from aim_sdk.types import Demonstration, Generation, Query
 
 _PLAIN = PromptFormat.plain(IMAGE_FIRST[0])
+_STOPPED = ("{image} Q: {text}\nA: {answer}", "{image}{text} = {answer}")
+_LONG = 12
+_WIDE = "Gr\u00fc\u00dfe \u2603 \u732b"
+"""Letters of two bytes, of three bytes, and one that few vocabularies hold as one token."""
 
 
 @check
@@ -28,14 +37,17 @@ def check_options_are_used(backend: Backend) -> None:
     """
     for made in _answers(backend, max_new_tokens=2):
         require(len(made.token_ids) <= 2, f"2 new tokens at most were asked for; got {made.token_ids}")
-    try:
-        taken = backend.injector.generate(
-            QUERIES[:1], [[]], prompt_format=_PLAIN, max_new_tokens=2, no_such_option_of_any_backend=1
-        )
-    except Exception:  # whichever: the caller is told
-        pass
-    else:
-        require(False, f"the option no_such_option_of_any_backend=1 was taken without a word: {taken}")
+    unknown: dict[str, Any] = {"prompt_format": _PLAIN, "max_new_tokens": 2, "no_such_option_of_any_backend": 1}
+    calls: dict[str, Callable[[], object]] = {
+        "generate": lambda: backend.injector.generate(QUERIES[:1], [[]], **unknown),
+        "stream": lambda: list(backend.injector.stream(QUERIES[0], [], **unknown)),
+    }
+    for call, ask in calls.items():
+        try:
+            taken = ask()
+        except Exception:  # whichever: the caller is told
+            continue
+        require(False, f"`{call}` took the option no_such_option_of_any_backend=1 without a word: {taken}")
     greedy = _answers(backend, max_new_tokens=8)
     try:
         beams = _answers(backend, max_new_tokens=8, num_beams=4)
@@ -45,31 +57,54 @@ def check_options_are_used(backend: Backend) -> None:
     require(not same, f"num_beams=4 gives the greedy answer of all {len(greedy)} prompts: is it used?")
 
 
-@check
+@heart
 def check_stop_string(backend: Backend) -> None:
-    """An answer ends before the string that a plain template writes behind it, whole and streamed, without blanks.
+    """An answer ends before the string that a plain template writes after it, whole and streamed, without blanks.
 
-    Catches answers that go on with the next demonstration's question. The stop string is the format's (`PromptFormat.
-    stop`), cutting is the backend's (`aim_sdk.answers`).
+    Catches answers that write the next demonstration's question too. The stop string is the format's (`PromptFormat.
+    stop`), cutting is the backend's (`aim_sdk.answers`). The strings are taken out of the model's own answers.
     """
-    tried = 0
+    answers, tried = [], 0
     for query in QUERIES:
-        (free,) = backend.injector.generate(
-            [query], [[]], prompt_format=PromptFormat.plain("{image} Q: {text}\nA: {answer}"), max_new_tokens=12
-        )
-        require(free.text == free.text.strip(), f"the answer {free.text!r} has blanks round it")
-        stop = next((free.text[n : n + 2] for n in range(2, len(free.text) - 2) if _is_stop(free.text, n)), "")
-        if not stop:
-            continue
-        tried += 1
-        form = PromptFormat.plain("{image} Q: {text}\nA: {answer}" + stop)
-        (made,) = backend.injector.generate([query], [[]], prompt_format=form, max_new_tokens=12)
-        expected = free.text.split(stop)[0].rstrip()
-        require(made.text == expected, f"with the stop string {stop!r}: {made.text!r}; expected {expected!r}")
-        streamed = "".join(backend.injector.stream(query, [], prompt_format=form, max_new_tokens=12))
-        require(streamed == expected, f"with the stop string {stop!r} it streams {streamed!r}; expected {expected!r}")
+        for template in _STOPPED if tried < 2 else ():
+            form = PromptFormat.plain(template)
+            (free,) = backend.injector.generate([query], [[]], prompt_format=form, max_new_tokens=_LONG)
+            require(free.text == free.text.strip(), f"the answer {free.text!r} has blanks round it")
+            answers.append(free.text)
+            if stop := _stop_of(free.text):
+                tried += 1
+                _require_stopped(backend, query, template, stop, free.text)
     if not tried:
-        raise NotApplicable("no answer of the model holds a piece of text to stop at")
+        raise NotApplicable(f"no answer of the model holds a character to stop at: {answers}")
+
+
+@check
+def check_stream_keeps_characters(backend: Backend) -> None:
+    """A stream gives the characters that generate gives, also those of several tokens.
+
+    Catches streams that decode token by token: half a character becomes a replacement mark. The model is made to say
+    what is needed (its LM head's output is changed), so that it does not depend on its weights.
+    """
+    seen: list[str] = []
+    for form in (_PLAIN, backend.default_format):
+        try:
+            (reading,) = backend.reader.read(
+                [Demonstration(QUERIES[0].image, QUERIES[0].text, _WIDE)], prompt_format=form, with_images=False
+            )
+        except InputError as error:
+            raise NotApplicable(f"it takes no text of several scripts: {error}") from error
+        ids = reading.token_ids[reading.answer_start :].tolist()
+        options: dict[str, Any] = {"prompt_format": form, "max_new_tokens": len(ids)}
+        with _saying(backend, ids):
+            (made,) = backend.injector.generate(QUERIES[:1], [[]], **options)
+        seen.append(made.text)
+        if not set(_WIDE) - set(string.printable) <= set(made.text):
+            continue
+        with _saying(backend, ids):
+            streamed = "".join(backend.injector.stream(QUERIES[0], [], **options))
+        require(streamed == made.text, f"the stream gives {streamed!r}, generate {made.text!r}")
+        return
+    raise NotApplicable(f"the model cannot be made to say {_WIDE!r} by its LM head's output; it said {seen}")
 
 
 @check
@@ -117,9 +152,10 @@ def check_scores_are_log_probabilities(backend: Backend) -> None:
 
 @check
 def check_ended(backend: Backend) -> None:
-    """`log_probs(ended=True)` adds one token, the first one behind the answer, and changes no other.
+    """`log_probs(ended=True)` adds one token, the first one after the answer, and changes no other.
 
-    Catches projectors trained on answers that never end.
+    Catches projectors trained on answers that never end, or that end with another token: the first token after the
+    answer is that of the reading of the same demonstration, and its states say how likely it is.
     """
     grown = []
     for form in (backend.default_format, _PLAIN):
@@ -137,8 +173,34 @@ def check_ended(backend: Backend) -> None:
         require(
             len(ended) - len(plain) in (0, 1), f"ended, {len(ended)} log-probabilities; without its end {len(plain)}"
         )
+        require_close(
+            ended[: len(plain)].cpu(), plain.cpu(), backend, "log-probabilities before the end, and without it"
+        )
+        if len(ended) > len(plain):
+            _require_end(backend, ended.detach().float().cpu(), form)
         grown.append(len(ended) - len(plain))
     require(grown[1] == 1, "a plain template ends its answers, and ended=True adds no token")
+
+
+def _require_end(backend: Backend, ended: Tensor, form: PromptFormat) -> None:
+    """Where the LM head on a reading gives the answer's log-probabilities, it gives its end's, too."""
+    item = Demonstration(QUERIES[0].image, QUERIES[0].text, CHOICES[0])
+    (reading,) = backend.reader.read([item], prompt_format=form)
+    agree: list[tuple[int, float]] = []
+    for start in (reading.answer_start, reading.answer_start - 1):  # a format's blank may be a token of its own
+        ids = reading.token_ids[start : start + len(ended)].to(reading.hidden.device)
+        states = reading.hidden[start - 1 : start - 1 + len(ids)].float()
+        for logits in heads(states @ backend.output_embeddings.detach().float().T.to(states.device)):
+            found = logits.log_softmax(-1).gather(1, ids[:, None])[:, 0].cpu()
+            if len(found) == len(ended) and float((found - ended)[:-1].abs().max()) <= tolerance(backend, ended):
+                agree.append((int(ids[-1]), float(found[-1])))
+    last = float(ended[-1])
+    require(
+        not agree or any(abs(number - last) <= tolerance(backend, ended) for _, number in agree),
+        f"ended=True adds a token of log-probability {last:.4g}; expected the token after the answer {item.answer!r} in "
+        f"its reading, {' or '.join(f'{token} of {number:.4g}' for token, number in agree[:1])} (format "
+        f"{form.template or form.kind!r}): is another token taken for the end?",
+    )
 
 
 def _answers(backend: Backend, **options: Any) -> list[Generation]:
@@ -150,7 +212,43 @@ def _answers(backend: Backend, **options: Any) -> list[Generation]:
     ]
 
 
-def _is_stop(text: str, place: int) -> bool:
-    """Whether two characters of an answer can end it in a template."""
-    stop = text[place : place + 2]
-    return stop.isascii() and stop.isprintable() and stop.strip() == stop and not set("{}") & set(stop)
+def _stop_of(text: str) -> str:
+    """Two characters of an answer (or one) that can end it in a template; none in an answer without such."""
+    for length, inside in ((2, string.printable), (1, None)):
+        for place in range(2 if len(text) > 3 else 1, len(text) - length + 1):
+            stop = text[place : place + length]
+            written = all(not c.isspace() and c not in "{}\ufffd" and c in (inside or c) for c in stop)
+            if written and "\ufffd" not in text[:place][-1:]:
+                return stop
+    return ""
+
+
+def _require_stopped(backend: Backend, query: Query, template: str, stop: str, free: str) -> None:
+    form = PromptFormat.plain(template + stop)
+    expected = free.split(stop)[0].rstrip()
+    (made,) = backend.injector.generate([query], [[]], prompt_format=form, max_new_tokens=_LONG)
+    streamed = "".join(backend.injector.stream(query, [], prompt_format=form, max_new_tokens=_LONG))
+    for call, found in {"generate": made.text, "stream": streamed}.items():
+        require(
+            found == expected,
+            f"`{call}` with the stop string {stop!r}: {found!r}; expected {expected!r}, as without it the answer to "
+            f"{query.text!r} is {free!r} (template {form.template!r})",
+        )
+
+
+@contextmanager
+def _saying(backend: Backend, ids: Sequence[int]) -> Iterator[None]:
+    """Make the tokens of an answer, step by step, by far the likeliest of the LM head."""
+    head, left = backend.output_embeddings.data_ptr(), list(ids)
+
+    def wish(module: nn.Module, args: object, output: object) -> None:
+        weight = getattr(module, "weight", None)
+        is_head = isinstance(weight, Tensor) and weight.data_ptr() == head and not isinstance(module, nn.Embedding)
+        if is_head and isinstance(output, Tensor) and left:
+            output[..., left.pop(0)] = output.max() + 100
+
+    handle = register_module_forward_hook(wish)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from aim_sdk.testing import run_checks
+from aim_sdk.testing import check_backend, run_checks
 from tests.conformance.third_party import more_mutations
 from tests.conformance.third_party.mutations import Part
 
@@ -12,3 +12,7 @@ def test_a_bug_of_a_third_party_backend_is_caught(check: str, bug: Part) -> None
     (result,) = run_checks(more_mutations.made(bug), checks=[check])
     assert result.status == "failed"
     assert result.message
+
+
+def test_an_honest_backend_that_draws_passes() -> None:
+    check_backend(more_mutations.made(more_mutations.Sampler))

@@ -20,6 +20,7 @@ def test_a_finished_third_party_backend_passes() -> None:
         "slot_never_generated",
         "slot_changes_nothing",
         "recomputed_activations",
+        "sampling",
     }
 
 

@@ -69,8 +69,10 @@ def test_a_new_backend_is_the_example_under_its_own_name(tmp_path: Path) -> None
         "identity_beams",
         "prefix_reuse_is_exact",
         "recomputed_activations",
+        "sampling",
         "slot_changes_nothing",
         "slot_never_generated",
+        "stream_keeps_characters",
     }
 
     for name, reason in (("my-vlm", "exists already"), ("llava", "is taken by aim-icl"), ("My_VLM", "lower-case")):
