@@ -14,7 +14,7 @@ from aim_sdk.evaluation.memory import peak
 from aim_sdk.evaluation.protocol import Prompt
 from aim_sdk.nearest import log_shares, vote
 from aim_sdk.pipeline import AIMPipeline
-from aim_sdk.types import Demonstration, Mode, Query
+from aim_sdk.types import Demonstration, ImageInput, Mode, Query
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,11 @@ class Asked:
     def demonstrations(self) -> list[Demonstration]:
         """What the pipeline is given."""
         return [demonstration for _, demonstration in self.shown]
+
+    def images(self, mode: Mode) -> list[ImageInput]:
+        """What is looked at to answer it; texts stand in for demonstrations in some modes."""
+        shown = self.demonstrations if mode in ("aim", "interleaved", "nearest") else []
+        return [self.query.image, *(item.image for item in shown)]
 
     @property
     def length(self) -> int:

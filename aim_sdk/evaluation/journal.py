@@ -65,11 +65,16 @@ class Journal:
             os.fsync(file.fileno())
 
     def read(self) -> dict[Unit, dict[str, Any]]:
-        """All processes' batches. A line that was cut is left out: its batch is answered anew."""
+        """All processes' batches. A line that was cut is left out: its batch is answered once more.
+
+        Of a batch that was asked again, whichever process did, the line with fewer refusals.
+        """
         found: dict[Unit, dict[str, Any]] = {}
         for path in sorted(self._folder.glob("answers-*.jsonl")):
             for record in _records(path):
-                found[record.cell, record.number] = record.model_extra or {}
+                content, kept = record.model_extra or {}, found.get((record.cell, record.number))
+                if kept is None or len(refused(content)) <= len(refused(kept)):
+                    found[record.cell, record.number] = content
         return found
 
     def mend(self) -> None:
@@ -81,6 +86,11 @@ class Journal:
             whole = data.rfind(b"\n") + 1
             if whole < len(data):
                 os.truncate(self._file, whole)
+
+
+def refused(record: Mapping[str, Any]) -> set[str]:
+    """The queries of a batch that could not be answered; one that is too long stays so, and is none of them."""
+    return {p["item"] for p in record.get("predictions", ()) if p.get("refused") is not None}
 
 
 class _Record(BaseModel):

@@ -15,14 +15,16 @@ from accelerate import PartialState
 
 from aim_sdk.errors import InputError
 from aim_sdk.evaluation import scoring
-from aim_sdk.evaluation.answering import Answering
+from aim_sdk.evaluation.answering import Answering, Asked
 from aim_sdk.evaluation.demonstrations import Source
-from aim_sdk.evaluation.journal import Journal
+from aim_sdk.evaluation.journal import Journal, refused
 from aim_sdk.evaluation.pipelines import Pipelines
 from aim_sdk.evaluation.plan import Plan, Work, how
 from aim_sdk.evaluation.results import Answers, Cell, Run
 from aim_sdk.evaluation.revision import revision
+from aim_sdk.evaluation.seen import Seen
 from aim_sdk.evaluation.settings import MODES, EvalSettings
+from aim_sdk.evaluation.tasks import folder_of
 from aim_sdk.fingerprint import versions
 from aim_sdk.interrupts import interruptible
 from aim_sdk.jobs import LOCK, alone
@@ -33,6 +35,8 @@ from aim_sdk.types import Mode
 Note = Callable[[str], None]
 _FOR_PEOPLE = {"title", "description", "source", "deviations", "licence", "splits", "install"}
 """Fields of a task or a protocol that people read."""
+_NO_PART = {"metric", "metric_options", "folder", *_FOR_PEOPLE}
+"""Fields of a task that decide no answer: what is in its folder does."""
 
 
 def evaluate(
@@ -62,7 +66,10 @@ def evaluate(
                 stack.enter_context(alone(settings.output / LOCK))
             journal = Journal(settings.output, _identity(plan), state.process_index)
         journal.mend()
-        evaluation = _Evaluation(plan, journal, note if state.is_main_process else lambda _: None, state)
+        folders = {work.config.name: folder_of(work.config, settings.data) for work in plan.works}
+        seen = Seen(settings.output, folders, state.process_index)
+        seen.check()
+        evaluation = _Evaluation(plan, journal, seen, note if state.is_main_process else lambda _: None, state)
         with state.main_process_first():
             journal.made_with(evaluation.pipelines.made_with())
         with interruptible() as interrupted:
@@ -78,22 +85,24 @@ def evaluate(
 class _Evaluation:
     """One process's part of a run."""
 
-    def __init__(self, plan: Plan, journal: Journal, note: Note, state: PartialState) -> None:
-        self.plan, self.journal, self.note, self.state = plan, journal, note, state
+    def __init__(self, plan: Plan, journal: Journal, seen: Seen, note: Note, state: PartialState) -> None:
+        self.plan, self.journal, self.seen, self.note, self.state = plan, journal, seen, note, state
         self.pipelines = Pipelines(plan.settings, state)
         self.left_out: dict[str, str] = {}
         self.modes = self._modes()
 
     def answer(self, interrupted: Callable[[], bool], show: bool) -> bool:
         """Answer this process's share of what is missing; False where it was interrupted."""
-        done = self.journal.read().keys()
+        self.kept = self.journal.read()
+        if again := sum(len(refused(record)) for record in self.kept.values()):
+            self.note(f"{again} answers that were refused before are asked for again.")
         self.state.wait_for_everyone()  # all know the same before anything is added
         number = 0
         for work in self.plan.works:
             units = [(cell, place) for cell in self.plan.cells(work, self.modes) for place in self.plan.places(work)]
             mine: dict[Cell, list[int]] = defaultdict(list)
             for cell, place in units:
-                if (cell, place) not in done:
+                if (cell, place) not in self.kept or refused(self.kept[cell, place]):
                     if number % self.state.num_processes == self.state.process_index:
                         mine[cell].append(place)
                     number += 1
@@ -109,18 +118,35 @@ class _Evaluation:
         for source in sources.values():
             if self._looks_in_bank(source, mine):
                 # Of all seeds, also those that are answered already: what is near depends on all that the bank holds.
+                if not source.keys():
+                    self.seen.keep(self.seen.look(work.config.name, [item.image for item in source.pool]))
                 source.in_bank(source.keys() or pipe.bank.add(source.shown(), progress=show))
         answering = Answering(pipe, work.prompt, may_read=self.plan.settings.bank is None)
         with advancing(f"{work.config.name}, batches", sum(map(len, mine.values())), shown=show) as advance:
             for cell, places in mine.items():
                 batches = self.plan.batches(work, cell, sources[cell.seed], pipe.bank)
                 for place in places:
-                    batch = answering.answer(batches[place], how(cell, self.plan.protocol))
-                    self.journal.add((cell, place), asdict(batch))
+                    self._answer_batch(answering, work, cell, place, batches[place])
                     advance(1)
                     if interrupted():
                         return False
         return True
+
+    def _answer_batch(self, answering: Answering, work: Work, cell: Cell, place: int, asked: Sequence[Asked]) -> None:
+        """Answer a batch, or those of its queries that were refused before, and keep the answers and their images."""
+        before, mode = self.kept.get((cell, place)), how(cell, self.plan.protocol)
+        if before is not None:
+            asked = [one for one in asked if one.item.id in refused(before)]
+        files = {one.item.id: self.seen.look(work.config.name, one.images(mode)) for one in asked}
+        found = asdict(answering.answer(asked, mode))
+        stays = refused(found)
+        self.seen.keep(file for item, looked in files.items() if item not in stays for file in looked)
+        if before is not None:
+            new = {p["item"]: p for p in found["predictions"]}
+            found = before | {"predictions": [new.get(p["item"], p) for p in before["predictions"]]}
+            if found == before:
+                return
+        self.journal.add((cell, place), found)
 
     def _looks_in_bank(self, source: Source, mine: Mapping[Cell, Sequence[int]]) -> bool:
         """Whether the whole pool must be in the bank: a selector or a vote looks for demonstrations there."""
@@ -188,11 +214,6 @@ def _identity(plan: Plan) -> dict[str, Any]:
     return {
         **plan.settings.identity(),
         "protocol": plan.protocol.model_dump(mode="json", exclude={"metrics", *_FOR_PEOPLE}),
-        "tasks": {
-            work.config.name: work.config.model_dump(
-                mode="json", exclude={"metric", "metric_options", "folder", *_FOR_PEOPLE}
-            )
-            for work in plan.works
-        },
+        "tasks": {work.config.name: work.config.model_dump(mode="json", exclude=_NO_PART) for work in plan.works},
         "data": {work.config.name: work.digest for work in plan.works},
     }

@@ -103,7 +103,5 @@ class EvalSettings(BaseModel):
         kept = self.model_dump(
             mode="json", exclude={"output", "data", "bank", "cache", "device", "trust_remote_code", "tasks"}
         )
-        here = {
-            name: None for name in ("model", "projector") if kept[name] is not None and expanded(kept[name]).exists()
-        }
-        return kept | here
+        here = [name for name in ("model", "projector") if kept[name] is not None and expanded(kept[name]).exists()]
+        return kept | dict.fromkeys(here)

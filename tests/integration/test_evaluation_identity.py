@@ -1,6 +1,5 @@
 """What makes a run the run that it is: its tasks, images, model and projector, wherever it is typed from."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from PIL import Image
 
 from aim_sdk.errors import InputError
@@ -83,3 +81,76 @@ def test_another_model_behind_another_path_is_another_run(
         run(settings, modes=("zero-shot",), model=str(tiny("idefics3")), backend="idefics")
     with pytest.raises(InputError, match=r"  (weights|embeddings|tokenizer): "):
         run(settings, modes=("zero-shot",), model=str(tiny("llava-next")))
+
+
+@pytest.mark.parametrize("part", ["queries", "support"])
+@pytest.mark.parametrize("mode", ["aim", "interleaved", "nearest"])
+def test_other_images_are_another_run(settings: dict[str, Any], task: Path, part: str, mode: str) -> None:
+    run(settings, modes=(mode,))
+    for number in range(6):
+        Image.new("RGB", (20, 20), (7, 7, number)).save(task.parent / f"{part}-{number}.png")
+    with pytest.raises(InputError, match=rf"answers to other images: .*{part}-\d\.png is another image") as refused:
+        run(settings, modes=(mode,))
+    assert "--output" in str(refused.value)
+
+
+def test_images_that_no_answer_depends_on_may_change(settings: dict[str, Any], task: Path) -> None:
+    first = run(settings, modes=("zero-shot", "text-only"))
+    for number in range(6):
+        Image.new("RGB", (20, 20)).save(task.parent / f"support-{number}.png")
+    assert comparable(run(settings, modes=("zero-shot", "text-only"))) == comparable(first)
+
+
+def test_a_file_that_is_only_newer_or_moved_is_the_same(settings: dict[str, Any], task: Path, tmp_path: Path) -> None:
+    first = run(settings)
+    for image in task.parent.glob("*.png"):
+        os.utime(image, (1, 1))
+    assert comparable(run(settings)) == comparable(first)
+    shutil.move(task.parent, tmp_path / "moved")
+    assert comparable(run(settings, tasks=(str(tmp_path / "moved" / "task.yaml"),))) == comparable(first)
+
+
+def test_images_that_change_while_it_is_away_are_not_mixed(
+    settings: dict[str, Any], task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the answers to the old images are kept, the other half is to come."""
+    answer, left = Answering.answer, [2]
+
+    def killed(*arguments: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return answer(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Answering, "answer", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings)
+    for number in range(7):
+        Image.new("RGB", (20, 20)).save(task.parent / f"queries-{number}.png")
+    with pytest.raises(InputError, match="answers to other images"):
+        run(settings)
+
+
+@pytest.mark.parametrize("part", ["queries", "support"])
+def test_what_was_refused_is_asked_again_once_it_is_repaired(
+    settings: dict[str, Any], task: Path, tmp_path: Path, part: str
+) -> None:
+    expected = comparable(run(settings, output=tmp_path / "whole"))
+    image = task.parent / f"{part}-1.png"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:40])
+    broken = run(settings)
+    assert sum(score.refused for score in broken.scores) > 0
+    size = (settings["output"] / "answers-0.jsonl").stat().st_size
+    assert comparable(run(settings)) == comparable(broken)
+    assert (settings["output"] / "answers-0.jsonl").stat().st_size == size
+    image.write_bytes(whole)
+    notes: list[str] = []
+    mended = evaluate(EvalSettings.model_validate(settings), show=False, note=notes.append)
+    assert mended is not None
+    assert comparable(mended) == expected
+    assert any("refused before are asked for again" in note for note in notes)
+    image.write_bytes(whole[:40])
+    with pytest.raises(InputError, match="answers to other images"):
+        run(settings)
