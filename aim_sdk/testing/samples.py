@@ -8,8 +8,9 @@ from aim_sdk.types import Demonstration, Query
 
 
 def picture(width: int, height: int, turn: int) -> Image.Image:
-    """Draw a grey gradient, turned by `turn` degrees."""
-    return Image.linear_gradient("L").resize((width, height)).convert("RGB").rotate(turn)
+    """Draw several colours, no two of whose channels are alike: gradients, turned by `turn` degrees."""
+    line, rings = (make("L").resize((width, height)) for make in (Image.linear_gradient, Image.radial_gradient))
+    return Image.merge("RGB", (line.rotate(turn), line.rotate(turn + 110).point(lambda value: 255 - value), rings))
 
 
 DEMONSTRATIONS = (

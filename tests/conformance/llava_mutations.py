@@ -10,8 +10,9 @@ from torch import Tensor
 from aim_backends.hf import TransformersBackend
 from aim_backends.hf.injector import TransformersInjector
 from aim_backends.llava import LlavaBackend
-from aim_sdk import Backend, Demonstration, Fingerprint, Generation, PromptFormat, Reading
+from aim_sdk import Backend, Demonstration, Fingerprint, Generation, PromptFormat, Query, Reading
 from tests.conformance.broken import Answerer, Broken, Reader, answering, reading
+from tests.conformance.third_party.unseen import bgr, grey
 
 
 class _Shifted(Reader):
@@ -45,6 +46,22 @@ class _ImagePositionLate(_Shifted):
 class _ImagePositionNought(Reader):
     def read(self, demonstrations: Sequence[Demonstration], **options: Any) -> list[Reading]:
         return [dataclasses.replace(found, image_position=0) for found in self.good.read(demonstrations, **options)]
+
+
+class _SeesBgr(Answerer):
+    def query(self, query: Query, context: Any) -> Query:
+        return dataclasses.replace(query, image=bgr(query.image))
+
+
+class _SeesGrey(Answerer):
+    def query(self, query: Query, context: Any) -> Query:
+        return dataclasses.replace(query, image=grey(query.image))
+
+
+class _ReadsBgr(Reader):
+    def read(self, demonstrations: Sequence[Demonstration], **options: Any) -> list[Reading]:
+        turned = [dataclasses.replace(item, image=bgr(item.image)) for item in demonstrations]
+        return self.good.read(turned, **options)
 
 
 class _SystemDropped(Answerer):
@@ -146,6 +163,9 @@ CAUGHT: list[tuple[str, str, Broken]] = [
     ("image_position", "late", reading(_ImagePositionLate)),
     ("image_position", "nought", reading(_ImagePositionNought)),
     ("plain_model", "system text dropped", answering(_SystemDropped)),
+    ("plain_model", "colours turned", answering(_SeesBgr)),
+    ("plain_model", "no colours", answering(_SeesGrey)),
+    ("reading_is_scored", "colours turned", reading(_ReadsBgr)),
     ("identity_chat", "system text dropped", answering(_SystemDropped)),
     ("identity_chat", "fused tokens behind the role", fused_behind_the_role),
     ("interleaved", "images turned", answering(_InterleavedImagesTurned)),

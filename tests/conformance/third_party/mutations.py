@@ -16,6 +16,7 @@ from torch import Tensor
 from aim_sdk import Demonstration, Fingerprint, FusedTokens, Generation, PromptFormat, Query, Reading, load_image
 from aim_sdk.answers import stream_answer
 from aim_sdk.fingerprint import tensor_hash
+from tests.conformance.third_party import unseen
 from tests.conformance.third_party.adapter import KiteBackend, KiteInjector, KiteReader, Template, Turn
 from tests.conformance.third_party.model import BOS, END, KiteModel, decode, encode
 
@@ -603,6 +604,7 @@ CAUGHT: list[tuple[str, Part]] = [
     ("sensitivity", Blind),
     ("sensitivity", Dull),
     ("identity_chat", PlainAnswerIsItsOwn),
+    *unseen.CAUGHT,
 ]
 """Which check must catch which bug."""
 
