@@ -24,7 +24,7 @@ def cells(mode: Mode, shots: int, by_seed: dict[int, list[float | None]], task: 
                 )
                 for number, value in enumerate(values)
             ),
-            peak_bytes=2**20,
+            peak_bytes=2**20,  # as results of before have it
         )
         for seed, values in by_seed.items()
     ]
@@ -55,7 +55,6 @@ def run(answers: list[Answers], protocol: str = "aim", options: dict[str, Any] |
                 queries=len(found[0].predictions),
                 prompt_tokens=9,
                 seconds=0.1,
-                peak_bytes=None,
                 **values,
             )
         )

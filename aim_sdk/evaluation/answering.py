@@ -49,7 +49,7 @@ class Batch:
     """The answers of one batch, without scores."""
 
     predictions: list[dict[str, Any]]
-    peak_bytes: int | None
+    memory_bytes: int | None
     reading_seconds: float
 
 
@@ -59,6 +59,7 @@ class Answering:
     def __init__(self, pipe: AIMPipeline, prompt: Prompt, *, may_read: bool = True) -> None:
         """``may_read``: whether demonstrations may be added to the pipeline's bank; a user's own is not changed."""
         self._pipe, self._prompt, self._may_read = pipe, prompt, may_read
+        self._device = pipe.backend.input_embeddings.device
 
     def read(self, demonstrations: Sequence[Demonstration]) -> float:
         """Put demonstrations into the bank; return the seconds that it took.
@@ -74,7 +75,7 @@ class Answering:
         reading = (
             self.read([d for one in asked for d in one.demonstrations]) if mode == "aim" and self._may_read else 0.0
         )
-        with peak() as memory:
+        with peak(self._device) as memory:
             predictions = self._fitting(asked, mode)
         return Batch(predictions, memory.bytes, reading)
 

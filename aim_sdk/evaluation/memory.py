@@ -1,16 +1,12 @@
-"""The most memory that a block of work takes."""
+"""The memory that a block of work takes beyond what was held before it, where that can be told."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-
-_RESET = Path("/proc/self/clear_refs")
-_STATUS = Path("/proc/self/status")
 
 
 @dataclass
@@ -21,27 +17,21 @@ class Peak:
 
 
 @contextmanager
-def peak() -> Iterator[Peak]:
-    """Measure a block: GPU memory that torch holds, or else what the process has resident (Linux; elsewhere None)."""
+def peak(device: torch.device) -> Iterator[Peak]:
+    """Measure a block: the most that torch's tensors took on the GPUs, less what was held when it began.
+
+    So the order of blocks does not matter. None on other devices: what a process has resident also holds what earlier
+    work has left behind, and says nothing about this block.
+    """
     found = Peak()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    if device.type != "cuda":
         yield found
-        found.bytes = torch.cuda.max_memory_allocated()
         return
-    reset = _reset()
+    devices = range(torch.cuda.device_count())  # a model may be spread over several
+    before = [torch.cuda.memory_allocated(number) for number in devices]
+    for number in devices:
+        torch.cuda.reset_peak_memory_stats(number)
     yield found
-    found.bytes = _high_water() if reset else None
-
-
-def _reset() -> bool:
-    try:
-        _RESET.write_text("5")  # the kernel's high-water mark begins anew
-    except OSError:
-        return False
-    return True
-
-
-def _high_water() -> int | None:
-    lines = _STATUS.read_text().splitlines()
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), None)
+    found.bytes = sum(
+        torch.cuda.max_memory_allocated(number) - held for number, held in zip(devices, before, strict=True)
+    )

@@ -26,7 +26,9 @@ Cost = Callable[[Score], float | None]
 COSTS: Final[dict[str, Cost]] = {
     "context tokens": lambda score: score.prompt_tokens,
     "seconds per query, in batches": lambda score: score.seconds,
-    "peak memory, MiB": lambda score: None if score.peak_bytes is None else score.peak_bytes / 2**20,
+    "GPU memory beyond the model, MiB": lambda score: (
+        None if score.memory_bytes is None else score.memory_bytes / 2**20
+    ),
 }
 """What a query costs; medians, but for memory."""
 

@@ -146,7 +146,9 @@ def _way(run: Run, found: Sequence[Score]) -> str:
 
 def _costs(runs: Mapping[str, Run], task: str) -> Grid:
     protocols = ", ".join(dict.fromkeys(runs[name].protocol["name"] for name in _of(runs, task)))
-    what = "median context tokens · median seconds per query, in batches · peak memory"
+    what = "median context tokens · median seconds per query, in batches"
+    if any(score.memory_bytes is not None for scores in _of(runs, task).values() for score in scores):
+        what += " · GPU memory beyond the model, at most"
     return _grid(runs, task, f"{task} · {what} · protocol {protocols}", _cost)
 
 
@@ -185,7 +187,7 @@ def _cost(score: Score) -> str:
     known = [
         None if math.isnan(score.prompt_tokens) else f"{score.prompt_tokens:.0f}",
         None if math.isnan(score.seconds) else f"{score.seconds:.3g} s",
-        None if score.peak_bytes is None else f"{score.peak_bytes / 2**20:.0f} MiB",
+        None if score.memory_bytes is None else f"{score.memory_bytes / 2**20:.0f} MiB",
     ]
     return " · ".join(part for part in known if part is not None)
 

@@ -65,7 +65,12 @@ class Answers(_Record):
 
     cell: Cell = Field(description="what was asked")
     predictions: tuple[Prediction, ...] = Field(description="one a query")
-    peak_bytes: int | None = Field(description="most memory while the cell was answered; none where it is not known")
+    memory_bytes: int | None = Field(
+        default=None, description="most GPU memory of a batch beyond what was held before it; none on other devices"
+    )
+    peak_bytes: int | None = Field(
+        default=None, description="of results of before: the whole process's, which says nothing of the cell; not shown"
+    )
 
 
 class Score(_Record):
@@ -86,7 +91,8 @@ class Score(_Record):
     too_long: int = Field(description="queries, over all seeds, whose prompt exceeds the backbone's context")
     prompt_tokens: _Number = Field(description="median of a prompt")
     seconds: _Number = Field(description="median of a query, in batches")
-    peak_bytes: int | None = Field(description="most memory of any seed; none where it is not known")
+    memory_bytes: int | None = Field(default=None, description="most of any seed; none where it is not known")
+    peak_bytes: int | None = Field(default=None, description="of results of before; not shown")
 
 
 class Run(_Record):

@@ -161,7 +161,7 @@ class _Evaluation:
             for cell in plan.cells(work, self.modes):
                 batches = [kept[cell, place] for place in plan.places(work)]
                 found = {p["item"]: p for record in batches for p in record["predictions"]}
-                peaks = [record["peak_bytes"] for record in batches if record["peak_bytes"] is not None]
+                peaks = [record["memory_bytes"] for record in batches if record.get("memory_bytes") is not None]
                 ordered = [found[item.id] for item in work.queries]
                 answers.append(scoring.answers_of(cell, ordered, work.items, work.metric, max(peaks, default=None)))
         metrics = {work.config.name: work.metric for work in plan.works}

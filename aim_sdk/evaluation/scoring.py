@@ -17,14 +17,14 @@ from aim_sdk.types import Mode
 
 
 def answers_of(
-    cell: Cell, found: Sequence[Mapping[str, Any]], items: Mapping[str, Item], metric: Metric, peak_bytes: int | None
+    cell: Cell, found: Sequence[Mapping[str, Any]], items: Mapping[str, Item], metric: Metric, memory_bytes: int | None
 ) -> Answers:
     """Give each of a cell's predictions its own score."""
     answered = _answered(found, items)
     scores = metric.per_item(answered) if answered else None
     own = {} if scores is None else dict(zip((a.item.id for a in answered), scores, strict=True))
     predictions = tuple(Prediction(**{**p, "score": own.get(p["item"])}) for p in found)
-    return Answers(cell=cell, predictions=predictions, peak_bytes=peak_bytes)
+    return Answers(cell=cell, predictions=predictions, memory_bytes=memory_bytes)
 
 
 def score(cells: Sequence[Answers], items: Mapping[str, Item], metric: Metric) -> Score:
@@ -48,7 +48,7 @@ def score(cells: Sequence[Answers], items: Mapping[str, Item], metric: Metric) -
         refused=refused,
         prompt_tokens=_median(p.prompt_tokens for p in predictions),
         seconds=_median(p.seconds for p in predictions),
-        peak_bytes=max((c.peak_bytes for c in cells if c.peak_bytes is not None), default=None),
+        memory_bytes=max((c.memory_bytes for c in cells if c.memory_bytes is not None), default=None),
     )
 
 

@@ -99,7 +99,7 @@ def comparable(run: Run) -> dict[str, Any]:
         "answers": [
             [a.cell.model_dump(), [p.model_dump(exclude={"seconds"}) for p in a.predictions]] for a in run.answers
         ],
-        "scores": [s.model_dump_json(exclude={"seconds", "peak_bytes"}) for s in run.scores],
+        "scores": [s.model_dump_json(exclude={"seconds", "memory_bytes"}) for s in run.scores],
     }
 
 

@@ -39,7 +39,7 @@ def test_a_share_has_its_binomial_error_however_many_seeds_there_are() -> None:
     (thrice,) = table([cell(0), cell(1), cell(2)], {"t": ITEMS}, {"t": METRIC})
     assert thrice.standard_error == pytest.approx(once.standard_error)
     assert (thrice.seeds_error, thrice.by_seed, thrice.queries) == (0, {0: 50, 1: 50, 2: 50}, 40)
-    assert (thrice.prompt_tokens, thrice.seconds, thrice.peak_bytes) == (7, 0.5, 5)
+    assert (thrice.prompt_tokens, thrice.seconds, thrice.memory_bytes) == (7, 0.5, 5)
 
 
 def test_seeds_that_differ_are_averaged() -> None:

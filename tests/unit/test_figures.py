@@ -42,7 +42,7 @@ def made(tasks: int, seed: int, shots: tuple[int, ...] = SHOTS) -> Run:
             for k in (0,) if mode == "zero-shot" else shots:
                 answers += cells(mode, k, {0: [100.0 * (chance.random() < 0.4) for _ in range(6)]}, name)
     found = run(answers)
-    costs = [{"prompt_tokens": 30 + s.shots * 12, "peak_bytes": (3100 + 5 * s.shots) * 2**20} for s in found.scores]
+    costs = [{"prompt_tokens": 30 + s.shots * 12, "memory_bytes": (3100 + 5 * s.shots) * 2**20} for s in found.scores]
     scores = tuple(s.model_copy(update=cost) for s, cost in zip(found.scores, costs, strict=True))
     return found.model_copy(update={"scores": scores})
 
