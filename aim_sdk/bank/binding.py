@@ -34,7 +34,10 @@ def check_binding(bank: Binding, wanted: Binding, what: str, by: str, advice: st
     rows = "".join(
         f"\n  {name}: {_short(ours)} in the bank, {_short(theirs)} here" for name, (ours, theirs) in differences.items()
     )
-    raise FingerprintError(f"{what} was made with {_name(bank)}, but {by} has {_name(wanted)}.{rows}{advice}")
+    ours, theirs = _name(bank), _name(wanted)
+    if ours == theirs:  # two equal names would say nothing
+        theirs = f"another {theirs}: of this name, with another {' and another '.join(differences)}"
+    raise FingerprintError(f"{what} was made with {ours}, but {by} has {theirs}.{rows}{advice}")
 
 
 def reads_alike(bank: Binding, wanted: Binding) -> bool:

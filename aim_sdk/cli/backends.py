@@ -1,7 +1,7 @@
 """``aim-icl backends``: what is installed, whether it keeps its promises, and a new one to start from."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -72,16 +72,15 @@ def check(
     from aim_sdk.registry import get_backend
     from aim_sdk.terminal import say_json
     from aim_sdk.testing import CHECKS, run_checks
+    from aim_sdk.testing.kit import known_checks
 
     backend_class = get_backend(name)
     expected = _expected(expect or [])
+    known_checks([*(only or []), *expected])
     with TemporaryDirectory() as folder:
-        backend = backend_class.from_pretrained(
-            _tiny(tiny, model, Path(folder)) if tiny else model,
-            device=device,
-            dtype=dtype,
-            **options.trusting(trust_remote_code),
-        )
+        place = _tiny(tiny, model, Path(folder)) if tiny else model
+        loaded = {"device": device, "dtype": dtype, **options.trusting(trust_remote_code)}
+        backend = _load(backend_class, place, loaded, tiny)
         results = run_checks(backend, expected_failures=expected, checks=only)
         if as_json:
             found = list(results)
@@ -95,7 +94,7 @@ def check(
 @app.command("new")
 def new(
     name: Annotated[str, typer.Argument(help="The new backend's name, such as my-vlm.")],
-    out: Annotated[Path, typer.Option(help="The folder to write aim-NAME into.")] = Path(),
+    out: Annotated[Path, typer.Option(help="The folder to write aim-NAME into; it is made where it is none.")] = Path(),
 ) -> None:
     """Write a complete backend distribution to start from: a toy model, its adapter, its tests."""
     from aim_sdk.terminal import say
@@ -113,6 +112,30 @@ def _expected(items: list[str]) -> dict[str, str]:
     if bad := [name for name, _, reason in pairs if not reason.strip()]:
         raise InputError(f"--expect {bad[0]!r}: expected check=reason, for example identity_beams='greedy only'.")
     return {name: reason for name, _, reason in pairs}
+
+
+def _load(
+    backend_class: "type[Backend]", model: str | None, loaded: dict[str, Any], tiny: str | None = None
+) -> "Backend":
+    """Load a backend that may be half finished: what its code raises becomes a message with its place."""
+    from aim_sdk.errors import AIMError, BrokenBackendError, InputError
+    from aim_sdk.testing.tracing import explained
+
+    try:
+        return backend_class.from_pretrained(model, **loaded)
+    except AIMError as error:
+        if tiny is None:
+            raise
+        raise InputError(
+            f"backend {backend_class.name!r} does not take the tiny random {tiny!r} model that --tiny has made for it: "
+            f"{error}\nNext: leave --tiny out, or name a variant of its own family."
+        ) from error
+    except OSError:
+        raise
+    except Exception as error:
+        raise BrokenBackendError(
+            f"{backend_class.__name__}.from_pretrained({model!r}) failed: {explained(error)}"
+        ) from error
 
 
 def _tiny(variant: str, model: str | None, folder: Path) -> str:
@@ -150,5 +173,13 @@ def _watch(results: "Iterator[CheckResult]", total: int, backend: "Backend") -> 
         if result.message:
             console().print(cell(f"\n{result.check}: {result.status}", _COLOURS[result.status]))
             say(result.message)
-    say(f"\n{backend.name}, {backend.fingerprint.model}: {count(found)}")
+    say(f"\n{_named(backend)}: {count(found)}")
     return found
+
+
+def _named(backend: "Backend") -> str:
+    """The backend and its model; without the model where its fingerprint fails: a check says so."""
+    try:
+        return f"{backend.name}, {backend.fingerprint.model}"
+    except Exception:
+        return str(getattr(backend, "name", type(backend).__name__))

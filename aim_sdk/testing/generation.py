@@ -197,8 +197,8 @@ def _require_end(backend: Backend, ended: Tensor, form: PromptFormat) -> None:
     last = float(ended[-1])
     require(
         not agree or any(abs(number - last) <= tolerance(backend, ended) for _, number in agree),
-        f"ended=True adds a token of log-probability {last:.4g}; expected the token after the answer {item.answer!r} in "
-        f"its reading, {' or '.join(f'{token} of {number:.4g}' for token, number in agree[:1])} (format "
+        f"ended=True adds a token of log-probability {last:.4g}; expected the token after the answer {item.answer!r} "
+        f"in its reading, {' or '.join(f'{token} of {number:.4g}' for token, number in agree[:1])} (format "
         f"{form.template or form.kind!r}): is another token taken for the end?",
     )
 

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias, get_args
 from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.interfaces import Backend
 from aim_sdk.testing.process import process_kept
+from aim_sdk.testing.tracing import explained
 
 Check: TypeAlias = Callable[[Backend], None]
 """Returns, or raises `CheckFailure` (or any other exception); raises `NotApplicable` to abstain."""
@@ -22,6 +23,12 @@ CHECKS: dict[str, Check] = {}
 
 HEART: set[str] = set()
 """The checks that must apply: where one does not, that is a failure, unless the author declares it with a reason."""
+
+
+_ADVICE = (
+    "It is one of the checks that must apply: look for a bug first, and at the other checks that failed. Expect it, "
+    "with the reason, only where no adapter of this model could make it apply."
+)
 
 
 class CheckFailure(AssertionError):
@@ -98,11 +105,20 @@ def run_checks(
     """
     expected = dict(expected_failures or {})
     chosen = list(CHECKS) if checks is None else list(checks)
-    for name in [*chosen, *expected]:
-        if name not in CHECKS:
-            raise InputError(f"unknown check {name!r}.{did_you_mean(name, CHECKS)} Checks: {', '.join(CHECKS)}.")
+    known_checks([*chosen, *expected])
     for name in chosen:
         yield _run(name, backend, expected.get(name))
+
+
+def known_checks(names: Iterable[str]) -> None:
+    """Refuse names of checks that are none.
+
+    Raises:
+        InputError: names the nearest, and all.
+    """
+    for name in names:
+        if name not in CHECKS:
+            raise InputError(f"unknown check {name!r}.{did_you_mean(name, CHECKS)} Checks: {', '.join(CHECKS)}.")
 
 
 def check_backend(
@@ -130,8 +146,8 @@ def _run(name: str, backend: Backend, expected: str | None) -> CheckResult:
         status, message = "not applicable", expected or str(reason)
         if expected is None and name in HEART and not isinstance(reason, Refused):
             status = "failed"
-            message = f"it cannot be checked: {reason}\nWhere that is so by construction, expect it, with the reason."
+            message = f"it cannot be checked: {reason}\n{_ADVICE}"
     except Exception as error:
-        found = str(error) if isinstance(error, CheckFailure) else f"{type(error).__name__}: {error}"
+        found = str(error) if isinstance(error, CheckFailure) else explained(error)
         status, message = ("failed", found) if expected is None else ("expected failure", expected)
     return CheckResult(name, status, message, time.perf_counter() - started)

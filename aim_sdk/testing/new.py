@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
+import importlib.util
+import keyword
 import re
 import tempfile
 from pathlib import Path
@@ -17,22 +21,19 @@ _LEFT_OUT = ("__pycache__", ".pytest_cache", ".hypothesis", "build", "dist")
 
 
 def new_backend(name: str, parent: Path) -> Path:
-    """Write ``parent/aim-<name>`` and return it.
+    """Write ``parent/aim-<name>`` and return it; ``parent`` is made where it is none.
 
     Raises:
-        InputError: the name is no lower-case name, is taken by an installed backend, or the folder exists.
+        InputError: the name is no lower-case name, is taken by a backend or a package, or the folder exists.
     """
-    if not _NAME.fullmatch(name):
-        raise InputError(
-            f"backend name {name!r}: expected lower-case letters, digits and single dashes, as in 'my-vlm'."
-        )
-    if taken := [info.origin for info in list_backends() if info.name == name]:
-        raise InputError(f"backend name {name!r} is taken by {taken[0]}; two of one name could not be loaded.")
+    _check_name(name)
     folder = parent / f"aim-{name}"
     if folder.exists():
         raise InputError(f"{folder} exists already; choose another name, or another folder with --out.")
-    if not parent.is_dir():
-        raise InputError(f"{parent}: no such folder.")
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{parent}: a file stands where a folder is to be.") from error
     with tempfile.TemporaryDirectory(dir=parent, prefix=".aim-new-") as temporary:
         made = Path(temporary) / folder.name
         for source in sorted(SKELETON.rglob("*")):
@@ -43,6 +44,28 @@ def new_backend(name: str, parent: Path) -> Path:
                 target.write_text(_renamed(source.read_text(encoding="utf-8"), name), encoding="utf-8")
         made.rename(folder)
     return folder
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"backend name {name!r}: expected lower-case letters, digits and single dashes, as in 'my-vlm'."
+        )
+    if name.startswith("aim-"):
+        rest = name.removeprefix("aim-")
+        raise InputError(f"backend name {name!r}: the distribution is called aim-NAME; expected {rest!r} alone.")
+    if taken := [info.origin for info in list_backends() if info.name == name]:
+        raise InputError(f"backend name {name!r} is taken by {taken[0]}; two of one name could not be loaded.")
+    module = name.replace("-", "_")
+    if keyword.iskeyword(module):
+        raise InputError(f"backend name {name!r} is a word of Python's; choose another, such as 'my-{name}'.")
+    for package in (module, f"aim_{module}"):
+        found = importlib.util.find_spec(package)
+        if found is not None and found.origin is not None:  # None: a folder that happens to be there
+            raise InputError(f"backend name {name!r}: the package {package!r} is installed; choose another name.")
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        version = importlib.metadata.version(f"aim-{name}")
+        raise InputError(f"backend name {name!r}: the distribution aim-{name} {version} is installed; choose another.")
 
 
 def _renamed(text: str, name: str) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from _pytest.mark import ParameterSet
 
 from aim_sdk.interfaces import Backend
-from aim_sdk.testing.kit import CHECKS, run_checks
+from aim_sdk.testing.kit import CHECKS, known_checks, run_checks
 
 
 def backend_checks() -> list[ParameterSet]:
@@ -32,7 +32,13 @@ class BackendTests:
     """
 
     expected_failures: ClassVar[Mapping[str, str]] = {}
-    """``{check: reason}``; a check that passes although it is listed here fails its test."""
+    """``{check: reason}``; a check that passes although it is listed here fails its test, and a name that is no check's
+    is an `InputError` when the class is made."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if isinstance(cls.expected_failures, Mapping):  # not where it is a property, say
+            known_checks(cls.expected_failures)
 
     @pytest.mark.parametrize("check", backend_checks())
     def test_conformance(self, backend: Backend, check: str) -> None:

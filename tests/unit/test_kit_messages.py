@@ -1,0 +1,40 @@
+"""What the conformance kit says where a check fails: the place in the adapter, and how names are checked."""
+
+from typing import Any
+
+import pytest
+
+from aim_sdk.errors import InputError
+from aim_sdk.testing import BackendTests, run_checks
+from tests.conformance.third_party.adapter import KiteInjector
+from tests.conformance.third_party.mutations import mutant
+
+
+class _Crashes(KiteInjector):
+    def score(self, *args: Any, **options: Any) -> Any:
+        return [1][self.wrong()]  # type: ignore[call-overload]
+
+    def wrong(self) -> Any:
+        try:
+            raise KeyError("why")
+        except KeyError as error:
+            raise TypeError("no index") from error
+
+
+def test_an_exception_has_its_place_in_the_adapter() -> None:
+    (result,) = run_checks(mutant(_Crashes), checks=["sensitivity"])
+    first, *places = result.message.splitlines()
+    assert first == "TypeError: no index"
+    assert [place.rpartition(", in ")[2] for place in places if ", in " in place] == [
+        "score: return [1][self.wrong()]  # type: ignore[call-overload]",
+        'wrong: raise TypeError("no index") from error',
+        'wrong: raise KeyError("why")',
+    ]
+    assert all(__file__ in place for place in places if ", in " in place)
+    assert "caused by KeyError: 'why'" in places
+
+
+def test_expected_failures_name_checks() -> None:
+    with pytest.raises(InputError, match=r"unknown check 'sensitivty'\. Did you mean 'sensitivity'"):
+        type("TestMine", (BackendTests,), {"expected_failures": {"sensitivty": "no reason"}})
+    type("TestMine", (BackendTests,), {"expected_failures": {"sensitivity": "a reason"}})
