@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import copy
 import inspect
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from aim_sdk.config import Fingerprint
 from aim_sdk.interfaces import Backend
-from aim_sdk.testing.compare import require, require_same_scores
+from aim_sdk.prefixes import MIN_TOKENS
+from aim_sdk.registry import list_backends
+from aim_sdk.testing.compare import before_each_module, require, require_same_scores
 from aim_sdk.testing.kit import NotApplicable, check, heart
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES
 from aim_sdk.types import FusedTokens, Generation, Reading
@@ -32,25 +37,25 @@ def check_return_types(backend: Backend) -> None:
     (made,) = backend.injector.generate(QUERIES[:1], [[]], prompt_format=form, max_new_tokens=2, log_probs=True)
     scores = backend.injector.score(QUERIES[0], [], CHOICES, prompt_format=form)
     ids = reading.token_ids
-    asked = {
-        "read: Reading": isinstance(reading, Reading),
-        "Reading.token_ids: a one-dimensional tensor of integers": isinstance(ids, Tensor)
-        and ids.ndim == 1
-        and not ids.is_floating_point(),
-        "Reading.hidden: a tensor (tokens, hidden)": isinstance(reading.hidden, Tensor) and reading.hidden.ndim == 2,
-        "Reading.image_position, answer_start: int": type(reading.image_position) is type(reading.answer_start) is int,
-        "text_only: FusedTokens": isinstance(tokens, FusedTokens),
-        "generate: Generation": isinstance(made, Generation),
-        "Generation.text: str": type(made.text) is str,
-        "Generation.token_ids: a tuple of int": _all(made.token_ids, int),
-        "Generation.prompt_tokens: int": type(made.prompt_tokens) is int,
-        "Generation.log_probs: a tuple of float": _all(made.log_probs, float),
-        "score: a list of lists of float": type(scores) is list
-        and all(type(row) is list and _all(tuple(row), float) for row in scores),
-        "Backend.fingerprint: Fingerprint": isinstance(backend.fingerprint, Fingerprint),
-    }
-    bad = [what for what, holds in asked.items() if not holds]
-    require(not bad, f"expected {'; '.join(bad)}. Got {reading}, {made}, {scores}"[:2000])
+    whole = isinstance(ids, Tensor) and ids.ndim == 1 and not ids.is_floating_point()
+    listed = type(scores) is list and all(type(row) is list and _all(tuple(row), float) for row in scores)
+    asked: list[tuple[str, str, bool, object]] = [
+        ("read", "a list of `Reading`", isinstance(reading, Reading), reading),
+        ("Reading.token_ids", "a one-dimensional tensor of integers", whole, ids),
+        ("Reading.hidden", "a tensor (tokens, hidden)", _matrix(reading.hidden), reading.hidden),
+        ("Reading.image_position", "int", type(reading.image_position) is int, reading.image_position),
+        ("Reading.answer_start", "int", type(reading.answer_start) is int, reading.answer_start),
+        ("text_only", "a list of `FusedTokens`", isinstance(tokens, FusedTokens), tokens),
+        ("generate", "a list of `Generation`", isinstance(made, Generation), made),
+        ("Generation.text", "str", type(made.text) is str, made.text),
+        ("Generation.token_ids", "a tuple of int", _all(made.token_ids, int), made.token_ids),
+        ("Generation.prompt_tokens", "int", type(made.prompt_tokens) is int, made.prompt_tokens),
+        ("Generation.log_probs", "a tuple of float", _all(made.log_probs, float), made.log_probs),
+        ("score", "a list of lists of float", listed, scores),
+        ("Backend.fingerprint", "`Fingerprint`", isinstance(backend.fingerprint, Fingerprint), backend.fingerprint),
+    ]
+    bad = [f"{what}: expected {expected}; got {_kind(got)}" for what, expected, holds, got in asked if not holds]
+    require(not bad, "\n".join(bad))
 
 
 @check
@@ -83,6 +88,33 @@ def check_fingerprint(backend: Backend) -> None:
 
 
 @check
+def check_declarations(backend: Backend) -> None:
+    """What a backend declares of itself is so: its name, its torch modules, whether it shares prefixes.
+
+    Catches a class that is registered under another name than its `name`, modules that are not in `modules` (training
+    proves that those stay frozen, and a fingerprint is checked by them), and prefixes that are kept undeclared: their
+    exactness is promised by nobody.
+    """
+    registered = _registered_names(type(backend))
+    require(
+        not registered or backend.name in registered,
+        f"it is registered as {' and '.join(map(repr, registered))}, and its `name` is {backend.name!r}: fingerprints "
+        f"and artifacts would name a backend that cannot be loaded",
+    )
+    form, ran = backend.default_format, dict[int, nn.Module]()
+    with before_each_module(lambda module: ran.update({id(module): module})):
+        backend.injector.score(QUERIES[0], [], CHOICES[:1], prompt_format=form)
+    named = {id(p) for module in backend.modules for p in module.parameters()}
+    missing = [m for m in ran.values() if any(id(p) not in named for p in m.parameters(recurse=False))]
+    require(
+        not missing,
+        f"{len(missing)} torch modules ran whose parameters are not those of `modules`, such as "
+        f"{', '.join(type(module).__name__ for module in missing[:3])}; `modules` is {_short(backend.modules)}",
+    )
+    _require_prefixes_as_declared(backend)
+
+
+@check
 def check_slot_changes_nothing(backend: Backend) -> None:
     """No text has the slot's token, and with another token as the slot the scores are the same.
 
@@ -107,6 +139,53 @@ def check_slot_changes_nothing(backend: Backend) -> None:
         finally:
             backend.slot = usual
         require_same_scores(found, expected, backend, f"scores with the slots {slot} and {usual}")
+
+
+def _registered_names(kind: type[Backend]) -> list[str]:
+    """The names under which a class is registered; nothing is imported for it."""
+    names = []
+    for info in list_backends():
+        module, _, attribute = info.target.partition("[")[0].strip().partition(":")
+        if getattr(sys.modules.get(module), attribute, None) is kind:
+            names.append(info.name)
+    return names
+
+
+def _require_prefixes_as_declared(backend: Backend) -> None:
+    """A context that comes three times leaves prefixes where they are declared, and else none."""
+    injector, form, prefixes = backend.injector, backend.default_format, backend.injector.prefixes
+    if prefixes is None or backend.prefix_reuse:  # prefix_reuse_is_exact looks at those
+        return
+    (shown, *_) = backend.reader.text_only(DEMONSTRATIONS[1:], prompt_format=form)
+    context = [replace(shown, key=f"kit {n}") for n in range(1 + 2 * MIN_TOKENS // len(shown))]
+    allowed = prefixes.info()["max_bytes"]
+    try:
+        prefixes.resize(1 << 30)
+        for _ in range(3):
+            injector.score(QUERIES[0], context, CHOICES[:1], prompt_format=form)
+        kept = prefixes.info()["states"]
+    finally:
+        prefixes.resize(allowed)
+    require(not kept, f"`prefix_reuse` is False, and {kept} prefixes were kept of one context that came three times")
+
+
+def _short(modules: Sequence[nn.Module]) -> str:
+    return f"({', '.join(type(module).__name__ for module in modules)})"
+
+
+def _matrix(value: object) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 2
+
+
+def _kind(value: object) -> str:
+    """What a value is, in a few words: a tensor's shape, a container's first items."""
+    name = type(value).__name__
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)} of {value.dtype}"
+    if isinstance(value, (list, tuple)) and value:
+        return f"a {name} of {len(value)}, the first of which is {_kind(value[0])}"
+    text = repr(value)
+    return f"{name} {text if len(text) < 80 else f'{text[:80]}...'}"
 
 
 def _all(values: Any, kind: type) -> bool:

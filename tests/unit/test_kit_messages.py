@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from aim_sdk.errors import InputError
+from aim_sdk.registry import BackendInfo
 from aim_sdk.testing import BackendTests, run_checks
-from tests.conformance.third_party.adapter import KiteInjector
+from tests.conformance.third_party import mutations
+from tests.conformance.third_party.adapter import KiteBackend, KiteInjector
 from tests.conformance.third_party.mutations import mutant
 
 
@@ -38,3 +40,21 @@ def test_expected_failures_name_checks() -> None:
     with pytest.raises(InputError, match=r"unknown check 'sensitivty'\. Did you mean 'sensitivity'"):
         type("TestMine", (BackendTests,), {"expected_failures": {"sensitivty": "no reason"}})
     type("TestMine", (BackendTests,), {"expected_failures": {"sensitivity": "a reason"}})
+
+
+class _Toad(KiteBackend):
+    name = "toad"
+
+
+def test_a_class_that_is_registered_under_another_name_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = BackendInfo("frog", f"{_Toad.__module__}:_Toad [extra]", "aim-frog", "1", "ready")
+    monkeypatch.setattr("aim_sdk.testing.backends.list_backends", lambda: [known])
+    (result,) = run_checks(_Toad(), checks=["declarations"])
+    assert result.status == "failed"
+    assert result.message.startswith("it is registered as 'frog', and its `name` is 'toad'")
+
+
+def test_a_wrong_type_is_named_alone() -> None:
+    (result,) = run_checks(mutant(mutations.ReaderGivesLists), checks=["return_types"])
+    assert result.message.startswith("Reading.token_ids: expected a one-dimensional tensor of integers; got a list of ")
+    assert len(result.message) < 200

@@ -183,6 +183,32 @@ class EndedByAnotherTokenInPlain(KiteInjector):
         return [*found[:-1], encode(" ")[0]] if ended and form.kind == "plain" else found
 
 
+# What is declared
+
+
+class NamesNoModules(KiteBackend):
+    @property
+    def modules(self) -> Any:
+        return ()
+
+
+class NamesHalfItsModules(KiteBackend):
+    @property
+    def modules(self) -> Any:
+        return tuple(self.model.blocks)
+
+
+class PrefixesUndeclared(KiteBackend):
+    @property
+    def prefix_reuse(self) -> bool:
+        return False
+
+
+class ScoresAreTensors(KiteInjector):
+    def score(self, *args: Any, **options: Any) -> Any:
+        return [torch.tensor(row) for row in super().score(*args, **options)]
+
+
 CAUGHT: list[tuple[str, Part]] = [
     ("leaves_the_process_alone", SeedsEverybody),
     ("leaves_the_process_alone", GradientsOffForGood),
@@ -202,6 +228,10 @@ CAUGHT: list[tuple[str, Part]] = [
     ("ended", EndedByBos),
     ("ended", EndedByUserInChat),
     ("ended", EndedByAnotherTokenInPlain),
+    ("declarations", NamesNoModules),
+    ("declarations", NamesHalfItsModules),
+    ("declarations", PrefixesUndeclared),
+    ("return_types", ScoresAreTensors),
 ]
 """Which check must catch which bug."""
 
