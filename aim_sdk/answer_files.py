@@ -12,9 +12,9 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from aim_sdk.demonstration_files import DemonstrationLine, resolve, stream_demonstrations
+from aim_sdk.demonstration_files import DemonstrationLine, resolve, stream_demonstrations, where_images_are
 from aim_sdk.errors import ImageError, InputError
-from aim_sdk.images import image_digest, is_url, load_image
+from aim_sdk.images import describe, image_digest, is_url, load_image
 from aim_sdk.json_lines import OnProblem, json_lines
 from aim_sdk.photo_folders import Skipped, check_name, folder_images
 from aim_sdk.tables import is_table, table_rows
@@ -41,11 +41,19 @@ class QueryLine(BaseModel):
     text: str = ""
 
 
+def _label(value: Any) -> Any:
+    """A right label as it is compared: without surrounding blanks, a number as it is written."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return value.strip() if isinstance(value, str) else value
+
+
 class NumberedQuery:
     """A query with the line that it came from, or its place among the images of a folder, from 1."""
 
     def __init__(self, number: int, line: QueryLine, query: Query, *, in_folder: bool = False) -> None:
         self.number, self.line, self.query = number, line, query
+        self.in_folder = in_folder
         # In a folder the name tells images apart: another image before it changes nothing.
         self._place = None if in_folder else number
 
@@ -55,19 +63,28 @@ class NumberedQuery:
         content = json.dumps([self._place, self.line.model_dump(), _content(self.query.image)], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
+    def problem(self, error: Exception) -> str:
+        """A message of what is wrong with it, which says where it stands."""
+        text = str(error) if self.in_folder else where_images_are(error, self.line.image)
+        if not self.in_folder:
+            return f"query of line {self.number}: {text}"
+        name = describe(self.query.image)
+        return text if text.startswith(name) else f"{name}: {text}"
+
     def fields(self) -> dict[str, Any]:
         """The query's fields for its answer's line.
 
-        Its `answer` is called `reference` there. A field of the name of one of ours (`OURS`, or a `reference` next to
-        an `answer`) gets `query_` before it, as often as it takes.
+        Its `answer` is called `reference` there, without surrounding blanks, and its text is what was asked. A field
+        of the name of one of ours (`OURS`, or a `reference` next to an `answer`) gets `query_` before it, as often as
+        it takes.
         """
-        fields, kept = self.line.model_dump(), dict[str, Any]()
+        fields, kept = self.line.model_dump() | {"text": self.query.text}, dict[str, Any]()
         taken = OURS | {"reference"} if "answer" in fields else OURS
         for name, value in fields.items():
             new = "reference" if name == "answer" else name
             while name != "answer" and (new in taken or (new != name and new in fields)):
                 new = f"query_{new}"
-            kept[new] = value
+            kept[new] = _label(value) if new == "reference" else value
         return kept
 
     @property
@@ -82,7 +99,9 @@ class NumberedQuery:
             self.query = replace(self.query, text=text)
 
 
-def read_demonstrations(path: Path, *, text: str = "") -> tuple[list[Demonstration], Problems]:
+def read_demonstrations(
+    path: Path, *, text: str = "", images: Path | None = None
+) -> tuple[list[Demonstration], Problems]:
     """Read demonstrations of a JSON lines or CSV file, or of a folder (`stream_demonstrations`).
 
     Returns:
@@ -94,7 +113,11 @@ def read_demonstrations(path: Path, *, text: str = "") -> tuple[list[Demonstrati
     problems = Problems()
 
     def parse(_: int, raw: dict[str, Any]) -> Demonstration:
-        return loaded(DemonstrationLine.model_validate(raw).demonstration(path))
+        line = DemonstrationLine.model_validate(raw)
+        try:
+            return loaded(line.demonstration(path, text=text, images=images))
+        except ImageError as error:
+            raise ImageError(where_images_are(error, line.image)) from error
 
     def loaded(item: Demonstration) -> Demonstration:
         load_image(item.image)
@@ -112,12 +135,15 @@ def read_demonstrations(path: Path, *, text: str = "") -> tuple[list[Demonstrati
     return _some(path, found, problems), problems
 
 
-def read_queries(path: Path, *, classes: Sequence[str] = ()) -> tuple[list[NumberedQuery], Problems]:
+def read_queries(
+    path: Path, *, classes: Sequence[str] = (), images: Path | None = None
+) -> tuple[list[NumberedQuery], Problems]:
     """Read queries of a JSON lines or CSV file, or all images of a folder and below it.
 
     Args:
         path: the file or folder.
         classes: in a folder, an image in a subfolder of such a name has it as reference.
+        images: what relative paths in a file are relative to; None: the file's own folder.
 
     Returns:
         The good ones with the numbers of their lines, and a message for each bad line.
@@ -129,7 +155,7 @@ def read_queries(path: Path, *, classes: Sequence[str] = ()) -> tuple[list[Numbe
     def parse(number: int, raw: dict[str, Any]) -> NumberedQuery:
         line = QueryLine.model_validate(raw)
         name = (line.model_extra or {}).get("id")
-        query = Query(resolve(path, line.image), line.text, None if name is None else str(name))
+        query = Query(resolve(path, line.image, images), line.text, None if name is None else str(name))
         return NumberedQuery(number, line, query)
 
     problems = Problems()
@@ -167,7 +193,8 @@ def _folder(path: Path, classes: Sequence[str], on_problem: OnProblem) -> Iterat
         try:
             name = image.relative_to(path).as_posix()
             check_name(name)
-            known = {"answer": image.parent.name} if image.parent != path and image.parent.name in classes else {}
+            folder = "" if image.parent == path else image.parent.name.strip()
+            known = {"answer": folder} if folder in classes else {}
             yield NumberedQuery(number, QueryLine(image=name, **known), Query(str(image)), in_folder=True)
         except (InputError, ValueError, UnicodeError) as error:
             on_problem(f"{image}: {error}")

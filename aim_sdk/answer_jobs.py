@@ -127,6 +127,7 @@ class AnswerJob:
                 self.answered += len(answers)
                 advance(len(batch))
             self._end = file.tell()
+        ask.conclude()
         return problems
 
     def move_stale(self) -> None:

@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from aim_sdk.answer_jobs import SETTINGS_SUFFIX
-from aim_sdk.errors import InputError
-from aim_sdk.tables import is_table, write_table
+from aim_sdk.errors import InputError, did_you_mean
+from aim_sdk.tables import SUFFIXES, is_table, write_table
 
 
 def kept_as(out: Path) -> Path:
     """The JSON lines of a job: the file itself, or `x.csv.jsonl` next to a table `x.csv`.
 
     Raises:
-        InputError: there is a table that no such job has written.
+        InputError: there is a table that no such job has written, or the name says that it is of another format.
     """
+    if out.suffix.lower() not in ("", ".jsonl", *SUFFIXES):
+        raise InputError(
+            f"{out}: answers are written as JSON lines or as a table; its name ends in .jsonl, .csv or .tsv, not in "
+            f"{out.suffix}.{did_you_mean(out.suffix.lower(), ('.jsonl', '.csv', '.tsv'))}"
+        )
     if not is_table(out):
         return out
     kept = out.with_name(out.name + ".jsonl")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from aim_sdk.answer_files import NumberedQuery
-from aim_sdk.classification import Classification, Normalization
+from aim_sdk.classification import Classification, Classifier, Normalization
+from aim_sdk.contexts import Contexts
 from aim_sdk.errors import InputError, ShotsError
 from aim_sdk.images import describe
 from aim_sdk.terminal import Problems
@@ -32,6 +34,28 @@ class Asking:
     normalize: Normalization
     problems: Problems
 
+    def conclude(self) -> None:
+        """Note once what has turned out of labels."""
+        if self.choices is not None:
+            self._classifier.conclude()
+
+    @cached_property
+    def _classifier(self) -> Classifier:
+        made = self._made(self.mode, self.demonstrations)
+        made.announce()
+        return made
+
+    @cached_property
+    def _voters(self) -> Classifier:
+        """Those nearest, the baseline of a report; they are read in mode "aim" alone."""
+        return self._made("nearest", None)
+
+    def _made(self, mode: Mode, demonstrations: Sequence[Demonstration] | None) -> Classifier:
+        assert self.choices
+        contexts = Contexts(self.pipe.encoder, self.pipe.bank, labels=True)
+        selector = self.pipe.selector
+        return Classifier(contexts, self.choices, mode, self.shots, demonstrations, selector, self.normalize)
+
     def batch(self, items: Sequence[NumberedQuery]) -> list[str]:
         """The lines of those queries that are answered, each with its line feed; the others become problems.
 
@@ -40,7 +64,7 @@ class Asking:
         """
         if self.choices is None:
             return [_line(item, _answer(answer)) for item, answer in self._generated(items)]
-        found = self._labelled(items, self.mode, self.demonstrations)
+        found = self._labelled(items, self._classifier)
         votes = self._votes([item for item in items if item.key in found])
         return [_line(item, _label(found[item.key]) | votes.get(item.key, {})) for item in items if item.key in found]
 
@@ -64,32 +88,21 @@ class Asking:
             self._refuse(items[0], error)
             return []
 
-    def _labelled(
-        self, items: Sequence[NumberedQuery], mode: Mode, demonstrations: Sequence[Demonstration] | None
-    ) -> dict[str, Classification]:
+    def _labelled(self, items: Sequence[NumberedQuery], classifier: Classifier) -> dict[str, Classification]:
         """The labels by the queries' keys."""
-        found = self.pipe.classify(
+        found = classifier.those_that_can(
             [item.query for item in items],
-            self.choices,
-            text="",
-            shots=self.shots,
-            demonstrations=demonstrations,
-            mode=mode,
-            normalize=self.normalize,
-            batch_size=max(1, len(items)),
-            on_error=lambda place, error: self._refuse(items[place], error),
+            range(len(items)),
+            lambda place, error: self._refuse(items[place], error),
         )
-        return {item.key: label for item, label in zip(items, found, strict=True) if label.label is not None}
+        return {items[place].key: label for place, label in found.items() if label.label is not None}
 
     def _votes(self, items: Sequence[NumberedQuery]) -> dict[str, dict[str, Any]]:
-        """What the nearest demonstrations say where the right label is known: the baseline of a report.
-
-        They are read in mode "aim" alone.
-        """
+        """What the nearest demonstrations say where the right label is known: the baseline of a report."""
         known = [item for item in items if item.reference is not None]
         if self.mode != "aim" or self.shots == 0 or not known:
             return {}
-        return {key: {"nearest": vote.label} for key, vote in self._labelled(known, "nearest", None).items()}
+        return {key: {"nearest": vote.label} for key, vote in self._labelled(known, self._voters).items()}
 
     def _refuse(self, item: NumberedQuery, error: InputError) -> None:
         self.problems.add(f"query of line {item.number}: {error}")

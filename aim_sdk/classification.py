@@ -6,14 +6,17 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
 
 from aim_sdk.bank import DemonstrationBank
+from aim_sdk.bank.adding import check_on_error, gave_nothing
 from aim_sdk.contexts import Contexts
 from aim_sdk.errors import InputError, ShotsError, did_you_mean
+from aim_sdk.label_notes import Astray, Own, bank_answers, note_choices_without_examples
 from aim_sdk.nearest import vote, votes_among
 from aim_sdk.photo_folders import FolderWarning, Skipped, folder_images
 from aim_sdk.selection import ReadingSelector, Selector
@@ -42,6 +45,8 @@ class Classification:
     """Positions of the prompt; None in mode `"nearest"`, and where the backend does not say."""
     error: str | None = None
     """Why the image has no label, where `on_error` was given."""
+    image: ImageInput | None = field(default=None, compare=False)
+    """The image as it was given; of a folder, its path."""
 
     @property
     def probability(self) -> float:
@@ -60,6 +65,27 @@ class Classifier:
     demonstrations: Sequence[Demonstration] | None
     selector: Selector
     normalize: Normalization
+    astray: Astray = field(default_factory=Astray)
+
+    @cached_property
+    def own(self) -> Own:
+        """Queries that are demonstrations themselves."""
+        given = None if self.demonstrations is None else self.demonstrations[: self.shots]
+        if self.mode == "nearest":  # whose own never votes
+            return Own(self.contexts.bank, self.demonstrations, shown=False)
+        return Own(self.contexts.bank, given, shown=given is not None)
+
+    def announce(self) -> None:
+        """Note what is known before anything is labelled."""
+        if self.mode == "nearest":
+            given = self.demonstrations
+            answers = bank_answers(self.contexts.bank) if given is None else {item.answer.strip() for item in given}
+            note_choices_without_examples(self.choices, answers)
+
+    def conclude(self) -> None:
+        """Note what has turned out."""
+        self.astray.tell()
+        self.own.tell()
 
     def batch(self, queries: Sequence[Query]) -> list[Classification]:
         """Label queries in one forward, where the backend can.
@@ -67,7 +93,10 @@ class Classifier:
         Raises:
             InputError: its `query` is the place of the query that cannot be labelled, where it is one query's.
         """
-        return self._voted(queries) if self.mode == "nearest" else self._scored(queries)
+        made = self._voted(queries) if self.mode == "nearest" else self._scored(queries)
+        if self.mode != "zero-shot" and self.shots != 0:
+            self.own.add(queries)
+        return [replace(label, image=query.image) for label, query in zip(made, queries, strict=True)]
 
     def those_that_can(
         self, queries: Sequence[Query], places: Sequence[int], on_error: OnError
@@ -82,7 +111,7 @@ class Classifier:
         except InputError as error:
             if len(queries) == 1:
                 on_error(places[0], error)
-                return {places[0]: Classification(None, error=str(error))}
+                return {places[0]: Classification(None, error=str(error), image=queries[0].image)}
             row = error.query
         if row is None:  # which one?
             parts = [slice(i, i + 1) for i in range(len(queries))]
@@ -109,9 +138,9 @@ class Classifier:
 
     def _voted(self, queries: Sequence[Query]) -> list[Classification]:
         made = []
+        names = {choice.strip() for choice in self.choices}
         for place, (shares, keys) in enumerate(self._shares(queries)):
-            by_text = {answer.strip(): share for answer, share in shares.items()}
-            kept = {choice: by_text.get(choice.strip(), 0.0) for choice in self.choices}
+            kept = {choice: shares.get(choice.strip(), 0.0) for choice in self.choices}
             if not (total := math.fsum(kept.values())):
                 found = _listed(list(shares)) or "none: there are no demonstrations"
                 error = InputError(
@@ -120,6 +149,7 @@ class Classifier:
                 )
                 error.query = place
                 raise error
+            self.astray.add(shares, names)
             label = max(self.choices, key=kept.__getitem__)
             made.append(Classification(label, {choice: share / total for choice, share in kept.items()}, keys))
         return made
@@ -153,6 +183,8 @@ def classify(
     """
     made: dict[int, Classification] = {}
     start = 0
+    check_on_error(on_error)
+    classifier.announce()
     while batch := list(islice(images, batch_size)):
         queries: list[Query] = []
         places: list[int] = []
@@ -167,7 +199,7 @@ def classify(
                 if on_error is None:
                     raise
                 on_error(place, error)
-                made[place] = Classification(None, error=str(error))
+                made[place] = Classification(None, error=str(error), image=_image(image))
         if on_error is not None:
             made |= classifier.those_that_can(queries, places, on_error)
         else:
@@ -179,6 +211,7 @@ def classify(
                 raise
         start += len(batch)
         done(len(batch))
+    classifier.conclude()
     return [made[place] for place in range(start)]
 
 
@@ -186,7 +219,7 @@ def images_of(images: Images) -> tuple[Iterator[ImageInput | Query], int | None]
     """One image, all images of a folder, or some that come in any way; and how many they are, if that is known.
 
     Raises:
-        InputError: it is a table or a mapping in place of a column.
+        InputError: it is a table or a mapping in place of a column, or an iterator gave nothing.
     """
     if isinstance(images, str | os.PathLike) and os.path.isdir(images):
         skipped = Skipped(Path(images))
@@ -201,7 +234,12 @@ def images_of(images: Images) -> tuple[Iterator[ImageInput | Query], int | None]
     if isinstance(images, Mapping) or hasattr(images, "columns"):
         columns = ", ".join(map(str, getattr(images, "columns", images)))
         raise InputError(f"classify: expected one column of images, not a table; pass table[...], of: {columns}.")
-    return iter(images), len(images) if isinstance(images, Sized) else None
+    if isinstance(images, Sized):
+        return iter(images), len(images)
+    given = iter(images)
+    if not (first := list(islice(given, 1))):
+        raise gave_nothing("images", images)
+    return chain(first, given), None
 
 
 def checked_choices(choices: Iterable[str]) -> list[str]:
@@ -212,7 +250,8 @@ def checked_choices(choices: Iterable[str]) -> list[str]:
     """
     found = [] if isinstance(choices, str) else list(choices)
     if len(found) < 2 or not all(isinstance(choice, str) and choice.strip() for choice in found):
-        raise InputError(f"choices={choices!r}; expected at least two non-blank strings, as a list.")
+        wrong = repr(choices) if isinstance(choices, str) else f"[{', '.join(map(repr, found[:10]))}]"
+        raise InputError(f"choices: {wrong}; expected at least two non-blank strings, as a list.")
     same = [choice for choice in found if sum(other.strip() == choice.strip() for other in found) > 1]
     if same:
         raise InputError(f"choices: {same[0]!r} stands there more than once.")
@@ -238,12 +277,12 @@ def choices_of(demonstrations: Iterable[Demonstration]) -> list[str]:
     """
     found: dict[str, None] = {}
     for item in demonstrations:
-        found[item.answer] = None
+        found[item.answer.strip()] = None
         if len(found) > MOST_CHOICES:
             some = ", ".join(repr(answer[:40]) for answer in islice(found, 3))
             raise InputError(
                 f"the demonstrations have over {MOST_CHOICES} distinct answers ({some}, ...): these are no classes.\n"
-                "Next: name the choices, choices=[...] or --choices, or let the model answer freely."
+                "Next: name the choices, --choices (choices=[...]), or let the model answer freely."
             )
     if len(found) < 2:
         raise InputError(
@@ -265,7 +304,7 @@ def text_of(demonstrations: Iterable[Demonstration]) -> str:
         if len(found) > 1:
             raise InputError(
                 f"the demonstrations' texts differ ({_listed(list(found))}, ...): which of them is asked?\n"
-                "Next: pass text=..., or queries with texts of their own."
+                "Next: pass --text (text=...), or queries with texts of their own."
             )
     return next(iter(found), "")
 
@@ -290,6 +329,10 @@ def softmax(values: Sequence[float]) -> list[float]:
     weights = [math.exp(value - top) for value in values]
     total = math.fsum(weights)
     return [weight / total for weight in weights]
+
+
+def _image(given: ImageInput | Query) -> ImageInput:
+    return given.image if isinstance(given, Query) else given
 
 
 def _next_line(text: str | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -11,7 +11,8 @@ from aim_sdk.bank import BankEntry, DemonstrationBank
 from aim_sdk.encoder import Encoder
 from aim_sdk.errors import FormatError, InputError, ShotsError, did_you_mean
 from aim_sdk.given import Demonstrations, demonstrations_of, first_shots, shots_of
-from aim_sdk.selection import Selector
+from aim_sdk.label_notes import bank_answers, note_one_answer, one_answer
+from aim_sdk.selection import FirstSelector, Selector
 from aim_sdk.types import Context, Demonstration, FusedTokens, Mode, Query
 
 MODES: tuple[Mode, ...] = ("aim", "text-only", "interleaved", "zero-shot", "no-image", "nearest")
@@ -24,8 +25,10 @@ Shown: TypeAlias = Demonstration | BankEntry
 class Contexts:
     """Makes the contexts of one pipeline's queries."""
 
-    def __init__(self, encoder: Encoder, bank: DemonstrationBank) -> None:
+    def __init__(self, encoder: Encoder, bank: DemonstrationBank, *, labels: bool = False) -> None:
         self.encoder, self.bank, self.backend = encoder, bank, encoder.backend
+        self._fewest, self._noted = 1 if labels else 2, False
+        """Demonstrations of one answer that are worth a note, and whether it was made."""
 
     def contexts(
         self,
@@ -56,10 +59,14 @@ class Contexts:
         elif demonstrations is not None:
             given = demonstrations_of(demonstrations, len(queries))
             chosen = first_shots([[self._ours(item) for item in items] for items in given], shots)
+            if all(items is given[0] for items in given):
+                self._note(chosen, lambda: {_demonstration(item).answer.strip() for item in given[0]})
         else:
             if shots is None and not len(self.bank):
                 raise nothing_to_show(self.bank, mode)
             chosen = self._selected(queries, shots, selector)
+            if isinstance(selector, FirstSelector):
+                self._note(chosen, lambda: bank_answers(self.bank))
         if self.encoder.prompt_format.kind == "chat":
             for query, items in zip(queries, chosen, strict=True):
                 if not items and not query.text.strip():
@@ -80,6 +87,15 @@ class Contexts:
             (context, tuple(self._key(item, tokens) for item, tokens in zip(items, context, strict=True)))
             for items, context in zip(chosen, contexts, strict=True)
         ]
+
+    def _note(self, chosen: Sequence[Sequence[Shown]], held: Callable[[], Collection[str]]) -> None:
+        """Note once that all queries are shown one answer, where they are shown the same."""
+        if self._noted or not chosen or len(chosen[0]) < self._fewest:
+            return
+        answer = one_answer([_demonstration(item).answer for items in chosen for item in items])
+        if answer is not None and len(held()) > 1:
+            self._noted = True
+            note_one_answer(len(chosen[0]), answer)
 
     def _key(self, item: Shown, tokens: FusedTokens | None = None) -> str:
         """The key of a demonstration that is shown; of one that is not the bank's, its tokens' own."""

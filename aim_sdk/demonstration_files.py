@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from aim_sdk.errors import InputError
 from aim_sdk.images import is_url
@@ -27,17 +27,30 @@ class DemonstrationLine(BaseModel):
     text: str = ""
     answer: str
 
-    def demonstration(self, path: Path) -> Demonstration:
-        """The demonstration, its image relative to the file that names it."""
+    @field_validator("answer", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        """A number is an answer as it is written."""
+        return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    def demonstration(self, path: Path, *, text: str = "", images: Path | None = None) -> Demonstration:
+        """The demonstration, its image relative to `images`, or to the file that names it.
+
+        Where it has no text, `text` stands next to the image.
+        """
         metadata = {k: v for k, v in (self.model_extra or {}).items() if isinstance(v, str | int | float | bool)}
-        return Demonstration(resolve(path, self.image), self.text, self.answer, metadata)
+        own = self.text if self.text.strip() else text
+        return Demonstration(resolve(path, self.image, images), own, self.answer, metadata)
 
 
-def stream_demonstrations(path: Path, *, text: str = "", on_problem: OnProblem) -> Iterator[Demonstration]:
+def stream_demonstrations(
+    path: Path, *, text: str = "", images: Path | None = None, on_problem: OnProblem
+) -> Iterator[Demonstration]:
     """Yield the demonstrations of a JSON lines file, of a CSV file (`.csv`, `.tsv`), or of a folder of images.
 
     In a folder, an image's answer is the content of the ``.txt`` file beside it, or else the name of the subfolder that
-    it stands in (one a class), which is also its metadata ``label``. ``text`` stands beside every image.
+    it stands in (one a class), which is also its metadata ``label``. ``text`` stands beside every image that has none.
+    Paths in a file are relative to ``images``, or to the file's own folder.
 
     Raises:
         InputError: there is no such file or folder.
@@ -46,7 +59,11 @@ def stream_demonstrations(path: Path, *, text: str = "", on_problem: OnProblem) 
         yield from _folder(path, text, on_problem)
         return
     lines = table_rows if is_table(path) else json_lines
-    yield from lines(path, lambda _, raw: DemonstrationLine.model_validate(raw).demonstration(path), on_problem)
+
+    def parse(_: int, raw: dict[str, Any]) -> Demonstration:
+        return DemonstrationLine.model_validate(raw).demonstration(path, text=text, images=images)
+
+    yield from lines(path, parse, on_problem)
 
 
 def count_demonstrations(path: Path) -> int | None:
@@ -58,15 +75,23 @@ def count_demonstrations(path: Path) -> int | None:
     return sum(1 for _ in folder_images(path)) if path.is_dir() else count_lines(path)
 
 
-def resolve(path: Path, image: str) -> str:
-    """An image as the file at ``path`` names it.
+def resolve(path: Path, image: str, images: Path | None = None) -> str:
+    """An image as the file at ``path`` names it, relative to the folder ``images`` or to the file's own.
 
     Raises:
         InputError: it is no name of a file.
     """
     if not image or "\0" in image:
         raise InputError(f"image: {image!r} is no name of a file")
-    return image if is_url(image) else str(folder_of(path) / image)
+    return image if is_url(image) else str((images or folder_of(path)) / image)
+
+
+def where_images_are(error: Exception, image: object) -> str:
+    """A message of an image that a file names; where there is no such file, with the option that says where it is."""
+    text = str(error)
+    if not text.endswith("no such file.") or not isinstance(image, str) or is_url(image):
+        return text
+    return f"{text} Paths are relative to the file that names them; --images FOLDER says where the images are."
 
 
 def _folder(path: Path, text: str, on_problem: OnProblem) -> Iterator[Demonstration]:

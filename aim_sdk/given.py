@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any, TypeAlias, TypeVar
 
+from aim_sdk.bank.adding import gave_nothing
 from aim_sdk.bank.bank import BankEntry
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import InputError, ShotsError
@@ -130,10 +131,7 @@ def _listed(given: Any, name: str, expected: str) -> list[Any]:
     except TypeError:
         raise InputError(f"{name}: {_kind(given)}; expected a list of {expected}.") from None
     if not items and not isinstance(given, Sized):
-        raise InputError(
-            f"{name}: the {_kind(given)} gave nothing; was it used up before?\n"
-            "Next: pass a list, which can be read again."
-        )
+        raise gave_nothing(name, given)
     return items
 
 

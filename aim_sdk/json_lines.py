@@ -180,9 +180,14 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
             whole = not rest or rest.endswith(b"\n")
 
 
+def other_encoding(start: bytes) -> str | None:
+    """What a file is whose beginning shows that it is neither UTF-8 nor plain, and what to do with it."""
+    return next((what for magic, what in _MAGIC.items() if start.startswith(magic)), None)
+
+
 def _refuse_other_formats(path: Path, line: bytes) -> None:
     """Say once what a file is, where its first line shows that it holds no JSON lines."""
-    found = next((what for magic, what in _MAGIC.items() if line.startswith(magic)), None)
+    found = other_encoding(line)
     text = line.strip()
     if found is None and b"\0" in line:
         found = "no text (binary, or UTF-16)"

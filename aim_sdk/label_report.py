@@ -11,6 +11,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 
 from aim_sdk.clusters import clustered_error
+from aim_sdk.errors import did_you_mean
 from aim_sdk.files import write_atomic
 from aim_sdk.terminal import clean
 
@@ -91,9 +92,9 @@ def write_report(report: LabelReport, out: Path) -> list[Path]:
 
 def lines(report: LabelReport) -> list[str]:
     """The report for a terminal of 80 columns."""
-    found = [f"right: {report.labels} (standard error)", *_nearest(report)]
+    found = [f"right: {report.labels}{_named(report.labels)}", *_nearest(report)]
     if report.unknown:
-        listed = ", ".join(repr(clean(name)) for name in report.unknown[:5])
+        listed = ", ".join(repr(clean(name)) + _near(name, report.classes) for name in report.unknown[:5])
         found.append(f"{len(report.unknown)} right labels are none of the choices, and count as wrong: {listed}")
     return [*found, "", *_table(report)]
 
@@ -108,8 +109,12 @@ def markdown(report: LabelReport) -> str:
         if row in report.confusion
     ]
     table = ["| " + " | ".join(_cell(one) for one in row) + " |" for row in (head, ["---"] * len(head), *body)]
-    said = [f"Right: {report.labels} (standard error).", *_nearest(report)]
+    said = [f"Right: {report.labels}{_named(report.labels)}.", *_nearest(report)]
     return "# Labels\n\n" + "\n\n".join(said) + "\n\n" + "\n".join(table) + "\n"
+
+
+def _named(share: Share) -> str:
+    return "" if share.standard_error is None else " (standard error)"
 
 
 def _nearest(report: LabelReport) -> list[str]:
@@ -124,7 +129,7 @@ def _nearest(report: LabelReport) -> list[str]:
 
 def _table(report: LabelReport) -> list[str]:
     """Right labels as rows, given ones as numbered columns; the commonest mistakes where it is too wide."""
-    rows = [name for name in [*report.classes, *report.unknown] if name in report.confusion]
+    rows = [*report.classes, *report.unknown]
     numbers = {name: str(place) for place, name in enumerate(report.classes, 1)}
     largest = max(count for row in report.confusion.values() for count in row.values())
     wide = max(len(str(largest)), len(str(len(numbers)))) + 2
@@ -137,16 +142,21 @@ def _table(report: LabelReport) -> list[str]:
     head = f"{'right label':<{first}}" + "".join(f"{number:>{wide}}" for number in numbers.values())
     body = [
         f"{labels[row]:<{first}}"
-        + "".join(f"{report.confusion[row].get(name, 0) or '.':>{wide}}" for name in report.classes)
-        + "{:>5} {:>8}".format(*_ends(report, row))
+        + "".join(f"{report.confusion.get(row, {}).get(name, 0) or '.':>{wide}}" for name in report.classes)
+        + "{:>5} {:>8}".format(*_ends(report, row)).rstrip()
         for row in rows
     ]
     return [f"{head}{'n':>5} {'right':>8}", *body, "columns: the labels given, numbered as the rows"]
 
 
+def _near(name: str, classes: Sequence[str]) -> str:
+    near = did_you_mean(name, classes).strip()
+    return f" ({near[0].lower()}{near[1:]})" if near else ""
+
+
 def _ends(report: LabelReport, row: str) -> tuple[str, str]:
-    count = sum(report.confusion[row].values())
-    return str(count), f"{100 * report.confusion[row].get(row, 0) / count:.1f} %"
+    count = sum(report.confusion.get(row, {}).values())
+    return str(count), "" if not count else f"{100 * report.confusion[row].get(row, 0) / count:.1f} %"
 
 
 def _share(right: Sequence[float]) -> Share:

@@ -34,7 +34,7 @@ def vote(
 
     Args:
         similarities: of each neighbour to the query, a cosine (-1 to 1).
-        answers: each neighbour's.
+        answers: each neighbour's; surrounding blanks do not count.
         temperature: above 0, in units of the similarity; ``math.inf`` counts all neighbours alike.
 
     Returns:
@@ -53,7 +53,7 @@ def vote(
     top = max(similarities, default=0.0)
     weights: dict[str, list[float]] = defaultdict(list)
     for similarity, answer in sorted(zip(similarities, answers, strict=True), key=lambda pair: -pair[0]):
-        weights[answer].append(math.exp((float(similarity) - top) / temperature))
+        weights[answer.strip()].append(math.exp((float(similarity) - top) / temperature))
     total = math.fsum(weight for one in weights.values() for weight in one)
     shares = {answer: math.fsum(one) / total for answer, one in weights.items()}
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
@@ -64,7 +64,9 @@ def log_shares(shares: Mapping[str, float], choices: Sequence[str]) -> list[floa
 
     Choices and answers are compared letter by letter, without surrounding blanks.
     """
-    by_text = {answer.strip(): share for answer, share in shares.items()}
+    by_text: dict[str, float] = defaultdict(float)
+    for answer, share in shares.items():
+        by_text[answer.strip()] += share
     return [math.log(max(by_text.get(choice.strip(), 0.0), sys.float_info.min)) for choice in choices]
 
 

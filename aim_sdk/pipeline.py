@@ -403,7 +403,7 @@ class AIMPipeline:
         )
         shown = given if given is not None else list(shown_in(self.bank)) if choices is None or text is None else []
         classifier = Classifier(
-            Contexts(self.encoder, self.bank),
+            Contexts(self.encoder, self.bank, labels=True),
             choices_of(shown) if choices is None else checked_choices(choices),
             mode,
             shots_of(shots),

@@ -143,6 +143,26 @@ class Adder:
             self._store.tag(changed)
 
 
+def gave_nothing(name: str, given: object) -> InputError:
+    """What an iterator without any item is refused with: it was probably used up before."""
+    return InputError(
+        f"{name}: the {type(given).__name__} gave nothing; was it used up before?\n"
+        "Next: pass a list, which can be read again."
+    )
+
+
+def check_on_error(on_error: object) -> None:
+    """Refuse what cannot be called, before it is needed.
+
+    Raises:
+        InputError: it says what is expected.
+    """
+    if on_error is not None and not callable(on_error):
+        raise InputError(
+            f"on_error: {type(on_error).__name__}; expected a function of what cannot be used and its error, or None."
+        )
+
+
 def _run(keys: Sequence[str | None], here: Container[str | None]) -> tuple[int, str | None]:
     """How many keys stand before the first that is here, and that one."""
     for count, key in enumerate(keys):

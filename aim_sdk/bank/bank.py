@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from aim_sdk.bank.adding import Adder, OnError
+from aim_sdk.bank.adding import Adder, OnError, check_on_error, gave_nothing
 from aim_sdk.bank.binding import check_binding, key_of, reads_alike
 from aim_sdk.bank.disk import archive, compaction, maintenance
 from aim_sdk.bank.disk.folder import INDEX
@@ -196,21 +196,25 @@ class DemonstrationBank:
             on_error: called with each demonstration that cannot be read, which is then left out; None raises.
 
         Raises:
-            InputError: something else than demonstrations was given.
+            InputError: something else than demonstrations was given, or an iterator gave nothing.
             ImageError: an image cannot be decoded; the batches before it are kept.
             ArtifactWriteError: the disk is full, say; the batches before are kept.
         """
         batch_tokens = whole_number("batch_tokens", batch_tokens, 1)
+        check_on_error(on_error)
         if isinstance(demonstrations, Demonstration):
             demonstrations = [demonstrations]
         if isinstance(demonstrations, str | bytes | Mapping) or not isinstance(demonstrations, Iterable):
             raise InputError(f"bank.add: {type(demonstrations).__name__}; expected Demonstration objects.")
         total = len(demonstrations) if isinstance(demonstrations, Sequence) else total
-        source, keys, adder = iter(demonstrations), list[str](), self._adder()
+        source, keys, adder, given = iter(demonstrations), list[str](), self._adder(), False
         with advancing("reading demonstrations", total, shown=progress) as advance:
             while window := list(islice(source, WINDOW)):
+                given = True
                 for done in adder.window(window, keys, batch_tokens, on_error):
                     advance(done)
+        if not given and not isinstance(demonstrations, Sized):
+            raise gave_nothing("bank.add", demonstrations)
         return keys
 
     def remove(self, *keys: str) -> None:
@@ -456,4 +460,4 @@ class DemonstrationBank:
 
     def _unknown(self, key: str) -> UnknownEntryError:
         near = did_you_mean(key, self._store.ordered_keys(10_000))
-        return UnknownEntryError(f"the bank holds no demonstration {key!r}.{near} `bank.keys()` lists them.")
+        return UnknownEntryError(f"the bank holds no demonstration {key!r}.{near} `aim-icl bank list` (bank.keys()) lists them.")

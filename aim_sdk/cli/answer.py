@@ -79,6 +79,11 @@ def answer(
     if mode not in MODES:
         raise InputError(f"--mode {mode!r}.{did_you_mean(mode, MODES)} Expected one of: {', '.join(MODES)}.")
     get_selector(selector)
+    if mode == "nearest" and selector not in ("first", "reading"):
+        raise InputError(
+            f"--selector {selector}: mode nearest asks no selector, what is near is told by the readings.\n"
+            "Next: leave --selector out, or choose another --mode."
+        )
     check_normalize(normalize)
     kept = kept_as(out)
     shown: list[Demonstration] | None = None

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,8 +69,10 @@ def add(
         _kept(pipe.bank),
     ):
         before, problems = len(pipe.bank), Problems()
+        found = stream_demonstrations(source, text=text, on_problem=problems.add)
+        first = list(islice(found, 1))  # there may be none that can be used
         pipe.bank.add(
-            stream_demonstrations(source, text=text, on_problem=problems.add),
+            chain(first, found) if first else [],
             batch_tokens=batch_tokens,
             progress=True,
             total=total,

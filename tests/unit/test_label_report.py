@@ -60,3 +60,20 @@ def test_files(tmp_path: Path) -> None:
     write_report(report, tmp_path / "x.csv")
     assert LabelReport.model_validate(json.loads((tmp_path / "x.csv.report.json").read_text())) == report
     assert "a\\|b" in (tmp_path / "x.csv.report.md").read_text()
+
+
+def test_one_label_has_no_standard_error_and_every_choice_has_a_row() -> None:
+    report = report_of(answers(("cat", "ox", None)), ["cat", "dog", "ox"])
+    assert report is not None
+    said = lines(report)
+    assert said[0] == "right: 0 of 1, 0.0 %"
+    assert "Right: 0 of 1, 0.0 %.\n" in markdown(report)
+    rows = [line.split() for line in said if line.lstrip()[:1].isdigit()]
+    assert [row[:2] for row in rows] == [["1", "cat"], ["2", "dog"], ["3", "ox"]]
+    assert rows[1][2:] == [".", ".", ".", "0"]
+
+
+def test_right_labels_that_are_no_choice_have_a_near_one() -> None:
+    report = report_of(answers(("cta", "cat", None)), ["cat", "dog"])
+    assert report is not None
+    assert any("'cta' (did you mean 'cat'?)" in line for line in lines(report))
