@@ -47,18 +47,26 @@ def check_sampling(backend: Backend) -> None:
             again == ids[0][0],
             f"{options} under one seed ({drawn.seeded}) gives the tokens {ids[0][0]}, and asked again {again}",
         )
-        text, streamed = rows[0][0].text, drawn.stream(query, form, _SEEDS[0], **options)
-        require(
-            streamed == text,
-            f"{options} under one seed ({drawn.seeded}): the stream gives {streamed!r}, generate {text!r}: does the "
-            f"stream use the same options and the same seed?",
-        )
+        _require_streamed(drawn, query, form, options, rows[0][0].text)
     if hot:
-        cold = [drawn.answer(*one, _SEEDS[0], do_sample=True, temperature=_COLD).token_ids for one in asked]
+        colder = options | {"temperature": _COLD}
+        cold = [drawn.answer(*one, _SEEDS[0], **colder) for one in asked]
         require(  # any: two tokens may be equally likely
-            any(one == other for one, other in zip(cold, greedy, strict=True)),
-            f"drawn at the temperature {_COLD} the answers are {cold}, and the greedy ones {greedy}: is it used?",
+            any(one.token_ids == other for one, other in zip(cold, greedy, strict=True)),
+            f"drawn at the temperature {_COLD} the answers are {[made.token_ids for made in cold]}, and the greedy "
+            f"ones {greedy}: is it used?",
         )
+        if drawn.repeats:
+            _require_streamed(drawn, *asked[0], colder, cold[0].text)
+
+
+def _require_streamed(drawn: _Drawn, query: Query, form: PromptFormat, options: dict[str, Any], text: str) -> None:
+    streamed = drawn.stream(query, form, _SEEDS[0], **options)
+    require(
+        streamed == text,
+        f"{options} under one seed ({drawn.seeded}): the stream gives {streamed!r}, generate {text!r}: does the stream "
+        f"use the same options and the same seed?",
+    )
 
 
 class _Drawn:
