@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +18,7 @@ from aim_sdk.projectors import KINDS, untrained
 from aim_sdk.testing.compare import before_each_module, require, require_close, require_same_scores
 from aim_sdk.testing.kit import NotApplicable, check
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES
-from aim_sdk.types import FusedTokens, Query
+from aim_sdk.types import FusedTokens
 
 
 @check
@@ -74,22 +78,42 @@ def check_nothing_stays_injected(backend: Backend) -> None:
 
 @check
 def check_threads_do_not_mix(backend: Backend) -> None:
-    """Queries that are answered in several threads get the answers that they get one by one.
+    """What several threads read, answer and score at once is what they get one by one.
 
-    Catches injected tokens kept on a module or in a global, where another thread finds them.
+    Catches queries, contexts, caches and injected tokens kept on an object, a module or in a global, where another
+    thread finds them. Each call pauses inside the backbone, so that the others come between.
     """
     form = backend.default_format
     fused = backend.reader.text_only(DEMONSTRATIONS, prompt_format=form)
-    work: list[tuple[Query, list[FusedTokens]]] = [(QUERIES[0], fused[:2]), (QUERIES[1], fused[2:]), (QUERIES[2], [])]
+    contexts: list[list[FusedTokens]] = [fused[:2], fused[2:], []]
 
-    def score(item: tuple[Query, list[FusedTokens]]) -> list[list[float]]:
-        return backend.injector.score(*item, CHOICES, prompt_format=form)
+    def score(place: int) -> list[list[float]]:
+        return backend.injector.score(QUERIES[place], contexts[place], CHOICES, prompt_format=form)
 
-    expected = [score(item) for item in work] * 3
-    with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(score, work * 3))
-    for one, other in zip(found, expected, strict=True):
-        require_same_scores(one, other, backend, "scores in three threads and in one")
+    def generate(place: int) -> list[list[float]]:
+        (made,) = backend.injector.generate(
+            [QUERIES[place]], [contexts[place]], prompt_format=form, max_new_tokens=4, log_probs=True
+        )
+        return [list(made.log_probs or map(float, made.token_ids))]
+
+    def read(place: int) -> list[list[float]]:
+        (reading,) = backend.reader.read([DEMONSTRATIONS[place]], prompt_format=form)
+        return reading.hidden.float().tolist()  # type: ignore[no-any-return]
+
+    work = [(call, place) for call in (score, generate, read) for place in range(3)]
+    expected = [call(place) for call, place in work]
+    together, pause = Barrier(3), _Pause()
+
+    def at_once(item: tuple[Callable[[int], list[list[float]]], int]) -> list[list[float]]:
+        together.wait(60)
+        pause.ran = 0
+        return item[0](item[1])
+
+    with ThreadPoolExecutor(3) as pool, before_each_module(pause):
+        found = list(pool.map(at_once, work))
+    for (call, place), one, other in zip(work, found, expected, strict=True):
+        what = f"{call.__name__} of sample {place + 1} while two other threads call, and alone"
+        require_same_scores(one, other, backend, what)
 
 
 @check
@@ -137,6 +161,17 @@ def check_saved_projector_is_the_same(backend: Backend) -> None:
 
 class _Broken(Exception):
     pass
+
+
+class _Pause(threading.local):
+    """Sleeps before some modules of each thread's call, the earlier the more of them."""
+
+    ran = 0
+
+    def __call__(self, module: nn.Module) -> None:
+        if self.ran in (0, 1, 2, 4, 8, 16, 32, 64, 128, 256):
+            time.sleep(0.004)
+        self.ran += 1
 
 
 def _fail_inside(backend: Backend, place: int, context: list[FusedTokens]) -> None:

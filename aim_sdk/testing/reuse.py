@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import cycle, islice
 
 from aim_sdk.config import PromptFormat
 from aim_sdk.interfaces import Backend
 from aim_sdk.prefixes import MIN_TOKENS
-from aim_sdk.testing.compare import require, require_close, require_same_scores
-from aim_sdk.testing.kit import NotApplicable, check
+from aim_sdk.testing.compare import require, require_close, require_same_scores, shown
+from aim_sdk.testing.kit import CheckFailure, NotApplicable, check
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES
-from aim_sdk.types import FusedTokens
+from aim_sdk.types import FusedTokens, Query
 
 
 @check
@@ -36,44 +37,89 @@ def check_prepared_is_read(backend: Backend) -> None:
 
 @check
 def check_prefix_reuse_is_exact(backend: Backend) -> None:
-    """Answers and scores behind a prefix that was computed once are those of the whole prompt.
+    """Answers and scores after a prefix that was computed once are those of the whole prompt.
 
-    Catches states that grow with use, positions that are counted twice, and prefixes that see what stands behind them.
+    Catches states that grow with use, positions that are counted twice, prefixes that see what comes after them, and
+    states that are taken for those of another format, of other demonstrations, or of the same ones in another order.
     """
-    injector, form = backend.injector, backend.default_format
-    prefixes = injector.prefixes
+    prefixes, form = backend.injector.prefixes, backend.default_format
     if prefixes is None:
         require(not backend.prefix_reuse, "the backend declares prefix_reuse, but its injector has no `prefixes`")
         raise NotApplicable("the injector computes every prompt whole")
-    context = _long_context(backend)
-
-    def answers() -> tuple[list[list[float]], list[int]]:
-        (made,) = injector.generate(QUERIES[:1], [context], prompt_format=form, max_new_tokens=4)
-        return injector.score(QUERIES[1], context, CHOICES, prompt_format=form), list(made.token_ids)
-
+    shots, other = _long_context(backend), PromptFormat.plain(_PLAIN, system="Look well.\n")
+    turned = shots[::-1]
+    mixed = shots[: len(shots) // 2] + turned[: len(shots) // 2]
+    asked: list[tuple[str, list[list[FusedTokens]], PromptFormat]] = [
+        ("the prefix is computed", [shots], form),
+        ("the prefix is kept", [shots], form),
+        ("the prefix is used again", [shots], form),
+        ("the same demonstrations come in the opposite order", [turned], form),
+        ("the opposite order comes again", [turned], form),
+        ("others follow its first half", [mixed], form),
+        ("two prompts of a batch share its first half", [shots, mixed], form),
+        ("the same demonstrations come in another format", [shots], other),
+        ("the first order comes again", [shots], form),
+    ]
     allowed = prefixes.info()["max_bytes"]
     try:
         prefixes.resize(0)
-        scores, tokens = answers()
+        whole = [_ask(backend, [context], where) for context, where in ((shots, form), (turned, form), (mixed, form))]
+        both = whole[0][0], [*whole[0][1], *_answers(backend, [mixed], form, QUERIES[1:2])]
+        elsewhere = _ask(backend, [shots], other)
+        expected = [whole[0]] * 3 + [whole[1]] * 2 + [whole[2], both, elsewhere, whole[0]]
         prefixes.resize(1 << 30)
-        for time in ("computed", "kept", "used again"):
-            found, others = answers()
-            require_same_scores(found, scores, backend, f"scores with a prefix that is {time}, and without")
-            require(others == tokens, f"with a prefix that is {time} the answer is {others}, without it {tokens}")
-        require(prefixes.info()["states"] > 0, "the same context three times, and no prefix was kept")
-        form = PromptFormat.plain("{image}Q: {text} A: {answer}\n", system="Look well.\n")
-        found, others = answers()  # the same keys, behind another opening
-        prefixes.resize(0)
-        scores, tokens = answers()
-        require_same_scores(found, scores, backend, "scores in another format, with the same prefix and without")
-        require(others == tokens, f"in another format the answer is {others}, without a prefix {tokens}")
+        for number, ((when, contexts, where), wanted) in enumerate(zip(asked, expected, strict=True)):
+            found = _ask(backend, contexts, where)
+            _require_whole(backend, found, wanted, f"with prefixes kept, when {when}", contexts, where)
+            if number == 2:
+                kept = prefixes.info()["states"] > 0
+                require(kept, "the same demonstrations came three times, and no prefix was kept")
     finally:
         prefixes.resize(allowed)
 
 
+_PLAIN = "{image}Q: {text} A: {answer}\n"
+
+
+def _ask(
+    backend: Backend, contexts: list[list[FusedTokens]], form: PromptFormat
+) -> tuple[list[list[float]], list[list[int]]]:
+    """The scores after the first context, and the answers of the batch."""
+    scores = backend.injector.score(QUERIES[1], contexts[0], CHOICES, prompt_format=form)
+    return scores, _answers(backend, contexts, form, QUERIES[: len(contexts)])
+
+
+def _answers(
+    backend: Backend, contexts: list[list[FusedTokens]], form: PromptFormat, queries: Sequence[Query]
+) -> list[list[int]]:
+    made = backend.injector.generate(queries, contexts, prompt_format=form, max_new_tokens=3)
+    return [list(one.token_ids) for one in made]
+
+
+def _require_whole(
+    backend: Backend,
+    found: tuple[list[list[float]], list[list[int]]],
+    expected: tuple[list[list[float]], list[list[int]]],
+    when: str,
+    contexts: list[list[FusedTokens]],
+    form: PromptFormat,
+) -> None:
+    """Require what is said with prefixes to be what is said without, or say what was asked."""
+    try:
+        require_same_scores(found[0], expected[0], backend, f"scores {when}, and of the whole prompt")
+        require(found[1] == expected[1], f"{when} the answers are {found[1]}, of the whole prompt {expected[1]}")
+    except CheckFailure as failure:
+        sizes = " and ".join(f"{len(row)} demonstrations of {sum(map(len, row))} fused tokens" for row in contexts)
+        raise CheckFailure(
+            f"{failure}\nThe contexts: {sizes}. Does a state hold exactly the demonstrations of its keys, in their "
+            "order, after the same opening? Do the positions after it continue its own, and is it copied before it "
+            f"grows?\nThe prompt: {shown(backend, QUERIES[1], contexts[0], form)}"
+        ) from None
+
+
 def _long_context(backend: Backend) -> list[FusedTokens]:
-    """Demonstrations, again and again, until they are worth a prefix."""
+    """Demonstrations, again and again, until each half of them is worth a prefix."""
     fused = backend.reader.text_only(DEMONSTRATIONS, prompt_format=backend.default_format)
-    rounds = 1 + 2 * MIN_TOKENS // sum(map(len, fused))
+    rounds = 2 * (1 + MIN_TOKENS // sum(map(len, fused)))
     repeated = islice(cycle(enumerate(fused)), rounds * len(fused))
     return [replace(tokens, key=f"kit {number}") for number, tokens in repeated]
