@@ -58,6 +58,7 @@ def evaluate(
     if backend is None and tasks is None:
         typer.echo(context.get_help())
         raise typer.Exit(2)
+    import shlex
     import sys
 
     from pydantic import ValidationError
@@ -98,7 +99,7 @@ def evaluate(
     except ValidationError as error:
         raise InputError(f"aim-icl eval:{described(EvalSettings, error)}") from error
     first = os.environ.get("RANK", "0") == "0"  # torchrun's: one process speaks
-    result = run(settings, note=warn, command=" ".join(sys.argv[1:]))
+    result = run(settings, note=warn, command=shlex.join(sys.argv[1:]))
     if not first:
         raise typer.Exit
     if result is None:
@@ -153,19 +154,41 @@ def compare(
     modes: Annotated[
         str | None, typer.Option(help="Two modes, `text-only,aim`: the first run's against the second's.")
     ] = None,
+    tasks: Annotated[str | None, typer.Option(help="Only these, with commas between; default: all of both.")] = None,
+    shots: Annotated[str | None, typer.Option(help="Only these, `4,8`; default: all of both.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
 ) -> None:
-    """Compare two runs query by query: differences, their errors and intervals, p values."""
+    """Compare two runs query by query: differences, their errors and intervals, p values.
+
+    p (Holm) is corrected for all rows: --tasks and --shots leave out those that were not the question.
+    """
+    from aim_sdk.errors import InputError
     from aim_sdk.evaluation import compare as comparison
+    from aim_sdk.evaluation.paired import unchecked
     from aim_sdk.evaluation.results import Run
-    from aim_sdk.terminal import console, say
+    from aim_sdk.fitted import apart
+    from aim_sdk.terminal import console, say, warn
 
     pair = None if modes is None else comparison.modes_of(_names(modes))
-    found = comparison.compare(Run.load(first), Run.load(second), modes=pair)
+    one, other = Run.load(first), Run.load(second)
+    same = (one.date, one.answers) == (other.date, other.answers)
+    if same and (pair is None or pair[0] == pair[1]):
+        raise InputError(
+            "both are the same run, which does not differ from itself. Next: name two modes of it, as in "
+            "`--modes text-only,aim`, or another run."
+        )
+    numbers = _numbers(shots)
+    found = comparison.compare(one, other, modes=pair, tasks=_names(tasks or ""), shots=numbers)
+    _, (left, right) = apart([str(first), str(second)])
+    if not same and (tasks_of_before := unchecked(one, other)):
+        warn(
+            f"{', '.join(tasks_of_before)}: a result of before does not say what was asked: that the queries are the "
+            "same is known by their ids alone."
+        )
     if markdown:
-        say(comparison.markdown(found).removesuffix("\n"))
+        say(comparison.markdown(found, (left, right)).removesuffix("\n"))
     else:
-        console().print(comparison.table(found))
+        console().print(comparison.table(found, (left, right)))
 
 
 def _write_report(paths: list[Path], output: Path) -> None:
@@ -178,7 +201,7 @@ def _write_report(paths: list[Path], output: Path) -> None:
     shared, names = apart([str(path) for path in paths])
     runs = {name: Run.load(path) for name, path in zip(names, paths, strict=True)}
     if shared and len(runs) > 1:
-        say(f"runs in {shared}", err=True)
+        say(f"The runs are called by what their paths do not share: all are in {shared}", err=True)
     for table in report.tables(runs):
         console().print(table, "")
     for sentence in [*beaten(runs), *refusals(runs)]:
@@ -189,3 +212,12 @@ def _write_report(paths: list[Path], output: Path) -> None:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _numbers(text: str | None) -> list[int]:
+    from aim_sdk.errors import InputError
+
+    names = _names(text or "")
+    if wrong := [name for name in names if not name.isdecimal()]:
+        raise InputError(f"--shots {wrong[0]!r}: expected whole numbers, as in 4,8.")
+    return [int(name) for name in names]

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aim_sdk.errors import AIMError, ContextLengthError, InputError
+from aim_sdk.contexts import Contexts
+from aim_sdk.errors import AIMError, CapabilityError, ContextLengthError, InputError
 from aim_sdk.evaluation.demonstrations import Shown
 from aim_sdk.evaluation.items import Item
 from aim_sdk.evaluation.memory import peak
 from aim_sdk.evaluation.protocol import Prompt
 from aim_sdk.nearest import log_shares, vote
 from aim_sdk.pipeline import AIMPipeline
+from aim_sdk.selection import get_selector
 from aim_sdk.types import Demonstration, ImageInput, Mode, Query
 
 
@@ -78,6 +80,21 @@ class Answering:
         with peak(self._device) as memory:
             predictions = self._fitting(asked, mode)
         return Batch(predictions, memory.bytes, reading)
+
+    def example(self, one: Asked, mode: Mode) -> dict[str, Any] | None:
+        """What a query was asked, to be looked at; None where it has no prompt, or could not be asked."""
+        if mode == "nearest":
+            return None
+        contexts = Contexts(self._pipe.encoder, self._pipe.bank)
+        try:
+            (context,) = contexts.contexts([one.query], None, [one.demonstrations], mode, get_selector("first"))
+            prompt = self._pipe.backend.show_prompt(one.query, context, prompt_format=self._pipe.prompt_format)
+        except CapabilityError:
+            prompt = None
+        except InputError:
+            return None
+        shown = [(item.text, item.answer) for item in one.demonstrations]
+        return {"item": one.item.id, "shots": len(shown), "shown": shown, "prompt": prompt}
 
     def _fitting(self, asked: Sequence[Asked], mode: Mode) -> list[dict[str, Any]]:
         try:

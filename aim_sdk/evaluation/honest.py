@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Final
 
+from aim_sdk.evaluation.paired import NORMAL_95, Difference, difference, holm
 from aim_sdk.evaluation.results import Run
 
 _SHOWN = 10
+_LEVEL: Final = 0.05
 
 
 def beaten(runs: Mapping[str, Run]) -> list[str]:
     """One sentence for each run and task in which a vote of the nearest neighbours scores above AIM.
 
-    Scores are compared at equal shots; "beats" means a higher number, whatever the errors: the sentence gives both.
+    At equal shots, and "beats" only where the paired difference is beyond its error (p < 0.05, Holm's correction over
+    the numbers of shots; without scores a query, 1.96 standard errors).
     """
     return [sentence for name, run in runs.items() for sentence in _of(name if len(runs) > 1 else "", run)]
 
@@ -21,21 +25,45 @@ def beaten(runs: Mapping[str, Run]) -> list[str]:
 def _of(name: str, run: Run) -> list[str]:
     found = []
     for task in dict.fromkeys(score.task for score in run.scores):
-        by_mode = {
-            mode: {s.shots: s for s in run.scores if (s.task, s.mode) == (task, mode) and not math.isnan(s.value)}
-            for mode in ("nearest", "aim")
-        }
-        both = [
-            (k, by_mode["nearest"][k], by_mode["aim"][k]) for k in sorted(by_mode["aim"]) if k in by_mode["nearest"]
-        ]
-        wins = [f"{near.value:.1f} against {aim.value:.1f} at k={k}" for k, near, aim in both if near.value > aim.value]
-        if wins:
-            where = f"{name}, {task}" if name else task
+        above = [d for d in _differences(run, task) if d.second > d.first]
+        where = f"{name}, {task}" if name else task
+        won, even = [d for d in above if _is_beyond(d)], [d for d in above if not _is_beyond(d)]
+        if won:
+            found.append(f"{where}: a vote of the nearest neighbours, without any LM call, beats AIM: {_listed(won)}.")
+        if even:
             found.append(
-                f"{where}: a vote of the nearest neighbours, without any LM call, beats AIM: {', '.join(wins)} "
-                f"(n={both[0][2].queries})."
+                f"{where}: a vote of the nearest neighbours scores above AIM, but there is no difference beyond its "
+                f"error: {_listed(even)}."
             )
     return found
+
+
+def _differences(run: Run, task: str) -> list[Difference]:
+    """Nearest neighbours minus AIM, by the number of shots."""
+    near, aim = (
+        {s.shots: s for s in run.scores if (s.task, s.mode) == (task, mode) and not math.isnan(s.value)}
+        for mode in ("nearest", "aim")
+    )
+    return holm([difference(run, aim[k], run, near[k]) for k in sorted(aim.keys() & near.keys())])
+
+
+def _is_beyond(found: Difference) -> bool:
+    if found.p_holm is None:
+        return abs(found.difference) > NORMAL_95 * found.standard_error  # False where there is no error
+    return found.p_holm < _LEVEL
+
+
+def _listed(found: Sequence[Difference]) -> str:
+    return ", ".join(_said(d) for d in found)
+
+
+def _said(d: Difference) -> str:
+    error = "" if math.isnan(d.standard_error) else f" ± {d.standard_error:.1f}"
+    p = "" if d.p_holm is None else f", p={d.p_holm:.2g}"
+    return (
+        f"{d.second:.1f} against {d.first:.1f} at k={d.shots[1]} (difference {d.difference:+.1f}{error}{p}, "
+        f"n={d.queries})"
+    )
 
 
 def refusals(runs: Mapping[str, Run]) -> list[str]:

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 
 from aim_sdk.bank.bank import NewBankWarning
@@ -66,6 +67,16 @@ class Pipelines:
             "tokenizer": made.tokenizer_hash,
             "projector": self.projector.identity,
             "dtype": str(self.backend.input_embeddings.dtype).removeprefix("torch."),
+        }
+
+    def computed(self) -> dict[str, str]:
+        """With what numbers it is answered, and where; the prompt format of protocols that have none of their own."""
+        embeddings, form = self.backend.input_embeddings, self.backend.default_format
+        name = torch.cuda.get_device_name(embeddings.device) if embeddings.device.type == "cuda" else ""
+        return {
+            "dtype": str(embeddings.dtype).removeprefix("torch."),
+            "device": f"{embeddings.device} ({name})" if name else str(embeddings.device),
+            "default_format": form.template or form.kind,
         }
 
     def _bank(self, task: str) -> Path | None:

@@ -83,7 +83,7 @@ class Plan:
                 self.source(work, self.seeds[0]).check(work.queries, max(self.shots))
 
     def cells(self, work: Work, modes: Sequence[Mode]) -> list[Cell]:
-        """A task's cells; zero-shot has one at 0 shots, and one seed, for nothing is drawn for it."""
+        """A task's cells; zero-shot has one at 0 shots. What is not drawn (zero-shot, a vote) has one seed."""
         few = [k for k in self.shots if k]
         drawn = self.protocol.zero_shot_texts > 0
         found: list[Cell] = []
@@ -92,9 +92,15 @@ class Plan:
             if mode == "nearest" and not work.closed:
                 continue
             for k in [0] if zero else few:
-                seeds = self.seeds if drawn or not zero else [0]
+                once = (zero and not drawn) or (mode == "nearest" and self._votes_once(work))
+                seeds = [0] if once else self.seeds
                 found += [Cell(task=work.config.name, mode=mode, shots=k, seed=seed) for seed in seeds]
         return found
+
+    def _votes_once(self, work: Work) -> bool:
+        """Whether no seed changes who is near: nothing is drawn, neither candidates of a query's own nor a pool."""
+        pool = self.protocol.pool
+        return work.dataset.draw is None and (pool is None or pool >= len(work.dataset.support))
 
     def source(self, work: Work, seed: int) -> Source:
         """What gives a task's demonstrations under one seed."""

@@ -74,10 +74,17 @@ def costs_figure(runs: Mapping[str, Run]) -> Figure:
                 top = max([top, *means.values()])
                 _draw(panel, mode, number, {k: (mean, math.nan) for k, mean in means.items()}, _shots(runs.values()))
         figures.title(panel, title)
+        panel.set_ylabel(_over(runs), fontsize=9)
         panel.set_ylim(-0.03 * top or None, 1.08 * top or 1.0)
         figures.shots_axis(panel, _shots(runs.values()))
     figures.legend(figure, _entries(runs))
     return figure
+
+
+def _over(runs: Mapping[str, Run]) -> str:
+    """Of which tasks a panel shows one number, where there are several."""
+    tasks = {score.task for run in runs.values() for score in run.scores}
+    return f"mean over {len(tasks)} tasks" if len(tasks) > 1 else ""
 
 
 def _means(found: Sequence[Score], cost: Cost) -> dict[int, float]:

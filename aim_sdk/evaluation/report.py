@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aim_sdk.evaluation import plots
+from aim_sdk.evaluation.answers_table import answers_csv
 from aim_sdk.evaluation.honest import beaten, refusals
 from aim_sdk.evaluation.results import Run, Score
 from aim_sdk.files import write_atomic
@@ -18,6 +19,8 @@ from aim_sdk.fitted import FittedTable
 from aim_sdk.modes import LABELS
 from aim_sdk.terminal import cell
 
+_NOT_TRAINING: Final = {"kind", "hash", "layers", "options"}
+"""What a result says of a projector beside the summary of its training."""
 _PLOTS: Final[dict[str, Callable[[Mapping[str, Run]], bytes]]] = {"scores.png": plots.scores, "costs.png": plots.costs}
 _STYLE: Final = (
     "body{font:15px system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}"
@@ -46,7 +49,7 @@ def tables(runs: Mapping[str, Run]) -> list[FittedTable]:
 
 
 def write(runs: Mapping[str, Run], folder: Path) -> list[Path]:
-    """Write ``report.md``, ``report.html`` and the plots; return their paths.
+    """Write ``report.md``, ``report.html``, ``answers.csv`` and the plots; return their paths.
 
     Args:
         runs: by the names that they get in the report.
@@ -54,6 +57,7 @@ def write(runs: Mapping[str, Run], folder: Path) -> list[Path]:
     """
     drawn = {name: draw(runs) for name, draw in _PLOTS.items()}
     pages = {"report.md": markdown(runs).encode(), "report.html": page(runs, drawn).encode()}
+    pages["answers.csv"] = answers_csv(runs)
     for name, data in (drawn | pages).items():
         write_atomic(folder / name, data)
     return [folder / name for name in drawn | pages]
@@ -90,30 +94,55 @@ def page(runs: Mapping[str, Run], drawn: Mapping[str, bytes]) -> str:
 
 def facts(run: Run) -> dict[str, str]:
     """What a run was made with, in words."""
-    left_out = run.settings.get("left_out") or {}
+    settings = run.settings
+    left_out = settings.get("left_out") or {}
+    backend = f"backend {run.backbone['backend']}"
+    if (dtype := run.computed.get("dtype") or settings.get("dtype")) is not None:
+        backend += f", {dtype}"
+    if (device := run.computed.get("device") or settings.get("device")) is not None:
+        backend += f" on {device}"
+    limit = settings.get("limit")
     found = {
-        "backbone": f"{run.backbone['model']} (backend {run.backbone['backend']})",
-        "projector": _projector(run.projector),
+        "backbone": f"{run.backbone['model']} ({backend})",
+        "projector": _projector(run.projector, settings.get("projector")),
         "protocol": f"{run.protocol['name']}: {run.protocol['description']}",
-        "selector": str(run.settings["selector"]),
+        "selector": str(settings["selector"]),
+        "queries": "all of each task" if limit is None else f"at most {limit} of each task, drawn at random (limit)",
+        "batch size": str(settings.get("batch_size", "not known")),
+        "command": "none: from Python" if run.command is None else f"aim-icl {run.command}",
         "date": run.date,
         "revision": run.revision or "installed package",
         "machine": ", ".join(f"{key} {value}" for key, value in run.machine.items()),
         "versions": ", ".join(f"{key} {value}" for key, value in run.versions.items()),
         "reading demonstrations": _reading(run.reading_seconds),
     }
+    if run.command is not None and not run.command.startswith("eval"):
+        found["command"] = run.command  # another program's
     if left_out:
         found["left out"] = "; ".join(f"{mode}: {reason}" for mode, reason in left_out.items())
     return found
 
 
-def _projector(found: Mapping[str, Any]) -> str:
-    """Its kind and hash, and what it reads and was made with, as far as a run says so."""
+def _projector(found: Mapping[str, Any], source: str | None) -> str:
+    """Its kind and hash, where it came from, what it reads and how it was trained, as far as a run says so."""
     parts = [f"{found['kind']} {str(found['hash'])[:12]}"]
+    if source is None:
+        parts.append("the backend's default")
+    elif source != found["kind"]:
+        parts.append(f"from {source}")
     if layers := found.get("layers"):
         parts.append("layers " + ", ".join(map(str, layers)))
     parts += [f"{name}={value}" for name, value in (found.get("options") or {}).items()]
+    said = {name: value for name, value in found.items() if name not in _NOT_TRAINING and not _is_nested(value)}
+    if set(found) - _NOT_TRAINING:
+        parts.append("trained" + (": " if said else "") + ", ".join(f"{name} {value}" for name, value in said.items()))
+    elif "options" in found:  # a result of before may not say so
+        parts.append("untrained")
     return "; ".join(parts)
+
+
+def _is_nested(value: object) -> bool:
+    return isinstance(value, Mapping | list | tuple)
 
 
 def _reading(seconds: float) -> str:
@@ -123,16 +152,20 @@ def _reading(seconds: float) -> str:
 
 
 def grids(runs: Mapping[str, Run]) -> list[Grid]:
-    """The tables, all runs side by side: one a task, and then one a task of what a query costs."""
-    tasks = dict.fromkeys(score.task for run in runs.values() for score in run.scores)
-    return [*(_scores(runs, task) for task in tasks), *(_costs(runs, task) for task in tasks)]
+    """The tables, all runs side by side: one a task and metric, and then one a task of what a query costs."""
+    scored = dict.fromkeys((score.task, score.metric) for run in runs.values() for score in run.scores)
+    tasks = dict.fromkeys(task for task, _ in scored)
+    return [*(_scores(runs, *one) for one in scored), *(_costs(runs, task) for task in tasks)]
 
 
-def _scores(runs: Mapping[str, Run], task: str) -> Grid:
-    ways = {name: _way(runs[name], scores) for name, scores in _of(runs, task).items()}
+def _scores(runs: Mapping[str, Run], task: str, metric: str) -> Grid:
+    """A table of one metric: numbers of two do not stand in one column."""
+    found = {name: [s for s in scores if s.metric == metric] for name, scores in _of(runs, task).items()}
+    found = {name: scores for name, scores in found.items() if scores}
+    ways = {name: _way(runs[name], scores) for name, scores in found.items()}
     same = len(set(ways.values())) == 1
     how = next(iter(ways.values())) if same else "; ".join(f"{name}: {way}" for name, way in ways.items())
-    return _grid(runs, task, f"{task} · {how}", _value)
+    return _grid(runs, found, f"{task} · {how}", _value)
 
 
 def _way(run: Run, found: Sequence[Score]) -> str:
@@ -149,7 +182,7 @@ def _costs(runs: Mapping[str, Run], task: str) -> Grid:
     what = "median context tokens · median seconds per query, in batches"
     if any(score.memory_bytes is not None for scores in _of(runs, task).values() for score in scores):
         what += " · GPU memory beyond the model, at most"
-    return _grid(runs, task, f"{task} · {what} · protocol {protocols}", _cost)
+    return _grid(runs, _of(runs, task), f"{task} · {what} · protocol {protocols}", _cost)
 
 
 def _of(runs: Mapping[str, Run], task: str) -> dict[str, list[Score]]:
@@ -158,9 +191,10 @@ def _of(runs: Mapping[str, Run], task: str) -> dict[str, list[Score]]:
     return {name: scores for name, scores in found.items() if scores}
 
 
-def _grid(runs: Mapping[str, Run], task: str, caption: str, write_cell: Callable[[Score], str]) -> Grid:
+def _grid(
+    runs: Mapping[str, Run], found: Mapping[str, Sequence[Score]], caption: str, write_cell: Callable[[Score], str]
+) -> Grid:
     """Rows are modes (of each run, where there are several), columns shots."""
-    found = _of(runs, task)
     shots = sorted({score.shots for scores in found.values() for score in scores})
     rows = []
     for name, scores in found.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,7 +11,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from aim_sdk.errors import ArtifactNotFoundError, CorruptArtifactError
-from aim_sdk.files import write_atomic
+from aim_sdk.evaluation.unfinished import state_of
+from aim_sdk.files import expanded, write_atomic
 from aim_sdk.types import Mode
 
 RESULT = "result.json"
@@ -95,6 +97,29 @@ class Score(_Record):
     peak_bytes: int | None = Field(default=None, description="of results of before; not shown")
 
 
+class Question(_Record):
+    """One query, as the task's files have it."""
+
+    text: str = Field(description="a question, ...; empty for captions")
+    image: str = Field(description="its file, relative to the task's folder where it lies there")
+    image_sha256: str | None = Field(
+        default=None, description="of the file that was answered; none where it could not be read"
+    )
+    references: tuple[str, ...] = Field(description="all right answers, in the file's order")
+    choices: tuple[str, ...] = Field(default=(), description="what could be answered, where choices were scored")
+
+
+class Example(_Record):
+    """What one query of a task was asked in one mode, whole, at the most shots."""
+
+    item: str = Field(description="the query's id")
+    shots: int = Field(description="demonstrations before it")
+    shown: tuple[tuple[str, str], ...] = Field(description="their texts and answers; fused tokens stand for them")
+    prompt: str | None = Field(
+        description="as its tokens say it, fused and visual ones as their number; none where the backend shows none"
+    )
+
+
 class Run(_Record):
     """A whole run."""
 
@@ -110,29 +135,40 @@ class Run(_Record):
     revision: str | None = Field(description="of the git checkout that the SDK runs from")
     versions: dict[str, str] = Field(description="of the libraries")
     machine: dict[str, Any] = Field(description="where it ran")
+    queries: dict[str, dict[str, Question]] = Field(
+        default_factory=dict, description="what was asked, by task and id; none in results of before"
+    )
+    examples: dict[str, dict[Mode, Example]] = Field(
+        default_factory=dict, description="one whole prompt, by task and mode; none in results of before"
+    )
+    computed: dict[str, str] = Field(
+        default_factory=dict, description="dtype and device that answered, and the prompt format that was the default"
+    )
     reading_seconds: float = Field(description="spent on reading demonstrations into the bank, over all processes")
     scores: tuple[Score, ...] = Field(description="the table")
     answers: tuple[Answers, ...] = Field(description="what the table was made from")
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a result file, or that of a run's folder.
 
         Raises:
             ArtifactNotFoundError: there is none.
             CorruptArtifactError: it is cut or not a result file.
         """
+        path = expanded(path)
         file = path / RESULT if path.is_dir() else path
         try:
             return cls.model_validate_json(file.read_bytes())
         except FileNotFoundError as error:
-            raise ArtifactNotFoundError(f"{path}: no {RESULT} there; `aim-icl eval` writes it at its end.") from error
+            state = state_of(path) or "`aim-icl eval` writes it at its end."
+            raise ArtifactNotFoundError(f"{path}: no {RESULT} there; {state}") from error
         except (OSError, ValidationError) as error:
             raise CorruptArtifactError(f"{file}: not a result file of `aim-icl eval` ({error}).") from error
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the result file, whole or not at all."""
-        write_atomic(path := folder / RESULT, (self.model_dump_json() + "\n").encode())
+        write_atomic(path := Path(folder, RESULT), (self.model_dump_json() + "\n").encode())
         return path
 
     def answered(self, task: str, mode: Mode, shots: int) -> Iterable[Answers]:

@@ -20,11 +20,12 @@ from aim_sdk.evaluation.demonstrations import Source
 from aim_sdk.evaluation.journal import Journal, refused
 from aim_sdk.evaluation.pipelines import Pipelines
 from aim_sdk.evaluation.plan import Plan, Work, how
-from aim_sdk.evaluation.results import Answers, Cell, Run
+from aim_sdk.evaluation.results import Answers, Cell, Example, Question, Run
 from aim_sdk.evaluation.revision import revision
 from aim_sdk.evaluation.seen import Seen
 from aim_sdk.evaluation.settings import MODES, EvalSettings
 from aim_sdk.evaluation.tasks import folder_of
+from aim_sdk.evaluation.unfinished import begin
 from aim_sdk.fingerprint import versions
 from aim_sdk.interrupts import interruptible
 from aim_sdk.jobs import LOCK, alone
@@ -58,6 +59,8 @@ def evaluate(
         ArtifactWriteError: another job is writing the folder, or the disk is full; what is answered is kept.
         BackendError, ArtifactError: the model, the projector or the bank cannot be loaded.
     """
+    if settings.output.exists() and not settings.output.is_dir():
+        raise InputError(f"output: {settings.output} is a file; expected a folder for the run, or a new name.")
     plan = Plan(settings)
     state = PartialState(cpu=settings.device == "cpu" or not torch.cuda.is_available())
     with ExitStack() as stack:
@@ -72,6 +75,8 @@ def evaluate(
         evaluation = _Evaluation(plan, journal, seen, note if state.is_main_process else lambda _: None, state)
         with state.main_process_first():
             journal.made_with(evaluation.pipelines.made_with())
+            if state.is_main_process:
+                begin(settings.output, evaluation.batches, command)
         with interruptible() as interrupted:
             finished = evaluation.answer(interrupted, show and state.is_main_process)
         state.wait_for_everyone()
@@ -90,6 +95,11 @@ class _Evaluation:
         self.pipelines = Pipelines(plan.settings, state)
         self.left_out: dict[str, str] = {}
         self.modes = self._modes()
+
+    @property
+    def batches(self) -> int:
+        """How many there are to answer in all."""
+        return sum(len(self.plan.cells(work, self.modes)) * len(self.plan.places(work)) for work in self.plan.works)
 
     def answer(self, interrupted: Callable[[], bool], show: bool) -> bool:
         """Answer this process's share of what is missing; False where it was interrupted."""
@@ -141,10 +151,16 @@ class _Evaluation:
         found = asdict(answering.answer(asked, mode))
         stays = refused(found)
         self.seen.keep(file for item, looked in files.items() if item not in stays for file in looked)
+        if place == 0 and cell.seed == self.plan.seeds[0] and cell.shots in (0, max(self.plan.shots)):
+            found["example"] = answering.example(asked[0], mode)
         if before is not None:
             new = {p["item"]: p for p in found["predictions"]}
-            found = before | {"predictions": [new.get(p["item"], p) for p in before["predictions"]]}
-            if found == before:
+            found = {
+                **before,
+                "predictions": [new.get(p["item"], p) for p in before["predictions"]],
+                "example": before.get("example") or found.get("example"),
+            }
+            if found["predictions"] == before["predictions"]:
                 return
         self.journal.add((cell, place), found)
 
@@ -155,12 +171,16 @@ class _Evaluation:
 
     def result(self, command: str | None) -> Run:
         """Score what the journal holds."""
+        self.seen.read()
         kept, plan = self.journal.read(), self.plan
         answers: list[Answers] = []
+        examples: dict[str, dict[Mode, Example]] = {work.config.name: {} for work in plan.works}
         for work in plan.works:
             for cell in plan.cells(work, self.modes):
                 batches = [kept[cell, place] for place in plan.places(work)]
                 found = {p["item"]: p for record in batches for p in record["predictions"]}
+                if (example := batches[0].get("example")) is not None and cell.mode not in examples[cell.task]:
+                    examples[cell.task][cell.mode] = Example.model_validate(example)
                 peaks = [record["memory_bytes"] for record in batches if record.get("memory_bytes") is not None]
                 ordered = [found[item.id] for item in work.queries]
                 answers.append(scoring.answers_of(cell, ordered, work.items, work.metric, max(peaks, default=None)))
@@ -185,10 +205,26 @@ class _Evaluation:
             revision=revision(),
             versions={"python": platform.python_version(), **versions("aim-icl", "torch", "transformers")},
             machine=machine(),
+            queries={work.config.name: self._questions(work) for work in plan.works},
+            examples=examples,
+            computed=self.pipelines.computed(),
             reading_seconds=sum(record["reading_seconds"] for record in kept.values()),
             scores=tuple(scoring.table(answers, items, metrics)),
             answers=tuple(answers),
         )
+
+    def _questions(self, work: Work) -> dict[str, Question]:
+        task = work.config.name
+        return {
+            item.id: Question(
+                text=item.text,
+                image=" ".join(self.seen.names(task, [item.image])),
+                image_sha256=self.seen.digest(task, item.image),
+                references=item.answers,
+                choices=item.choices,
+            )
+            for item in work.queries
+        }
 
     def _modes(self) -> list[Mode]:
         modes = list(self.plan.settings.modes)

@@ -46,7 +46,12 @@ class Seen:
 
     def __init__(self, folder: Path, folders: Mapping[str, Path], rank: int) -> None:
         self._folder, self._folders, self._file = folder, folders, folder / f"images-{rank}.jsonl"
-        self._known = {file.name: file for path in sorted(folder.glob("images-*.jsonl")) for file in _files(path)}
+        self.read()
+
+    def read(self) -> None:
+        """Read what all processes have kept so far."""
+        files = sorted(self._folder.glob("images-*.jsonl"))
+        self._known = {file.name: file for path in files for file in _files(path)}
 
     def check(self) -> None:
         """See that all files are those which were answered.
@@ -62,7 +67,7 @@ class Seen:
         Raises:
             InputError: a file is another one than before.
         """
-        found = (self._now(task, name) for name in dict.fromkeys(self._names(task, images)))
+        found = (self._now(task, name) for name in dict.fromkeys(self.names(task, images)))
         return [file for file in found if file is not None]
 
     def keep(self, files: Iterable[File]) -> None:
@@ -71,10 +76,10 @@ class Seen:
 
     def digest(self, task: str, image: ImageInput) -> str | None:
         """Of an image that was seen; of one that is made of two files, both with a space between them."""
-        files = [self._known.get((task, name)) for name in self._names(task, [image])]
+        files = [self._known.get((task, name)) for name in self.names(task, [image])]
         return " ".join(file.sha256 for file in files if file is not None) or None
 
-    def _names(self, task: str, images: Iterable[ImageInput]) -> list[str]:
+    def names(self, task: str, images: Iterable[ImageInput]) -> list[str]:
         """The files; an image that is in memory came with its bank's demonstration, whose key says what it is."""
         found: list[str] = []
         for image in images:

@@ -309,7 +309,7 @@ def test_a_run_is_reported_and_compared(settings: dict[str, Any], call_cli: Call
     assert "expected two" in call_cli("eval", "compare", folder, folder, "--modes", "aim").stderr
     compared = call_cli("eval", "compare", folder, folder, "--modes", "text-only,aim")
     assert compared.returncode == 0, compared.stderr
-    assert "| --- |" in call_cli("eval", "compare", folder, folder, "--markdown").stdout
+    assert "| --- |" in call_cli("eval", "compare", folder, folder, "--modes", "text-only,aim", "--markdown").stdout
 
 
 def test_all_tasks_that_are_here_run_on_pocket(tmp_path: Path) -> None:

@@ -154,3 +154,51 @@ def test_what_was_refused_is_asked_again_once_it_is_repaired(
     image.write_bytes(whole[:40])
     with pytest.raises(InputError, match="answers to other images"):
         run(settings)
+
+
+def test_a_result_holds_what_was_asked_and_by_what(settings: dict[str, Any], tmp_path: Path) -> None:
+    found = run(settings, modes=("zero-shot", "text-only", "aim", "interleaved", "nearest"), shots=(0, 1, 2), seeds=2)
+    assert found.computed == {"dtype": "float32", "device": "cpu", "default_format": "chat"}
+    asked = found.queries["colours"]
+    assert len(asked) == 7
+    assert (asked["q1"].text, asked["q1"].references, asked["q1"].image) == (
+        *("What colour is it?", ("blue",)),
+        "queries-1.png",
+    )
+    assert all(len(question.image_sha256 or "") == 64 for question in asked.values())
+    examples = found.examples["colours"]
+    assert list(examples) == ["zero-shot", "text-only", "aim", "interleaved"]
+    for mode, example in examples.items():
+        assert "What colour is it?" in str(example.prompt)
+        assert example.shots == len(example.shown) == (0 if mode == "zero-shot" else 2)
+    assert "fused x" in str(examples["aim"].prompt)
+    assert examples["aim"].shown[0][0] == "What colour is it?"
+    near = [answers.cell.seed for answers in found.answers if answers.cell.mode == "nearest"]
+    assert near == [0, 0], "one seed for each number of shots"
+
+
+def test_a_run_over_other_data_is_no_pair(settings: dict[str, Any], tmp_path: Path, call_cli: CalledCli) -> None:
+    run(settings, output=tmp_path / "a")
+    other = write_task(tmp_path / "other")
+    rows = (other.parent / "queries.jsonl").read_text().replace("What colour", "Which colour")
+    (other.parent / "queries.jsonl").write_text(rows)
+    run(settings, output=tmp_path / "b", tasks=(str(other),))
+    refused = call_cli("eval", "compare", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert refused.returncode == 1
+    assert "the runs are over other data: query 'q0' has another question" in refused.stderr
+    itself = call_cli("eval", "compare", str(tmp_path / "a"), str(tmp_path / "a" / "result.json"))
+    assert itself.returncode == 1
+    assert "--modes text-only,aim" in itself.stderr
+
+
+def test_messages_of_paths_say_what_is_there(
+    settings: dict[str, Any], task: Path, tmp_path: Path, call_cli: CalledCli
+) -> None:
+    (tmp_path / "afile").write_text("mine")
+    said = call_cli(*arguments(settings, output=tmp_path / "afile")).stderr
+    assert "afile is a file; expected a folder" in said
+    (task.parent / "support.jsonl").unlink()
+    said = call_cli(*arguments(settings)).stderr
+    assert "support.jsonl" in said
+    assert "--data" not in said
+    assert "relative to its YAML file" in said

@@ -3,6 +3,7 @@
 import io
 import itertools
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from aim_sdk.errors import InputError
-from aim_sdk.evaluation.compare import compare, markdown, permutation_p, table
+from aim_sdk.evaluation.compare import compare, markdown, table
+from aim_sdk.evaluation.paired import permutation_p, unchecked
+from aim_sdk.evaluation.results import Question, Run
 from tests.evaluation_runs import cells, run
 
 FIRST = run(cells("aim", 2, {0: [0, 0, 100, 0], 1: [0, 100, 100, 0]}))
@@ -126,3 +129,50 @@ def test_what_cannot_be_paired_is_refused() -> None:
         compare(FIRST, run(cells("aim", 2, {0: [0, 0, 0, 0]})))
     with pytest.raises(InputError, match="other options"):
         compare(FIRST, run(list(SECOND.answers), options={"case": True}))
+
+
+def test_what_no_seed_changes_counts_once_a_query() -> None:
+    """Nearest neighbours are the same under every seed: two seeds of them are not twice the evidence."""
+    near = cells("nearest", 2, {0: [100, 0, 100, 100], 1: [100, 0, 100, 100]})
+    other = cells("nearest", 2, {0: [0, 0, 100, 0], 1: [0, 0, 100, 0]})
+    (found,) = compare(run(other), run(near))
+    assert (found.pairs, found.queries, found.better, found.worse) == (4, 4, 2, 0)
+    once = cells("nearest", 2, {0: [100, 0, 100, 100]})
+    (mixed,) = compare(run([*once, *FIRST.answers]), run([*once, *FIRST.answers]), modes=("nearest", "aim"))
+    assert (mixed.pairs, mixed.queries) == (8, 4)
+    assert "of 8 answers to 4 queries" in markdown([mixed])
+
+
+def test_the_runs_are_called_by_their_names() -> None:
+    both = run([*FIRST.answers, *cells("text-only", 2, {0: [0, 0, 100, 0], 1: [0, 100, 100, 0]})])
+    assert "| a | b |" in markdown(compare(FIRST, SECOND), ("a", "b"))
+    assert "b − a ±" in markdown(compare(FIRST, SECOND), ("a", "b"))
+    assert "| text-only | aim |" in markdown(compare(both, both, modes=("text-only", "aim")), ("a", "a"))
+    assert "| a, text-only | b, aim |" in markdown(compare(both, both, modes=("text-only", "aim")), ("a", "b"))
+
+
+def test_tasks_and_shots_are_chosen_and_holm_is_over_them() -> None:
+    answers = [cells("aim", k, {0: [0] * 8}, task) for k in (2, 4) for task in ("colours", "shapes")]
+    other = [cells("aim", k, {0: [100] * 8}, task) for k in (2, 4) for task in ("colours", "shapes")]
+    first, second = (run([cell for group in groups for cell in group]) for groups in (answers, other))
+    assert len(compare(first, second)) == 4
+    (one,) = compare(first, second, tasks=["shapes"], shots=[4])
+    assert (one.task, one.shots, one.p) == ("shapes", (4, 4), one.p_holm)
+    with pytest.raises(InputError, match="Did you mean 'shapes'"):
+        compare(first, second, tasks=["shape"])
+    with pytest.raises(InputError, match="nothing to compare"):
+        compare(first, second, shots=[3])
+
+
+def test_other_data_under_the_same_ids_is_refused() -> None:
+    def asked(**changes: Any) -> Run:
+        plain = {"text": "What?", "image": "a.png", "image_sha256": "0", "references": ("red",)}
+        return FIRST.model_copy(update={"queries": {"colours": {"q1": Question(**{**plain, **changes})}}})
+
+    assert compare(asked(), asked(image="b.png"))
+    assert compare(asked(), asked(image_sha256=None))
+    assert compare(asked(), FIRST)
+    assert (unchecked(asked(), asked()), unchecked(asked(), FIRST)) == ([], ["colours"])
+    for name, value in {"text": "Which?", "references": ("blue",), "choices": ("a",), "image_sha256": "1"}.items():
+        with pytest.raises(InputError, match=r"over other data: query 'q1' has another"):
+            compare(asked(), asked(**{name: value}))

@@ -116,11 +116,19 @@ def load(config: TaskConfig, data: Path) -> Dataset:
         expected = "".join(f"\n  {path}" for path in absent)
         raise MissingDataError(
             f"task {config.name!r}: its data is not there. Missing:{expected}\n"
-            f"Source: {config.install or config.source}\n`--data` names the folder of the tasks' folders."
+            f"Source: {config.install or config.source}\n{_where(config)}"
         )
     module, _, function = LOADERS[config.loader].partition(":")
     loader = cast(Loader, getattr(import_module(f"{__package__}.{module}"), function))
     return loader(config, folder_of(config, data))
+
+
+def _where(config: TaskConfig) -> str:
+    if config.package is not None:
+        return f"They come with the package {config.package!r}: install it again."
+    if Path(config.folder).is_absolute():  # a user's own
+        return "In a task of your own, `folder` and `files` are relative to its YAML file."
+    return "`--data` names the folder of the tasks' folders."
 
 
 def status(data: Path) -> list[Status]:

@@ -1,0 +1,235 @@
+"""Answers in pairs: two modes, or two runs, on the same queries."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aim_sdk.clusters import clustered_error
+from aim_sdk.errors import InputError
+from aim_sdk.evaluation.results import Prediction, Run, Score
+from aim_sdk.types import Mode
+
+_FLIPS: Final = 10_000
+_ALL_FLIPS: Final = 12
+"""Up to so many queries that differ, all their signs are tried."""
+NORMAL_95: Final = 1.96
+
+_SHOWN: Final = 60
+"""Characters of a question that a message shows."""
+_WORDS: Final = {
+    "text": "question",
+    "references": "right answers",
+    "choices": "choices",
+    "image_sha256": "image (SHA-256)",
+}
+
+Modes = tuple[Mode, Mode]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The second minus the first, for one task and number of shots."""
+
+    task: str
+    modes: Modes
+    shots: tuple[int, int]
+    metric: str
+    first: float
+    second: float
+    difference: float
+    standard_error: float
+    """Clustered by query where answers have scores of their own; else the two runs' errors as if independent."""
+    p: float | None
+    """Two-sided, by a sign-flip permutation test over queries; None where answers have no scores of their own."""
+    p_holm: float | None
+    """Corrected for all differences that are reported together (Holm)."""
+    pairs: int
+    """Answers that are compared; those that no seed changes (zero-shot, nearest neighbours) count once."""
+    queries: int
+    """They answer so many queries."""
+    better: int
+    worse: int
+    """Answers of the second that score higher, lower: the two counts of McNemar's test, where scores are binary."""
+    same_demonstrations: bool
+    """Whether both were shown the same ones."""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of the difference, by the normal approximation."""
+        return self.difference - NORMAL_95 * self.standard_error, self.difference + NORMAL_95 * self.standard_error
+
+
+def difference(first: Run, a: Score, second: Run, b: Score) -> Difference:
+    if a.metric != b.metric:
+        raise InputError(f"task {a.task!r} is scored by {a.metric} in one run and by {b.metric} in the other.")
+    options = [run.tasks.get(a.task, {}).get("metric_options", {}) for run in (first, second)]
+    if options[0] != options[1]:
+        raise InputError(
+            f"task {a.task!r} is scored by {a.metric} with other options: {options[0]} in one run and {options[1]} in "
+            "the other."
+        )
+    ours, theirs = _by_query(first, a), _by_query(second, b)
+    both = _paired(a, ours, b, theirs)
+    _check_same(first, second, a.task, sorted({query for query, _ in both}))
+    made = Difference(
+        task=a.task,
+        modes=(a.mode, b.mode),
+        shots=(a.shots, b.shots),
+        metric=a.metric,
+        first=a.value,
+        second=b.value,
+        difference=b.value - a.value,
+        standard_error=math.hypot(a.standard_error, b.standard_error),
+        p=None,
+        p_holm=None,
+        pairs=len(_distinct(both)),
+        queries=len({query for query, _ in both}),
+        better=0,
+        worse=0,
+        same_demonstrations=all(x.demonstrations == y.demonstrations for (_, x), (_, y) in both.values()),
+    )
+    if math.isnan(made.difference) or any(math.isnan(x) or math.isnan(y) for (x, _), (y, _) in both.values()):
+        return made
+    changes = {key: y - x for key, ((x, _), (y, _)) in both.items()}
+    queries = [query for query, _ in changes]
+    sums: dict[str, float] = defaultdict(float)
+    for (query, _), change in changes.items():
+        sums[query] += change
+    return replace(
+        made,
+        difference=statistics.fmean(changes.values()),
+        standard_error=clustered_error(list(changes.values()), queries),
+        p=permutation_p(list(sums.values())),
+        better=sum(changes[key] > 0 for key in _distinct(both)),
+        worse=sum(changes[key] < 0 for key in _distinct(both)),
+    )
+
+
+def _check_same(first: Run, second: Run, task: str, queries: Sequence[str]) -> None:
+    """See that queries of one id are one query, as far as the results say what was asked.
+
+    Raises:
+        InputError: they are not.
+    """
+    one, other = first.queries.get(task, {}), second.queries.get(task, {})
+    for query in queries:
+        if query not in one or query not in other or first is second:
+            continue
+        a, b = one[query], other[query]
+        known = {"text", "references", "choices"} | ({"image_sha256"} if a.image_sha256 and b.image_sha256 else set())
+        for name in sorted(known):
+            if (ours := getattr(a, name)) != (theirs := getattr(b, name)):
+                raise InputError(
+                    f"task {task!r}: the runs are over other data: query {query!r} has another {_WORDS[name]}: "
+                    f"{_short(ours)} in the first, {_short(theirs)} in the second. Their answers are no pairs."
+                )
+
+
+def unchecked(first: Run, second: Run) -> list[str]:
+    """Tasks of both runs of which a result does not say what was asked: an older version wrote it."""
+    tasks = first.tasks.keys() & second.tasks.keys()
+    return sorted(task for task in tasks if not (first.queries.get(task) and second.queries.get(task)))
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+Pairs = Mapping[tuple[str, int], tuple[tuple[float, Prediction], tuple[float, Prediction]]]
+"""By query and seed: each one's score and answer."""
+
+
+def _distinct(pairs: Pairs) -> list[tuple[str, int]]:
+    """The pairs that count: of one seed where no seed changes anything, neither what is shown nor what is answered."""
+    alike = {
+        (query, *((p.demonstrations, p.answer, str(score)) for score, p in pair)) for (query, _), pair in pairs.items()
+    }
+    if len(alike) > len({query for query, _ in pairs}):
+        return list(pairs)
+    return list({query: (query, seed) for query, seed in pairs}.values())
+
+
+def _by_query(run: Run, score: Score) -> dict[int, dict[str, Prediction]]:
+    return {
+        cell.cell.seed: {p.item: p for p in cell.predictions}
+        for cell in run.answered(score.task, score.mode, score.shots)
+    }
+
+
+def _paired(
+    a: Score, ours: Mapping[int, Mapping[str, Prediction]], b: Score, theirs: Mapping[int, Mapping[str, Prediction]]
+) -> dict[tuple[str, int], tuple[tuple[float, Prediction], tuple[float, Prediction]]]:
+    """Pair answers by query and seed; what is asked once (zero-shot, nearest) goes with every seed of the other."""
+    seeds = sorted(ours.keys() | theirs.keys())
+    found: dict[tuple[str, int], tuple[tuple[float, Prediction], tuple[float, Prediction]]] = {}
+    for seed in seeds:
+        one, other = _under(seed, a, ours), _under(seed, b, theirs)
+        if one is None or other is None or one.keys() != other.keys():
+            raise InputError(
+                f"task {a.task!r}, {a.mode} at {a.shots} and {b.mode} at {b.shots} shots: other queries or seeds were "
+                f"asked (seeds {sorted(ours)} and {sorted(theirs)}, {a.queries} and {b.queries} queries)."
+            )
+        found |= {(item, seed): (_scored(one[item]), _scored(other[item])) for item in one}
+    return found
+
+
+def _under(seed: int, score: Score, answers: Mapping[int, Mapping[str, Prediction]]) -> Mapping[str, Prediction] | None:
+    if score.mode in ("zero-shot", "nearest") and len(answers) == 1:
+        return next(iter(answers.values()))
+    return answers.get(seed)
+
+
+def _scored(prediction: Prediction) -> tuple[float, Prediction]:
+    return math.nan if prediction.score is None else prediction.score, prediction
+
+
+def permutation_p(differences: Sequence[float]) -> float:
+    """Two-sided p value of a sum of differences under flips of their signs.
+
+    Where all are of one size, this is the exact sign test (McNemar's, of binary scores under one seed). Else all flips
+    are tried where at most 12 differences are not 0; and above that 10,000 random ones (seeded), with the observed one
+    counted among them (Phipson and Smyth, 2010).
+    """
+    values = np.array([value for value in differences if value])
+    if not len(values):
+        return 1.0
+    if np.ptp(np.abs(values)) < 1e-9 * np.abs(values).max():
+        return _sign_test(int((values > 0).sum()), len(values))
+    observed = abs(values.sum()) - 1e-9 * np.abs(values).max()  # equal sums may differ in their last digits
+    if len(values) <= _ALL_FLIPS:
+        signs = 1 - 2 * ((np.arange(2 ** len(values))[:, None] >> np.arange(len(values))) & 1)
+        return float((np.abs(signs @ values) >= observed).mean())
+    generator = np.random.default_rng(0)
+    reached = sum(abs(values.sum() - 2 * _coins(generator, len(values)) @ values) >= observed for _ in range(_FLIPS))
+    return float((reached + 1) / (_FLIPS + 1))
+
+
+def _sign_test(plus: int, count: int) -> float:
+    """Two-sided probability of at least as uneven a split of ``count`` fair coins."""
+    few = min(plus, count - plus)
+    whole = math.lgamma(count + 1) - count * math.log(2)
+    logs = [whole - math.lgamma(k + 1) - math.lgamma(count - k + 1) for k in range(few + 1)]
+    return min(1.0, 2 * math.fsum(map(math.exp, logs)))
+
+
+def _coins(generator: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """``count`` fair zeros and ones: random bits are ten times faster than random numbers."""
+    return np.unpackbits(np.frombuffer(generator.bytes(-(-count // 8)), np.uint8), count=count).astype(float)
+
+
+def holm(differences: Sequence[Difference]) -> list[Difference]:
+    tested = sorted((d.p, place) for place, d in enumerate(differences) if d.p is not None)
+    corrected, largest = dict[int, float](), 0.0
+    for rank, (p, place) in enumerate(tested):
+        largest = max(largest, min(1.0, p * (len(tested) - rank)))
+        corrected[place] = largest
+    return [replace(d, p_holm=corrected.get(place)) for place, d in enumerate(differences)]
