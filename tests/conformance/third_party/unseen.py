@@ -181,52 +181,31 @@ class LogProbsLate(KiteInjector):
 
 
 class QueriesKeptOnSelf(KiteInjector):
-    asked: Sequence[Query]
+    asked: Sequence[Query] = ()
 
     def generate(self, queries: Sequence[Query], contexts: Any, **options: Any) -> list[Generation]:
         self.asked = queries
-        return super().generate(queries, contexts, **options)
+        try:
+            return super().generate(queries, contexts, **options)
+        finally:
+            self.asked = ()
 
-    def see(self, queries: Sequence[Query]) -> list[Tensor]:
-        return super().see(getattr(self, "asked", queries)[: len(queries)])
+    def query(self, query: Query, form: PromptFormat, image: Tensor) -> list[Tensor]:
+        return super().query(self.asked[0] if len(self.asked) == 1 else query, form, image)
 
 
 class ContextsKeptOnSelf(KiteInjector):
+    kept: Any = ()
+
     def generate(self, queries: Any, contexts: Any, **options: Any) -> list[Generation]:
         self.kept = contexts
         try:
             return super().generate(queries, contexts, **options)
         finally:
-            self.kept = None
+            self.kept = ()
 
-    def prompts(self, queries: Any, contexts: Any, form: PromptFormat) -> list[Tensor]:
-        images = self.see(queries)
-        del images
-        kept = getattr(self, "kept", None)
-        return super().prompts(queries, contexts if kept is None else kept, form)
-
-
-class CacheKeptOnSelf(KiteInjector):
-    """The state of the decoding: another thread's between two tokens."""
-
-    def search(self, last: Tensor, mask: Tensor, cache: Any, *rest: Any) -> Any:
-        forward = self.model.forward
-
-        def shared(x: Tensor, mask: Tensor, cache: Any = None, states: Any = None) -> Any:
-            self.state = cache
-            x = self.model.norm(x) * 0 + x  # a module runs between the two
-            return forward(x, mask, self.state if self.state and len(mask) == len(self.state[0][0]) else cache, states)
-
-        hidden, ids, logs = last, list[int](), list[float]()
-        for _ in range(rest[1]):
-            found = self.logs(hidden)
-            found[258:] = -torch.inf
-            ids.append(int(found.argmax()))
-            logs.append(float(found.max()))
-            mask = torch.cat([mask, mask.new_ones(1, 1)], 1)
-            step, cache = shared(self.model.embed(ids[-1:])[None], mask, cache)
-            hidden = step[0, -1]
-        return ids, logs
+    def context(self, context: Any, form: PromptFormat) -> list[Tensor]:
+        return super().context(self.kept[0] if len(self.kept) == 1 else context, form)
 
 
 class ReaderKeepsOnSelf(KiteReader):
@@ -256,12 +235,12 @@ class PrefixIgnoresTheOrder(KiteInjector):
             del self.prefixes.shared
 
 
-class PrefixContinuedTwice(KiteInjector):
-    """A state of fewer demonstrations is taken for one of all."""
+class PrefixOfMoreDemonstrations(KiteInjector):
+    """A state of all demonstrations is taken for one of the first of them."""
 
     def prefill(self, queries: Any, contexts: Any, form: PromptFormat, room: int) -> Any:
         put = self.prefixes.put
-        self.prefixes.put = lambda scope, keys, *rest: [put(scope, keys[:n], *rest) for n in range(4, len(keys) + 1)]  # type: ignore[method-assign,assign]
+        self.prefixes.put = lambda scope, keys, *rest: [put(scope, keys[:n], *rest) for n in range(1, len(keys) + 1)]  # type: ignore[method-assign,assign]
         try:
             return super().prefill(queries, contexts, form, room)
         finally:
@@ -355,5 +334,13 @@ CAUGHT: list[tuple[str, Part]] = [
     ("plain_model", BothSeeBgr),
     ("plain_model", BothSeeGrey),
     ("interleaved", InterleavedSeesGrey),
+    ("threads_do_not_mix", QueriesKeptOnSelf),
+    ("threads_do_not_mix", ContextsKeptOnSelf),
+    ("threads_do_not_mix", ReaderKeepsOnSelf),
+    ("score_is_generate", LogProbsNought),
+    ("score_is_generate", LogProbsOverAllowedTokens),
+    ("score_is_generate", LogProbsLate),
+    ("prefix_reuse_is_exact", PrefixIgnoresTheOrder),
+    ("prefix_reuse_is_exact", PrefixOfMoreDemonstrations),
 ]
 """Which check must catch which bug."""
