@@ -15,7 +15,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import CapabilityError, InputError
 from aim_sdk.interfaces import Backend
-from aim_sdk.testing.compare import require, require_close, tolerance
+from aim_sdk.testing.compare import require, require_close, shown, tolerance
 from aim_sdk.testing.kit import NotApplicable, check, heart
 from aim_sdk.testing.layouts import IMAGE_FIRST
 from aim_sdk.testing.positions import _heads as heads
@@ -120,7 +120,9 @@ def check_prompt_tokens(backend: Backend) -> None:
     text = reading.answer_start
     require(
         made.prompt_tokens > text + 1,
-        f"prompt_tokens is {made.prompt_tokens} for {text} tokens of text, an image and what begins a prompt",
+        f"prompt_tokens is {made.prompt_tokens}; expected at least {text + 2}: {text} of the query's text, one or "
+        f"more of its image, and what begins a prompt (BOS). All positions count, visual tokens too. The prompt: "
+        f"{shown(backend, query, [], _PLAIN)}",
     )
     if not backend.supports_interleaved:
         return
@@ -131,7 +133,9 @@ def check_prompt_tokens(backend: Backend) -> None:
     (added,) = backend.reader.text_only(DEMONSTRATIONS[1:2], prompt_format=_PLAIN)
     more = two.prompt_tokens - one.prompt_tokens
     require(
-        more > len(added), f"an interleaved demonstration adds {more} to prompt_tokens, its text alone has {len(added)}"
+        more > len(added),
+        f"the second interleaved demonstration makes prompt_tokens {two.prompt_tokens} out of {one.prompt_tokens}, "
+        f"{more} more; expected more than {len(added)}, its text alone, for its image counts, too",
     )
 
 

@@ -42,6 +42,15 @@ def test_expected_failures_name_checks() -> None:
     type("TestMine", (BackendTests,), {"expected_failures": {"sensitivity": "a reason"}})
 
 
+class _DullForEverybody(KiteBackend):
+    """Its own documentation gets the same out of it."""
+
+    model_class = mutations.Dull
+
+    def plain_answer(self, *args: Any, **options: Any) -> list[int]:
+        return [1, 2]
+
+
 class _Toad(KiteBackend):
     name = "toad"
 
@@ -58,3 +67,14 @@ def test_a_wrong_type_is_named_alone() -> None:
     (result,) = run_checks(mutant(mutations.ReaderGivesLists), checks=["return_types"])
     assert result.message.startswith("Reading.token_ids: expected a one-dimensional tensor of integers; got a list of ")
     assert len(result.message) < 200
+
+
+@pytest.mark.parametrize(
+    ("bug", "told"),
+    [(mutations.SystemDropped, "the bug is in the adapter"), (_DullForEverybody, "the model says too little")],
+)
+def test_sensitivity_says_whether_it_is_the_adapter_or_the_model(bug: mutations.Part, told: str) -> None:
+    (result,) = run_checks(mutant(bug), checks=["sensitivity"])
+    assert "expected some change above" in result.message
+    assert "3 times the noise of torch.float32" in result.message
+    assert told in result.message
