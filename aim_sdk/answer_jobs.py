@@ -2,6 +2,7 @@
 
 Next to ``answers.jsonl`` stands ``answers.jsonl.settings.json``: what decided its answers. Only a file that has it, and
 whose whole lines all hold a `key`, a `line` and an `answer`, is one of ours and continued; no other is touched.
+`answers.jsonl.demonstrations.jsonl` says which demonstrations the answers' keys are.
 Answers of queries that changed, or are not asked any more, are moved to `answers.jsonl.stale.jsonl`.
 """
 
@@ -13,14 +14,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import FileIO
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from aim_sdk.answer_files import NumberedQuery
-from aim_sdk.asking import Asking, usable_demonstrations
-from aim_sdk.classification import Normalization
+from aim_sdk.asking import Asking, shown_as, usable_demonstrations
+from aim_sdk.choices import Normalization
 from aim_sdk.errors import InputError
 from aim_sdk.files import write_atomic, writing
 from aim_sdk.jobs import alone, differences, kept_settings
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 SETTINGS_SUFFIX: Final = ".settings.json"
 STALE_SUFFIX: Final = ".stale.jsonl"
+SHOWN_SUFFIX: Final = ".demonstrations.jsonl"
+"""Which demonstration each key in the answers is."""
 _ANOTHER: Final = "choose another --out"
 _KEPT: Final = "The batches before are kept.\nNext: make room, then run the same command again: it resumes."
 _HASHED: Final = ("demonstrations", "bank")
@@ -65,6 +69,8 @@ class AnswerJob:
         self.resumed = self.answered = len(done & self._keys)
         self.stale = len(done - self._keys)
         """Answers there of queries that have changed, or are not among these."""
+        self.failed: Sequence[Mapping[str, Any]] = ()
+        """After `run`, each query without an answer: its image, its text, its line, and the error."""
         self.left = [query for query in queries if query.key not in done]
 
     @classmethod
@@ -115,19 +121,23 @@ class AnswerJob:
             made_with["bank"] = _digest("".join(pipe.bank.keys()))
         else:
             usable = usable_demonstrations(pipe, demonstrations, mode, similar, problems)
+            with writing(self.path):
+                write_atomic(self.beside(SHOWN_SUFFIX), "".join(shown_as(pipe, usable, mode, similar)).encode())
             demonstrations = None if similar or mode == "nearest" else usable  # the bank has them
         ask = Asking(pipe, demonstrations, mode, shots, max_new_tokens, choices, normalize, problems)
         self._check_settings(made_with)
         self.move_stale()
         with self._open(made_with) as file, advancing("answering", len(self.left)) as advance:
-            for start in range(0, len(self.left), batch_size):
-                batch = self.left[start : start + batch_size]
+            first = 1 if choices else batch_size  # a first sign of life
+            for start, end in pairwise(sorted({0, *range(first, len(self.left), batch_size), len(self.left)})):
+                batch = self.left[start:end]
                 answers = ask.batch(batch)
                 _append(file, "".join(answers).encode())
                 self.answered += len(answers)
                 advance(len(batch))
             self._end = file.tell()
         ask.conclude()
+        self.failed = ask.failed
         return problems
 
     def move_stale(self) -> None:
@@ -152,7 +162,11 @@ class AnswerJob:
     @property
     def aside(self) -> Path:
         """Where answers of queries that changed are moved to."""
-        return self.path.with_name(self.path.name + STALE_SUFFIX)
+        return self.beside(STALE_SUFFIX)
+
+    def beside(self, suffix: str) -> Path:
+        """A file next to the answers."""
+        return self.path.with_name(self.path.name + suffix)
 
     def lines(self) -> list[dict[str, Any]]:
         """The answers that are there, in the order of their queries."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from aim_sdk.answer_jobs import SETTINGS_SUFFIX
 from aim_sdk.errors import InputError, did_you_mean
+from aim_sdk.files import write_atomic, writing
 from aim_sdk.tables import SUFFIXES, is_table, write_table
+
+FAILED_SUFFIX: Final = ".failed.jsonl"
 
 
 def kept_as(out: Path) -> Path:
@@ -40,6 +43,21 @@ def write_answers(out: Path, lines: Sequence[Mapping[str, Any]]) -> int:
     """
     rows = [_flat(line) for line in lines]
     return write_table(out, rows, list(dict.fromkeys(name for row in rows for name in row)))
+
+
+def write_failed(out: Path, failed: Sequence[Mapping[str, Any]]) -> Path | None:
+    """Write the queries without an answer to `OUT.failed.jsonl`; without any, no such file stays.
+
+    Raises:
+        ArtifactWriteError: the disk is full, say.
+    """
+    path = out.with_name(out.name + FAILED_SUFFIX)
+    with writing(path):
+        if failed:
+            write_atomic(path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in failed).encode())
+            return path
+        path.unlink(missing_ok=True)
+    return None
 
 
 def _flat(line: Mapping[str, Any]) -> dict[str, Any]:

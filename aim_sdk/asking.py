@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from aim_sdk.answer_files import NumberedQuery
-from aim_sdk.classification import Classification, Classifier, Normalization
-from aim_sdk.contexts import Contexts
+from aim_sdk.choices import Normalization
+from aim_sdk.classification import Classification, Classifier
+from aim_sdk.contexts import Contexts, text_key
 from aim_sdk.errors import InputError, ShotsError
 from aim_sdk.images import describe
 from aim_sdk.terminal import Problems
@@ -33,6 +35,8 @@ class Asking:
     choices: Sequence[str] | None
     normalize: Normalization
     problems: Problems
+    failed: list[dict[str, Any]] = field(default_factory=list)
+    """Each query without an answer: its image, its text, its line, and why."""
 
     def conclude(self) -> None:
         """Note once what has turned out of labels."""
@@ -105,7 +109,10 @@ class Asking:
         return {key: {"nearest": vote.label} for key, vote in self._labelled(known, self._voters).items()}
 
     def _refuse(self, item: NumberedQuery, error: InputError) -> None:
-        self.problems.add(f"query of line {item.number}: {error}")
+        said = item.problem(error)
+        self.problems.add(said)
+        asked = {"image": item.line.image, "text": item.query.text, "line": item.number}
+        self.failed.append(asked | {"error": said})
 
 
 def usable_demonstrations(
@@ -165,3 +172,15 @@ def _label(label: Classification) -> dict[str, Any]:
 def _line(item: NumberedQuery, made: Mapping[str, Any]) -> str:
     fields = item.fields() | dict(made) | {"line": item.number, "key": item.key}
     return json.dumps(fields, ensure_ascii=False) + "\n"
+
+
+def shown_as(pipe: AIMPipeline, demonstrations: Sequence[Demonstration], mode: Mode, similar: bool) -> list[str]:
+    """Lines that say which demonstration each key in the answers is: its image, text and answer."""
+    looked_at = similar or mode in ("aim", "nearest", "interleaved")
+    made = dict[str, str]()
+    for item in demonstrations:
+        key = pipe.bank.key(item) if looked_at else text_key(item, mode, pipe.encoder.binding.scope)
+        image = os.fspath(item.image) if isinstance(item.image, str | os.PathLike) else describe(item.image)
+        fields = {"key": key, "image": image, "text": item.text, "answer": item.answer}
+        made.setdefault(key, json.dumps(fields, ensure_ascii=False) + "\n")
+    return list(made.values())

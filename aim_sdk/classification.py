@@ -10,25 +10,22 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, get_args
+from typing import TypeAlias
 
 from aim_sdk.bank import DemonstrationBank
 from aim_sdk.bank.adding import check_on_error, gave_nothing
+from aim_sdk.choices import Normalization, listed, normalized, softmax, text_of
 from aim_sdk.contexts import Contexts
-from aim_sdk.errors import InputError, ShotsError, did_you_mean
+from aim_sdk.errors import InputError, ShotsError
 from aim_sdk.label_notes import Astray, Own, bank_answers, note_choices_without_examples
 from aim_sdk.nearest import vote, votes_among
 from aim_sdk.photo_folders import FolderWarning, Skipped, folder_images
 from aim_sdk.selection import ReadingSelector, Selector
-from aim_sdk.types import ChoiceScores, Demonstration, ImageInput, Mode, Query
+from aim_sdk.types import Demonstration, ImageInput, Mode, Query
 
-Normalization = Literal["none", "tokens", "characters"]
 Images: TypeAlias = "ImageInput | Query | Iterable[ImageInput | Query]"
 OnError = Callable[[int, InputError], None]
 """Called with the place of an image that cannot be labelled, counted from 0, and the reason."""
-
-MOST_CHOICES: Final = 64
-"""Distinct answers of a bank that are taken for choices; more are no classes, but answers in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +139,9 @@ class Classifier:
         for place, (shares, keys) in enumerate(self._shares(queries)):
             kept = {choice: shares.get(choice.strip(), 0.0) for choice in self.choices}
             if not (total := math.fsum(kept.values())):
-                found = _listed(list(shares)) or "none: there are no demonstrations"
+                found = listed(list(shares)) or "none: there are no demonstrations"
                 error = InputError(
-                    f"none of the nearest demonstrations' answers ({found}) is a choice: {_listed(self.choices)}.\n"
+                    f"none of the nearest demonstrations' answers ({found}) is a choice: {listed(self.choices)}.\n"
                     "Next: pass the answers of the demonstrations as choices, or more shots."
                 )
                 error.query = place
@@ -242,93 +239,9 @@ def images_of(images: Images) -> tuple[Iterator[ImageInput | Query], int | None]
     return chain(first, given), None
 
 
-def checked_choices(choices: Iterable[str]) -> list[str]:
-    """The choices as a list.
-
-    Raises:
-        InputError: fewer than two, one is no text or blank, or two differ in blanks alone.
-    """
-    found = [] if isinstance(choices, str) else list(choices)
-    if len(found) < 2 or not all(isinstance(choice, str) and choice.strip() for choice in found):
-        wrong = repr(choices) if isinstance(choices, str) else f"[{', '.join(map(repr, found[:10]))}]"
-        raise InputError(f"choices: {wrong}; expected at least two non-blank strings, as a list.")
-    same = [choice for choice in found if sum(other.strip() == choice.strip() for other in found) > 1]
-    if same:
-        raise InputError(f"choices: {same[0]!r} stands there more than once.")
-    return found
-
-
-def check_normalize(normalize: object) -> None:
-    """Refuse an unknown normalisation.
-
-    Raises:
-        InputError: naming the known ones.
-    """
-    if normalize not in get_args(Normalization):
-        near = did_you_mean(str(normalize), get_args(Normalization))
-        raise InputError(f"normalize={normalize!r}; expected 'none', 'tokens' or 'characters'.{near}")
-
-
-def choices_of(demonstrations: Iterable[Demonstration]) -> list[str]:
-    """The distinct answers, in the order of their first demonstrations.
-
-    Raises:
-        InputError: fewer than two, or over `MOST_CHOICES`.
-    """
-    found: dict[str, None] = {}
-    for item in demonstrations:
-        found[item.answer.strip()] = None
-        if len(found) > MOST_CHOICES:
-            some = ", ".join(repr(answer[:40]) for answer in islice(found, 3))
-            raise InputError(
-                f"the demonstrations have over {MOST_CHOICES} distinct answers ({some}, ...): these are no classes.\n"
-                "Next: name the choices, --choices (choices=[...]), or let the model answer freely."
-            )
-    if len(found) < 2:
-        raise InputError(
-            f"the demonstrations have {len(found)} distinct answers ({_listed(list(found))}); a choice is between at "
-            "least two.\nNext: add demonstrations of the other classes, or name the choices."
-        )
-    return checked_choices(found)
-
-
-def text_of(demonstrations: Iterable[Demonstration]) -> str:
-    """The text that stands next to every one of the demonstrations; without any, none.
-
-    Raises:
-        InputError: they differ.
-    """
-    found: dict[str, None] = {}
-    for item in demonstrations:
-        found[item.text] = None
-        if len(found) > 1:
-            raise InputError(
-                f"the demonstrations' texts differ ({_listed(list(found))}, ...): which of them is asked?\n"
-                "Next: pass --text (text=...), or queries with texts of their own."
-            )
-    return next(iter(found), "")
-
-
 def shown_in(bank: DemonstrationBank) -> Iterator[Demonstration]:
     """The demonstrations of a bank, one after the other."""
     return (entry.demonstration for entry in bank)
-
-
-def normalized(scores: ChoiceScores, choices: Sequence[str], normalize: Normalization) -> list[float]:
-    """The log-probability of each choice: the sum over its tokens, or per token, or per character."""
-    sums = list(map(sum, scores.log_probs))
-    if normalize == "none":
-        return sums
-    lengths = map(len, scores.log_probs if normalize == "tokens" else choices)
-    return [value / length for value, length in zip(sums, lengths, strict=True)]
-
-
-def softmax(values: Sequence[float]) -> list[float]:
-    """Shares that sum to 1, in proportion to e to the power of the values."""
-    top = max(values)
-    weights = [math.exp(value - top) for value in values]
-    total = math.fsum(weights)
-    return [weight / total for weight in weights]
 
 
 def _image(given: ImageInput | Query) -> ImageInput:
@@ -337,7 +250,3 @@ def _image(given: ImageInput | Query) -> ImageInput:
 
 def _next_line(text: str | None) -> str:
     return f"\n{text}" if text else ""
-
-
-def _listed(texts: Sequence[str]) -> str:
-    return ", ".join(repr(text[:40]) for text in texts[:10]) + (", ..." if len(texts) > 10 else "")

@@ -141,12 +141,14 @@ class Contexts:
         if mode == "aim":  # keyed by their images, too
             return made
         return [
-            replace(tokens, key=self._text_key(item, mode)) for tokens, item in zip(made, demonstrations, strict=True)
+            replace(tokens, key=text_key(item, mode, self.encoder.binding.scope))
+            for tokens, item in zip(made, demonstrations, strict=True)
         ]
 
-    def _text_key(self, demonstration: Demonstration, mode: Mode) -> str:
-        parts = [mode, *_texts(demonstration), self.encoder.binding.scope]
-        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+def text_key(demonstration: Demonstration, mode: Mode, scope: str) -> str:
+    """Names the tokens of a demonstration whose image is not looked at."""
+    return hashlib.sha256(repr([mode, *_texts(demonstration), scope]).encode()).hexdigest()
 
 
 def check_mode(mode: Mode) -> None:

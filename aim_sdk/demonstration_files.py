@@ -86,6 +86,20 @@ def resolve(path: Path, image: str, images: Path | None = None) -> str:
     return image if is_url(image) else str((images or folder_of(path)) / image)
 
 
+def check_images(images: Path | None, *sources: Path | None) -> None:
+    """Refuse a folder for the image paths in files that is none, or where there is no file.
+
+    Raises:
+        InputError: it names the option of the command line.
+    """
+    if images is None:
+        return
+    if not images.is_dir():
+        raise InputError(f"--images: {images} is no folder.")
+    if all(source is None or source.is_dir() for source in sources):
+        raise InputError("--images: it is for the paths in a file; a folder finds its images itself.")
+
+
 def where_images_are(error: Exception, image: object) -> str:
     """A message of an image that a file names; where there is no such file, with the option that says where it is."""
     text = str(error)

@@ -10,20 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import torch
 
 from aim_sdk.bank import BankEntry, DemonstrationBank
-from aim_sdk.classification import (
-    Classification,
-    Classifier,
-    Images,
-    Normalization,
-    OnError,
-    check_normalize,
-    checked_choices,
-    choices_of,
-    classify,
-    images_of,
-    normalized,
-    shown_in,
-)
+from aim_sdk.choices import Normalization, check_normalize, checked_choices, choices_of, normalized
+from aim_sdk.classification import Classification, Classifier, Images, OnError, classify, images_of, shown_in
 from aim_sdk.contexts import Contexts, nothing_to_show
 from aim_sdk.encoder import Encoder
 from aim_sdk.errors import InputError

@@ -460,4 +460,6 @@ class DemonstrationBank:
 
     def _unknown(self, key: str) -> UnknownEntryError:
         near = did_you_mean(key, self._store.ordered_keys(10_000))
-        return UnknownEntryError(f"the bank holds no demonstration {key!r}.{near} `aim-icl bank list` (bank.keys()) lists them.")
+        return UnknownEntryError(
+            f"the bank holds no demonstration {key!r}.{near} `aim-icl bank list` (bank.keys()) lists them."
+        )

@@ -29,6 +29,10 @@ def answer(
     selector: Annotated[
         str, typer.Option(help="How each query's are chosen: first | random | reading | rices | text | mmices.")
     ] = "first",
+    images: Annotated[
+        Path | None,
+        typer.Option(help="The folder that image paths in files are relative to; default: each file's own."),
+    ] = None,
     choices: Annotated[str | None, typer.Option(help='Label each image with one of these: "cat,dog".')] = None,
     choices_file: Annotated[Path | None, typer.Option(help="The choices in a file, one per line.")] = None,
     choices_from_bank: Annotated[
@@ -57,18 +61,20 @@ def answer(
 ) -> None:
     """Answer queries behind demonstrations of a file, a folder or a bank; with --choices, label them.
 
-    Image paths are relative to the file that names them. Every finished batch is on disk: run the same command again
-    after an interruption and it resumes. A bad line is reported with its number and does not lose the others; the exit
-    code is then 3. Labels come with probabilities, and where the queries bring their right ones (a column or field
-    `answer` or `reference`, or a subfolder of that name) with accuracy and a confusion table.
+    Image paths are relative to the file that names them, or to --images. Every finished batch is on disk: run the same
+    command again after an interruption and it resumes. A bad line is reported with its number and does not lose the
+    others; the exit code is then 3. Labels come with probabilities, and where the queries bring their right ones (a
+    column or field `answer` or `reference`, or a subfolder of that name) with accuracy and a confusion table.
     """
     from aim_sdk.answer_files import identity_of, read_demonstrations, read_queries
     from aim_sdk.answer_jobs import AnswerJob
     from aim_sdk.answer_tables import kept_as
     from aim_sdk.bank import DemonstrationBank
-    from aim_sdk.classification import check_normalize, shown_in
+    from aim_sdk.choices import check_normalize
+    from aim_sdk.classification import shown_in
     from aim_sdk.config import PromptFormat
     from aim_sdk.contexts import MODES
+    from aim_sdk.demonstration_files import check_images
     from aim_sdk.errors import InputError, did_you_mean
     from aim_sdk.pipeline import AIMPipeline
     from aim_sdk.selection import get_selector
@@ -86,17 +92,18 @@ def answer(
         )
     check_normalize(normalize)
     kept = kept_as(out)
+    check_images(images, demos, queries)
     shown: list[Demonstration] | None = None
     bad_demos = Problems()
     if demos is not None:
-        held, bad_demos = read_demonstrations(demos, text=text or "")
+        held, bad_demos = read_demonstrations(demos, text=text or "", images=images)
         shown = held
     else:  # there must be one, which is known before the model is loaded
         with DemonstrationBank.open(bank or Path()) as opened:
             needed = choices_from_bank or (text is None and bool(choices or choices_file))
             held = list(shown_in(opened)) if needed else []
     classes = _choices(choices, choices_file, held if choices_from_bank else None)
-    asked, bad_queries = read_queries(queries, classes=classes or ())
+    asked, bad_queries = read_queries(queries, classes=classes or (), images=images)
     text = _ask(asked, held, text, labels=classes is not None)
     unusable = bad_demos + bad_queries
     warn_all(unusable)
@@ -167,11 +174,15 @@ def _whole(name: str | None) -> str | None:
     return name if name is None or not os.path.isdir(name) else os.path.realpath(name)
 
 
+def _so_many(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"
+
+
 def _choices(named: str | None, file: Path | None, held: list[Demonstration] | None) -> list[str] | None:
     """The choices; None where the model answers freely."""
     import csv
 
-    from aim_sdk.classification import checked_choices, choices_of
+    from aim_sdk.choices import checked_choices, choices_of
     from aim_sdk.errors import InputError
 
     if sum(given is not None for given in (named, file, held)) > 1:
@@ -191,7 +202,7 @@ def _choices(named: str | None, file: Path | None, held: list[Demonstration] | N
 
 def _ask(asked: list[NumberedQuery], held: list[Demonstration], text: str | None, *, labels: bool) -> str | None:
     """Put a text next to images without one, and return it: what was given or, for labels, the demonstrations' own."""
-    from aim_sdk.classification import text_of
+    from aim_sdk.choices import text_of
 
     if text is None and labels and any(not item.query.text.strip() for item in asked):
         text = text_of(held)
@@ -203,15 +214,18 @@ def _ask(asked: list[NumberedQuery], held: list[Demonstration], text: str | None
 def _finish(job: AnswerJob, out: Path, classes: list[str] | None) -> None:
     """Write the table and the report, and print what it says."""
     from aim_sdk import label_report
-    from aim_sdk.answer_tables import write_answers
+    from aim_sdk.answer_tables import write_answers, write_failed
     from aim_sdk.terminal import say
 
+    if failed := write_failed(out, job.failed):
+        say(f"{_so_many(len(job.failed), 'query has', 'queries have')} no answer: {failed.name} lists them.", err=True)
     if out == job.path and classes is None:
         return
     answers = job.lines()
     if out != job.path and (guarded := write_answers(out, answers)):
         plain = f"{job.path.name} has them as they are."
-        say(f"{out}: {guarded} cells begin as a formula does and got a ' before them; {plain}", err=True)
+        count = _so_many(guarded, "cell begins as a formula does and has", "cells begin as a formula does and have")
+        say(f"{out}: {count} a ' before it (an image ./); {plain}", err=True)
     if classes is not None and (report := label_report.report_of(answers, classes)) is not None:
         written = label_report.write_report(report, out)
         for line in label_report.lines(report):

@@ -38,8 +38,11 @@ BatchTokens = Annotated[int, typer.Option(help="Positions of one forward, visual
 @app.command("add")
 def add(
     bank: Bank,
-    source: Annotated[Path, typer.Argument(help="JSON lines of demonstrations, or a folder of images.")],
-    text: Annotated[str, typer.Option(help="A folder of images: what stands beside each image.")] = "",
+    source: Annotated[Path, typer.Argument(help="JSON lines or CSV of demonstrations, or a folder of images.")],
+    text: Annotated[str, typer.Option(help="What stands next to each image that has no text of its own.")] = "",
+    images: Annotated[
+        Path | None, typer.Option(help="The folder that image paths in SOURCE are relative to; default: its own.")
+    ] = None,
     backend: options.Backend = "pocket",
     model: options.Model = None,
     projector: options.Projector = None,
@@ -54,13 +57,14 @@ def add(
     """Read demonstrations into a bank, which is made where there is none.
 
     What is there already is not read again, so an interrupted command goes on where it stopped. SOURCE is JSON lines
-    (fields besides image, text and answer become metadata), or a folder whose images have a .txt with the answer beside
-    them, or stand in one subfolder a class. What cannot be used is reported; the exit code is then 3.
+    or CSV (fields besides image, text and answer become metadata), or a folder whose images have a .txt with the answer
+    beside them, or stand in one subfolder a class. What cannot be used is reported; the exit code is then 3.
     """
-    from aim_sdk.demonstration_files import count_demonstrations, stream_demonstrations
+    from aim_sdk.demonstration_files import check_images, count_demonstrations, stream_demonstrations, where_images_are
     from aim_sdk.images import describe
     from aim_sdk.terminal import Problems, say
 
+    check_images(images, source)
     total = count_demonstrations(source)
     with (
         _pipeline(
@@ -69,14 +73,16 @@ def add(
         _kept(pipe.bank),
     ):
         before, problems = len(pipe.bank), Problems()
-        found = stream_demonstrations(source, text=text, on_problem=problems.add)
+        found = stream_demonstrations(source, text=text, images=images, on_problem=problems.add)
         first = list(islice(found, 1))  # there may be none that can be used
         pipe.bank.add(
             chain(first, found) if first else [],
             batch_tokens=batch_tokens,
             progress=True,
             total=total,
-            on_error=lambda item, error: problems.add(_once(describe(item.image), error)),
+            on_error=lambda item, error: problems.add(
+                _once(describe(item.image), str(error) if source.is_dir() else where_images_are(error, item.image))
+            ),
         )
         say(f"{bank}: {len(pipe.bank) - before} demonstrations added, {len(pipe.bank)} in all.", err=True)
     _report(problems)
@@ -333,7 +339,7 @@ def _kept(bank: DemonstrationBank) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _once(name: str, error: Exception) -> str:
+def _once(name: str, error: Exception | str) -> str:
     text = str(error)
     return text if text.startswith(name) else f"{name}: {text}"
 

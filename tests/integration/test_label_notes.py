@@ -124,7 +124,7 @@ def test_blanks_round_labels_make_no_other_label(
 ) -> None:
     shown = [Demonstration(pictures[n], "What?", ["cat", "cat ", " dog"][n]) for n in range(3)]
     for mode in ("aim", "nearest"):
-        (found,) = pipe.classify(pictures[4], text="What?", demonstrations=shown, mode=mode)  # type: ignore[arg-type]
+        (found,) = pipe.classify(pictures[4], text="What?", demonstrations=shown, mode=mode)
         assert list(found.probabilities) == ["cat", "dog"]
         assert sum(found.probabilities.values()) == pytest.approx(1)
     with (desk / "check.csv").open("w", newline="") as file:
@@ -136,11 +136,11 @@ def test_blanks_round_labels_make_no_other_label(
 
 
 def test_an_iterator_that_gives_nothing_is_refused(pipe: AIMPipeline, pictures: list[Image.Image]) -> None:
-    with pytest.raises(InputError, match=r"images: the generator gave nothing; was it used up before\?"):
-        pipe.classify((one for one in []), text="What?")
+    with pytest.raises(InputError, match=r"images: the list_iterator gave nothing; was it used up before\?"):
+        pipe.classify(iter(list[str]()), text="What?")
     assert pipe.classify([], text="What?") == []
-    with pytest.raises(InputError, match=r"bank\.add: the generator gave nothing; was it used up before\?"):
-        pipe.bank.add(one for one in [])
+    with pytest.raises(InputError, match=r"bank\.add: the list_iterator gave nothing; was it used up before\?"):
+        pipe.bank.add(iter(list[Demonstration]()))
     assert pipe.bank.add([]) == []
     for wrong in ("skip", 3):
         with pytest.raises(InputError, match=r"on_error: (str|int); expected a function .* or None"):
