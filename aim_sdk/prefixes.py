@@ -3,6 +3,18 @@
 Cached keys and values of 16 demonstrations cost a forward of their tokens; behind them a query costs what it costs
 alone. Which contexts come again is not known before, so a prefix is computed apart when it comes a *second* time (or
 for several prompts of one batch): contexts drawn anew for every query cost nothing extra and crowd nothing out.
+
+How an injector uses it, before each forward of a batch of prompts (`State` is what the framework continues from: keys
+and values of each layer, ``(1, heads, tokens, width)``, say):
+
+1. ``shared = self.prefixes.shared(scope, contexts)``; None: compute the prompts whole.
+2. Where ``shared.done < len(shared.keys)``: compute what ``shared.state`` has not, for one row (the opening too where
+   ``done`` is 0), continuing its positions. **You** ``put(scope, shared.keys, longer, nbytes)``: nobody else does.
+3. Expand the state to the batch's rows, and run what comes after it: each row's other demonstrations and its query,
+   with the attention mask over prefix and row, and positions that begin at the prefix's length.
+
+`Backend.prefix_reuse` then says True, and the check `prefix_reuse_is_exact` compares. The skeleton of
+``aim-icl backends new`` does it in some 15 lines.
 """
 
 from __future__ import annotations
@@ -32,11 +44,15 @@ class SharedPrefix(Generic[State]):
     """What the contexts of one batch share and is worth having apart."""
 
     keys: Keys
-    """The first demonstrations of every context, by key; their prefix is to be in a cache of its own."""
+    """The first demonstrations of every context, by key, in their order: those whose prefix is worth having apart.
+    ``len(keys)`` of them stand in the prefix; the other demonstrations of a context, and its query, come after it."""
     done: int
-    """How many of them ``state`` holds; the rest is to be computed behind it, and put."""
+    """How many of ``keys``, from the first, ``state`` covers already: all of them (nothing is left to compute), some
+    (compute ``keys[done:]`` after it, and put the longer one), or none."""
     state: State | None
-    """What was computed before; None where ``done`` is 0. It is shared: copy it before it grows."""
+    """What you put for ``keys[:done]``: the opening (BOS, system text) and these demonstrations, computed for one row;
+    None where ``done`` is 0, and the opening is to be computed with the demonstrations. It belongs to the cache, and
+    other threads may read it: copy it before it grows in place, expand it to the rows of a batch."""
 
 
 class PrefixCache(Generic[State]):
@@ -64,8 +80,8 @@ class PrefixCache(Generic[State]):
         """Say what the contexts of a batch share that is worth computing apart; None: compute the prompts whole.
 
         Args:
-            scope: what else the state depends on (the prompt format, say); hashable.
-            contexts: one a row of the batch; only fused tokens with a key are shared.
+            scope: what else the state depends on (the prompt format, as it decides the opening); hashable.
+            contexts: one a row of the batch; only fused tokens with a key are shared, up to the first item without.
         """
         if not contexts or not self._states.maxsize:
             return None
@@ -89,7 +105,14 @@ class PrefixCache(Generic[State]):
         return SharedPrefix(keys[:again], done, state)
 
     def put(self, scope: object, keys: Keys, state: State, nbytes: int) -> None:
-        """Keep what was computed of a prefix, unless it is larger than the whole cache."""
+        """Keep what was computed of a prefix, unless it is larger than the whole cache. The injector calls it.
+
+        Args:
+            scope: as it was given to `shared`.
+            keys: `SharedPrefix.keys`: ``state`` covers the opening and all of them.
+            state: for one row; later callers get this very object.
+            nbytes: what it takes in memory.
+        """
         with self._lock:
             if nbytes <= self._states.maxsize:
                 self._states[scope, keys] = state, nbytes

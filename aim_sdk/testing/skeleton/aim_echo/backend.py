@@ -7,7 +7,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from aim_echo.model import BOS, CONTEXT, EOS, PRINTABLE, EchoModel, decode, encode
+from aim_echo.model import CONTEXT, EOS, PRINTABLE, Cache, EchoModel, decode
+from aim_echo.template import opening, turn
 from aim_sdk import (
     Backend,
     CarrierProjector,
@@ -25,19 +26,18 @@ from aim_sdk import (
 )
 from aim_sdk.answers import clean_answer, stream_answer
 from aim_sdk.devices import resolve_device, resolve_dtype
-from aim_sdk.errors import ContextLengthError, FormatError, InputError, ModelNotFoundError
+from aim_sdk.errors import ContextLengthError, InputError, ModelNotFoundError
 from aim_sdk.fingerprint import rms, tensor_hash
 from aim_sdk.layers import LAST, side_by_side
+from aim_sdk.prefixes import PrefixCache
 from aim_sdk.types import Context
 
 
-def split(prompt_format: PromptFormat, text: str) -> tuple[str, str, str, str]:
-    """What stands before the image, between image and answer, and the blanks and suffix round the answer."""
-    if prompt_format.kind != "plain":
-        raise FormatError("backend 'echo' has no chat template; pass prompt_format=PromptFormat.plain(...).")
-    query, blanks, suffix = prompt_format.pieces()
-    before, after = query.split("{image}")
-    return before.format(text=text), after.format(text=text), blanks, suffix
+def _check_length(tokens: int, room: int) -> None:
+    if tokens + room > CONTEXT:
+        raise ContextLengthError(
+            f"the prompt has {tokens} tokens and {room} are to follow; backend 'echo' takes {CONTEXT} in all."
+        )
 
 
 class EchoReader(DemoReader):
@@ -56,15 +56,19 @@ class EchoReader(DemoReader):
         return [self._read(item, prompt_format, with_images, layers) for item in demonstrations]
 
     def text_only(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[FusedTokens]:
-        return [FusedTokens(self.model.embed(tokens_of(item, prompt_format)[0])) for item in demonstrations]
+        turns = [turn(prompt_format, item.text, item.answer) for item in demonstrations]
+        return [FusedTokens(self.model.embed(turn.text)) for turn in turns]
 
     def _read(
         self, item: Demonstration, prompt_format: PromptFormat, with_image: bool, layers: Sequence[int]
     ) -> Reading:
-        ids, place, answer_start = tokens_of(item, prompt_format)
+        shown = turn(prompt_format, item.text, item.answer)
+        ids, place = shown.text, len(shown.before)
+        answer_start = place + len(shown.after) + len(shown.blanks)
         embeddings = self.model.embed(ids)
         image = self.model.see(load_image(item.image)) if with_image else embeddings[:0]
-        start = opening(self.model, prompt_format)
+        start = self.model.embed(opening(prompt_format))
+        _check_length(len(start) + len(ids) + len(image), 0)
         states: list[Tensor] = []
         self.model(torch.cat([start, embeddings[:place], image, embeddings[place:]]), layers=states)
         hidden = side_by_side(states, layers)
@@ -75,6 +79,7 @@ class EchoReader(DemoReader):
 class EchoInjector(Injector):
     def __init__(self, model: EchoModel) -> None:
         self.model = model
+        self.prefixes: PrefixCache[Cache] = PrefixCache()
 
     def generate(
         self,
@@ -87,27 +92,32 @@ class EchoInjector(Injector):
         **generation: Any,
     ) -> list[Generation]:
         answers = []
-        for query, context in zip(queries, contexts, strict=True):
-            prompt = self._prompt(query, context, prompt_format, max_new_tokens, generation)
-            steps = list(self._continue(prompt, prompt_format.stop, max_new_tokens))
+        for place, (query, context) in enumerate(zip(queries, contexts, strict=True)):
+            try:
+                parts = self._prompt(query, context, prompt_format, max_new_tokens, generation)
+            except InputError as error:
+                error.query = place  # which of the batch it is about
+                raise
+            steps = list(self._continue(parts, context, prompt_format, max_new_tokens))
             ids, logs = [token for token, _ in steps], tuple(log for _, log in steps)
             answer = clean_answer(decode(ids), prompt_format.stop)
-            answers.append(Generation(answer, tuple(ids), len(prompt), logs if log_probs else None))
+            answers.append(Generation(answer, tuple(ids), sum(map(len, parts)), logs if log_probs else None))
         return answers
 
     def stream(
         self, query: Query, context: Context, *, prompt_format: PromptFormat, max_new_tokens: int, **generation: Any
     ) -> Iterator[str]:
-        prompt = self._prompt(query, context, prompt_format, max_new_tokens, generation)
-        tokens = self._continue(prompt, prompt_format.stop, max_new_tokens)
+        parts = self._prompt(query, context, prompt_format, max_new_tokens, generation)
+        tokens = self._continue(parts, context, prompt_format, max_new_tokens)
         return stream_answer((decode([token]) for token, _ in tokens), prompt_format.stop)
 
     @torch.no_grad()
     def score(
         self, query: Query, context: Context, choices: Sequence[str], *, prompt_format: PromptFormat
     ) -> list[list[float]]:
-        ids = [encode(split(prompt_format, "")[2] + choice) for choice in choices]
-        hidden, cache = self.model(self._prompt(query, context, prompt_format, max(map(len, ids)), {}))
+        ids = [self._answer(choice, prompt_format) for choice in choices]
+        parts = self._prompt(query, context, prompt_format, max(map(len, ids)), {})
+        hidden, cache = self._prefill(parts, context, prompt_format)
         scores = []
         for choice in ids:
             states = torch.cat([hidden[-1:], self.model(self.model.embed(choice), cache)[0][:-1]])
@@ -126,62 +136,68 @@ class EchoInjector(Injector):
     ) -> list[Tensor]:
         found = []
         for query, context, answer in zip(queries, contexts, answers, strict=True):
-            _, _, lead, suffix = split(prompt_format, "")
-            ids = encode(lead + answer + (suffix[:1] if ended else ""))
-            prompt = self._prompt(query, context, prompt_format, len(ids), {})
-            hidden, _ = self.model(torch.cat([prompt, self.model.embed(ids[:-1])]))
+            ids = self._answer(answer, prompt_format, ended)
+            parts = self._prompt(query, context, prompt_format, len(ids), {})
+            hidden, _ = self.model(torch.cat([*parts, self.model.embed(ids[:-1])]))
             found.append(self.model.logits(hidden[-len(ids) :]).float().log_softmax(-1)[range(len(ids)), ids])
         return found
 
     @torch.no_grad()
-    def _continue(self, prompt: Tensor, stop: str | None, limit: int) -> Iterator[tuple[int, float]]:
-        hidden, cache = self.model(prompt)
+    def _continue(
+        self, parts: list[Tensor], context: Context, prompt_format: PromptFormat, limit: int
+    ) -> Iterator[tuple[int, float]]:
+        hidden, cache = self._prefill(parts, context, prompt_format)
         ids: list[int] = []
+        stop = prompt_format.stop
         while len(ids) < limit and not (ids and ids[-1] == EOS) and not (stop and stop in decode(ids).lstrip()):
             logs = self.model.logits(hidden[-1]).float().log_softmax(-1)
             ids.append(PRINTABLE[int(logs[PRINTABLE].argmax())])
             yield ids[-1], float(logs[ids[-1]])
             hidden, cache = self.model(self.model.embed(ids[-1:]), cache)
 
+    def _prefill(self, parts: list[Tensor], context: Context, prompt_format: PromptFormat) -> tuple[Tensor, Cache]:
+        """Run a prompt; demonstrations that come again with the same opening are not run again."""
+        shared = self.prefixes.shared(prompt_format, [context])
+        if shared is None:
+            return self.model(torch.cat(parts))
+        cache, count = shared.state, 1 + len(shared.keys)  # 1: the opening
+        if shared.done < len(shared.keys):
+            missing = parts[1 + shared.done if shared.done else 0 : count]
+            _, cache = self.model(torch.cat(missing), cache)
+            self.prefixes.put(prompt_format, shared.keys, cache, sum(k.nbytes + v.nbytes for k, v in cache))
+        return self.model(torch.cat(parts[count:]), cache)  # the model copies a cache as it grows
+
     def _prompt(
         self, query: Query, context: Context, prompt_format: PromptFormat, room: int, generation: dict[str, Any]
-    ) -> Tensor:
+    ) -> list[Tensor]:
+        """The opening, each demonstration, and the query."""
         if generation:
             raise InputError(f"backend 'echo' is greedy and takes no generation options; got {', '.join(generation)}.")
         shots = [
             item.embeddings if isinstance(item, FusedTokens) else self._interleaved(item, prompt_format)
             for item in context
         ]
-        before, after, *_ = split(prompt_format, query.text)
+        asked = turn(prompt_format, query.text)
         image = self.model.see(load_image(query.image))
-        asked = [self.model.embed(encode(before)), image, self.model.embed(encode(after))]
-        prompt = torch.cat([opening(self.model, prompt_format), *shots, *asked])
-        if len(prompt) + room > CONTEXT:
-            raise ContextLengthError(
-                f"the prompt has {len(prompt)} tokens and {room} are to follow; backend 'echo' takes {CONTEXT} in all."
-            )
-        return prompt
+        last = torch.cat([self.model.embed(asked.before), image, self.model.embed(asked.after)])
+        parts = [self.model.embed(opening(prompt_format)), *shots, last]
+        _check_length(sum(map(len, parts)), room)
+        return parts
 
     def _interleaved(self, item: Demonstration, prompt_format: PromptFormat) -> Tensor:
-        ids, place, _ = tokens_of(item, prompt_format)
-        embeddings = self.model.embed(ids)
+        shown = turn(prompt_format, item.text, item.answer)
+        embeddings, place = self.model.embed(shown.text), len(shown.before)
         return torch.cat([embeddings[:place], self.model.see(load_image(item.image)), embeddings[place:]])
 
-
-def tokens_of(item: Demonstration, prompt_format: PromptFormat) -> tuple[list[int], int, int]:
-    """A demonstration's text tokens, where its image stood, and where its answer starts."""
-    before, after, blanks, suffix = split(prompt_format, item.text)
-    head, lead = encode(before), encode(before + after + blanks)
-    return [*lead, *encode(item.answer + suffix)], len(head), len(lead)
-
-
-def opening(model: EchoModel, prompt_format: PromptFormat) -> Tensor:
-    return model.embed([BOS, *encode(prompt_format.system or "")])
+    def _answer(self, answer: str, prompt_format: PromptFormat, ended: bool = False) -> list[int]:
+        asked = turn(prompt_format, "", answer)
+        return [*asked.blanks, *asked.answer, *(asked.end[:1] if ended else [])]
 
 
 class EchoBackend(Backend):
     name = "echo"
-    default_format = PromptFormat.plain("Q: {text}\n{image}A: {answer}\n")
+    default_format = PromptFormat.chat()
+    prefix_reuse = True
 
     def __init__(self, model: EchoModel) -> None:
         self.model = model
@@ -240,16 +256,14 @@ class EchoBackend(Backend):
         with_images: bool = True,
     ) -> list[int]:
         """As the model's own documentation would have it: one prompt, one whole forward a token."""
-        parts = [opening(self.model, prompt_format)]
+        parts = [self.model.embed(opening(prompt_format))]
         for item in (*demonstrations, query):
-            before, after, blanks, suffix = split(prompt_format, item.text)
-            if isinstance(item, Demonstration):
-                after += blanks + item.answer + suffix
-            if with_images or item is query:
-                parts += [self.model.embed(encode(before)), self.model.see(load_image(item.image))]
-                parts += [self.model.embed(encode(after))]
-            else:
-                parts += [self.model.embed(encode(before + after))]
+            shown = isinstance(item, Demonstration)
+            said = turn(prompt_format, item.text, item.answer if shown else "")
+            parts.append(self.model.embed(said.before))
+            if with_images or not shown:
+                parts.append(self.model.see(load_image(item.image)))
+            parts.append(self.model.embed(said.after + (said.blanks + said.answer + said.end if shown else [])))
         ids: list[int] = []
         while len(ids) < max_new_tokens and EOS not in ids:
             logits = self.model.logits(self.model(torch.cat([*parts, self.model.embed(ids)]))[0][-1])

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from PIL.Image import Image
 from torch import Tensor, nn
 
-BOS, EOS, VOCABULARY = 256, 257, 258
+BOS, EOS, SYSTEM, USER, ASSISTANT, VOCABULARY = 256, 257, 258, 259, 260, 261
 WIDTH, HEADS, LAYERS, CONTEXT = 32, 4, 2, 2048
 PRINTABLE = [*range(32, 127), ord("\n"), EOS]
 
