@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from aim_sdk.training.corpora import CorpusConfig, Document, Pair
     from aim_sdk.training.corpora.inspection import Inspection
 
+_SETTINGS = {
+    "image smaller than": "--min-image-bytes with a smaller number, of a training corpus.min_image_bytes",
+    "similarity below": "--min-similarity with a smaller number, of a training corpus.min_similarity",
+    "image missing": "--images with their folder, of a training corpus.images",
+    "fewer than": "--min-pairs with a smaller number, of a training corpus.min_pairs",
+}
+"""What changes the outcome, by how the reason begins."""
+
 app = typer.Typer(help="Training corpora: recognised, counted, filtered.", no_args_is_help=True)
 
 
@@ -89,9 +97,24 @@ def inspect(
     if as_json is not None:
         summary = inspection.summary() | {"complete": limit is None and not interrupted}
         _write(as_json, summary)
+    if inspection.documents and not inspection.kept:
+        say(_nothing_kept(inspection), err=True)
     if interrupted:
         say(f"interrupted: {inspection.documents} documents were counted.", err=True)
         raise typer.Exit(130)
+    if inspection.documents and not inspection.kept:
+        raise typer.Exit(1)
+
+
+def _nothing_kept(inspection: Inspection) -> str:
+    """What to change: the settings behind the most common reasons, those of pairs first, of which documents run out."""
+    drops = inspection.drops
+    reasons = sorted(drops.counts, key=lambda reason: (drops.units[reason] != "pair", -drops.counts[reason]))
+    settings = [
+        f"{said} ({reason})" for reason in reasons for start, said in _SETTINGS.items() if reason.startswith(start)
+    ]
+    changes = f" Next: {'; or '.join(settings)}." if settings else ""
+    return f"nothing is kept: a training on this corpus has nothing to learn from.{changes}"
 
 
 def _config(**given: Any) -> CorpusConfig:
@@ -129,8 +152,6 @@ def _print_document(console: Console, document: Document) -> None:
 def _print_counts(console: Console, inspection: Inspection) -> None:
     from rich.table import Table
 
-    from aim_sdk.terminal import say
-
     counts, drops = inspection.summary(), inspection.drops
     console.print(
         f"{counts['format']}, {counts['files']} files: {counts['documents']} documents, of which {counts['kept']} are "
@@ -146,8 +167,6 @@ def _print_counts(console: Console, inspection: Inspection) -> None:
         for item in counts["dropped"]:
             table.add_row(item["what"], f"{item['count']}", item["reason"], _short(item["first"], 60))
         console.print(table)
-    if drops.counts["image missing"] and not inspection.kept:
-        say("no image was found: pass their folder with --images.", err=True)
 
 
 def _image(pair: Pair) -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aim_sdk.errors import TrainingError
-from aim_sdk.files import write_atomic
+from aim_sdk.files import write_atomic, writing
 from aim_sdk.jobs import differences
 from aim_sdk.training import checkpoint
 from aim_sdk.training.config import TrainingConfig
 from aim_sdk.training.forward import Work
+from aim_sdk.training.journal import LOG
 
 _MAY_CHANGE: Final = frozenset(
     {"output", "device", "workers", "reading_tokens", "reading_cache_gb", "recompute_activations", "shard"}
@@ -25,19 +26,19 @@ _GO_ON: Final = "\nThe last checkpoint is untouched: the same command goes on fr
 
 
 def claim(config: TrainingConfig) -> None:
-    """Note the settings in the run's folder.
+    """Note the settings in the run's folder. A run that has taken no step owns nothing: its log goes, too.
 
     Raises:
         TrainingError: it holds another run.
     """
     path = config.output / "config.json"
     own = json.loads(config.model_dump_json())
-    if path.exists():
-        try:
-            theirs = json.loads(path.read_bytes())
-        except (ValueError, RecursionError):
-            theirs = {}
-        names = [name for name in own if name not in _MAY_CHANGE and own[name] != theirs.get(name)]
+    if path.exists() and not checkpoint.steps_taken(config.output) and not (config.output / "projector").exists():
+        with writing(config.output):
+            if _differs(path, own):
+                (config.output / LOG).unlink(missing_ok=True)  # its losses before the first step are another run's
+    elif path.exists():
+        theirs, names = _kept(path), _differs(path, own)
         unlike = [name for name in names if name != "steps"]
         if unlike:
             rows = "\n".join(
@@ -53,6 +54,20 @@ def claim(config: TrainingConfig) -> None:
                 f"Next: a new run from its projector: output=<folder> projector.start={config.output / 'projector'}."
             )
     write_atomic(path, (json.dumps(own, indent=2) + "\n").encode())
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    try:
+        kept = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _differs(path: Path, own: Mapping[str, Any]) -> list[str]:
+    """The settings in which the run in the folder is another one."""
+    theirs = _kept(path)
+    return [name for name in own if name not in _MAY_CHANGE and own[name] != theirs.get(name)]
 
 
 def _fixed_steps(config: TrainingConfig) -> str | None:

@@ -55,6 +55,19 @@ def test_inspect_shows_documents_counts_and_reasons(folder: Path, call_cli: Call
     unseen = call_cli("corpus", "inspect", str(folder / "docs"))
     assert "of which 0 are kept" in unseen.stdout
     assert "--images" in unseen.stderr
+    assert unseen.returncode == 1
+
+
+def test_a_corpus_of_which_nothing_is_kept_names_the_setting(folder: Path, call_cli: CalledCli) -> None:
+    where = ["inspect", str(folder / "docs"), "--images", str(folder / "images")]
+    small = call_cli("corpus", *where, "--min-image-bytes", "100000")
+    assert small.returncode == 1
+    assert "nothing is kept" in small.stderr
+    assert small.stderr.index("--min-image-bytes") < small.stderr.index("--min-pairs")
+    assert "corpus.min_image_bytes" in small.stderr
+    unlike = call_cli("corpus", *where, "--min-image-bytes", "0", "--min-similarity", "2")
+    assert unlike.returncode == 1
+    assert "corpus.min_similarity" in unlike.stderr
 
 
 def test_images_inside_a_damaged_tar(folder: Path, call_cli: CalledCli) -> None:
