@@ -7,6 +7,7 @@ field's pycocoevalcap computes them.
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from functools import lru_cache
 from typing import Final
 
 from aim_sdk.errors import InputError
-from aim_sdk.evaluation.items import Answered
-from aim_sdk.evaluation.metrics.metric import Metric
+from aim_sdk.evaluation.items import Answered, Item
+from aim_sdk.evaluation.metrics.metric import Metric, MetricWarning
 from aim_sdk.evaluation.metrics.ptb import tokenize
 
 _ORDERS: Final = 4
@@ -33,6 +34,16 @@ class CiderD(Metric):
 
     name = "cider"
     label = "CIDEr x 100"
+
+    def check(self, items: Sequence[Item]) -> None:
+        """Say so where it is no measure: it compares up to four words in a row, and references have one word each."""
+        if items and all(len(answer.split()) <= 1 for item in items for answer in item.answers):
+            warnings.warn(
+                "metric cider: all references have one word each, of which three of its four parts find nothing: no "
+                "answer can have more than a quarter of the points. Answers of one word are scored by: exact_match.",
+                MetricWarning,
+                stacklevel=2,
+            )
 
     def per_item(self, answered: Sequence[Answered]) -> list[float]:
         """Return each caption's score, given the references of all."""

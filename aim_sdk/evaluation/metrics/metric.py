@@ -9,6 +9,10 @@ from typing import ClassVar
 from aim_sdk.evaluation.items import Answered, Item
 
 
+class MetricWarning(UserWarning):
+    """A metric that can be computed, but measures little on these data."""
+
+
 class Metric(ABC):
     """Turns answers into one number, in the unit that the field prints (0 to 100 for a share, CIDEr x 100)."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,10 @@ Id = Annotated[str, Field(coerce_numbers_to_str=True, min_length=1)]
 
 _SHOWN = 3
 """How many examples of something wrong a message names."""
+
+
+class DataWarning(UserWarning):
+    """Data that can be used, but is perhaps not what it should be."""
 
 
 class Record(BaseModel):
@@ -100,6 +105,10 @@ class TaskFiles:
         place, file = os.path.split(path)
         self._images[place].add(file)
         return path
+
+    def warn(self, text: str) -> None:
+        """Say what is odd and no error."""
+        warnings.warn(f"task {self.config.name!r}: {text}", DataWarning, stacklevel=2)
 
     def dataset(self, queries: Sequence[Item], support: Iterable[Item], draw: Draw | None = None) -> Dataset:
         """Put the parts together. What has a blank reference is no demonstration, and is left out of the support.

@@ -63,6 +63,13 @@ def load(config: TaskConfig, folder: Path) -> Dataset:
 def _items(files: TaskFiles, part: str, name: str) -> list[Item]:
     questions = files.read(f"{part}_questions", _Questions).questions
     answers = _answers(files, f"{part}_annotations")
+    if unasked := answers.keys() - {question.question_id for question in questions}:
+        some = sorted(unasked)
+        files.warn(
+            f"{len(some):,} of {len(answers):,} annotations in {files.path(f'{part}_annotations')} have no question in "
+            f"{files.path(f'{part}_questions').name} and are left out: {', '.join(some[:3])}"
+            f"{', ...' if len(some) > 3 else ''}."
+        )
     images = files.path(f"{part}_images")
     for question in questions:
         if question.question_id not in answers:
