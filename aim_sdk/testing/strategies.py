@@ -12,11 +12,12 @@ _TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=40)
 
 @st.composite
 def images(draw: st.DrawFn, *, largest: int = 64) -> Image.Image:
-    """Pictures of any shape and mode: grey, with transparency, with a palette, one pixel high."""
+    """Pictures of any shape and mode: coloured, grey, with transparency, with a palette, one pixel high."""
     size = draw(st.tuples(st.integers(1, largest), st.integers(1, largest)))
     mode = draw(st.sampled_from(["RGB", "RGBA", "L", "LA", "P", "CMYK", "1"]))
-    turned = Image.linear_gradient("L").rotate(draw(st.integers(0, 359))).resize(size)
-    return turned.convert("RGB").convert(mode)
+    turn = draw(st.integers(0, 359))
+    bands = [Image.linear_gradient("L").rotate(turn + more).resize(size) for more in (0, 70, 190)]
+    return Image.merge("RGB", bands).convert(mode)
 
 
 def texts() -> st.SearchStrategy[str]:
