@@ -26,7 +26,7 @@ from aim_sdk.choices import Normalization
 from aim_sdk.errors import InputError
 from aim_sdk.files import write_atomic, writing
 from aim_sdk.jobs import alone, differences, kept_settings
-from aim_sdk.json_lines import MAX_LINE, is_stream, parse_object, reason
+from aim_sdk.json_lines import MAX_LINE, as_lines, is_stream, parse_object, reason
 from aim_sdk.progress import advancing
 from aim_sdk.terminal import Problems
 
@@ -122,7 +122,7 @@ class AnswerJob:
         else:
             usable = usable_demonstrations(pipe, demonstrations, mode, similar, problems)
             with writing(self.path):
-                write_atomic(self.beside(SHOWN_SUFFIX), "".join(shown_as(pipe, usable, mode, similar)).encode())
+                write_atomic(self.beside(SHOWN_SUFFIX), as_lines(shown_as(pipe, usable, mode, similar)))
             demonstrations = None if similar or mode == "nearest" else usable  # the bank has them
         ask = Asking(pipe, demonstrations, mode, shots, max_new_tokens, choices, normalize, problems)
         self._check_settings(made_with)

@@ -10,6 +10,7 @@ from typing import Any, Final
 from aim_sdk.answer_jobs import SETTINGS_SUFFIX
 from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.files import write_atomic, writing
+from aim_sdk.json_lines import as_lines
 from aim_sdk.tables import SUFFIXES, is_table, write_table
 
 FAILED_SUFFIX: Final = ".failed.jsonl"
@@ -54,7 +55,7 @@ def write_failed(out: Path, failed: Sequence[Mapping[str, Any]]) -> Path | None:
     path = out.with_name(out.name + FAILED_SUFFIX)
     with writing(path):
         if failed:
-            write_atomic(path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in failed).encode())
+            write_atomic(path, as_lines(failed))
             return path
         path.unlink(missing_ok=True)
     return None

@@ -174,13 +174,14 @@ def _line(item: NumberedQuery, made: Mapping[str, Any]) -> str:
     return json.dumps(fields, ensure_ascii=False) + "\n"
 
 
-def shown_as(pipe: AIMPipeline, demonstrations: Sequence[Demonstration], mode: Mode, similar: bool) -> list[str]:
-    """Lines that say which demonstration each key in the answers is: its image, text and answer."""
+def shown_as(
+    pipe: AIMPipeline, demonstrations: Sequence[Demonstration], mode: Mode, similar: bool
+) -> list[dict[str, str]]:
+    """Which demonstration each key in the answers is: its image, text and answer."""
     looked_at = similar or mode in ("aim", "nearest", "interleaved")
-    made = dict[str, str]()
+    made = dict[str, dict[str, str]]()
     for item in demonstrations:
         key = pipe.bank.key(item) if looked_at else text_key(item, mode, pipe.encoder.binding.scope)
         image = os.fspath(item.image) if isinstance(item.image, str | os.PathLike) else describe(item.image)
-        fields = {"key": key, "image": image, "text": item.text, "answer": item.answer}
-        made.setdefault(key, json.dumps(fields, ensure_ascii=False) + "\n")
+        made.setdefault(key, {"key": key, "image": image, "text": item.text, "answer": item.answer})
     return list(made.values())

@@ -25,6 +25,9 @@ def checked_choices(choices: Iterable[str]) -> list[str]:
     if len(found) < 2 or not all(isinstance(choice, str) and choice.strip() for choice in found):
         wrong = repr(choices) if isinstance(choices, str) else f"[{', '.join(map(repr, found[:10]))}]"
         raise InputError(f"choices: {wrong}; expected at least two non-blank strings, as a list.")
+    for choice in found:
+        if not choice.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in choice):
+            raise InputError(f"choices: {choice!r} is no text: it holds half of a character.")
     same = [choice for choice in found if sum(other.strip() == choice.strip() for other in found) > 1]
     if same:
         raise InputError(f"choices: {same[0]!r} stands there more than once.")

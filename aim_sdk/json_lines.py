@@ -7,7 +7,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
@@ -178,6 +178,11 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
         while not whole:
             rest = file.readline(_BLOCK)
             whole = not rest or rest.endswith(b"\n")
+
+
+def as_lines(values: Iterable[Mapping[str, Any]]) -> bytes:
+    """Objects as JSON lines; what is no text in a name (a path that is not UTF-8) is escaped."""
+    return "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in values).encode(errors="backslashreplace")
 
 
 def other_encoding(start: bytes) -> str | None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from aim_sdk.answer_files import identity_of, read_demonstrations, read_queries
 from aim_sdk.answer_jobs import AnswerJob
+from aim_sdk.choices import checked_choices
 from aim_sdk.demonstration_files import stream_demonstrations
 from aim_sdk.errors import InputError
 from aim_sdk.photo_folders import FolderWarning
@@ -150,3 +151,31 @@ def test_other_demonstrations_are_refused_in_words(tmp_path: Path, change: Any, 
     with pytest.raises(InputError, match="made with other settings") as raised:
         run(photos, out, demonstrations=identity_of(read_demonstrations(examples)[0]))
     assert f"  {said}\n" in str(raised.value)
+
+
+def test_a_folder_whose_own_name_is_not_utf8_stops_no_job(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/stra\xdfe"))
+    picture(folder / "a.png")
+    (folder / "d.jsonl").write_text('{"image": "a.png", "text": "?", "answer": "cat"}\n')
+    asked, _ = read_queries(folder)
+    found, _ = read_demonstrations(folder / "d.jsonl")
+    with AnswerJob.claimed(folder / "out.jsonl", asked, SETTINGS) as job:
+        job.run(Pipe(), found, mode="text-only", shots=None, max_new_tokens=4, batch_size=8)  # type: ignore[arg-type]
+    assert [line["image"] for line in job.lines()] == ["a.png"]
+    (shown,) = (folder / "out.jsonl.demonstrations.jsonl").read_text().splitlines()
+    assert json.loads(shown)["answer"] == "cat"
+
+
+def test_a_choice_that_is_no_text_is_refused() -> None:
+    with pytest.raises(InputError, match=r"choices: 'caf.udce9' is no text"):
+        checked_choices(["caf\udce9", "b"])
+
+
+def test_what_is_looked_for_in_other_names_is_only_read(tmp_path: Path) -> None:
+    """A pipe without a suffix is not waited for, nor a broken link."""
+    picture(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    images, said, problems = skipped_of(tmp_path)
+    assert (images, problems) == (["a.png"], [])
+    assert said.endswith("skipped 2 without a suffix: no images.")
