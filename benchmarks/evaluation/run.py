@@ -22,7 +22,7 @@ _ASSETS: Final = Path(__file__).parents[2] / "docs" / "assets"
 def main() -> None:
     """Run it, and put the result file and the plots where the documentation finds them."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("file", nargs="?", type=Path, default=Path(__file__).with_name("pocket-2026-11-25.yaml"))
+    parser.add_argument("file", nargs="?", type=Path, default=Path(__file__).with_name("pocket-2026-11-29.yaml"))
     file = parser.parse_args().file
     settings = read_yaml(file, EvalSettings)
     run = evaluate(settings, note=print, command=f"python -m benchmarks.evaluation.run {file.name}")
