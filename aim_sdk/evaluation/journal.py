@@ -17,7 +17,7 @@ from aim_sdk.jobs import differences, kept_settings
 
 _SETTINGS = "settings.json"
 _MADE_WITH = "made_with.json"
-_KEPT = "The batches before are kept.\nNext: make room; the same command resumes."
+KEPT = "The batches before are kept.\nNext: make room; the same command resumes."
 
 Unit = tuple[Cell, int]
 """A batch of a cell: its number."""
@@ -59,7 +59,7 @@ class Journal:
         """Keep a batch; when this returns, it is on disk."""
         cell, number = unit
         line = json.dumps({"cell": cell.model_dump(), "number": number, **content}) + "\n"
-        with writing(self._file, _KEPT), self._file.open("ab") as file:
+        with writing(self._file, KEPT), self._file.open("ab") as file:
             file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())

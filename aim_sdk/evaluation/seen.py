@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from aim_sdk.errors import InputError
+from aim_sdk.evaluation.journal import KEPT
 from aim_sdk.evaluation.tasks.pairs import SideBySide
 from aim_sdk.files import writing
 from aim_sdk.images import image_digest
@@ -120,7 +121,7 @@ class Seen:
             return
         self._known |= {file.name: file for file in files}
         lines = "".join(file.model_dump_json() + "\n" for file in files)
-        with writing(self._file), self._file.open("ab") as out:
+        with writing(self._file, KEPT), self._file.open("ab") as out:
             if out.tell():
                 lines = "\n" + lines  # a kill may have left half a line
             out.write(lines.encode())

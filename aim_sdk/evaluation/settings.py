@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from aim_sdk.errors import InputError
 from aim_sdk.files import expanded
@@ -89,11 +89,19 @@ class EvalSettings(BaseModel):
             raise ValueError("expected whole numbers of at least 0")
         return shots
 
-    @model_validator(mode="after")
-    def _bank_or_cache(self) -> EvalSettings:
-        if self.bank is not None and self.cache is not None:
+    @field_validator("cache")
+    @classmethod
+    def _bank_or_cache(cls, cache: Path | None, info: ValidationInfo) -> Path | None:
+        if cache is not None and info.data.get("bank") is not None:
             raise ValueError("cache: with a bank there is nothing to keep: its fused tokens are there")
-        return self
+        return cache
+
+    @field_validator("model", "projector")
+    @classmethod
+    def _paths_are_there(cls, value: str | None) -> str | None:
+        if value is not None and _is_path(value) and not expanded(value).exists():
+            raise ValueError("no such folder or file; a hub id has the form owner/name")
+        return value
 
     def identity(self) -> dict[str, Any]:
         """What a run that goes on must have in common with what it goes on from.
@@ -105,3 +113,8 @@ class EvalSettings(BaseModel):
         )
         here = [name for name in ("model", "projector") if kept[name] is not None and expanded(kept[name]).exists()]
         return kept | dict.fromkeys(here)
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name can only be a path: the hub's are ``name`` or ``owner/name``."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/")

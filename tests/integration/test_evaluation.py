@@ -206,8 +206,9 @@ def test_two_jobs_do_not_share_a_folder(settings: dict[str, Any]) -> None:
     run(settings, modes=("zero-shot",))
 
 
+@pytest.mark.parametrize("file", ["answers", "images"])
 def test_a_full_disk_is_a_message_and_what_is_answered_is_kept(
-    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
     settings |= {"modes": ("zero-shot", "aim"), "seeds": 1}
     expected = comparable(run(settings, output=settings["output"] / "whole"))
@@ -215,18 +216,18 @@ def test_a_full_disk_is_a_message_and_what_is_answered_is_kept(
 
     def full(handle: int) -> None:
         nonlocal count
-        count += 1
-        if count > 4:
+        count += f"{file}-0" in os.readlink(f"/proc/self/fd/{handle}")
+        if count > 2:
             raise OSError(28, "No space left on device")
         fsync(handle)
 
     output = settings["output"] / "cut"
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ArtifactWriteError, match=r"answers-0\.jsonl: cannot be written \(No space left on device\)"):
+    with pytest.raises(ArtifactWriteError, match=rf"{file}-0\.jsonl: cannot be written \(No space left on device\)"):
         run(settings, output=output)
     monkeypatch.setattr(os, "fsync", fsync)
-    with (output / "answers-0.jsonl").open("ab") as file:
-        file.write(b'[1]\n{"cell": 3, "number": 0}\n' + b"[" * 5000 + b"\n" + b'{"cell": {"task"')
+    with (output / "answers-0.jsonl").open("ab") as journal:
+        journal.write(b'[1]\n{"cell": 3, "number": 0}\n' + b"[" * 5000 + b"\n" + b'{"cell": {"task"')
     assert comparable(run(settings, output=output)) == expected
 
 

@@ -33,6 +33,7 @@ def test_one_value_is_a_list_of_one_and_a_path_names_a_task() -> None:
         ("shots", "many"),
         ("seeds", 0),
         ("task", "easy-vqa"),
+        ("model", "/no/model"),
     ],
 )
 def test_a_mistake_is_an_input_error_that_names_the_setting(name: str, value: Any) -> None:
@@ -40,3 +41,20 @@ def test_a_mistake_is_an_input_error_that_names_the_setting(name: str, value: An
         made(**{name: value})
     assert "pydantic" not in str(refused.value)
     assert "PosixPath" not in str(refused.value)
+
+
+def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("./model", "../model", "/models/llava", "~nobody/model", "models/llava/7b", "model/"):
+        for name in ("model", "projector"):
+            with pytest.raises(InputError, match=rf"  {name}: .*no such folder or file.*'{path}'"):
+                made(**{name: path})
+    assert made(model="llava-hf/llava-1.5-7b-hf", projector="carrier").model
+    (tmp_path / "model").mkdir()
+    assert made(model="./model").model
+
+
+def test_a_bank_and_a_cache_do_not_go_together() -> None:
+    with pytest.raises(InputError, match=r"cache: .*with a bank") as refused:
+        made(bank="bank", cache="cache")
+    assert "easy-vqa" not in str(refused.value), "the other settings are no part of it"
