@@ -98,7 +98,7 @@ def check_threads_do_not_mix(backend: Backend) -> None:
 
     def read(place: int) -> list[list[float]]:
         (reading,) = backend.reader.read([DEMONSTRATIONS[place]], prompt_format=form)
-        return reading.hidden.float().tolist()  # type: ignore[no-any-return]
+        return reading.hidden.float().tolist()
 
     work = [(call, place) for call in (score, generate, read) for place in range(3)]
     expected = [call(place) for call, place in work]

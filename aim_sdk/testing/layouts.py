@@ -15,7 +15,7 @@ from aim_sdk.config import PromptFormat
 from aim_sdk.interfaces import Backend
 from aim_sdk.testing.compare import require, shown
 from aim_sdk.testing.kit import CheckFailure, NotApplicable
-from aim_sdk.testing.samples import DEMONSTRATIONS, QUERIES
+from aim_sdk.testing.samples import QUERIES, SHOTS
 from aim_sdk.types import FusedTokens
 
 OPENINGS = ("Look.\n", "")
@@ -95,14 +95,14 @@ def in_some_layout(
 
 def in_rows(backend: Backend, rows: Sequence[Sequence[int]], form: PromptFormat) -> list[list[FusedTokens]]:
     """The true embeddings of the demonstrations' texts, by their places, as contexts."""
-    return [backend.reader.text_only([DEMONSTRATIONS[place] for place in row], prompt_format=form) for row in rows]
+    return [backend.reader.text_only([SHOTS[place] for place in row], prompt_format=form) for row in rows]
 
 
 def _layout(
     rows: Sequence[Sequence[int]], template: str, opening: str, frame: str
 ) -> tuple[PromptFormat, list[PromptFormat]]:
     """A format, and for each row the format whose opening holds the row's demonstrations as text."""
-    pieces = [template.format(image=frame, text=d.text, answer=d.answer) for d in DEMONSTRATIONS]
+    pieces = [template.format(image=frame, text=d.text, answer=d.answer) for d in SHOTS]
     texts = [opening + "".join(pieces[place] for place in row) for row in rows]
     return (
         PromptFormat.plain(template, system=opening or None),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
+from itertools import cycle
 
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import CapabilityError, FormatError, InputError
@@ -11,28 +12,34 @@ from aim_sdk.interfaces import Backend
 from aim_sdk.testing.compare import require, shown
 from aim_sdk.testing.kit import CheckFailure, NotApplicable, Refused, heart
 from aim_sdk.testing.layouts import TEXT_FIRST
-from aim_sdk.testing.samples import DEMONSTRATIONS, PICTURES, QUERIES, SYSTEM
+from aim_sdk.testing.samples import DEMONSTRATIONS, LONG, PICTURES, QUERIES, SHOTS, SYSTEM
 from aim_sdk.types import Demonstration, Query
 
 _TOKENS = 6
+_MANY_TOKENS = 20
 _SHOTS = (2, 0, 1)
 """Demonstrations before a query, by their places."""
+_MORE_SHOTS = (2, 0, 1, 3, 5, 6)
+_ODD = "  {Which} of {} is it, }{?  "
+"""Blanks round it and braces, which are text like any other."""
 
 
 @heart
 def check_plain_model(backend: Backend) -> None:
-    """Without demonstrations the backend answers as the plain backbone does, in every format, whatever the picture.
+    """Without demonstrations the backend answers as the plain backbone does, whatever format, picture and text.
 
     Catches everything that an adapter does to a prompt without being asked: another BOS, a system text that is
-    dropped, an image that is moved, squashed or cut.
+    dropped, an image that is moved, squashed or cut, or in other colours, a text without its blanks or braces or cut at
+    some length, places that are wrong once an answer is long.
     """
     default, *others = _formats(backend)
-    for query in QUERIES:
-        _require_plain(backend, query, (), default)
+    for image, query in zip(PICTURES, cycle(QUERIES), strict=False):
+        _require_plain(backend, Query(image, query.text), (), default)
     for form in others:
         _require_plain(backend, QUERIES[1], (), form)
-    for image in PICTURES:
-        _require_plain(backend, Query(image, QUERIES[0].text), (), backend.default_format)
+    _require_plain(backend, Query(QUERIES[0].image, LONG), (), default, tokens=_MANY_TOKENS)
+    for form in (default, others[-1]):
+        _require_plain(backend, Query(QUERIES[2].image, _ODD), (), form)
 
 
 @heart
@@ -80,8 +87,9 @@ def _with_demonstrations(backend: Backend, forms: Sequence[PromptFormat], *, wit
     parameters = inspect.signature(backend.plain_answer).parameters.values()
     if not any(p.name == "demonstrations" or p.kind is p.VAR_KEYWORD for p in parameters):
         raise NotApplicable("`plain_answer` takes no `demonstrations` to compare with")
-    shots, reasons = [DEMONSTRATIONS[place] for place in _SHOTS], []
-    pairs = [(forms[0], shots[:1]), *((form, shots) for form in forms)]
+    shots, reasons = [SHOTS[place] for place in _SHOTS], []
+    many = [SHOTS[place] for place in _MORE_SHOTS]
+    pairs = [(forms[0], shots[:1]), (forms[0], many), *((form, shots) for form in forms)]
     for form, chosen in pairs:
         try:
             _require_plain(backend, QUERIES[0], chosen, form, with_images)
@@ -92,15 +100,20 @@ def _with_demonstrations(backend: Backend, forms: Sequence[PromptFormat], *, wit
 
 
 def _require_plain(
-    backend: Backend, query: Query, shots: Sequence[Demonstration], form: PromptFormat, with_images: bool = True
+    backend: Backend,
+    query: Query,
+    shots: Sequence[Demonstration],
+    form: PromptFormat,
+    with_images: bool = True,
+    tokens: int = _TOKENS,
 ) -> None:
     more = {"demonstrations": shots, "with_images": with_images} if shots else {}
     try:
-        expected = backend.plain_answer(query, prompt_format=form, max_new_tokens=_TOKENS, **more)  # type: ignore[arg-type]
+        expected = backend.plain_answer(query, prompt_format=form, max_new_tokens=tokens, **more)  # type: ignore[arg-type]
     except CapabilityError as error:
         raise NotApplicable(str(error)) from error
     context = shots if with_images else backend.reader.text_only(shots, prompt_format=form)
-    (made,) = backend.injector.generate([query], [context], prompt_format=form, max_new_tokens=_TOKENS)
+    (made,) = backend.injector.generate([query], [context], prompt_format=form, max_new_tokens=tokens)
     ids = list(made.token_ids)
     require(
         bool(ids) and ids == list(expected[: len(ids)]),

@@ -9,7 +9,7 @@ from aim_sdk.interfaces import Backend
 from aim_sdk.layers import LAST, takes_layers
 from aim_sdk.testing.compare import require, require_close
 from aim_sdk.testing.kit import NotApplicable, check, heart
-from aim_sdk.testing.samples import DEMONSTRATIONS, PICTURES
+from aim_sdk.testing.samples import DEMONSTRATIONS, PICTURES, SHOTS
 from aim_sdk.types import Demonstration
 
 
@@ -23,7 +23,7 @@ def check_reading_alone(backend: Backend) -> None:
     unequal = [
         Demonstration(image, item.text, item.answer) for image, item in zip(PICTURES, DEMONSTRATIONS, strict=False)
     ]
-    batches = [DEMONSTRATIONS, unequal]  # small pictures; a large, an oblong and an upright one
+    batches = [SHOTS, unequal]  # small pictures; a large, an oblong and an upright one
     pairs = [pair for b in batches for pair in zip(b, backend.reader.read(b, prompt_format=form), strict=True)]
     for demonstration, found in pairs:
         (alone,) = backend.reader.read([demonstration], prompt_format=form)
@@ -36,13 +36,14 @@ def check_reading_alone(backend: Backend) -> None:
 def check_reading_is_the_text(backend: Backend) -> None:
     """A reading covers exactly the tokens of its text-only demonstration, with their true embeddings.
 
-    Catches image tokens, BOS or a system prompt that are counted as text: the control would be another prompt.
+    Catches image tokens, BOS or a system prompt that are counted as text, and texts that are cut: the control would be
+    another prompt.
     """
     form = backend.default_format
-    seen = backend.reader.read(DEMONSTRATIONS, prompt_format=form)
-    blind = backend.reader.read(DEMONSTRATIONS, prompt_format=form, with_images=False)
-    text = backend.reader.text_only(DEMONSTRATIONS, prompt_format=form)
-    for demonstration, reading, without, tokens in zip(DEMONSTRATIONS, seen, blind, text, strict=True):
+    seen = backend.reader.read(SHOTS, prompt_format=form)
+    blind = backend.reader.read(SHOTS, prompt_format=form, with_images=False)
+    text = backend.reader.text_only(SHOTS, prompt_format=form)
+    for demonstration, reading, without, tokens in zip(SHOTS, seen, blind, text, strict=True):
         what = repr(demonstration.text)
         require(torch.equal(reading.token_ids, without.token_ids), f"{what}: other tokens without its image")
         require(torch.equal(reading.embeddings, tokens.embeddings), f"{what}: embeddings are not its text's")

@@ -25,5 +25,17 @@ QUERIES = (
 )
 PICTURES = (picture(320, 240, 30), picture(200, 40, 60), picture(40, 200, 110), picture(20, 20, 250))
 """Large, oblong, upright and small: many a processor gives them unequal numbers of tokens."""
+_THINGS = ("lynx", "fox", "cat", "dog", "owl", "hen", "ant", "bee")
+LONG = " ".join(f"Is the {thing} in it, to the left of the other ones, or not?" for thing in _THINGS)
+"""Longer than a question, and than what a careless adapter cuts at."""
+SHOTS = (
+    *DEMONSTRATIONS,
+    Demonstration(picture(44, 44, 215), "Is {it} there?", "no"),
+    Demonstration(picture(60, 36, 320), LONG, "The fox is."),
+    Demonstration(picture(36, 52, 15), "Who sleeps?", "an owl"),
+    Demonstration(picture(48, 40, 100), "How many {a, b}?", "7 of them"),
+    Demonstration(picture(40, 40, 275), "Is it day?", "Yes, it is."),
+)
+"""More of them: eight demonstrations, one of them long, some with braces."""
 CHOICES = ("No", "Yes.", "It is a lynx, or a fox.")
 SYSTEM = "Look well, and then answer.\n"

@@ -54,10 +54,14 @@ EXPECTED_FAILURES: dict[str, dict[str, str]] = {
         "score_is_generate": "its tokenizer puts a blank before each text, so before a scored answer too",
     },
     "paligemma": {"reading_is_scored": _ENDED},
-    "kosmos-2": dict.fromkeys(
-        (f"identity_{name}" for name in ("forward", "behind_text", "generate", "batch", "beams")),
-        "its processor strips the blanks round a text: no string repeats its demonstrations (identity_chat writes ids)",
-    ),
+    "kosmos-2": {
+        **dict.fromkeys(
+            (f"identity_{name}" for name in ("forward", "behind_text", "generate", "batch", "beams")),
+            "its processor strips the blanks round a text: no string repeats its demonstrations (identity_chat writes "
+            "ids)",
+        ),
+        "large_batch": "a bug: in a batch its positions count the padding from the second new token on",
+    },
     "instructblip": {
         "identity_forward": _QFORMER,
         "identity_behind_text": _QFORMER,

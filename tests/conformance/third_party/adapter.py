@@ -1,6 +1,7 @@
 """The adapter of Kite, in small steps: each one is a place where such an adapter goes wrong."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -152,7 +153,11 @@ class KiteInjector(Injector):
         return self.template.opening(form)
 
     def see(self, queries: Sequence[Query]) -> list[Tensor]:
-        return [self.model.see(load_image(query.image)) for query in queries]
+        images = []
+        for place, query in enumerate(queries):
+            with _about(place):
+                images.append(self.model.see(load_image(query.image)))
+        return images
 
     def context(self, context: Context, form: PromptFormat) -> list[Tensor]:
         return [i.embeddings if isinstance(i, FusedTokens) else self.interleaved(i, form) for i in context]
@@ -195,8 +200,9 @@ class KiteInjector(Injector):
     ) -> tuple[Tensor, Tensor, Cache, list[int]]:
         """Last hidden states ``(rows, width)``, mask and cache of a batch of prompts, and the prompts' lengths."""
         rows = self.prompts(queries, contexts, form)
-        for row in rows:
-            _check_length(len(row) + room)
+        for place, row in enumerate(rows):
+            with _about(place):
+                _check_length(len(row) + room)
         lengths = [len(row) for row in rows]
         shared = self.prefixes.shared(form, contexts) if len(rows) == 1 else None
         if shared is None:
@@ -345,6 +351,16 @@ class KiteInjector(Injector):
         return [
             self.logs(row[-len(ids) - 1 : -1])[range(len(ids)), ids] for row, ids in zip(hidden, tokens, strict=True)
         ]
+
+
+@contextmanager
+def _about(place: int) -> Iterator[None]:
+    """Name the query of a batch that an error is about."""
+    try:
+        yield
+    except InputError as error:
+        error.query = place
+        raise
 
 
 def _check_length(tokens: int) -> None:

@@ -1,0 +1,55 @@
+"""More queries at a time, and answers of unlike lengths."""
+
+from __future__ import annotations
+
+from aim_sdk.config import PromptFormat
+from aim_sdk.interfaces import Backend
+from aim_sdk.testing.compare import require, shown
+from aim_sdk.testing.kit import check
+from aim_sdk.testing.samples import QUERIES, SHOTS
+from aim_sdk.types import Generation, Query
+
+_TEMPLATE = "{image} Q: {text}\nA: {answer}"
+_TOKENS = 5
+_BEFORE = ((), (0,), (1, 2), (3,), (), (5, 6, 7), (4,), (2, 0))
+"""The demonstrations before each query of a batch, by their places."""
+
+
+@check
+def check_large_batch(backend: Backend) -> None:
+    """Each query of a batch of eight gets the answer that it gets alone, however long the others' are.
+
+    Catches large batches that answer one query or use one context for all, and rows that come back sorted by length.
+    """
+    queries = [*QUERIES, *(Query(shot.image, shot.text) for shot in SHOTS[3:])]
+    form = PromptFormat.plain(_TEMPLATE)
+    contexts = [backend.reader.text_only([SHOTS[n] for n in places], prompt_format=form) for places in _BEFORE]
+    free = backend.injector.generate(queries, contexts, prompt_format=form, max_new_tokens=_TOKENS)
+    form = PromptFormat.plain(_TEMPLATE + _some_end(free))  # the same prompts; some answers now end early
+    batch = backend.injector.generate(queries, contexts, prompt_format=form, max_new_tokens=_TOKENS)
+    require(len(batch) == len(queries), f"{len(batch)} answers to {len(queries)} queries")
+    for row, (query, context, found) in enumerate(zip(queries, contexts, batch, strict=True)):
+        (alone,) = backend.injector.generate([query], [context], prompt_format=form, max_new_tokens=_TOKENS)
+        if (found.text, found.prompt_tokens) != (alone.text, alone.prompt_tokens):
+            rows = [
+                n
+                for n, made in enumerate(batch)
+                if (made.text, made.prompt_tokens) == (alone.text, alone.prompt_tokens)
+            ]
+            require(
+                False,
+                f"row {row} of a batch of {len(batch)} is {found}; its query alone gives {alone}, which is "
+                f"{f'row {rows[0]}' if rows else 'no row'} of the batch\n  {shown(backend, query, context, form)}",
+            )
+
+
+def _some_end(answers: list[Generation]) -> str:
+    """A character that ends some of the answers and not all of them; "" where there is none."""
+    texts = [made.text[1:] for made in answers]
+    within = {
+        character: sum(character in text for text in texts)
+        for character in sorted(set("".join(texts)))
+        if character.isprintable() and not character.isspace() and character not in "{}\ufffd"
+    }
+    uneven = [character for character, number in within.items() if number < len(answers)]
+    return max(uneven, key=within.__getitem__, default="")
