@@ -106,13 +106,15 @@ class Own:
 
     def tell(self) -> None:
         """Say how many there are."""
-        if self.count and self.shown:
-            note(
-                f"{self.count} queries are demonstrations themselves and are shown their own answer; "
-                "selector='reading' (--selector reading) leaves it out."
-            )
-        elif self.count:
-            note(f"{self.count} queries are demonstrations themselves; their own is never shown to them.")
+        if not self.count:
+            return
+        one = self.count == 1
+        who = "1 query is a demonstration, too" if one else f"{self.count} queries are demonstrations, too"
+        if self.shown:
+            shown = "its answer is shown to it" if one else "their answers are shown to them"
+            note(f"{who}, and {shown}; selector='reading' (--selector reading) leaves a query's own out.")
+        else:
+            note(f"{who}; a query's own is never shown to it.")
 
     def _is_own(self, query: Query) -> bool:
         try:

@@ -26,6 +26,8 @@ _STARTS: Final = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*"),
     b"\0\0\0\x0cjP  \r\n\x87\n",
 )
+_LISTED: Final = 10
+"""Suffixes that a message counts one by one."""
 _HEIF: Final = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 """What stands after `ftyp` in such files."""
 
@@ -143,4 +145,8 @@ def _content(path: Path) -> Literal["decoded", "other", "none"]:
 
 
 def _counted(kinds: Counter[str]) -> str:
-    return ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in kinds.most_common())
+    common = kinds.most_common(_LISTED)
+    listed = [f"{count} {suffix or 'without a suffix'}" for suffix, count in common]
+    if rest := kinds.total() - sum(count for _, count in common):
+        listed.append(f"{rest} others")
+    return ", ".join(listed)

@@ -109,12 +109,12 @@ def test_the_command_notes_votes_for_no_choice(label: Label) -> None:
 
 def test_photos_that_are_examples_are_noted_once(pipe: AIMPipeline, label: Label, desk: Path, pictures: Any) -> None:
     said = noted(lambda: pipe.classify(pictures[2:6], text="What?", shots=2, selector="reading", batch_size=1))
-    assert said == ["2 queries are demonstrations themselves; their own is never shown to them."]
+    assert said == ["2 queries are demonstrations, too; a query's own is never shown to it."]
     shutil.copy(desk / "examples" / "cat" / "0.png", desk / "photos")
     asked = ("--choices-from-bank", "--text", "What?", "--batch-size", "2")
     near = label("photos", "a.jsonl", *asked, "--mode", "nearest", "--shots", "2")
-    assert near.count("1 queries are demonstrations themselves; their own is never shown to them.") == 1
-    assert "1 queries are demonstrations themselves and are shown their own answer" in label(
+    assert near.count("1 query is a demonstration, too; a query's own is never shown to it.") == 1
+    assert "1 query is a demonstration, too, and its answer is shown to it; selector='reading'" in label(
         "photos", "b.jsonl", *asked
     )
 

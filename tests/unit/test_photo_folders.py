@@ -179,3 +179,10 @@ def test_what_is_looked_for_in_other_names_is_only_read(tmp_path: Path) -> None:
     images, said, problems = skipped_of(tmp_path)
     assert (images, problems) == (["a.png"], [])
     assert said.endswith("skipped 2 without a suffix: no images.")
+
+
+def test_many_kinds_of_files_are_one_line(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    for n in range(40):
+        (tmp_path / f"IMG.{n}").write_bytes(b"x")
+    assert skipped_of(tmp_path)[1].endswith(", 30 others: no images.")
