@@ -158,6 +158,7 @@ def _watch(results: "Iterator[CheckResult]", total: int, backend: "Backend") -> 
 
     from aim_sdk.terminal import cell, clean, console, say
     from aim_sdk.testing import count
+    from aim_sdk.testing.kit import by_message
 
     found = []
     with Progress(console=console(err=True), transient=True) as progress:
@@ -169,10 +170,9 @@ def _watch(results: "Iterator[CheckResult]", total: int, backend: "Backend") -> 
     for result in found:
         table.add_row(cell(result.check), cell(result.status, _COLOURS[result.status]), f"{result.seconds:.1f}")
     console().print(table)
-    for result in found:  # below: a message beside them would cut the names, which people copy
-        if result.message:
-            console().print(cell(f"\n{result.check}: {result.status}", _COLOURS[result.status]))
-            say(result.message)
+    for names, status, message in by_message(found):  # below: next to them it would cut the names, which people copy
+        console().print(cell(f"\n{', '.join(names)}: {status}", _COLOURS[status]))
+        say(message)
     say(f"\n{_named(backend)}: {count(found)}")
     return found
 

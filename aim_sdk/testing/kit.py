@@ -52,7 +52,7 @@ class ConformanceError(AssertionError):
     def __init__(self, results: list[CheckResult]) -> None:
         self.results = results
         bad = [result for result in results if not result.ok]
-        lines = [f"  {result.check}: {result.status}: {result.message}" for result in bad]
+        lines = [f"  {', '.join(names)}: {status}: {message}" for names, status, message in by_message(bad)]
         super().__init__(f"{len(bad)} of {len(results)} checks are not as expected:\n" + "\n".join(lines))
 
 
@@ -69,6 +69,15 @@ class CheckResult:
     def ok(self) -> bool:
         """Whether it is as expected."""
         return self.status not in ("failed", "unexpected pass")
+
+
+def by_message(results: Iterable[CheckResult]) -> list[tuple[list[str], Status, str]]:
+    """The checks that have something to say; those that say the same stand together, and it is said once."""
+    found: dict[tuple[Status, str], list[str]] = {}
+    for result in results:
+        if result.message:
+            found.setdefault((result.status, result.message), []).append(result.check)
+    return [(names, status, message) for (status, message), names in found.items()]
 
 
 def count(results: Iterable[CheckResult]) -> str:

@@ -7,6 +7,7 @@ import pytest
 from aim_sdk.errors import InputError
 from aim_sdk.registry import BackendInfo
 from aim_sdk.testing import BackendTests, run_checks
+from aim_sdk.testing.kit import by_message
 from tests.conformance.third_party import mutations
 from tests.conformance.third_party.adapter import KiteBackend, KiteInjector
 from tests.conformance.third_party.mutations import mutant
@@ -78,3 +79,12 @@ def test_sensitivity_says_whether_it_is_the_adapter_or_the_model(bug: mutations.
     assert "expected some change above" in result.message
     assert "3 times the noise of torch.float32" in result.message
     assert told in result.message
+
+
+def test_checks_that_say_the_same_stand_together() -> None:
+    names = ["slot_never_generated", "sampling", "slot_changes_nothing"]
+    results = list(run_checks(KiteBackend(), checks=names))
+    assert [together for together, _, _ in by_message(results)] == [
+        ["slot_never_generated", "slot_changes_nothing"],
+        ["sampling"],
+    ]
