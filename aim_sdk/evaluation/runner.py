@@ -147,7 +147,10 @@ class _Evaluation:
         before, mode = self.kept.get((cell, place)), how(cell, self.plan.protocol)
         if before is not None:
             asked = [one for one in asked if one.item.id in refused(before)]
-        files = {one.item.id: self.seen.look(work.config.name, one.images(mode)) for one in asked}
+        whole = self.plan.settings.bank is None  # a bank's keys say which images its demonstrations had
+        files = {
+            one.item.id: self.seen.look(work.config.name, one.images(mode if whole else "zero-shot")) for one in asked
+        }
         found = asdict(answering.answer(asked, mode))
         stays = refused(found)
         self.seen.keep(file for item, looked in files.items() if item not in stays for file in looked)

@@ -144,6 +144,9 @@ def test_the_bank_that_is_there_is_shown_and_not_changed(settings: dict[str, Any
         )
         shown = {name for cell in made.answers for p in cell.predictions for name in p.demonstrations}
         assert shown <= set(keys)
+        kept = (tmp_path / selector / "images-0.jsonl").read_text()
+        assert "queries-0.png" in kept
+        assert "support-" not in kept, "the bank's keys say which images its demonstrations had"
     with DemonstrationBank.open(tmp_path / "things") as bank:
         assert bank.keys() == keys
         assert not any(path.is_dir() for path in (tmp_path / "things").iterdir())
