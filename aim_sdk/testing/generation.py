@@ -25,6 +25,8 @@ from aim_sdk.types import Demonstration, Generation, Query
 _PLAIN = PromptFormat.plain(IMAGE_FIRST[0])
 _STOPPED = ("{image} Q: {text}\nA: {answer}", "{image}{text} = {answer}")
 _LONG = 12
+_ANSWER = "a black cat and a fox"
+"""Of several tokens, and ends in a letter: many a tokenizer joins a full stop and a line's end."""
 _WIDE = "Gr\u00fc\u00dfe \u2603 \u732b"
 """Letters of two bytes, of three bytes, and one that few vocabularies hold as one token."""
 
@@ -181,14 +183,17 @@ def check_ended(backend: Backend) -> None:
             ended[: len(plain)].cpu(), plain.cpu(), backend, "log-probabilities before the end, and without it"
         )
         if len(ended) > len(plain):
-            _require_end(backend, ended.detach().float().cpu(), form)
+            _require_end(backend, form)
         grown.append(len(ended) - len(plain))
     require(grown[1] == 1, "a plain template ends its answers, and ended=True adds no token")
 
 
-def _require_end(backend: Backend, ended: Tensor, form: PromptFormat) -> None:
+def _require_end(backend: Backend, form: PromptFormat) -> None:
     """Where the LM head on a reading gives the answer's log-probabilities, it gives its end's, too."""
-    item = Demonstration(QUERIES[0].image, QUERIES[0].text, CHOICES[0])
+    with torch.no_grad():
+        (logs,) = backend.injector.log_probs(QUERIES[:1], [[]], [_ANSWER], prompt_format=form, ended=True)
+    ended = logs.float().cpu()
+    item = Demonstration(QUERIES[0].image, QUERIES[0].text, _ANSWER)
     (reading,) = backend.reader.read([item], prompt_format=form)
     agree: list[tuple[int, float]] = []
     for start in (reading.answer_start, reading.answer_start - 1):  # a format's blank may be a token of its own
@@ -196,7 +201,8 @@ def _require_end(backend: Backend, ended: Tensor, form: PromptFormat) -> None:
         states = reading.hidden[start - 1 : start - 1 + len(ids)].float()
         for logits in heads(states @ backend.output_embeddings.detach().float().T.to(states.device)):
             found = logits.log_softmax(-1).gather(1, ids[:, None])[:, 0].cpu()
-            if len(found) == len(ended) and float((found - ended)[:-1].abs().max()) <= tolerance(backend, ended):
+            near = len(found) == len(ended) and (found - ended)[:-1].abs() <= tolerance(backend, ended) / 5
+            if torch.as_tensor(near).all():  # nearer than need be: in half precision much is alike by chance
                 agree.append((int(ids[-1]), float(found[-1])))
     last = float(ended[-1])
     require(
