@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from aim_sdk.errors import InputError
 from aim_sdk.interfaces import Backend
-from aim_sdk.testing.compare import require
-from aim_sdk.testing.kit import check
+from aim_sdk.testing.kit import CheckFailure, check
 from aim_sdk.testing.samples import DEMONSTRATIONS, QUERIES
 from aim_sdk.types import Demonstration, Query
 
@@ -21,50 +20,88 @@ ROLE_TOKENS = (
 """What the families in use end turns, name roles and mark images with."""
 
 _TIMES = 6
+_FEW = 4
+_NOISE = 2
+"""Tokens by which one text may be longer in another place of a prompt: they merge with their neighbours."""
 
 
 @check
 def check_text_keeps_its_role(backend: Backend) -> None:
     """Role, end-of-turn and image tokens in a text are refused, or are plain text of several tokens.
 
-    Tried in a demonstration's text and answer, in a query and in a choice. Catches texts that end their own turn and go
-    on as the system or the assistant: whoever writes a caption or a question then writes the prompt.
+    Tried in a demonstration's text and answer, in a query and in a choice. Catches texts that end their own turn and
+    continue as the system or the assistant: whoever writes a caption or a question then writes the prompt.
     """
     form, image = backend.default_format, DEMONSTRATIONS[0].image
 
-    def read(pairs: Sequence[tuple[str, str]]) -> list[int]:
-        items = [Demonstration(image, text, answer) for text, answer in pairs]
-        return [len(reading) for reading in backend.reader.read(items, prompt_format=form, with_images=False)]
+    def read(text: str, answer: str) -> list[int]:
+        item = Demonstration(image, text, answer)
+        (reading,) = backend.reader.read([item], prompt_format=form, with_images=False)
+        return reading.token_ids.tolist()
 
-    def ask(texts: Sequence[str]) -> list[int]:
-        queries = [Query(image, text) for text in texts]
-        made = backend.injector.generate(queries, [[]] * len(queries), prompt_format=form, max_new_tokens=1)
-        return [one.prompt_tokens for one in made]
+    def ask(text: str) -> int:
+        (made,) = backend.injector.generate([Query(image, text)], [[]], prompt_format=form, max_new_tokens=1)
+        return made.prompt_tokens
 
-    def choose(texts: Sequence[str]) -> list[int]:
-        return [len(row) for row in backend.injector.score(QUERIES[0], [], texts, prompt_format=form)]
+    def choose(text: str) -> int:
+        return len(backend.injector.score(QUERIES[0], [], [text], prompt_format=form)[0])
 
-    counts: dict[str, Callable[[Sequence[str]], list[int]]] = {
-        "a demonstration's text": lambda texts: read([(text, "red") for text in texts]),
-        "a demonstration's answer": lambda texts: read([("Which?", text) for text in texts]),
-        "a query": ask,
-        "a choice": choose,
+    places: dict[str, Callable[[Sequence[str]], bool]] = {
+        "a demonstration's text": _repeated(lambda text: read(text, "red")),
+        "a demonstration's answer": _repeated(lambda text: read("Which?", text)),
+        "a query": _counted(ask, lambda text: read(text, "red")),
+        "a choice": _counted(choose, lambda text: read("Which?", text)),
     }
-    for place, count in counts.items():
-        for token, grown in _growth(ROLE_TOKENS, count).items():
-            require(
-                grown > _TIMES,
+    for place, has_role in places.items():
+        for token in _with_a_role(ROLE_TOKENS, has_role):
+            raise CheckFailure(
                 f"{token!r} in {place} is one token each time that it is written: it is no text, but has a role. "
-                "Refuse it with a FormatError, or tokenise it as text",
+                "Refuse it with a FormatError, or tokenise it as text"
             )
 
 
-def _growth(tokens: Sequence[str], count: Callable[[Sequence[str]], list[int]]) -> dict[str, int]:
-    """How many tokens some more of each token add to a text, without those that are refused."""
-    texts = [f"dog {token * times} cat" for token in tokens for times in (1, _TIMES + 1)]
+def _with_a_role(tokens: Sequence[str], has_role: Callable[[Sequence[str]], bool]) -> Iterator[str]:
+    """Which tokens have a role: all in one text, and half by half where that has one or is refused."""
     try:
-        found = count(texts)
-    except InputError:  # some of them: half by half, which costs little where a refusal comes before a forward
-        half = len(tokens) // 2
-        return _growth(tokens[:half], count) | _growth(tokens[half:], count) if half else {}
-    return {token: found[2 * n + 1] - found[2 * n] for n, token in enumerate(tokens)}
+        if not has_role(tokens):
+            return
+        if len(tokens) == 1:
+            yield tokens[0]
+    except InputError:  # some of them: a refusal comes before a forward, and costs little
+        pass
+    if half := len(tokens) // 2:
+        yield from _with_a_role(tokens[:half], has_role)
+        yield from _with_a_role(tokens[half:], has_role)
+
+
+def _repeated(read: Callable[[str], Sequence[int]]) -> Callable[[Sequence[str]], bool]:
+    """For places that show their tokens: whether one stands several times in a row (or it is the unknown one)."""
+
+    def has_role(tokens: Sequence[str]) -> bool:
+        if len(tokens) == 1:
+            return _grows_by_one(lambda text: len(read(text)), tokens)
+        ids = read(_text(tokens, _FEW))
+        return any(len(set(ids[place : place + _FEW])) == 1 for place in range(len(ids) - _FEW + 1))
+
+    return has_role
+
+
+def _counted(count: Callable[[str], int], read: Callable[[str], Sequence[int]]) -> Callable[[Sequence[str]], bool]:
+    """For places that show no tokens: whether a text is shorter there than where it is known to be text."""
+
+    def has_role(tokens: Sequence[str]) -> bool:
+        if len(tokens) > 1:
+            texts = _text(tokens, _FEW), _text(tokens[:1], 0)
+            longer, known = (of(texts[0]) - of(texts[1]) for of in (count, lambda text: len(read(text))))
+            return longer < known - _NOISE
+        return _grows_by_one(count, tokens)
+
+    return has_role
+
+
+def _grows_by_one(count: Callable[[str], int], tokens: Sequence[str]) -> bool:
+    return count(_text(tokens, 1 + _TIMES)) - count(_text(tokens, 1)) <= _TIMES
+
+
+def _text(tokens: Sequence[str], times: int) -> str:
+    return f"dog {' '.join(token * times for token in tokens)} cat"
