@@ -134,9 +134,8 @@ class Classifier:
         return made
 
     def _voted(self, queries: Sequence[Query]) -> list[Classification]:
-        made = []
-        names = {choice.strip() for choice in self.choices}
-        for place, (shares, keys) in enumerate(self._shares(queries)):
+        made, voted = [], list(self._shares(queries))
+        for place, (shares, keys) in enumerate(voted):
             kept = {choice: shares.get(choice.strip(), 0.0) for choice in self.choices}
             if not (total := math.fsum(kept.values())):
                 found = listed(list(shares)) or "none: there are no demonstrations"
@@ -146,9 +145,11 @@ class Classifier:
                 )
                 error.query = place
                 raise error
-            self.astray.add(shares, names)
             label = max(self.choices, key=kept.__getitem__)
             made.append(Classification(label, {choice: share / total for choice, share in kept.items()}, keys))
+        names = {choice.strip() for choice in self.choices}
+        for shares, _ in voted:
+            self.astray.add(shares, names)
         return made
 
     def _shares(self, queries: Sequence[Query]) -> Iterator[tuple[dict[str, float], tuple[str, ...]]]:
