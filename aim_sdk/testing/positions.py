@@ -94,11 +94,25 @@ def check_reading_is_scored_in_chat(backend: Backend) -> None:
 
 
 def _require_scores(backend: Backend, forms: Sequence[PromptFormat]) -> None:
+    """Compare in every format, and say in which it fails and in which it does not."""
     item = replace(DEMONSTRATIONS[2], image=PICTURES[1])
+    failures: dict[str, CheckFailure] = {}
+    agreed = []
     for form in forms:
         (reading,) = backend.reader.read([item], prompt_format=form)
         (scores,) = backend.injector.score(Query(item.image, item.text), [], [item.answer], prompt_format=form)
-        _require_scored(backend, reading, torch.tensor(scores), form)
+        name = f"the {form.kind} format {'with' if form.system else 'without'} a system text"
+        try:
+            _require_scored(backend, reading, torch.tensor(scores), form)
+        except CheckFailure as failure:
+            failures[name] = failure
+        else:
+            agreed.append(name)
+    if failures:
+        raise CheckFailure(
+            f"it fails in {' and in '.join(failures)}; it holds in {' and in '.join(agreed) or 'no format'}.\n"
+            + "\n".join(map(str, failures.values()))
+        )
 
 
 def _require_scored(backend: Backend, reading: Reading, scores: Tensor, form: PromptFormat) -> None:
@@ -109,14 +123,21 @@ def _require_scored(backend: Backend, reading: Reading, scores: Tensor, form: Pr
         for logits in _heads(states @ backend.output_embeddings.detach().float().T.to(states.device)):
             found = logits.log_softmax(-1).gather(1, ids[:, None])[:, 0].cpu()
             try:
-                require_close(
-                    found, scores, backend, f"the LM head on a reading, and the scores of its answer ({form!r})"
+                what = (
+                    f"after {DEMONSTRATIONS[2].text!r} the LM head on the reading's states gives the answer's tokens "
+                    f"{ids.tolist()} the log-probabilities {_short(found)}, `score` gives {_short(scores)} (format "
+                    f"{form.template or form.kind!r}, system text {form.system!r})"
                 )
+                require_close(found, scores, backend, what)
             except CheckFailure as failure:
                 failures.append(failure)
             else:
                 return
     raise failures[0]
+
+
+def _short(numbers: Tensor) -> list[float]:
+    return [round(number, 3) for number in numbers.tolist()[:8]]
 
 
 def _heads(logits: Tensor) -> Iterator[Tensor]:

@@ -20,7 +20,7 @@ from aim_backends.pocket.model import PocketModel
 from aim_backends.pocket.prompts import Prompts, Segments
 from aim_sdk.answers import clean_answer, stream_answer
 from aim_sdk.config import PromptFormat
-from aim_sdk.errors import ContextLengthError, InputError, did_you_mean
+from aim_sdk.errors import ContextLengthError, ImageError, InputError, did_you_mean
 from aim_sdk.finite import not_finite
 from aim_sdk.interfaces import Injector
 from aim_sdk.prefixes import PrefixCache, SharedPrefix
@@ -100,9 +100,22 @@ class PocketInjector(Injector):
 
     def queries(self, queries: Sequence[Query], prompt_format: PromptFormat) -> list[Tensor]:
         """Return each query as embeddings ``(tokens, embed)``."""
-        visual = self._images.encode([query.image for query in queries])
+        visual = self._images_of(queries)()
         segments = [self._prompts.query(query, prompt_format) for query in queries]
         return [torch.cat(self._segments(item, image)) for item, image in zip(segments, visual, strict=True)]
+
+    def _images_of(self, queries: Sequence[Query]) -> Callable[[], list[Tensor]]:
+        """Decode the queries' images; an image that is none names its query."""
+        try:
+            return self._images.prepare([query.image for query in queries])
+        except ImageError:
+            for place, query in enumerate(queries):
+                try:
+                    self._images.prepare([query.image])
+                except ImageError as error:
+                    error.query = place
+                    raise
+            raise
 
     @torch.no_grad()
     def generate(
@@ -205,7 +218,7 @@ class PocketInjector(Injector):
     def prepare_log_probs(
         self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
     ) -> Callable[[Sequence[Context]], list[Float[Tensor, " tokens"]]]:
-        encode = self._images.prepare([query.image for query in queries])
+        encode = self._images_of(queries)
         segments = [self._prompts.query(query, prompt_format) for query in queries]
         ids = [self._prompts.choice(answer, prompt_format, ended=ended) for answer in answers]
 
