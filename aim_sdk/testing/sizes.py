@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+
 from aim_sdk.config import PromptFormat
 from aim_sdk.interfaces import Backend
-from aim_sdk.testing.compare import require, shown
+from aim_sdk.testing.compare import require, require_close, shown
 from aim_sdk.testing.kit import check
 from aim_sdk.testing.samples import QUERIES, SHOTS
 from aim_sdk.types import Generation, Query
 
 _TEMPLATE = "{image} Q: {text}\nA: {answer}"
-_TOKENS = 5
-_BEFORE = ((), (0,), (1, 2), (3,), (), (5, 6, 7), (4,), (2, 0))
+_TOKENS = 4
+_BEFORE = ((), (0,), (2, 3), (3,), (), (5, 6), (7,), (2,))
 """The demonstrations before each query of a batch, by their places."""
 
 
@@ -19,17 +23,19 @@ _BEFORE = ((), (0,), (1, 2), (3,), (), (5, 6, 7), (4,), (2, 0))
 def check_large_batch(backend: Backend) -> None:
     """Each query of a batch of eight gets the answer that it gets alone, however long the others' are.
 
-    Catches large batches that answer one query or use one context for all, and rows that come back sorted by length.
+    Catches large batches that answer one query or use one context for all, rows that come back sorted by length, and
+    later tokens whose places count the padding.
     """
-    queries = [*QUERIES, *(Query(shot.image, shot.text) for shot in SHOTS[3:])]
+    queries = [*QUERIES, *(Query(shot.image, shot.text) for shot in (SHOTS[2], SHOTS[3], *SHOTS[5:]))]
     form = PromptFormat.plain(_TEMPLATE)
     contexts = [backend.reader.text_only([SHOTS[n] for n in places], prompt_format=form) for places in _BEFORE]
     free = backend.injector.generate(queries, contexts, prompt_format=form, max_new_tokens=_TOKENS)
     form = PromptFormat.plain(_TEMPLATE + _some_end(free))  # the same prompts; some answers now end early
-    batch = backend.injector.generate(queries, contexts, prompt_format=form, max_new_tokens=_TOKENS)
+    options: dict[str, Any] = {"prompt_format": form, "max_new_tokens": _TOKENS, "log_probs": True}
+    batch = backend.injector.generate(queries, contexts, **options)
     require(len(batch) == len(queries), f"{len(batch)} answers to {len(queries)} queries")
     for row, (query, context, found) in enumerate(zip(queries, contexts, batch, strict=True)):
-        (alone,) = backend.injector.generate([query], [context], prompt_format=form, max_new_tokens=_TOKENS)
+        (alone,) = backend.injector.generate([query], [context], **options)
         if (found.text, found.prompt_tokens) != (alone.text, alone.prompt_tokens):
             rows = [
                 n
@@ -41,6 +47,9 @@ def check_large_batch(backend: Backend) -> None:
                 f"row {row} of a batch of {len(batch)} is {found}; its query alone gives {alone}, which is "
                 f"{f'row {rows[0]}' if rows else 'no row'} of the batch\n  {shown(backend, query, context, form)}",
             )
+        logs, own = (torch.tensor(made.log_probs or ()) for made in (found, alone))
+        shared = min(len(logs), len(own))
+        require_close(logs[:shared], own[:shared], backend, f"log-probabilities of row {row} in a batch, and alone")
 
 
 def _some_end(answers: list[Generation]) -> str:
