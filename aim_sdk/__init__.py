@@ -6,13 +6,14 @@ Names are imported when they are first used: ``import aim_sdk`` loads neither to
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from aim_sdk.backend.interfaces import Backend, DemoReader, Injector
+    from aim_sdk.backend.registry import BackendInfo, get_backend, list_backends
     from aim_sdk.bank import DemonstrationBank
-    from aim_sdk.classification import Classification
     from aim_sdk.config import Fingerprint, ProjectorConfig, PromptFormat
-    from aim_sdk.downloads import fetch_image
     from aim_sdk.errors import AIMError
-    from aim_sdk.images import load_image
-    from aim_sdk.interfaces import Backend, DemoReader, Injector, Projector, ReadingBatch
+    from aim_sdk.files.downloads import fetch_image
+    from aim_sdk.files.images import load_image
+    from aim_sdk.injection.classification import Classification
     from aim_sdk.pipeline import AIMPipeline
     from aim_sdk.projectors import (
         AttentionProjector,
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
         ResidualMLPProjector,
         ResidualProjector,
     )
-    from aim_sdk.registry import BackendInfo, get_backend, list_backends
-    from aim_sdk.selection import Selector, get_selector
+    from aim_sdk.projectors.base import Projector, ReadingBatch
+    from aim_sdk.selection.builtin import Selector, get_selector
     from aim_sdk.types import AttentionMap, Demonstration, FusedTokens, Generation, Query, Reading
 
     __version__: str

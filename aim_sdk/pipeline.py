@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import torch
 
+from aim_sdk.backend.interfaces import Backend
+from aim_sdk.backend.registry import get_backend
 from aim_sdk.bank import BankEntry, DemonstrationBank
-from aim_sdk.choices import Normalization, check_normalize, checked_choices, choices_of, normalized
-from aim_sdk.classification import Classification, Classifier, Images, OnError, classify, images_of, shown_in
-from aim_sdk.contexts import Contexts, nothing_to_show
-from aim_sdk.encoder import Encoder
 from aim_sdk.errors import InputError
-from aim_sdk.given import (
+from aim_sdk.injection.choices import Normalization, check_normalize, checked_choices, choices_of, normalized
+from aim_sdk.injection.classification import Classification, Classifier, Images, OnError, classify, images_of, shown_in
+from aim_sdk.injection.contexts import Contexts, nothing_to_show
+from aim_sdk.injection.given import (
     Demonstrations,
     Queries,
     candidates_of,
@@ -24,13 +25,13 @@ from aim_sdk.given import (
     queries_of,
     shots_of,
 )
-from aim_sdk.interfaces import Backend, Projector
-from aim_sdk.nearest import TEMPERATURE, log_shares, votes, votes_among
-from aim_sdk.numbers import whole_number
-from aim_sdk.progress import advancing
 from aim_sdk.projectors import KINDS, untrained
-from aim_sdk.registry import get_backend
-from aim_sdk.selection import Selector, get_selector
+from aim_sdk.projectors.base import Projector
+from aim_sdk.reading.encoder import Encoder
+from aim_sdk.selection.builtin import Selector, get_selector
+from aim_sdk.selection.nearest import TEMPERATURE, log_shares, votes, votes_among
+from aim_sdk.support.numbers import whole_number
+from aim_sdk.support.progress import advancing
 from aim_sdk.types import ChoiceScores, Context, Demonstration, FusedTokens, Generation, ImageInput, Mode, Query
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ class AIMPipeline:
         keep_readings: keep the readings in a new bank, too: another projector then needs no reading anew.
         keep_images: keep the image files in a new bank, too: it can then be read anew anywhere.
         images: a folder that the bank's image files were moved to.
-        selector: chooses each query's demonstrations from the bank: a name (see `aim_sdk.selection`) or an object.
-        prefix_bytes: memory for computed prefixes (`aim_sdk.prefixes`), where the backend shares them between
+        selector: chooses each query's demonstrations from the bank: a name (see `aim_sdk.selection.builtin`) or an object.
+        prefix_bytes: memory for computed prefixes (`aim_sdk.backend.prefixes`), where the backend shares them between
             prompts; None takes the backend's default (1 GiB), 0 computes every prompt whole.
 
     Every answering method takes the same arguments. ``shots``: how many demonstrations to use (None: all).
@@ -289,7 +290,7 @@ class AIMPipeline:
             normalize: ``"none"`` sums over a choice's tokens, ``"tokens"`` and ``"characters"`` divide the sum by
                 their number.
             shots, demonstrations, mode, selector: see the class. In mode ``"nearest"`` a choice's probability is its
-                share of the votes, whatever ``normalize`` says (`aim_sdk.nearest.log_shares`).
+                share of the votes, whatever ``normalize`` says (`aim_sdk.selection.nearest.log_shares`).
         """
         check_normalize(normalize)
         (query,) = queries_of(query)
@@ -319,7 +320,7 @@ class AIMPipeline:
             shots: how many vote; None: all.
             demonstrations: see the class; the nearest of them vote.
             selector: its `where` and `balance` hold; what is near is always told by the readings.
-            temperature: see [`vote`][aim_sdk.nearest.vote].
+            temperature: see [`vote`][aim_sdk.selection.nearest.vote].
 
         Returns:
             Of each query the shares of the answers, which sum to 1, the highest first.

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from aim_sdk.answer_files import read_queries
-from aim_sdk.answer_jobs import AnswerJob
+from aim_sdk.answering.jobs import AnswerJob
+from aim_sdk.answering.queries import read_queries
 from aim_sdk.errors import AIMError, ContextLengthError, FormatError, InputError
 from aim_sdk.types import Demonstration, Generation, Query
 

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from aim_sdk.bank import records
+from aim_sdk.files import records
 
 Pair = tuple[dict[str, Any], bytes]
 """A record's header and payload."""

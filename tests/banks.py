@@ -11,9 +11,9 @@ import torch
 from aim_sdk import Demonstration, DemonstrationBank, FusedTokens
 from aim_sdk.bank.store import MemoryStore
 from aim_sdk.config import Binding, Fingerprint, PromptFormat
-from aim_sdk.encoder import Encoded
 from aim_sdk.errors import InputError
-from aim_sdk.images import load_image
+from aim_sdk.files.images import load_image
+from aim_sdk.reading.encoder import Encoded
 from aim_sdk.types import Reading
 
 
@@ -46,7 +46,7 @@ def fused_of(item: Demonstration) -> torch.Tensor:
 
 
 class CountingEncoder:
-    """Stands where an `aim_sdk.encoder.Encoder` does; fails on the answer "bad"."""
+    """Stands where an `aim_sdk.reading.encoder.Encoder` does; fails on the answer "bad"."""
 
     def __init__(self, name: str = "toy", projector: str = "p", batch: int = 4) -> None:
         self.binding, self.batch = binding(name, projector), batch

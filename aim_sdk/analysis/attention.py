@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import get_args
 
-from aim_sdk.clusters import clustered_error
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import InputError
-from aim_sdk.interfaces import Backend
+from aim_sdk.support.clusters import clustered_error
 from aim_sdk.types import Demonstration, Query, TokenKind
 
 TOKEN_KINDS: tuple[TokenKind, ...] = get_args(TokenKind)

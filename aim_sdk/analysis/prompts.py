@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from aim_sdk.analysis.attention import InterleavedPrompt
-from aim_sdk.answer_files import NumberedQuery
+from aim_sdk.answering.queries import NumberedQuery
 from aim_sdk.demo.tasks import DemoTask
 from aim_sdk.errors import ShotsError
 from aim_sdk.types import Demonstration

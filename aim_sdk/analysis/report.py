@@ -13,14 +13,14 @@ from typing import Any
 
 from rich.table import Table
 
-from aim_sdk import figures
 from aim_sdk.analysis.attention import TOKEN_KINDS, LayerAttention, Measurement, text_token_share
+from aim_sdk.backend.hashing import versions
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
-from aim_sdk.files import write_atomic
-from aim_sdk.fingerprint import versions
-from aim_sdk.images import describe
-from aim_sdk.interfaces import Backend
-from aim_sdk.machine import machine
+from aim_sdk.files.atomic import write_atomic
+from aim_sdk.files.images import describe
+from aim_sdk.support import figures
+from aim_sdk.support.machine import machine
 from aim_sdk.types import TokenKind
 
 MEASURE = (

@@ -9,9 +9,9 @@ import numpy as np
 from aim_sdk.bank.binding import key_of
 from aim_sdk.bank.store import NewEntry, Store
 from aim_sdk.config import Binding
-from aim_sdk.encoder import Encoded, Encoder
 from aim_sdk.errors import InputError, UnknownEntryError
-from aim_sdk.images import image_digest
+from aim_sdk.files.images import image_digest
+from aim_sdk.reading.encoder import Encoded, Encoder
 from aim_sdk.types import Demonstration, Metadata
 
 POOLED = "reading"

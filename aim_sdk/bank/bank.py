@@ -24,12 +24,12 @@ from aim_sdk.bank.photos import Photos
 from aim_sdk.bank.store import Listed, MemoryStore, Store, Where, matches
 from aim_sdk.bank.vectors import Compute, Vectors
 from aim_sdk.config import Binding
-from aim_sdk.encoder import BATCH_TOKENS, Encoder
 from aim_sdk.errors import AIMError, InputError, ShotsError, UnknownEntryError, did_you_mean
-from aim_sdk.files import expanded
-from aim_sdk.images import image_digest
-from aim_sdk.numbers import whole_number
-from aim_sdk.progress import advancing
+from aim_sdk.files.atomic import expanded
+from aim_sdk.files.images import image_digest
+from aim_sdk.reading.encoder import BATCH_TOKENS, Encoder
+from aim_sdk.support.numbers import whole_number
+from aim_sdk.support.progress import advancing
 from aim_sdk.types import Demonstration, FusedTokens, Query, plain_metadata
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from itertools import islice
 from aim_sdk.bank.adding import OnError
 from aim_sdk.bank.bank import DemonstrationBank
 from aim_sdk.bank.binding import reads_alike
-from aim_sdk.encoder import BATCH_TOKENS
 from aim_sdk.errors import InputError
-from aim_sdk.progress import Advance
+from aim_sdk.reading.encoder import BATCH_TOKENS
+from aim_sdk.support.progress import Advance
 from aim_sdk.types import Demonstration
 
 _BATCH = 64

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from aim_sdk.bank.store import Store
 from aim_sdk.errors import ImageError
-from aim_sdk.files import expanded
-from aim_sdk.images import describe, image_digest
-from aim_sdk.progress import Advance
+from aim_sdk.files.atomic import expanded
+from aim_sdk.files.images import describe, image_digest
+from aim_sdk.support.progress import Advance
 from aim_sdk.types import Demonstration
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aim_sdk.images import image_digest
+from aim_sdk.files.images import image_digest
 from aim_sdk.types import Demonstration, Metadata, Query, Reading
 
 Matrix: TypeAlias = NDArray[np.float32]

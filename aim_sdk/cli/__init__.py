@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from aim_sdk.cli import analyze, answer, backends, bank, corpus, demo, train
 from aim_sdk.cli import eval as evaluation
 from aim_sdk.errors import AIMError
-from aim_sdk.terminal import clean, quiet_libraries, say
+from aim_sdk.support.terminal import clean, quiet_libraries, say
 
 
 class _Commands(TyperGroup):

@@ -11,8 +11,8 @@ from aim_sdk.cli import options
 
 if TYPE_CHECKING:
     from aim_sdk.analysis.attention import InterleavedPrompt
-    from aim_sdk.interfaces import Backend
-    from aim_sdk.terminal import Problems
+    from aim_sdk.backend.interfaces import Backend
+    from aim_sdk.support.terminal import Problems
 
 QUICK = 6
 
@@ -49,11 +49,11 @@ def attention(
     """
     from aim_sdk.analysis import report
     from aim_sdk.analysis.attention import measure, summarize
+    from aim_sdk.backend.registry import get_backend
     from aim_sdk.config import PromptFormat
     from aim_sdk.errors import ContextLengthError, InputError
-    from aim_sdk.progress import advancing
-    from aim_sdk.registry import get_backend
-    from aim_sdk.terminal import console, say, warn_all
+    from aim_sdk.support.progress import advancing
+    from aim_sdk.support.terminal import console, say, warn_all
 
     if (demonstrations is None) != (queries is None):
         raise InputError(
@@ -95,10 +95,10 @@ def _prompts(
 ) -> tuple[list[InterleavedPrompt], Problems]:
     """Return the prompts to measure and a message for each bad line."""
     from aim_sdk.analysis.prompts import from_files, from_tasks
-    from aim_sdk.answer_files import read_demonstrations, read_queries
+    from aim_sdk.answering.queries import read_demonstrations, read_queries
     from aim_sdk.demo.tasks import BringsDemo
     from aim_sdk.errors import InputError
-    from aim_sdk.terminal import Problems
+    from aim_sdk.support.terminal import Problems
 
     if demonstrations is not None and queries is not None:
         shown, bad_demonstrations = read_demonstrations(demonstrations)

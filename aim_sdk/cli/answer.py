@@ -11,8 +11,8 @@ import typer
 from aim_sdk.cli import options
 
 if TYPE_CHECKING:
-    from aim_sdk.answer_files import NumberedQuery
-    from aim_sdk.answer_jobs import AnswerJob
+    from aim_sdk.answering.jobs import AnswerJob
+    from aim_sdk.answering.queries import NumberedQuery
     from aim_sdk.types import Demonstration
 
 
@@ -66,19 +66,19 @@ def answer(
     others; the exit code is then 3. Labels come with probabilities, and where the queries bring their right ones (a
     column or field `answer` or `reference`, or a subfolder of that name) with accuracy and a confusion table.
     """
-    from aim_sdk.answer_files import identity_of, read_demonstrations, read_queries
-    from aim_sdk.answer_jobs import AnswerJob
-    from aim_sdk.answer_tables import kept_as
+    from aim_sdk.answering.jobs import AnswerJob
+    from aim_sdk.answering.queries import identity_of, read_demonstrations, read_queries
+    from aim_sdk.answering.tables import kept_as
     from aim_sdk.bank import DemonstrationBank
-    from aim_sdk.choices import check_normalize
-    from aim_sdk.classification import shown_in
     from aim_sdk.config import PromptFormat
-    from aim_sdk.contexts import MODES
-    from aim_sdk.demonstration_files import check_images
     from aim_sdk.errors import InputError, did_you_mean
+    from aim_sdk.files.demonstrations import check_images
+    from aim_sdk.injection.choices import check_normalize
+    from aim_sdk.injection.classification import shown_in
+    from aim_sdk.injection.contexts import MODES
     from aim_sdk.pipeline import AIMPipeline
-    from aim_sdk.selection import get_selector
-    from aim_sdk.terminal import Problems, say, warn_all
+    from aim_sdk.selection.builtin import get_selector
+    from aim_sdk.support.terminal import Problems, say, warn_all
 
     if (demos is None) == (bank is None):
         raise InputError("answer: pass --demos FILE or --bank FOLDER.")
@@ -182,8 +182,8 @@ def _choices(named: str | None, file: Path | None, held: list[Demonstration] | N
     """The choices; None where the model answers freely."""
     import csv
 
-    from aim_sdk.choices import checked_choices, choices_of
     from aim_sdk.errors import InputError
+    from aim_sdk.injection.choices import checked_choices, choices_of
 
     if sum(given is not None for given in (named, file, held)) > 1:
         raise InputError("answer: pass one of --choices, --choices-file and --choices-from-bank.")
@@ -202,7 +202,7 @@ def _choices(named: str | None, file: Path | None, held: list[Demonstration] | N
 
 def _ask(asked: list[NumberedQuery], held: list[Demonstration], text: str | None, *, labels: bool) -> str | None:
     """Put a text next to images without one, and return it: what was given or, for labels, the demonstrations' own."""
-    from aim_sdk.choices import text_of
+    from aim_sdk.injection.choices import text_of
 
     if text is None and labels and any(not item.query.text.strip() for item in asked):
         text = text_of(held)
@@ -213,9 +213,9 @@ def _ask(asked: list[NumberedQuery], held: list[Demonstration], text: str | None
 
 def _finish(job: AnswerJob, out: Path, classes: list[str] | None) -> None:
     """Write the table and the report, and print what it says."""
-    from aim_sdk import label_report
-    from aim_sdk.answer_tables import write_answers, write_failed
-    from aim_sdk.terminal import say
+    from aim_sdk.answering import label_report
+    from aim_sdk.answering.tables import write_answers, write_failed
+    from aim_sdk.support.terminal import say
 
     if failed := write_failed(out, job.failed):
         say(f"{_so_many(len(job.failed), 'query has', 'queries have')} no answer: {failed.name} lists them.", err=True)

@@ -10,7 +10,7 @@ from aim_sdk.cli import options
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aim_sdk.interfaces import Backend
+    from aim_sdk.backend.interfaces import Backend
     from aim_sdk.testing import CheckResult
 
 app = typer.Typer(help="The installed backends, checks for them, and a new one to start from.", no_args_is_help=True)
@@ -29,9 +29,9 @@ def list_(as_json: bool = typer.Option(False, "--json", help="Print JSON instead
     """List the installed backends without importing any of them."""
     import dataclasses
 
-    from aim_sdk.fitted import FittedTable
-    from aim_sdk.registry import list_backends
-    from aim_sdk.terminal import cell, console, say_json
+    from aim_sdk.backend.registry import list_backends
+    from aim_sdk.support.fitted import FittedTable
+    from aim_sdk.support.terminal import cell, console, say_json
 
     found = list_backends()
     if as_json:
@@ -69,8 +69,8 @@ def check(
     import dataclasses
     from tempfile import TemporaryDirectory
 
-    from aim_sdk.registry import get_backend
-    from aim_sdk.terminal import say_json
+    from aim_sdk.backend.registry import get_backend
+    from aim_sdk.support.terminal import say_json
     from aim_sdk.testing import CHECKS, run_checks
     from aim_sdk.testing.kit import known_checks
 
@@ -97,7 +97,7 @@ def new(
     out: Annotated[Path, typer.Option(help="The folder to write aim-NAME into; it is made where it is none.")] = Path(),
 ) -> None:
     """Write a complete backend distribution to start from: a toy model, its adapter, its tests."""
-    from aim_sdk.terminal import say
+    from aim_sdk.support.terminal import say
     from aim_sdk.testing.new import new_backend
 
     folder = new_backend(name, out)
@@ -156,7 +156,7 @@ def _watch(results: "Iterator[CheckResult]", total: int, backend: "Backend") -> 
     from rich.progress import Progress
     from rich.table import Column, Table
 
-    from aim_sdk.terminal import cell, clean, console, say
+    from aim_sdk.support.terminal import cell, clean, console, say
     from aim_sdk.testing import count
     from aim_sdk.testing.kit import by_message
 

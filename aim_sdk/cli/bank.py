@@ -18,7 +18,7 @@ from aim_sdk.cli import options
 if TYPE_CHECKING:
     from aim_sdk.bank import BankEntry, DemonstrationBank
     from aim_sdk.pipeline import AIMPipeline
-    from aim_sdk.terminal import Problems
+    from aim_sdk.support.terminal import Problems
 
 app = typer.Typer(help="Demonstration Banks on disk: read once, found and reused.", no_args_is_help=True)
 
@@ -60,9 +60,9 @@ def add(
     or CSV (fields besides image, text and answer become metadata), or a folder whose images have a .txt with the answer
     beside them, or stand in one subfolder a class. What cannot be used is reported; the exit code is then 3.
     """
-    from aim_sdk.demonstration_files import check_images, count_demonstrations, stream_demonstrations, where_images_are
-    from aim_sdk.images import describe
-    from aim_sdk.terminal import Problems, say
+    from aim_sdk.files.demonstrations import check_images, count_demonstrations, stream_demonstrations, where_images_are
+    from aim_sdk.files.images import describe
+    from aim_sdk.support.terminal import Problems, say
 
     check_images(images, source)
     total = count_demonstrations(source)
@@ -96,8 +96,8 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines, with whole keys.")] = False,
 ) -> None:
     """List demonstrations in the order of their addition."""
-    from aim_sdk.fitted import FittedTable, apart
-    from aim_sdk.terminal import console, say, say_json
+    from aim_sdk.support.fitted import FittedTable, apart
+    from aim_sdk.support.terminal import console, say, say_json
 
     filters = _filters(where)
     with _opened(bank) as opened:
@@ -122,7 +122,7 @@ def list_(
 @app.command("show")
 def show(bank: Bank, key: Key) -> None:
     """Show one demonstration and what is kept of it, as JSON."""
-    from aim_sdk.terminal import say_json
+    from aim_sdk.support.terminal import say_json
 
     with _opened(bank) as opened:
         entry = opened[opened.find(key)]
@@ -139,7 +139,7 @@ def remove(
 ) -> None:
     """Remove demonstrations by key, or all with some metadata. `compact` gives the room back."""
     from aim_sdk.errors import InputError
-    from aim_sdk.terminal import say
+    from aim_sdk.support.terminal import say
 
     if not keys and not where:
         raise InputError("bank remove: say which: one KEY or more, or --where FIELD=VALUE.")
@@ -162,7 +162,7 @@ def verify(
 ) -> None:
     """Read every byte and report what is damaged, or which image files were moved or overwritten: exit code 1."""
     from aim_sdk.bank.disk.maintenance import rebuild_index
-    from aim_sdk.terminal import say, warn
+    from aim_sdk.support.terminal import say, warn
 
     lost = rebuild_index(bank) if rebuild else []
     with _opened(bank, images) as opened:
@@ -179,7 +179,7 @@ def verify(
 @app.command("compact")
 def compact(bank: Bank) -> None:
     """Give back the room of what was removed. A crash at any moment loses nothing."""
-    from aim_sdk.terminal import say
+    from aim_sdk.support.terminal import say
 
     with _opened(bank) as opened:
         before = opened.stats().bytes
@@ -190,7 +190,7 @@ def compact(bank: Bank) -> None:
 @app.command("export")
 def export(bank: Bank, file: Annotated[Path, typer.Argument(help="The file to write.")]) -> None:
     """Write a bank to one file, whole or not at all."""
-    from aim_sdk.terminal import say
+    from aim_sdk.support.terminal import say
 
     with _opened(bank) as opened:
         size = opened.export(file, progress=True)
@@ -201,7 +201,7 @@ def export(bank: Bank, file: Annotated[Path, typer.Argument(help="The file to wr
 def import_(bank: Bank, file: Annotated[Path, typer.Argument(help="What `bank export` wrote.")]) -> None:
     """Add the demonstrations of an exported bank; the bank is made where there is none."""
     from aim_sdk.bank import DemonstrationBank
-    from aim_sdk.terminal import say
+    from aim_sdk.support.terminal import say
 
     with DemonstrationBank.from_export(bank, file) as opened, _kept(opened):
         added = opened.import_from(file, progress=True)
@@ -213,8 +213,8 @@ def stats(bank: Bank, as_json: Annotated[bool, typer.Option("--json", help="As J
     """Show what a bank holds, what it takes, and what it was made with."""
     from dataclasses import asdict
 
-    from aim_sdk.fitted import FittedTable
-    from aim_sdk.terminal import console, say_json
+    from aim_sdk.support.fitted import FittedTable
+    from aim_sdk.support.terminal import console, say_json
 
     with _opened(bank) as opened:
         found = opened.stats()
@@ -257,9 +257,9 @@ def convert(
     otherwise every demonstration is read again. An interrupted command goes on where it stopped.
     """
     from aim_sdk.bank.convert import convert as convert_bank
-    from aim_sdk.images import describe
-    from aim_sdk.progress import advancing
-    from aim_sdk.terminal import Problems, say
+    from aim_sdk.files.images import describe
+    from aim_sdk.support.progress import advancing
+    from aim_sdk.support.terminal import Problems, say
 
     problems = Problems()
     with (
@@ -330,7 +330,7 @@ def _opened(bank: Path, images: Path | None = None) -> Iterator[DemonstrationBan
 @contextmanager
 def _kept(bank: DemonstrationBank) -> Iterator[None]:
     """Say what an interruption has left."""
-    from aim_sdk.terminal import say
+    from aim_sdk.support.terminal import say
 
     try:
         yield
@@ -345,7 +345,7 @@ def _once(name: str, error: Exception | str) -> str:
 
 
 def _report(problems: Problems) -> None:
-    from aim_sdk.terminal import warn_all
+    from aim_sdk.support.terminal import warn_all
 
     warn_all(problems)
     if problems:
@@ -353,7 +353,7 @@ def _report(problems: Problems) -> None:
 
 
 def _fields(entry: BankEntry) -> dict[str, Any]:
-    from aim_sdk.images import describe
+    from aim_sdk.files.images import describe
 
     shown = entry.demonstration
     return {

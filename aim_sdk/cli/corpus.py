@@ -60,8 +60,8 @@ def inspect(
 
     Ctrl-C ends the scan and shows what was counted.
     """
-    from aim_sdk.progress import advancing
-    from aim_sdk.terminal import console, say
+    from aim_sdk.support.progress import advancing
+    from aim_sdk.support.terminal import console, say
     from aim_sdk.training.corpora import open_corpus
     from aim_sdk.training.corpora.inspection import Inspection
 
@@ -132,7 +132,7 @@ def _config(**given: Any) -> CorpusConfig:
 
 
 def _write(file: Path, summary: dict[str, Any]) -> None:
-    from aim_sdk.files import write_atomic
+    from aim_sdk.files.atomic import write_atomic
 
     write_atomic(file, json.dumps(summary, indent=2).encode())
 
@@ -170,7 +170,7 @@ def _print_counts(console: Console, inspection: Inspection) -> None:
 
 
 def _image(pair: Pair) -> str:
-    from aim_sdk.images import describe
+    from aim_sdk.files.images import describe
 
     if not isinstance(pair.image, str):
         return describe(pair.image)
@@ -180,7 +180,7 @@ def _image(pair: Pair) -> str:
 
 def _short(text: str, width: int) -> str:
     """One line."""
-    from aim_sdk.terminal import clean
+    from aim_sdk.support.terminal import clean
 
     line = clean(" ".join(text.split()))
     return line if len(line) <= width else line[: width - 1] + "…"

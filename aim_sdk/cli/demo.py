@@ -23,8 +23,8 @@ def demo(
     from aim_sdk.demo import report, run
     from aim_sdk.demo.tasks import BringsDemo
     from aim_sdk.pipeline import AIMPipeline
-    from aim_sdk.progress import advancing
-    from aim_sdk.terminal import say
+    from aim_sdk.support.progress import advancing
+    from aim_sdk.support.terminal import say
 
     console = Console()
     started = time.monotonic()

@@ -66,8 +66,8 @@ def evaluate(
     from aim_sdk.errors import InputError
     from aim_sdk.evaluation import EvalSettings
     from aim_sdk.evaluation import evaluate as run
-    from aim_sdk.terminal import say, warn
-    from aim_sdk.yaml_files import described
+    from aim_sdk.files.yaml_files import described
+    from aim_sdk.support.terminal import say, warn
 
     if backend is None:
         raise InputError("aim-icl eval: --backend is missing. `aim-icl backends list` shows the names.")
@@ -112,8 +112,8 @@ def evaluate(
 def list_tasks(data: Data = Path("data")) -> None:
     """List the tasks: which can run, what is missing on disk and where it goes."""
     from aim_sdk.evaluation.tasks import status
-    from aim_sdk.fitted import FittedTable
-    from aim_sdk.terminal import cell, console
+    from aim_sdk.support.fitted import FittedTable
+    from aim_sdk.support.terminal import cell, console
 
     rows = [
         [row.name, cell("ready", "green") if row.ready else cell("missing", "yellow"), row.metric, row.missing]
@@ -126,7 +126,7 @@ def list_tasks(data: Data = Path("data")) -> None:
 def list_protocols() -> None:
     """List the protocols, and what differs in them from the original code."""
     from aim_sdk.evaluation import protocol
-    from aim_sdk.terminal import cell, console
+    from aim_sdk.support.terminal import cell, console
 
     out = console()
     for found in protocol.list_protocols():
@@ -166,8 +166,8 @@ def compare(
     from aim_sdk.evaluation import compare as comparison
     from aim_sdk.evaluation.paired import unchecked
     from aim_sdk.evaluation.results import Run
-    from aim_sdk.fitted import apart
-    from aim_sdk.terminal import console, say, warn
+    from aim_sdk.support.fitted import apart
+    from aim_sdk.support.terminal import console, say, warn
 
     pair = None if modes is None else comparison.modes_of(_names(modes))
     one, other = Run.load(first), Run.load(second)
@@ -195,8 +195,8 @@ def _write_report(paths: list[Path], output: Path) -> None:
     from aim_sdk.evaluation import report
     from aim_sdk.evaluation.honest import beaten, refusals
     from aim_sdk.evaluation.results import Run
-    from aim_sdk.fitted import apart
-    from aim_sdk.terminal import console, say
+    from aim_sdk.support.fitted import apart
+    from aim_sdk.support.terminal import console, say
 
     shared, names = apart([str(path) for path in paths])
     runs = {name: Run.load(path) for name, path in zip(names, paths, strict=True)}

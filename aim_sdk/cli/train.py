@@ -23,7 +23,7 @@ def train(
     """
     import os
 
-    from aim_sdk.terminal import say
+    from aim_sdk.support.terminal import say
     from aim_sdk.training import TrainingConfig
     from aim_sdk.training import train as run
 

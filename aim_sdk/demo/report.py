@@ -17,15 +17,15 @@ from matplotlib.lines import Line2D
 from rich.console import Console
 from rich.table import Table
 
-from aim_sdk import figures
+from aim_sdk.backend.hashing import versions
 from aim_sdk.demo.run import ALL, Cell, Outcome
 from aim_sdk.demo.tasks import DemoTask
-from aim_sdk.files import write_atomic
-from aim_sdk.fingerprint import versions
-from aim_sdk.images import describe
-from aim_sdk.machine import machine
-from aim_sdk.modes import COLOURS, LABELS
+from aim_sdk.files.atomic import write_atomic
+from aim_sdk.files.images import describe
 from aim_sdk.pipeline import AIMPipeline
+from aim_sdk.support import figures
+from aim_sdk.support.machine import machine
+from aim_sdk.support.modes import COLOURS, LABELS
 from aim_sdk.types import Mode
 
 _WIDEST = max(map(len, LABELS.values()))

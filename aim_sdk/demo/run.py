@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from aim_sdk import clusters
 from aim_sdk.demo.tasks import DemoTask, Episode
 from aim_sdk.pipeline import AIMPipeline
+from aim_sdk.support import clusters
 from aim_sdk.types import Mode
 
 MODES: tuple[Mode, ...] = ("text-only", "interleaved", "aim", "nearest", "no-image")
@@ -47,7 +47,7 @@ class Cell:
     """Sets of demonstrations that the episodes share: what the standard error is clustered by."""
     accuracy: float
     standard_error: float
-    """NaN where it cannot be estimated: see `aim_sdk.clusters.clustered_error`."""
+    """NaN where it cannot be estimated: see `aim_sdk.support.clusters.clustered_error`."""
     prompt_tokens: float
     latency_ms: float | None
 

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aim_sdk.contexts import Contexts
 from aim_sdk.errors import AIMError, CapabilityError, ContextLengthError, InputError
 from aim_sdk.evaluation.demonstrations import Shown
 from aim_sdk.evaluation.items import Item
-from aim_sdk.evaluation.memory import peak
 from aim_sdk.evaluation.protocol import Prompt
-from aim_sdk.nearest import log_shares, vote
+from aim_sdk.injection.contexts import Contexts
 from aim_sdk.pipeline import AIMPipeline
-from aim_sdk.selection import get_selector
+from aim_sdk.selection.builtin import get_selector
+from aim_sdk.selection.nearest import log_shares, vote
+from aim_sdk.support.memory import peak
 from aim_sdk.types import Demonstration, ImageInput, Mode, Query
 
 

@@ -9,8 +9,8 @@ from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.evaluation.paired import Difference, Modes, difference, holm
 from aim_sdk.evaluation.report import Grid, console, pipe_table
 from aim_sdk.evaluation.results import Run, Score
-from aim_sdk.fitted import FittedTable
-from aim_sdk.modes import LABELS
+from aim_sdk.support.fitted import FittedTable
+from aim_sdk.support.modes import LABELS
 
 Names = tuple[str, str]
 """How two runs are called."""

@@ -18,8 +18,8 @@ from aim_sdk.bank import DemonstrationBank
 from aim_sdk.errors import InputError, ShotsError
 from aim_sdk.evaluation.items import Dataset, Item
 from aim_sdk.evaluation.protocol import Prompt, Protocol, shown_answer
-from aim_sdk.images import image_digest
-from aim_sdk.selection import ReadingSelector, get_selector
+from aim_sdk.files.images import image_digest
+from aim_sdk.selection.builtin import ReadingSelector, get_selector
 from aim_sdk.types import Demonstration, Query
 
 _SMALL = 4

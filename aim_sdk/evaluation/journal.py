@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict
 
 from aim_sdk.errors import InputError
 from aim_sdk.evaluation.results import Cell
-from aim_sdk.files import write_atomic, writing
-from aim_sdk.jobs import differences, kept_settings
+from aim_sdk.files.atomic import write_atomic, writing
+from aim_sdk.files.jobs import differences, kept_settings
 
 _SETTINGS = "settings.json"
 _MADE_WITH = "made_with.json"

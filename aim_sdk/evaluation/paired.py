@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from aim_sdk.clusters import clustered_error
 from aim_sdk.errors import InputError
 from aim_sdk.evaluation.results import Prediction, Run, Score
+from aim_sdk.support.clusters import clustered_error
 from aim_sdk.types import Mode
 
 _FLIPS: Final = 10_000

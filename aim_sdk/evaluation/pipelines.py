@@ -12,7 +12,7 @@ from accelerate import PartialState
 from aim_sdk.bank.bank import NewBankWarning
 from aim_sdk.evaluation.plan import Work
 from aim_sdk.evaluation.settings import EvalSettings
-from aim_sdk.files import expanded
+from aim_sdk.files.atomic import expanded
 from aim_sdk.pipeline import AIMPipeline
 
 

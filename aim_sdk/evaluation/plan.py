@@ -24,7 +24,7 @@ from aim_sdk.evaluation.results import Cell
 from aim_sdk.evaluation.settings import EvalSettings
 from aim_sdk.evaluation.tasks.config import TaskConfig
 from aim_sdk.evaluation.tasks.pairs import SideBySide
-from aim_sdk.images import image_digest
+from aim_sdk.files.images import image_digest
 from aim_sdk.types import Mode
 
 

@@ -9,9 +9,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from aim_sdk import figures
 from aim_sdk.evaluation.results import Run, Score
-from aim_sdk.modes import COLOURS, LABELS
+from aim_sdk.support import figures
+from aim_sdk.support.modes import COLOURS, LABELS
 from aim_sdk.types import Mode
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import FormatError, InputError, did_you_mean
 from aim_sdk.evaluation.tasks.config import TaskConfig
-from aim_sdk.yaml_files import read_yaml, yaml_in
+from aim_sdk.files.yaml_files import read_yaml, yaml_in
 
 _FOLDER = "protocols"
 

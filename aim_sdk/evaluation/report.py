@@ -14,10 +14,10 @@ from aim_sdk.evaluation import plots
 from aim_sdk.evaluation.answers_table import answers_csv
 from aim_sdk.evaluation.honest import beaten, refusals
 from aim_sdk.evaluation.results import Run, Score
-from aim_sdk.files import write_atomic
-from aim_sdk.fitted import FittedTable
-from aim_sdk.modes import LABELS
-from aim_sdk.terminal import cell
+from aim_sdk.files.atomic import write_atomic
+from aim_sdk.support.fitted import FittedTable
+from aim_sdk.support.modes import LABELS
+from aim_sdk.support.terminal import cell
 
 _NOT_TRAINING: Final = {"kind", "hash", "layers", "options"}
 """What a result says of a projector beside the summary of its training."""

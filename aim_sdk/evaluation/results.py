@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from aim_sdk.errors import ArtifactNotFoundError, CorruptArtifactError
 from aim_sdk.evaluation.unfinished import state_of
-from aim_sdk.files import expanded, write_atomic
+from aim_sdk.files.atomic import expanded, write_atomic
 from aim_sdk.types import Mode
 
 RESULT = "result.json"

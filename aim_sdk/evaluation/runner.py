@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
+from aim_sdk.backend.hashing import versions
 from aim_sdk.errors import InputError
 from aim_sdk.evaluation import scoring
 from aim_sdk.evaluation.answering import Answering, Asked
@@ -21,16 +22,15 @@ from aim_sdk.evaluation.journal import Journal, refused
 from aim_sdk.evaluation.pipelines import Pipelines
 from aim_sdk.evaluation.plan import Plan, Work, how
 from aim_sdk.evaluation.results import Answers, Cell, Example, Question, Run
-from aim_sdk.evaluation.revision import revision
 from aim_sdk.evaluation.seen import Seen
 from aim_sdk.evaluation.settings import MODES, EvalSettings
 from aim_sdk.evaluation.tasks import folder_of
 from aim_sdk.evaluation.unfinished import begin
-from aim_sdk.fingerprint import versions
-from aim_sdk.interrupts import interruptible
-from aim_sdk.jobs import LOCK, alone
-from aim_sdk.machine import machine
-from aim_sdk.progress import advancing
+from aim_sdk.files.jobs import LOCK, alone
+from aim_sdk.support.interrupts import interruptible
+from aim_sdk.support.machine import machine
+from aim_sdk.support.progress import advancing
+from aim_sdk.support.revision import revision
 from aim_sdk.types import Mode
 
 Note = Callable[[str], None]

@@ -8,11 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from aim_sdk.clusters import clustered_error
 from aim_sdk.evaluation.items import Answered, Item
 from aim_sdk.evaluation.metrics import errors
 from aim_sdk.evaluation.metrics.metric import Metric
 from aim_sdk.evaluation.results import Answers, Cell, Prediction, Score
+from aim_sdk.support.clusters import clustered_error
 from aim_sdk.types import Mode
 
 

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from aim_sdk.errors import InputError
 from aim_sdk.evaluation.journal import KEPT
 from aim_sdk.evaluation.tasks.pairs import SideBySide
-from aim_sdk.files import writing
-from aim_sdk.images import image_digest
+from aim_sdk.files.atomic import writing
+from aim_sdk.files.images import image_digest
 from aim_sdk.types import ImageInput
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from aim_sdk.errors import InputError
-from aim_sdk.files import expanded
+from aim_sdk.files.atomic import expanded
+from aim_sdk.files.yaml_files import described
 from aim_sdk.types import Mode
-from aim_sdk.yaml_files import described
 
 MODES: tuple[Mode, ...] = ("zero-shot", "text-only", "interleaved", "aim", "nearest")
 """The rows that every table has; `nearest` only where answers are of a closed set (exact match, choices)."""
@@ -39,7 +39,7 @@ class EvalSettings(BaseModel):
         default=MODES,
         description="the rows of the table: zero-shot, text-only, interleaved, aim, unless others are named",
     )
-    selector: str = Field(default="random", description="see aim_sdk.selection")
+    selector: str = Field(default="random", description="see aim_sdk.selection.builtin")
     seeds: int | None = Field(default=None, ge=1, description="how many, from 0 on; None: the protocol's")
     limit: int | None = Field(default=None, ge=1, description="queries a task: a random part, the same for all cells")
     batch_size: int = Field(default=8, ge=1, description="prompts a forward")

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Final
 
-from aim_sdk.files import write_atomic
+from aim_sdk.files.atomic import write_atomic
 
 _FILE: Final = "begun.json"
 

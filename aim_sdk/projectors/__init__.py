@@ -1,4 +1,4 @@
-"""The built-in projectors: small modules over padded readings. `aim_sdk.artifacts` saves and loads them."""
+"""The built-in projectors: small modules over padded readings. `aim_sdk.projectors.saved` saves and loads them."""
 
 from aim_sdk.projectors.attention import AttentionProjector
 from aim_sdk.projectors.carrier import CarrierProjector, LinearCarrierProjector

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aim_sdk.errors import InputError
-from aim_sdk.interfaces import Projector, ReadingBatch
 from aim_sdk.layers import LAST
+from aim_sdk.projectors.base import Projector, ReadingBatch
 from aim_sdk.projectors.norm import LayersNorm
 
 

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.errors import InputError, did_you_mean
-from aim_sdk.interfaces import Backend, Projector, ReadingBatch
 from aim_sdk.layers import LAST
+from aim_sdk.projectors.base import Projector, ReadingBatch
 from aim_sdk.projectors.norm import LayersNorm
 from aim_sdk.types import Reading
 

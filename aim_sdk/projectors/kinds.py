@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.errors import InputError, did_you_mean
-from aim_sdk.interfaces import Backend, Projector
 from aim_sdk.layers import LAST
 from aim_sdk.projectors.attention import AttentionProjector
+from aim_sdk.projectors.base import Projector
 from aim_sdk.projectors.carrier import CarrierProjector, LinearCarrierProjector
 from aim_sdk.projectors.linear import LinearNormProjector, LinearProjector
 from aim_sdk.projectors.residual import ResidualMLPProjector, ResidualProjector

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from aim_sdk.interfaces import Backend, Projector, ReadingBatch
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.layers import LAST
+from aim_sdk.projectors.base import Projector, ReadingBatch
 
 
 class LinearProjector(Projector):

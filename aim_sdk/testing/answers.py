@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import CapabilityError, InputError
-from aim_sdk.interfaces import Backend
 from aim_sdk.testing.compare import require, require_close, require_same_scores, tolerance
 from aim_sdk.testing.kit import CheckFailure, NotApplicable, check
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from aim_sdk.backend.interfaces import Backend
+from aim_sdk.backend.prefixes import MIN_TOKENS
+from aim_sdk.backend.registry import list_backends
 from aim_sdk.config import Fingerprint
-from aim_sdk.interfaces import Backend
-from aim_sdk.prefixes import MIN_TOKENS
-from aim_sdk.registry import list_backends
 from aim_sdk.testing.compare import before_each_module, require, require_same_scores
 from aim_sdk.testing.kit import NotApplicable, check, heart
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import CapabilityError
-from aim_sdk.interfaces import Backend
 from aim_sdk.testing.kit import CheckFailure
 from aim_sdk.types import Context, FusedTokens, Query
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import CapabilityError, InputError
-from aim_sdk.interfaces import Backend
 from aim_sdk.testing.compare import require, require_close, shown, tolerance
 from aim_sdk.testing.kit import NotApplicable, check, heart
 from aim_sdk.testing.layouts import IMAGE_FIRST
@@ -64,7 +64,7 @@ def check_stop_string(backend: Backend) -> None:
     """An answer ends before the string that a plain template writes after it, whole and streamed, without blanks.
 
     Catches answers that write the next demonstration's question too. The stop string is the format's (`PromptFormat.
-    stop`), cutting is the backend's (`aim_sdk.answers`). The strings are taken out of the model's own answers.
+    stop`), cutting is the backend's (`aim_sdk.backend.answers`). The strings are taken out of the model's own answers.
     """
     answers, tried = [], 0
     for query in QUERIES:

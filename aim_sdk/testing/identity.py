@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import InputError
-from aim_sdk.interfaces import Backend
 from aim_sdk.testing.compare import require, require_same_scores, shown
 from aim_sdk.testing.kit import CheckFailure, Refused, heart
 from aim_sdk.testing.layouts import IMAGE_FIRST, TEXT_FIRST, Compare, in_rows, in_some_layout, same_answers

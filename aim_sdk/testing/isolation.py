@@ -12,9 +12,10 @@ from threading import Barrier
 import torch
 from torch import Tensor, nn
 
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.errors import CapabilityError
-from aim_sdk.interfaces import Backend, Projector
 from aim_sdk.projectors import KINDS, untrained
+from aim_sdk.projectors.base import Projector
 from aim_sdk.testing.compare import before_each_module, require, require_close, require_same_scores
 from aim_sdk.testing.kit import NotApplicable, check
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES

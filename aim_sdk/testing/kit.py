@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.errors import InputError, did_you_mean
-from aim_sdk.interfaces import Backend
 from aim_sdk.testing.process import process_kept
 from aim_sdk.testing.tracing import explained
 

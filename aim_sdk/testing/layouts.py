@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
-from aim_sdk.interfaces import Backend
 from aim_sdk.testing.compare import require, shown
 from aim_sdk.testing.kit import CheckFailure, NotApplicable
 from aim_sdk.testing.samples import QUERIES, SHOTS

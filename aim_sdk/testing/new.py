@@ -10,8 +10,8 @@ import re
 import tempfile
 from pathlib import Path
 
+from aim_sdk.backend.registry import list_backends
 from aim_sdk.errors import InputError
-from aim_sdk.registry import list_backends
 
 SKELETON = Path(__file__).parent / "skeleton"
 """The example distribution ``aim-echo``, as it is tested."""

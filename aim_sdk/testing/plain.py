@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import CapabilityError, FormatError, InputError
-from aim_sdk.interfaces import Backend
 from aim_sdk.testing.compare import require, shown
 from aim_sdk.testing.kit import CheckFailure, NotApplicable, Refused, heart
 from aim_sdk.testing.layouts import TEXT_FIRST

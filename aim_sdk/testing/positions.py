@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import FormatError
-from aim_sdk.interfaces import Backend
 from aim_sdk.testing.compare import require, require_close, tolerance
 from aim_sdk.testing.kit import CheckFailure, heart
 from aim_sdk.testing.layouts import IMAGE_FIRST, TEXT_FIRST

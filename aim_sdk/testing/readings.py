@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.errors import CapabilityError, InputError
-from aim_sdk.interfaces import Backend
 from aim_sdk.layers import LAST, takes_layers
 from aim_sdk.testing.compare import require, require_close
 from aim_sdk.testing.kit import NotApplicable, check, heart

@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.errors import CapabilityError, ContextLengthError, ImageError, InputError
-from aim_sdk.interfaces import Backend
 from aim_sdk.testing.compare import require
 from aim_sdk.testing.kit import CheckFailure, NotApplicable, check
 from aim_sdk.testing.samples import DEMONSTRATIONS, QUERIES, picture

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import cycle, islice
 
+from aim_sdk.backend.interfaces import Backend
+from aim_sdk.backend.prefixes import MIN_TOKENS
 from aim_sdk.config import PromptFormat
-from aim_sdk.interfaces import Backend
-from aim_sdk.prefixes import MIN_TOKENS
 from aim_sdk.testing.compare import require, require_close, require_same_scores, shown
 from aim_sdk.testing.kit import CheckFailure, NotApplicable, check
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES

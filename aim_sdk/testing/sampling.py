@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import InputError
-from aim_sdk.interfaces import Backend
 from aim_sdk.testing.compare import require
 from aim_sdk.testing.kit import NotApplicable, check
 from aim_sdk.testing.layouts import IMAGE_FIRST

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
-from aim_sdk.interfaces import Backend
 from aim_sdk.testing.compare import flat, require, tolerance
 from aim_sdk.testing.kit import heart
 from aim_sdk.testing.layouts import IMAGE_FIRST

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
-from aim_sdk.interfaces import Backend
 from aim_sdk.testing.compare import require, require_close, shown
 from aim_sdk.testing.kit import check
 from aim_sdk.testing.samples import QUERIES, SHOTS

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from aim_sdk.interfaces import Backend
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.testing.compare import flat, require, require_close
 from aim_sdk.testing.kit import check
 from aim_sdk.testing.process import process_kept, process_state, seed_the_process

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 from _pytest.mark import ParameterSet
 
-from aim_sdk.interfaces import Backend
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.testing.kit import CHECKS, known_checks, run_checks
 
 

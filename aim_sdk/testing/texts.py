@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.errors import InputError
-from aim_sdk.interfaces import Backend
 from aim_sdk.testing.kit import CheckFailure, check
 from aim_sdk.testing.samples import DEMONSTRATIONS, QUERIES
 from aim_sdk.types import Demonstration, Query

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.errors import CapabilityError
-from aim_sdk.interfaces import Backend
 from aim_sdk.testing.compare import require, require_close, require_same_scores
 from aim_sdk.testing.kit import NotApplicable, check
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from aim_sdk.dependencies import imported
+from aim_sdk.support.dependencies import imported
 
 if TYPE_CHECKING:
     from aim_sdk.training.config import TrainingConfig

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final
 
-from aim_sdk.encoder import yield_cores
+from aim_sdk.reading.encoder import yield_cores
 from aim_sdk.training.data import Batch
 from aim_sdk.training.forward import Forward, Work
 

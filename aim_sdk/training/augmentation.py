@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from aim_sdk.errors import ImageError, InputError
-from aim_sdk.images import load_image
+from aim_sdk.files.images import load_image
 from aim_sdk.training.config import EpisodeSettings
 from aim_sdk.training.corpora.documents import Pair
 from aim_sdk.types import Demonstration, ImageInput, Query

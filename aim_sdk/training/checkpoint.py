@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from aim_sdk.errors import CorruptArtifactError
-from aim_sdk.files import sync_folder, write_atomic, writing
-from aim_sdk.interfaces import Projector
+from aim_sdk.files.atomic import sync_folder, write_atomic, writing
+from aim_sdk.projectors.base import Projector
 from aim_sdk.training.corpora import Cursor
 from aim_sdk.training.origin import Origin
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from aim_sdk.config import PromptFormat
+from aim_sdk.files.yaml_files import read_yaml
 from aim_sdk.training.corpora.config import CorpusConfig
-from aim_sdk.yaml_files import read_yaml
 
 
 class _Settings(BaseModel):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from aim_sdk.images import image_digest
+from aim_sdk.files.images import image_digest
 from aim_sdk.training.augmentation import Augmentation
 from aim_sdk.training.config import EpisodeSettings
 from aim_sdk.training.corpora.documents import Document, Pair

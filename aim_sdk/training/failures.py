@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from aim_sdk.errors import TrainingError
-from aim_sdk.files import write_atomic, writing
-from aim_sdk.jobs import differences
+from aim_sdk.files.atomic import write_atomic, writing
+from aim_sdk.files.jobs import differences
 from aim_sdk.training import checkpoint
 from aim_sdk.training.config import TrainingConfig
 from aim_sdk.training.forward import Work

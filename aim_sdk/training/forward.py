@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 from PIL import Image
 from torch import Tensor
 
-from aim_sdk.encoder import Encoder, batches_of
 from aim_sdk.errors import ContextLengthError, ImageError, InputError
-from aim_sdk.images import load_image
+from aim_sdk.files.images import load_image
+from aim_sdk.reading.cache import ReadingCache
+from aim_sdk.reading.encoder import Encoder, batches_of
 from aim_sdk.training.episodes import Episode
-from aim_sdk.training.readings import ReadingCache
 from aim_sdk.types import Demonstration, FusedTokens, Query, Reading
 
 Contexts: TypeAlias = "Sequence[Sequence[FusedTokens]]"

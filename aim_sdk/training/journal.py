@@ -15,8 +15,8 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from aim_sdk import figures
-from aim_sdk.files import write_atomic, writing
+from aim_sdk.files.atomic import write_atomic, writing
+from aim_sdk.support import figures
 from aim_sdk.training.checkpoint import KEPT
 from aim_sdk.training.evaluation import Loss, Row
 

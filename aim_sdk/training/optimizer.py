@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from aim_sdk.interfaces import Projector
+from aim_sdk.projectors.base import Projector
 from aim_sdk.training.config import OptimizerSettings
 
 

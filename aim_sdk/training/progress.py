@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from aim_sdk.progress import Progress, advancing
-from aim_sdk.terminal import say
+from aim_sdk.support.progress import Progress, advancing
+from aim_sdk.support.terminal import say
 from aim_sdk.training.config import TrainingConfig
 from aim_sdk.training.evaluation import Loss, Row
 

@@ -17,16 +17,18 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
-from aim_sdk.encoder import Encoder
+from aim_sdk.backend.interfaces import Backend
+from aim_sdk.backend.registry import get_backend
 from aim_sdk.errors import InputError, TrainingError
-from aim_sdk.files import writing
-from aim_sdk.interfaces import Backend, Projector
-from aim_sdk.interrupts import interruptible
-from aim_sdk.jobs import LOCK, alone
-from aim_sdk.machine import machine
+from aim_sdk.files.atomic import writing
+from aim_sdk.files.jobs import LOCK, alone
 from aim_sdk.projectors import untrained
-from aim_sdk.registry import get_backend
-from aim_sdk.terminal import say
+from aim_sdk.projectors.base import Projector
+from aim_sdk.reading.cache import ReadingCache
+from aim_sdk.reading.encoder import Encoder
+from aim_sdk.support.interrupts import interruptible
+from aim_sdk.support.machine import machine
+from aim_sdk.support.terminal import say
 from aim_sdk.training import checkpoint, evaluation, optimizer
 from aim_sdk.training.ahead import prepared_ahead
 from aim_sdk.training.config import ProjectorSettings, TrainingConfig
@@ -44,7 +46,6 @@ from aim_sdk.training.frozen import check_frozen, checksum
 from aim_sdk.training.journal import Journal
 from aim_sdk.training.origin import Origin
 from aim_sdk.training.progress import TrainingProgress
-from aim_sdk.training.readings import ReadingCache
 
 _TYPICAL: Final = 64
 """Demonstrations that a projector is shown before its training."""

@@ -13,7 +13,7 @@ from typing import Final
 from aim_sdk.evaluation import EvalSettings, evaluate
 from aim_sdk.evaluation.report import write
 from aim_sdk.evaluation.results import RESULT
-from aim_sdk.yaml_files import read_yaml
+from aim_sdk.files.yaml_files import read_yaml
 
 _RESULTS: Final = Path(__file__).parents[1] / "results"
 _ASSETS: Final = Path(__file__).parents[2] / "docs" / "assets"

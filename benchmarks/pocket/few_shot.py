@@ -21,11 +21,11 @@ from typing import Any, Final
 import torch
 
 from aim_backends.pocket.backend import PocketBackend
-from aim_sdk.encoder import Encoder
-from aim_sdk.fingerprint import versions
-from aim_sdk.interfaces import Projector
-from aim_sdk.machine import machine
+from aim_sdk.backend.hashing import versions
 from aim_sdk.projectors import CarrierProjector
+from aim_sdk.projectors.base import Projector
+from aim_sdk.reading.encoder import Encoder
+from aim_sdk.support.machine import machine
 from aim_sdk.types import Context, Demonstration, FusedTokens
 from benchmarks.pocket.carrier import load_model
 from benchmarks.pocket.config import RESULTS, SHIPPED, THREADS, WORK

@@ -19,8 +19,8 @@ from matplotlib.axes import Axes
 from aim_backends.pocket.demo import QUERIES_A_SET, demo_tasks
 from aim_sdk import AIMPipeline
 from aim_sdk.demo.tasks import DemoTask, Episode
-from aim_sdk.images import load_image
-from aim_sdk.machine import machine
+from aim_sdk.files.images import load_image
+from aim_sdk.support.machine import machine
 from aim_sdk.types import Generation, ImageInput, Mode
 
 _ROOT: Final = Path(__file__).parents[2]

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aim_backends.pocket.backend import PocketBackend
-from aim_sdk.fingerprint import versions
-from aim_sdk.machine import machine
+from aim_sdk.backend.hashing import versions
 from aim_sdk.projectors.carrier import Carrier
+from aim_sdk.support.machine import machine
 from aim_sdk.types import Demonstration
 from benchmarks.pocket.carrier import load_model
 from benchmarks.pocket.catalog import Concept, load_catalog

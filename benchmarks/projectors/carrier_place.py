@@ -23,10 +23,10 @@ from typing import Any
 
 from aim_backends.pocket.backend import PocketBackend
 from aim_sdk import FusedTokens, PromptFormat, Reading
+from aim_sdk.backend.hashing import versions
 from aim_sdk.demo.tasks import Episode
-from aim_sdk.fingerprint import versions
-from aim_sdk.machine import machine
 from aim_sdk.projectors import CarrierProjector
+from aim_sdk.support.machine import machine
 
 FORMATS = {
     "pocket's own": "Question: {text}\n{image}\nAnswer: {answer}\n",

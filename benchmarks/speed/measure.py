@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from aim_sdk.files import write_atomic
-from aim_sdk.fingerprint import versions
-from aim_sdk.machine import machine
+from aim_sdk.backend.hashing import versions
+from aim_sdk.files.atomic import write_atomic
+from aim_sdk.support.machine import machine
 
 RESULTS = Path(__file__).parents[1] / "results"
 ASSETS = Path(__file__).parents[2] / "docs" / "assets"

@@ -25,7 +25,7 @@ from aim_backends.pocket.backend import PocketBackend
 from aim_backends.pocket.model import answer_segment, question_segment
 from aim_backends.pocket.vision import preprocess
 from aim_sdk import AIMPipeline, Backend, Demonstration
-from aim_sdk.encoder import batches_of
+from aim_sdk.reading.encoder import batches_of
 from aim_sdk.testing.tiny import build
 from benchmarks.speed.measure import in_turns, ratio, summary, write_result
 

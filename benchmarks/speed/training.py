@@ -36,14 +36,14 @@ from aim_backends.llava import LlavaBackend
 from aim_backends.pocket.backend import PocketBackend
 from aim_backends.pocket.model import question_segment
 from aim_backends.pocket.vision import preprocess
-from aim_sdk.encoder import Encoder
-from aim_sdk.interfaces import Projector, ReadingBatch
+from aim_sdk.backend.registry import get_backend
 from aim_sdk.projectors import untrained
-from aim_sdk.registry import get_backend
+from aim_sdk.projectors.base import Projector, ReadingBatch
+from aim_sdk.reading.cache import ReadingCache
+from aim_sdk.reading.encoder import Encoder
 from aim_sdk.training import TrainingConfig, optimizer, train
 from aim_sdk.training.data import Batch, training_batches
 from aim_sdk.training.forward import Forward
-from aim_sdk.training.readings import ReadingCache
 from aim_sdk.types import Reading
 from benchmarks.speed.measure import ratio, seconds, write_result
 from benchmarks.speed.reading import small_llava

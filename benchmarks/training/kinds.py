@@ -14,8 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from aim_sdk.machine import machine
 from aim_sdk.projectors import KINDS
+from aim_sdk.support.machine import machine
 from aim_sdk.training import TrainingConfig, train
 from aim_sdk.training.journal import read_log
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from aim_backends.hf import TransformersBackend
 from aim_sdk import Backend, Demonstration, DemoReader, FusedTokens, Generation, Injector, Projector, Query, Reading
-from aim_sdk.prefixes import PrefixCache
+from aim_sdk.backend.prefixes import PrefixCache
 
 Broken = Callable[[TransformersBackend], Backend]
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from aim_sdk import AIMPipeline, Demonstration, Query
 from aim_sdk.errors import AIMError, InputError, NonFiniteError
-from aim_sdk.finite import are_finite
+from aim_sdk.support.finite import are_finite
 
 NEXT = r"computed in float16\.\nNext: .*dtype='bfloat16'"
 

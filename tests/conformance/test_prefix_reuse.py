@@ -17,8 +17,9 @@ from aim_backends.hf import TransformersBackend
 from aim_backends.hf.slots import PER_TOKEN
 from aim_backends.llava import LlavaBackend
 from aim_backends.qwen_vl import QwenVLBackend
-from aim_sdk import FusedTokens, Generation, PromptFormat, prefixes
-from aim_sdk.prefixes import DEFAULT_BYTES, PrefixCache
+from aim_sdk import FusedTokens, Generation, PromptFormat
+from aim_sdk.backend import prefixes
+from aim_sdk.backend.prefixes import DEFAULT_BYTES, PrefixCache
 from tests.conformance.families import DEMONSTRATIONS, QUERIES, Family
 
 NEW = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}

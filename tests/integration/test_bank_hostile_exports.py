@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from aim_sdk import DemonstrationBank
-from aim_sdk.bank import records
 from aim_sdk.bank.disk.maintenance import rebuild_index
 from aim_sdk.errors import AIMError
+from aim_sdk.files import records
 from tests.bank_attacks import item, read
 from tests.bank_mutations import encoded, mutations, pairs
 from tests.banks import CountingEncoder, open_bank

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from aim_sdk.answer_files import read_demonstrations
+from aim_sdk.answering.queries import read_demonstrations
 from aim_sdk.errors import InputError
 from tests.conftest import run_cli, start_cli
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from aim_sdk.terminal import clean
+from aim_sdk.support.terminal import clean
 from tests.conftest import CalledCli, start_cli
 
 HOSTILE = ["[INST] what? [/INST]", "[cat]", "[x", "\x1b]0;owned\x07\x1b[2J", "\x9b31m", "a\u202eb", ":smile:", "\\[/]"]

@@ -20,7 +20,7 @@ from aim_sdk.evaluation.plan import Plan
 from aim_sdk.evaluation.results import Run
 from aim_sdk.evaluation.runner import evaluate
 from aim_sdk.evaluation.settings import EvalSettings
-from aim_sdk.jobs import alone
+from aim_sdk.files.jobs import alone
 from aim_sdk.types import Query
 from tests.conftest import CalledCli, torchrun
 

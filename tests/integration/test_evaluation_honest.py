@@ -16,7 +16,7 @@ from aim_sdk.evaluation.plan import Plan
 from aim_sdk.evaluation.report import markdown
 from aim_sdk.evaluation.runner import evaluate
 from aim_sdk.evaluation.settings import EvalSettings
-from aim_sdk.nearest import votes
+from aim_sdk.selection.nearest import votes
 from tests.integration.test_evaluation import run, write_task
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from aim_sdk import AIMPipeline, Demonstration
 from aim_sdk.errors import InputError
-from aim_sdk.label_notes import LabelWarning
+from aim_sdk.injection.label_notes import LabelWarning
 from tests.conftest import CalledCli
 
 Label = Callable[..., str]

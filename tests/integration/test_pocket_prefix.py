@@ -15,8 +15,8 @@ from aim_backends.pocket.cache import KVCache
 from aim_backends.pocket.injector import PocketInjector
 from aim_backends.pocket.prompts import DEFAULT_FORMAT
 from aim_sdk import AIMPipeline, Demonstration, FusedTokens, Generation, Query
+from aim_sdk.backend.prefixes import DEFAULT_BYTES, MIN_TOKENS
 from aim_sdk.errors import ContextLengthError
-from aim_sdk.prefixes import DEFAULT_BYTES, MIN_TOKENS
 from aim_sdk.types import Context
 
 CHOICES = ["no", "a rather long answer"]

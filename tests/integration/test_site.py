@@ -121,7 +121,7 @@ def test_messages_say_how_extras_are_added_in_one_place() -> None:
 
 
 def test_the_command_that_adds_an_extra_needs_no_index() -> None:
-    from aim_sdk.dependencies import install_command
+    from aim_sdk.support.dependencies import install_command
 
     interpreter, rest = install_command("pocket").split(" -m pip install ")
     assert interpreter.strip("'") == sys.executable

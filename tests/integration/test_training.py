@@ -22,7 +22,7 @@ from torch import Tensor
 from aim_backends.hf.reader import TransformersReader
 from aim_sdk import AIMPipeline, Demonstration
 from aim_sdk.errors import ArtifactWriteError, InputError, TrainingError
-from aim_sdk.jobs import alone
+from aim_sdk.files.jobs import alone
 from aim_sdk.projectors import KINDS
 from aim_sdk.training import TrainingConfig, train
 from aim_sdk.training.forward import Forward

@@ -54,8 +54,8 @@ def test_a_file_that_is_not_ours_is_not_touched(tmp_path: Path, queries: Path, c
 
 
 def test_nothing_is_written_before_there_is_a_model(tmp_path: Path, queries: Path) -> None:
-    from aim_sdk.answer_files import read_queries
-    from aim_sdk.answer_jobs import AnswerJob
+    from aim_sdk.answering.jobs import AnswerJob
+    from aim_sdk.answering.queries import read_queries
 
     asked, _ = read_queries(queries)
     with AnswerJob.claimed(tmp_path / "out", asked, {}) as job:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aim_sdk.answers import clean_answer, stream_answer
+from aim_sdk.backend.answers import clean_answer, stream_answer
 
 STOPS = st.sampled_from([None, "\n", "ab", "a b", "aab", "\n\n", " b"])
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aim_sdk import CarrierProjector, LinearProjector, Projector, ReadingBatch, ResidualProjector
-from aim_sdk.artifact_files import config_hash
 from aim_sdk.errors import ArtifactError, ArtifactNotFoundError, CorruptArtifactError, FingerprintError
 from aim_sdk.projectors import KINDS
+from aim_sdk.projectors.artifact_files import config_hash
 from tests.unit.test_projectors import OPTIONS
 from tests.unit.test_types_and_config import FINGERPRINT
 

@@ -19,11 +19,11 @@ from aim_sdk.analysis.attention import (
     text_token_share,
 )
 from aim_sdk.analysis.prompts import from_files, from_tasks
-from aim_sdk.answer_files import NumberedQuery, QueryLine
-from aim_sdk.clusters import clustered_error
+from aim_sdk.answering.queries import NumberedQuery, QueryLine
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.demo.tasks import DemoTask, Episode
 from aim_sdk.errors import CapabilityError, InputError, ShotsError
-from aim_sdk.interfaces import Backend
+from aim_sdk.support.clusters import clustered_error
 from aim_sdk.types import TokenKind
 
 PICTURE = Image.new("RGB", (4, 4))

@@ -14,8 +14,9 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from aim_sdk import Demonstration, DemonstrationBank, Query, clip, get_selector
-from aim_sdk.clip import ClipEncoder, MmicesSelector, RicesSelector, TextSelector, shared_encoder
+from aim_sdk import Demonstration, DemonstrationBank, Query, get_selector
+from aim_sdk.clip import encoder as clip
+from aim_sdk.clip.encoder import ClipEncoder, MmicesSelector, RicesSelector, TextSelector, shared_encoder
 from aim_sdk.errors import DeviceError, ImageError, InputError, MissingDependencyError, ModelNotFoundError
 from tests.banks import CountingEncoder, open_bank
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aim_sdk.clip import ClipEncoder
+from aim_sdk.clip.encoder import ClipEncoder
 from aim_sdk.errors import ModelNotFoundError
 from aim_sdk.training.corpora import Corpus, DocumentStream
 from tests.corpora import answers, captioned, folder_of, lines, llava, mmc4, opened, read, tar

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from aim_sdk import fetch_image
-from aim_sdk.downloads import MAX_DOWNLOAD_BYTES, _is_public
 from aim_sdk.errors import ImageError
+from aim_sdk.files.downloads import MAX_DOWNLOAD_BYTES, _is_public
 
 
 def picture() -> bytes:

@@ -17,9 +17,9 @@ from PIL import Image
 from aim_sdk import AIMPipeline, Demonstration, DemonstrationBank, DemoReader, PromptFormat, Query, Reading
 from aim_sdk.bank.convert import convert
 from aim_sdk.config import Binding
-from aim_sdk.encoder import Encoder, batches_of
 from aim_sdk.errors import CapabilityError, FormatError, ImageError, InputError
 from aim_sdk.projectors import untrained
+from aim_sdk.reading.encoder import Encoder, batches_of
 
 
 @given(st.dictionaries(st.integers(0, 200), st.integers(1, 50), max_size=40), st.integers(1, 120))

@@ -15,7 +15,7 @@ from PIL import Image
 
 from aim_sdk import Demonstration
 from aim_sdk.errors import InputError
-from aim_sdk.images import load_image
+from aim_sdk.files.images import load_image
 from aim_sdk.training.augmentation import Augmentation, view
 from aim_sdk.training.config import EpisodeSettings
 from aim_sdk.training.corpora import Document, Pair

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aim_sdk.evaluation import report
-from aim_sdk.evaluation.memory import peak
+from aim_sdk.support.memory import peak
 from tests.evaluation_runs import cells, run
 
 

@@ -18,7 +18,7 @@ from aim_sdk.evaluation import plots, report
 from aim_sdk.evaluation.compare import compare
 from aim_sdk.evaluation.results import RESULT, Question, Run
 from aim_sdk.evaluation.unfinished import begin
-from aim_sdk.modes import COLOURS, LABELS
+from aim_sdk.support.modes import COLOURS, LABELS
 from aim_sdk.types import Mode
 from tests.evaluation_runs import cells, run
 

@@ -12,7 +12,7 @@ from aim_sdk.errors import InputError, MissingDataError
 from aim_sdk.evaluation import tasks
 from aim_sdk.evaluation.items import Dataset, Item
 from aim_sdk.evaluation.tasks.registry import LOADERS
-from aim_sdk.images import load_image
+from aim_sdk.files.images import load_image
 from tests.evaluation_data import WRITERS, image, load, own_task
 
 PACKAGED = ("easy-vqa", "emoji-category", "emoji-labels", "emoji-names")

@@ -14,7 +14,7 @@ from PIL import Image
 from aim_sdk.errors import ImageError, ShotsError
 from aim_sdk.evaluation.items import Dataset, Item
 from aim_sdk.evaluation.tasks.pairs import SideBySide, joined
-from aim_sdk.images import image_digest, load_image
+from aim_sdk.files.images import image_digest, load_image
 from tests.evaluation_data import WRITERS, image, load
 
 DRAWN = ("emoji-labels", "emoji-names", "vl-icl-matching-mi", "vl-icl-open-mi", "vl-icl-operator-induction")

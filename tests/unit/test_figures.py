@@ -14,12 +14,12 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from PIL import Image
 
-from aim_sdk import figures
 from aim_sdk.demo import report as demo
 from aim_sdk.demo.run import ALL, MODES, Cell, cells_of
 from aim_sdk.evaluation import plots
 from aim_sdk.evaluation.results import Run
-from aim_sdk.modes import LABELS
+from aim_sdk.support import figures
+from aim_sdk.support.modes import LABELS
 from tests.evaluation_runs import cells, run
 
 SHOTS = (4, 8, 16, 32)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from aim_sdk.errors import ArtifactWriteError, ImageError
-from aim_sdk.files import atomic, sync_folder, write_atomic, writing
-from aim_sdk.jobs import alone, differences, kept_settings
+from aim_sdk.files.atomic import atomic, sync_folder, write_atomic, writing
+from aim_sdk.files.jobs import alone, differences, kept_settings
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
@@ -56,7 +56,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
 import resource, signal
 from pathlib import Path
 from aim_sdk.errors import ArtifactWriteError
-from aim_sdk.files import atomic, write_atomic
+from aim_sdk.files.atomic import atomic, write_atomic
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 for write in (lambda p: write_atomic(p, bytes(5000)), lambda p: write_atomic(p, bytes(50_000_000))):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from aim_sdk.evaluation import compare, report
-from aim_sdk.fitted import FittedTable, apart
+from aim_sdk.support.fitted import FittedTable, apart
 from tests.evaluation_runs import cells, run
 
 

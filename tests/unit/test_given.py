@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from aim_sdk import AIMPipeline, Demonstration, PromptFormat, Query
+from aim_sdk.backend.prefixes import PrefixCache
 from aim_sdk.errors import InputError, ShotsError
-from aim_sdk.given import candidates_of, demonstrations_of, first_shots, format_of, queries_of, shots_of
-from aim_sdk.numbers import whole_number
-from aim_sdk.prefixes import PrefixCache
+from aim_sdk.injection.given import candidates_of, demonstrations_of, first_shots, format_of, queries_of, shots_of
+from aim_sdk.support.numbers import whole_number
 
 RED = Image.new("RGB", (24, 24), "red")
 A, B = Demonstration(RED, "What?", "a"), Demonstration(RED, "What?", "b")

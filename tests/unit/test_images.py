@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from aim_sdk import Demonstration, images, load_image
+from aim_sdk import Demonstration, load_image
 from aim_sdk.errors import ImageError
-from aim_sdk.images import describe, image_digest, image_size, read_image_file
+from aim_sdk.files import images
+from aim_sdk.files.images import describe, image_digest, image_size, read_image_file
 
 ORIENTATION = 0x0112
 needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
@@ -65,7 +66,7 @@ def test_path_bytes_and_pil_give_the_same_pixels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("strip", [1 << 22, 7])
 def test_transparency_is_put_on_white(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aim_sdk.pixels._STRIP", strip)
+    monkeypatch.setattr("aim_sdk.files.pixels._STRIP", strip)
     rgba = Image.merge("RGBA", [Image.radial_gradient("L").resize((8, 6)).rotate(turn) for turn in (0, 90, 180, 270)])
     rgba.putpixel((3, 5), (255, 0, 0, 0))
     white = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
@@ -79,7 +80,7 @@ def test_transparency_is_put_on_white(strip: int, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
 @pytest.mark.parametrize("strip", [1 << 22, 256])
 def test_grey_of_sixteen_bits_is_scaled(kind: str, strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aim_sdk.pixels._STRIP", strip)
+    monkeypatch.setattr("aim_sdk.files.pixels._STRIP", strip)
     values = np.asarray(GRADIENT).astype(np.uint16) * 257
     file = saved(Image.fromarray(values), kind)
     for source in (file, Image.open(io.BytesIO(file))):
@@ -342,7 +343,7 @@ def test_a_large_image_takes_a_bounded_memory(mode: str, tmp_path: Path) -> None
     """40 megapixels: 4 bytes each as Pillow decodes them and 4 of the result, where five copies were made once."""
     Image.new(mode, (8_000, 5_000)).save(tmp_path / "a.png", compress_level=1)
     script = (
-        "import sys; from aim_sdk.images import load_image; load_image(sys.argv[1]);"
+        "import sys; from aim_sdk.files.images import load_image; load_image(sys.argv[1]);"
         "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )
     found = subprocess.run(
@@ -385,7 +386,7 @@ def test_digest_is_that_of_the_loaded_image(mode: str, monkeypatch: pytest.Monke
     image = GRADIENT.convert("L").convert(mode) if mode in ("I;16", "LA") else GRADIENT.convert(mode)
     whole = image_digest(image)
     assert whole == image_digest(load_image(image))
-    monkeypatch.setattr("aim_sdk.pixels._STRIP", 1_000)
+    monkeypatch.setattr("aim_sdk.files.pixels._STRIP", 1_000)
     assert whole == image_digest(image)
 
 

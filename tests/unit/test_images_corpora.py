@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from aim_sdk import images
 from aim_sdk.errors import InputError
+from aim_sdk.files import images
 from aim_sdk.training.corpora.drops import Dropped
 from aim_sdk.training.corpora.images import CorpusImages
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from aim_sdk.errors import ImageError
-from aim_sdk.images import image_size, load_image
+from aim_sdk.files.images import image_size, load_image
 
 SECONDS = 10
 REFUSED = {"BLP", "DDS", "EPS", "ICO", "ICNS", "IM", "MSP", "PCX", "PDF", "PSD", "QOI", "SGI", "SPIDER", "TGA", "XBM"}

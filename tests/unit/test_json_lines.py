@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aim_sdk import json_lines as module
-from aim_sdk.demonstration_files import count_demonstrations, stream_demonstrations
 from aim_sdk.errors import InputError
-from aim_sdk.json_lines import MAX_NESTING, count_lines, json_lines, parse_object
+from aim_sdk.files import json_lines as module
+from aim_sdk.files.demonstrations import count_demonstrations, stream_demonstrations
+from aim_sdk.files.json_lines import MAX_NESTING, count_lines, json_lines, parse_object
 
 GOOD = b'{"image": "a.png", "text": "q", "answer": "a"}'
 

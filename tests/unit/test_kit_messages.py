@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from aim_sdk.backend.registry import BackendInfo
 from aim_sdk.errors import InputError
-from aim_sdk.registry import BackendInfo
 from aim_sdk.testing import BackendTests, run_checks
 from aim_sdk.testing.kit import by_message
 from tests.conformance.third_party import mutations

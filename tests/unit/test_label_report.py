@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aim_sdk.label_report import LabelReport, lines, markdown, report_of, write_report
+from aim_sdk.answering.label_report import LabelReport, lines, markdown, report_of, write_report
 
 
 def answers(*rows: tuple[str | None, str, str | None]) -> list[dict[str, Any]]:

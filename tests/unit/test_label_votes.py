@@ -5,10 +5,10 @@ from typing import Any, cast
 
 import pytest
 
-from aim_sdk.classification import Classifier
-from aim_sdk.contexts import Contexts
-from aim_sdk.label_notes import LabelWarning, Own, note_choices_without_examples
-from aim_sdk.selection import FirstSelector
+from aim_sdk.injection.classification import Classifier
+from aim_sdk.injection.contexts import Contexts
+from aim_sdk.injection.label_notes import LabelWarning, Own, note_choices_without_examples
+from aim_sdk.selection.builtin import FirstSelector
 from aim_sdk.types import Query
 
 VOTES = {"half": {"cat": 0.5, "fox": 0.5}, "whole": {"cat": 1.0}, "none": {"fox": 1.0}}

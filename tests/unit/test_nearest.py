@@ -11,7 +11,7 @@ from PIL import Image
 
 from aim_sdk import Demonstration, Query
 from aim_sdk.errors import InputError, ShotsError
-from aim_sdk.nearest import vote, votes
+from aim_sdk.selection.nearest import vote, votes
 from tests.banks import CountingEncoder, open_bank
 
 RED, BLUE = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")

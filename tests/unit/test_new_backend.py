@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from aim_sdk.backend.interfaces import Injector
 from aim_sdk.cli import app
 from aim_sdk.errors import BrokenBackendError, InputError, ModelNotFoundError
-from aim_sdk.interfaces import Injector
 from aim_sdk.testing.new import new_backend
 from tests.conformance.third_party.adapter import KiteBackend
 
@@ -54,7 +54,7 @@ class _BuiltIn(KiteBackend):
 
 
 def test_a_backend_that_cannot_be_made_is_a_message_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aim_sdk.registry.get_backend", lambda name: _Unfinished)
+    monkeypatch.setattr("aim_sdk.backend.registry.get_backend", lambda name: _Unfinished)
     found = CliRunner().invoke(app, ["backends", "check", "kite"])
     assert isinstance(found.exception, BrokenBackendError)
     message = str(found.exception)
@@ -64,7 +64,7 @@ def test_a_backend_that_cannot_be_made_is_a_message_with_its_place(monkeypatch: 
 
 
 def test_a_tiny_model_that_a_backend_does_not_take_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("aim_sdk.registry.get_backend", lambda name: _BuiltIn)
+    monkeypatch.setattr("aim_sdk.backend.registry.get_backend", lambda name: _BuiltIn)
     monkeypatch.setattr("aim_sdk.testing.tiny.build", lambda variant, folder: tmp_path)
     found = CliRunner().invoke(app, ["backends", "check", "kite", "--tiny", "llava-1.5"])
     assert isinstance(found.exception, InputError)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from aim_sdk.answer_files import identity_of, read_demonstrations, read_queries
-from aim_sdk.answer_jobs import AnswerJob
-from aim_sdk.choices import checked_choices
-from aim_sdk.demonstration_files import stream_demonstrations
+from aim_sdk.answering.jobs import AnswerJob
+from aim_sdk.answering.queries import identity_of, read_demonstrations, read_queries
 from aim_sdk.errors import InputError
-from aim_sdk.photo_folders import FolderWarning
+from aim_sdk.files.demonstrations import stream_demonstrations
+from aim_sdk.files.photo_folders import FolderWarning
+from aim_sdk.injection.choices import checked_choices
 from tests.answering import SETTINGS, Pipe
 
 

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from aim_sdk import progress
-from aim_sdk.progress import Progress, advancing, clock
+from aim_sdk.support import progress
+from aim_sdk.support.progress import Progress, advancing, clock
 
 
 class Terminal(io.StringIO):

@@ -16,10 +16,10 @@ from PIL import Image
 
 from aim_backends.llava import LlavaBackend
 from aim_sdk import Demonstration
-from aim_sdk.bank.records import encode
-from aim_sdk.encoder import Encoder
+from aim_sdk.files.records import encode
 from aim_sdk.projectors import untrained
-from aim_sdk.training.readings import ReadingCache
+from aim_sdk.reading.cache import ReadingCache
+from aim_sdk.reading.encoder import Encoder
 from aim_sdk.types import Reading
 
 

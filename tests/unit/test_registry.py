@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import aim_sdk.interfaces
+import aim_sdk.backend.interfaces
 from aim_sdk import errors
-from aim_sdk.registry import BackendInfo, get_backend, list_backends
+from aim_sdk.backend.registry import BackendInfo, get_backend, list_backends
 
 ROOT = Path(__file__).parents[2]
 BACKEND = """
-from aim_sdk.interfaces import Backend
+from aim_sdk.backend.interfaces import Backend
 
 class Good(Backend):
     name = "good"
@@ -82,7 +82,7 @@ def test_a_backend_is_listed_without_being_imported_and_loaded_on_demand(install
     assert "plugin_a" not in sys.modules
     cls = get_backend("good")
     assert cls is sys.modules["plugin_a"].Good
-    assert issubclass(cls, aim_sdk.interfaces.Backend)
+    assert issubclass(cls, aim_sdk.backend.interfaces.Backend)
 
 
 def test_the_list_is_sorted_by_name(install: Install) -> None:

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from aim_sdk import AIMPipeline, Demonstration, DemonstrationBank, Query, get_selector, selection
+from aim_sdk import AIMPipeline, Demonstration, DemonstrationBank, Query, get_selector
 from aim_sdk.errors import InputError, ShotsError
-from aim_sdk.selection import FirstSelector, RandomSelector, ReadingSelector, Selector, best, dot, unit
+from aim_sdk.selection import builtin as selection
+from aim_sdk.selection.builtin import FirstSelector, RandomSelector, ReadingSelector, Selector, best, dot, unit
 from tests.banks import CountingEncoder, open_bank
 
 PICTURE = Image.new("RGB", (4, 4), "red")
@@ -389,7 +390,7 @@ def test_names() -> None:
 
 def test_import_and_plain_names_load_no_clip() -> None:
     code = (
-        "import sys, aim_sdk.bank; before = set(sys.modules); import aim_sdk.selection as s; s.get_selector('random');"
+        "import sys, aim_sdk.bank; before = set(sys.modules); import aim_sdk.selection.builtin as s; s.get_selector('random');"
         "print({n.split('.')[0] for n in set(sys.modules) - before} - {'aim_sdk'})"
     )
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from aim_sdk.classification import Classification
-from aim_sdk.demonstration_files import stream_demonstrations
 from aim_sdk.errors import InputError
-from aim_sdk.tables import demonstrations_from, guarded, table_rows, to_frame, write_table
+from aim_sdk.files.demonstrations import stream_demonstrations
+from aim_sdk.files.tables import demonstrations_from, guarded, table_rows, to_frame, write_table
+from aim_sdk.injection.classification import Classification
 
 
 def read(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from aim_sdk.answer_files import read_queries
-from aim_sdk.answer_tables import kept_as
-from aim_sdk.classification import Classification
-from aim_sdk.demonstration_files import stream_demonstrations
+from aim_sdk.answering.queries import read_queries
+from aim_sdk.answering.tables import kept_as
 from aim_sdk.errors import InputError
-from aim_sdk.tables import demonstrations_from, table_rows, to_frame, write_table
+from aim_sdk.files.demonstrations import stream_demonstrations
+from aim_sdk.files.tables import demonstrations_from, table_rows, to_frame, write_table
+from aim_sdk.injection.classification import Classification
 
 
 def read(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
 from aim_sdk.errors import InputError
-from aim_sdk.yaml_files import MAX_BYTES, read_yaml
+from aim_sdk.files.yaml_files import MAX_BYTES, read_yaml
 
 
 class Settings(BaseModel):

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from aim_sdk.bank.disk.entries import Entry, Removal, Tag, Vectors, header_of, row_of
 from aim_sdk.bank.disk.rows import Row
-from aim_sdk.bank.records import Record
+from aim_sdk.files.records import Record
 
 
 class Rows(Protocol):

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from aim_sdk.bank import records
 from aim_sdk.bank.binding import check_binding, key_of
 from aim_sdk.bank.disk.compaction import live_records
 from aim_sdk.bank.disk.entries import EXPORT, Entry, Opening, Vectors, feature_record, header_of, row_of
@@ -23,12 +22,13 @@ from aim_sdk.bank.disk.reading import vectors_at
 from aim_sdk.bank.disk.rows import Row
 from aim_sdk.bank.disk.snapshot import snapshot
 from aim_sdk.bank.disk.store import DiskStore
-from aim_sdk.bank.records import Record, Source
 from aim_sdk.bank.store import Matrix
 from aim_sdk.config import Binding
 from aim_sdk.errors import ArtifactNotFoundError, ArtifactWriteError, CorruptArtifactError, InputError
-from aim_sdk.files import atomic, writing
-from aim_sdk.progress import Advance
+from aim_sdk.files import records
+from aim_sdk.files.atomic import atomic, writing
+from aim_sdk.files.records import Record, Source
+from aim_sdk.support.progress import Advance
 from aim_sdk.types import Demonstration
 
 _BATCH = 256

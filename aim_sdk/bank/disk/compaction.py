@@ -9,14 +9,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from aim_sdk.bank import records
 from aim_sdk.bank.disk import segments
 from aim_sdk.bank.disk.entries import Base, Opening, feature_record
 from aim_sdk.bank.disk.reading import entry_at, vectors_at
 from aim_sdk.bank.disk.rows import Known, Row
 from aim_sdk.bank.disk.snapshot import Snapshot, taken
 from aim_sdk.bank.disk.store import DiskStore
-from aim_sdk.progress import Advance
+from aim_sdk.files import records
+from aim_sdk.support.progress import Advance
 
 
 def compact(store: DiskStore, advance: Advance = lambda _: None) -> None:

@@ -18,7 +18,7 @@ from aim_sdk.errors import (
     CorruptArtifactError,
     did_you_mean,
 )
-from aim_sdk.files import sync_folder
+from aim_sdk.files.atomic import sync_folder
 
 INDEX, LOCK = "bank.sqlite", "bank.lock"
 LOCK_SECONDS = 30.0

@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from aim_sdk.bank import records
 from aim_sdk.bank.disk import recovery, segments
 from aim_sdk.bank.disk.applying import apply
 from aim_sdk.bank.disk.entries import Opening
@@ -24,7 +23,8 @@ from aim_sdk.bank.disk.index import Index
 from aim_sdk.bank.disk.segments import Segments
 from aim_sdk.bank.disk.writes import Write, framed
 from aim_sdk.errors import ArtifactError, ArtifactNotFoundError, BankLockedError, CorruptArtifactError
-from aim_sdk.files import sync_folder, writing
+from aim_sdk.files import records
+from aim_sdk.files.atomic import sync_folder, writing
 
 _BUSY_SECONDS = 1.0
 """How long opening waits for a writer, who takes in himself what is missing in the index."""

@@ -8,7 +8,6 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from aim_sdk.bank import records
 from aim_sdk.bank.disk import recovery
 from aim_sdk.bank.disk.entries import Base
 from aim_sdk.bank.disk.folder import INDEX, Folder
@@ -18,8 +17,9 @@ from aim_sdk.bank.disk.segments import Segments
 from aim_sdk.bank.disk.snapshot import snapshot
 from aim_sdk.bank.disk.store import DiskStore
 from aim_sdk.errors import ArtifactError, ArtifactNotFoundError, CorruptArtifactError
-from aim_sdk.files import sync_folder, write_atomic, writing
-from aim_sdk.progress import Advance
+from aim_sdk.files import records
+from aim_sdk.files.atomic import sync_folder, write_atomic, writing
+from aim_sdk.support.progress import Advance
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aim_sdk.bank import records
 from aim_sdk.bank.disk.entries import Entry, Vectors, header_of
 from aim_sdk.bank.disk.rows import Row
 from aim_sdk.bank.disk.segments import Segments
-from aim_sdk.bank.records import Record
 from aim_sdk.errors import CorruptArtifactError
+from aim_sdk.files import records
+from aim_sdk.files.records import Record
 
 
 def entry_at(segments: Segments, row: Row) -> Record:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from aim_sdk.bank import records
 from aim_sdk.bank.disk.entries import FORMAT, Base, Opening
 from aim_sdk.bank.disk.segments import Segments
 from aim_sdk.bank.disk.writes import Rest, Write, is_cut, record_at, writes_of
-from aim_sdk.bank.records import Record, UnreadableError
 from aim_sdk.errors import CorruptArtifactError
+from aim_sdk.files import records
+from aim_sdk.files.records import Record, UnreadableError
 
 
 @dataclass

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from aim_sdk.bank.records import Source, UnreadableError
 from aim_sdk.errors import ArtifactWriteError, CorruptArtifactError
-from aim_sdk.files import sync_folder
+from aim_sdk.files.atomic import sync_folder
+from aim_sdk.files.records import Source, UnreadableError
 
 SEGMENT_BYTES = 1 << 30
 """A new segment begins after so many bytes."""

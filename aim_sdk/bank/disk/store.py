@@ -13,13 +13,13 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aim_sdk.bank import records
 from aim_sdk.bank.disk.entries import FORMAT, Opening, entry_record, feature_record
 from aim_sdk.bank.disk.log import Log
 from aim_sdk.bank.disk.reading import entry_at, part_at, vectors_at
 from aim_sdk.bank.disk.rows import Row
 from aim_sdk.bank.store import Listed, Matrix, NewEntry, Store
 from aim_sdk.config import Binding
+from aim_sdk.files import records
 from aim_sdk.types import Demonstration, ImageInput, Metadata, Reading
 
 _LOADED_BYTES = 256 << 20

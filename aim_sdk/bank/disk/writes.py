@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
 
-from aim_sdk.bank import records
-from aim_sdk.bank.records import Record, Source, UnreadableError
 from aim_sdk.errors import CorruptArtifactError
+from aim_sdk.files import records
+from aim_sdk.files.records import Record, Source, UnreadableError
 
 _CHUNK = 1 << 20
 

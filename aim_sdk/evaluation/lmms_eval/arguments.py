@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from aim_sdk.bank.disk.folder import INDEX
 from aim_sdk.errors import ArtifactNotFoundError, InputError, did_you_mean
-from aim_sdk.files import expanded
+from aim_sdk.files.atomic import expanded
 
 _MAX_NEW_TOKENS: Final = 1024
 """What lmms-eval's own models take where a task says nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from aim_sdk.contexts import Contexts
+from aim_sdk.injection.contexts import Contexts
 from aim_sdk.pipeline import AIMPipeline
 from aim_sdk.types import Query
 

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from aim_sdk.clusters import FEWEST
 from aim_sdk.evaluation.items import Answered
 from aim_sdk.evaluation.metrics.metric import Metric
+from aim_sdk.support.clusters import FEWEST
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ def of_score(metric: Metric, seeds: Sequence[Sequence[Answered]]) -> float:
     """Standard error, over queries, of the mean of the seeds' scores, by `bootstrap`; NaN of few queries.
 
     For metrics whose answers have no scores of their own; where they have, the error is clustered in closed form
-    (`aim_sdk.clusters.clustered_error`). ``seeds`` holds each seed's answers to the same queries: a query's
+    (`aim_sdk.support.clusters.clustered_error`). ``seeds`` holds each seed's answers to the same queries: a query's
     answers of all seeds are one draw, so more seeds do not stand for more queries.
     """
     by_id = [{a.item.id: a for a in answered} for answered in seeds]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from aim_sdk.dependencies import imported
 from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.evaluation.items import Answered, Item
 from aim_sdk.evaluation.metrics.metric import Metric
+from aim_sdk.support.dependencies import imported
 
 
 class RocAuc(Metric):

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from aim_sdk.errors import InputError, MissingDataError, did_you_mean
 from aim_sdk.evaluation.items import Dataset, Draw, Item
 from aim_sdk.evaluation.tasks.config import TaskConfig
-from aim_sdk.yaml_files import described
+from aim_sdk.files.yaml_files import described
 
 Model = TypeVar("Model", bound=BaseModel)
 Text = Annotated[str, Field(coerce_numbers_to_str=True)]

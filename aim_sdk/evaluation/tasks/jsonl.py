@@ -11,7 +11,7 @@ from aim_sdk.errors import InputError
 from aim_sdk.evaluation.items import Dataset, Item
 from aim_sdk.evaluation.tasks.config import TaskConfig
 from aim_sdk.evaluation.tasks.files import Id, Record, TaskFiles, Text
-from aim_sdk.images import is_url
+from aim_sdk.files.images import is_url
 
 
 class _Line(Record):

@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from aim_sdk.files import write_atomic
-from aim_sdk.images import load_image
+from aim_sdk.files.atomic import write_atomic
+from aim_sdk.files.images import load_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image

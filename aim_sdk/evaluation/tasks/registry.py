@@ -15,8 +15,8 @@ from typing import Final, cast
 from aim_sdk.errors import InputError, MissingDataError, did_you_mean
 from aim_sdk.evaluation.items import Dataset
 from aim_sdk.evaluation.tasks.config import TaskConfig
-from aim_sdk.files import expanded
-from aim_sdk.yaml_files import read_yaml, yaml_in
+from aim_sdk.files.atomic import expanded
+from aim_sdk.files.yaml_files import read_yaml, yaml_in
 
 Loader = Callable[[TaskConfig, Path], Dataset]
 

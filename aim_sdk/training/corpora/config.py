@@ -39,8 +39,8 @@ class CorpusConfig(BaseModel):
     similarity: Literal["corpus", "clip", "none"] = Field(
         default="corpus", description="the corpus's own; computed by CLIP from image and answer; not looked at"
     )
-    clip_model: str = Field(default="ViT-B-32", description="as aim_sdk.clip.ClipEncoder takes it")
-    clip_pretrained: str = Field(default="openai", description="as aim_sdk.clip.ClipEncoder takes it")
+    clip_model: str = Field(default="ViT-B-32", description="as aim_sdk.clip.encoder.ClipEncoder takes it")
+    clip_pretrained: str = Field(default="openai", description="as aim_sdk.clip.encoder.ClipEncoder takes it")
     clip_device: str = Field(default="cpu", description="documents are read in worker processes: each loads CLIP there")
     group: int = Field(
         default=8, ge=1, description="llava, webdataset: so many consecutive single-image samples make a document"

@@ -9,9 +9,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aim_sdk.dependencies import imported
 from aim_sdk.errors import ArtifactNotFoundError, ArtifactWriteError, InputError, MissingDependencyError
-from aim_sdk.files import expanded
+from aim_sdk.files.atomic import expanded
+from aim_sdk.support.dependencies import imported
 from aim_sdk.training.corpora.documents import Document, Pair
 from aim_sdk.training.corpora.drops import Dropped, Drops
 from aim_sdk.training.corpora.formats import Format, Source, sift

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from aim_sdk import images
 from aim_sdk.errors import ArtifactNotFoundError, InputError
-from aim_sdk.files import expanded
-from aim_sdk.photo_folders import IMAGE_SUFFIXES
+from aim_sdk.files import images
+from aim_sdk.files.atomic import expanded
+from aim_sdk.files.photo_folders import IMAGE_SUFFIXES
 from aim_sdk.training.corpora.drops import Dropped
 
 if TYPE_CHECKING:

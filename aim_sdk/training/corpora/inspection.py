@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from aim_sdk.errors import ImageError
-from aim_sdk.images import load_image
+from aim_sdk.files.images import load_image
 from aim_sdk.training.corpora.drops import Dropped, Drops
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from aim_sdk.errors import ArtifactWriteError
-from aim_sdk.json_lines import check_nesting
+from aim_sdk.files.json_lines import check_nesting
 from aim_sdk.training.corpora import shards
 from aim_sdk.training.corpora.drops import Dropped, Unit
 from aim_sdk.training.corpora.shards import MAX_RECORD, Shard, Span, read_span

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aim_sdk.dependencies import imported
+from aim_sdk.support.dependencies import imported
 from aim_sdk.training.corpora import shards
 from aim_sdk.training.corpora.drops import Dropped
 from aim_sdk.training.corpora.shards import Shard

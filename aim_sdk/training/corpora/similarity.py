@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aim_sdk.dependencies import imported
 from aim_sdk.errors import ImageError
-from aim_sdk.images import load_image
+from aim_sdk.files.images import load_image
+from aim_sdk.support.dependencies import imported
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from aim_sdk.clip import ClipEncoder
+    from aim_sdk.clip.encoder import ClipEncoder
     from aim_sdk.types import ImageInput
 
 
@@ -22,11 +22,11 @@ class ClipSimilarity:
     """Cosines by CLIP. The weights are loaded when they are first used, in every process anew.
 
     Args:
-        model, pretrained, device: see [`ClipEncoder`][aim_sdk.clip.ClipEncoder].
+        model, pretrained, device: see [`ClipEncoder`][aim_sdk.clip.encoder.ClipEncoder].
 
     Raises:
         MissingDependencyError: open_clip is not installed.
-        ModelNotFoundError, InputError, DeviceError: see [`ClipEncoder`][aim_sdk.clip.ClipEncoder].
+        ModelNotFoundError, InputError, DeviceError: see [`ClipEncoder`][aim_sdk.clip.encoder.ClipEncoder].
     """
 
     def __init__(self, model: str, pretrained: str, device: str) -> None:
@@ -54,7 +54,7 @@ class ClipSimilarity:
         return found
 
     def _shared(self) -> ClipEncoder:
-        from aim_sdk.clip import shared_encoder
+        from aim_sdk.clip.encoder import shared_encoder
 
         return shared_encoder(*self._arguments)
 

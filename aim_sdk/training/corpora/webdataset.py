@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from aim_sdk.photo_folders import IMAGE_SUFFIXES
+from aim_sdk.files.photo_folders import IMAGE_SUFFIXES
 from aim_sdk.training.corpora.documents import Pair
 from aim_sdk.training.corpora.drops import Dropped
 from aim_sdk.training.corpora.formats import Format, Source, validated

@@ -30,10 +30,11 @@ from aim_backends.hf.roles import Roles, SpecialTokens, role_ids, tags
 from aim_backends.hf.slots import choose_slot, image_ids
 from aim_backends.hf.tap import attach
 from aim_backends.hf.text import Layout, Tokens
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import Fingerprint, PromptFormat
 from aim_sdk.errors import AIMError, CapabilityError, CorruptArtifactError, FormatError, InputError
-from aim_sdk.interfaces import Backend, Projector
 from aim_sdk.projectors import CarrierProjector
+from aim_sdk.projectors.base import Projector
 from aim_sdk.types import AttentionMap, Context, Demonstration, Query
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from aim_sdk.errors import AIMError, ImageError, InputError
-from aim_sdk.images import describe, load_image
+from aim_sdk.files.images import describe, load_image
 from aim_sdk.types import ImageInput
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from aim_sdk.answers import clean_answer, stream_answer
+from aim_sdk.backend.answers import clean_answer, stream_answer
 from aim_sdk.errors import InputError
-from aim_sdk.finite import not_finite
+from aim_sdk.support.finite import not_finite
 from aim_sdk.types import Generation
 
 if TYPE_CHECKING:

@@ -20,11 +20,11 @@ from aim_backends.hf.prompts import Prompts
 from aim_backends.hf.scoring import score, whole
 from aim_backends.hf.slots import insert_slots
 from aim_backends.hf.tap import Injection, injected
+from aim_sdk.backend.interfaces import Injector
+from aim_sdk.backend.prefixes import PrefixCache
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import ContextLengthError, FormatError, InputError
-from aim_sdk.images import load_image
-from aim_sdk.interfaces import Injector
-from aim_sdk.prefixes import PrefixCache
+from aim_sdk.files.images import load_image
 from aim_sdk.types import ChoiceScores, Context, Demonstration, FusedTokens, Generation, ImageInput, Query
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from transformers.utils import logging
 from aim_backends.hf.families import REFUSED
 from aim_backends.hf.folder import check_folder, read_config
 from aim_backends.hf.processors import check_counts, find_template
-from aim_sdk.devices import resolve_device, resolve_dtype
+from aim_sdk.backend.devices import resolve_device, resolve_dtype
 from aim_sdk.errors import (
     CorruptArtifactError,
     DeviceError,
@@ -27,8 +27,8 @@ from aim_sdk.errors import (
     UnsupportedModelError,
     did_you_mean,
 )
-from aim_sdk.files import expanded
-from aim_sdk.terminal import libraries_are_quiet
+from aim_sdk.files.atomic import expanded
+from aim_sdk.support.terminal import libraries_are_quiet
 
 if TYPE_CHECKING:
     from aim_backends.hf.backend import TransformersBackend

@@ -13,7 +13,7 @@ from aim_backends.hf.blame import naming_the_image
 from aim_backends.hf.slots import insert_slots
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import CapabilityError
-from aim_sdk.images import load_image
+from aim_sdk.files.images import load_image
 from aim_sdk.types import Context, Demonstration, Query
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from transformers import DynamicCache
 
 from aim_backends.hf.slots import PER_TOKEN
 from aim_backends.hf.tap import Injection, injected, recording
-from aim_sdk.prefixes import PrefixCache
+from aim_sdk.backend.prefixes import PrefixCache
 from aim_sdk.types import Context, FusedTokens
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from torch.nn.utils.rnn import pad_sequence
 from aim_backends.hf.blame import naming_the_image
 from aim_backends.hf.tap import recording
 from aim_backends.hf.text import TextTokens
+from aim_sdk.backend.interfaces import DemoReader
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import CapabilityError, ContextLengthError
-from aim_sdk.images import describe, image_size, load_image
-from aim_sdk.interfaces import DemoReader
+from aim_sdk.files.images import describe, image_size, load_image
 from aim_sdk.layers import LAST, side_by_side
 from aim_sdk.types import Demonstration, FusedTokens, ImageInput, Reading
 

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from aim_backends.hf.prefix import prefill
 from aim_backends.hf.slots import answered
 from aim_backends.hf.tap import Positions, predicting, recording
-from aim_sdk.finite import not_finite
+from aim_sdk.support.finite import not_finite
 
 if TYPE_CHECKING:
     from aim_backends.hf.backend import TransformersBackend

@@ -17,12 +17,13 @@ from aim_backends.pocket.injector import PocketInjector
 from aim_backends.pocket.model import DATA, PocketModel
 from aim_backends.pocket.prompts import DEFAULT_FORMAT, Prompts, SpecialTokens
 from aim_backends.pocket.reader import PocketReader
+from aim_sdk.backend.devices import resolve_device, resolve_dtype
+from aim_sdk.backend.hashing import rms, tensor_hash, versions
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import Fingerprint, PromptFormat
 from aim_sdk.demo.tasks import DemoTask
-from aim_sdk.devices import resolve_device, resolve_dtype
 from aim_sdk.errors import InputError, ModelNotFoundError
-from aim_sdk.fingerprint import rms, tensor_hash, versions
-from aim_sdk.interfaces import Backend, Projector
+from aim_sdk.projectors.base import Projector
 from aim_sdk.types import AttentionMap, Context, Demonstration, Query
 
 MODEL = "pocket-1"

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from aim_backends.pocket.drawings import QUERY_STYLE, Drawing, load_drawings, load_label_words
 from aim_sdk.demo.tasks import DemoTask, Episode
-from aim_sdk.dependencies import install_command
 from aim_sdk.errors import MissingDependencyError
+from aim_sdk.support.dependencies import install_command
 from aim_sdk.types import Demonstration, Query
 
 SHOTS = 8

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aim_backends.pocket.model import PocketModel
 from aim_backends.pocket.vision import preprocess
-from aim_sdk.images import image_digest
+from aim_sdk.files.images import image_digest
 from aim_sdk.types import ImageInput
 
 CAPACITY = 1024

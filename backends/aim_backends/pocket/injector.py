@@ -18,12 +18,12 @@ from aim_backends.pocket.cache import KVCache
 from aim_backends.pocket.images import ImageEncoder
 from aim_backends.pocket.model import PocketModel
 from aim_backends.pocket.prompts import Prompts, Segments
-from aim_sdk.answers import clean_answer, stream_answer
+from aim_sdk.backend.answers import clean_answer, stream_answer
+from aim_sdk.backend.interfaces import Injector
+from aim_sdk.backend.prefixes import PrefixCache, SharedPrefix
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import ContextLengthError, ImageError, InputError, did_you_mean
-from aim_sdk.finite import not_finite
-from aim_sdk.interfaces import Injector
-from aim_sdk.prefixes import PrefixCache, SharedPrefix
+from aim_sdk.support.finite import not_finite
 from aim_sdk.types import ChoiceScores, Context, Demonstration, FusedTokens, Generation, Query
 
 _LOST = -1

@@ -13,10 +13,10 @@ from aim_backends.pocket.images import ImageEncoder
 from aim_backends.pocket.model import PocketModel
 from aim_backends.pocket.prompts import Prompts, Segments
 from aim_backends.pocket.vision import VISUAL_TOKENS
+from aim_sdk.backend.interfaces import DemoReader
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import ContextLengthError
-from aim_sdk.images import describe
-from aim_sdk.interfaces import DemoReader
+from aim_sdk.files.images import describe
 from aim_sdk.layers import LAST, side_by_side
 from aim_sdk.types import Demonstration, FusedTokens, Reading
 

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from aim_sdk.images import load_image
+from aim_sdk.files.images import load_image
 from aim_sdk.types import ImageInput
 
 IMAGE_SIZE = 192

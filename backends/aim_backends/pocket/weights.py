@@ -33,8 +33,8 @@ from filelock import FileLock
 from safetensors.torch import save_file
 from torch import Tensor
 
-from aim_sdk.dependencies import install_command
 from aim_sdk.errors import ArtifactWriteError, CorruptArtifactError, MissingDependencyError
+from aim_sdk.support.dependencies import install_command
 
 FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"

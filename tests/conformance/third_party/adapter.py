@@ -25,11 +25,11 @@ from aim_sdk import (
     Reading,
     load_image,
 )
-from aim_sdk.answers import clean_answer, stream_answer
+from aim_sdk.backend.answers import clean_answer, stream_answer
+from aim_sdk.backend.hashing import rms, tensor_hash
+from aim_sdk.backend.prefixes import PrefixCache
 from aim_sdk.errors import ContextLengthError, InputError
-from aim_sdk.fingerprint import rms, tensor_hash
 from aim_sdk.layers import LAST, side_by_side
-from aim_sdk.prefixes import PrefixCache
 from aim_sdk.types import ChoiceScores, Context
 from tests.conformance.third_party.model import (
     ASSISTANT,

@@ -10,7 +10,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from aim_sdk import Demonstration, Generation, PromptFormat, Query, load_image
-from aim_sdk.answers import stream_answer
+from aim_sdk.backend.answers import stream_answer
 from tests.conformance.third_party.adapter import KiteBackend, KiteInjector, KiteReader
 from tests.conformance.third_party.model import BOS, USER, KiteModel, decode, encode
 from tests.conformance.third_party.mutations import Part, StopNotCut, mutant

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from aim_sdk import Demonstration, Fingerprint, FusedTokens, Generation, PromptFormat, Query, Reading, load_image
-from aim_sdk.answers import stream_answer
-from aim_sdk.fingerprint import tensor_hash
+from aim_sdk.backend.answers import stream_answer
+from aim_sdk.backend.hashing import tensor_hash
 from tests.conformance.third_party import unseen
 from tests.conformance.third_party.adapter import KiteBackend, KiteInjector, KiteReader, Template, Turn
 from tests.conformance.third_party.model import BOS, END, KiteModel, decode, encode

@@ -24,12 +24,12 @@ from aim_sdk import (
     Reading,
     load_image,
 )
-from aim_sdk.answers import clean_answer, stream_answer
-from aim_sdk.devices import resolve_device, resolve_dtype
+from aim_sdk.backend.answers import clean_answer, stream_answer
+from aim_sdk.backend.devices import resolve_device, resolve_dtype
+from aim_sdk.backend.hashing import rms, tensor_hash
+from aim_sdk.backend.prefixes import PrefixCache
 from aim_sdk.errors import ContextLengthError, InputError, ModelNotFoundError
-from aim_sdk.fingerprint import rms, tensor_hash
 from aim_sdk.layers import LAST, side_by_side
-from aim_sdk.prefixes import PrefixCache
 from aim_sdk.types import Context
 
 

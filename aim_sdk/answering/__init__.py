@@ -1,0 +1,1 @@
+"""Whole files of queries: read, answered line by line, kept, resumed and reported."""

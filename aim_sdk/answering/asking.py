@@ -1,0 +1,187 @@
+"""Asks a pipeline the queries of a job, batch after batch; a query that is refused loses only itself."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from aim_sdk.answering.queries import NumberedQuery
+from aim_sdk.errors import InputError, ShotsError
+from aim_sdk.files.images import describe
+from aim_sdk.injection.choices import Normalization
+from aim_sdk.injection.classification import Classification, Classifier
+from aim_sdk.injection.contexts import Contexts, text_key
+from aim_sdk.support.terminal import Problems
+from aim_sdk.types import Demonstration, Generation, Mode
+
+if TYPE_CHECKING:
+    from aim_sdk.pipeline import AIMPipeline
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What stays the same for all queries of a job."""
+
+    pipe: AIMPipeline
+    demonstrations: Sequence[Demonstration] | None
+    """None: the pipeline's selector chooses from its bank."""
+    mode: Mode
+    shots: int | None
+    max_new_tokens: int
+    choices: Sequence[str] | None
+    normalize: Normalization
+    problems: Problems
+    failed: list[dict[str, Any]] = field(default_factory=list)
+    """Each query without an answer: its image, its text, its line, and why."""
+
+    def conclude(self) -> None:
+        """Note once what has turned out of labels."""
+        if self.choices is not None:
+            self._classifier.conclude()
+
+    @cached_property
+    def _classifier(self) -> Classifier:
+        made = self._made(self.mode, self.demonstrations)
+        made.announce()
+        return made
+
+    @cached_property
+    def _voters(self) -> Classifier:
+        """Those nearest, the baseline of a report; they are read in mode "aim" alone."""
+        return self._made("nearest", None)
+
+    def _made(self, mode: Mode, demonstrations: Sequence[Demonstration] | None) -> Classifier:
+        assert self.choices
+        contexts = Contexts(self.pipe.encoder, self.pipe.bank, labels=True)
+        selector = self.pipe.selector
+        return Classifier(contexts, self.choices, mode, self.shots, demonstrations, selector, self.normalize)
+
+    def batch(self, items: Sequence[NumberedQuery]) -> list[str]:
+        """The lines of those queries that are answered, each with its line feed; the others become problems.
+
+        Raises:
+            ShotsError: it is not the queries' fault.
+        """
+        if self.choices is None:
+            return [_line(item, _answer(answer)) for item, answer in self._generated(items)]
+        found = self._labelled(items, self._classifier)
+        votes = self._votes([item for item in items if item.key in found])
+        return [_line(item, _label(found[item.key]) | votes.get(item.key, {})) for item in items if item.key in found]
+
+    def _generated(self, items: Sequence[NumberedQuery]) -> list[tuple[NumberedQuery, Generation]]:
+        """Where a batch is refused, its queries are asked one by one, to find out which of them it is."""
+        try:
+            answers = self.pipe.generate(
+                [item.query for item in items],
+                demonstrations=self.demonstrations,
+                mode=self.mode,
+                shots=self.shots,
+                max_new_tokens=self.max_new_tokens,
+                batch_size=len(items),
+            )
+            return list(zip(items, answers, strict=True))
+        except ShotsError:
+            raise
+        except InputError as error:
+            if len(items) > 1:
+                return [pair for item in items for pair in self._generated([item])]
+            self._refuse(items[0], error)
+            return []
+
+    def _labelled(self, items: Sequence[NumberedQuery], classifier: Classifier) -> dict[str, Classification]:
+        """The labels by the queries' keys."""
+        found = classifier.those_that_can(
+            [item.query for item in items],
+            range(len(items)),
+            lambda place, error: self._refuse(items[place], error),
+        )
+        return {items[place].key: label for place, label in found.items() if label.label is not None}
+
+    def _votes(self, items: Sequence[NumberedQuery]) -> dict[str, dict[str, Any]]:
+        """What the nearest demonstrations say where the right label is known: the baseline of a report."""
+        known = [item for item in items if item.reference is not None]
+        if self.mode != "aim" or self.shots == 0 or not known:
+            return {}
+        return {key: {"nearest": vote.label} for key, vote in self._labelled(known, self._voters).items()}
+
+    def _refuse(self, item: NumberedQuery, error: InputError) -> None:
+        said = item.problem(error)
+        self.problems.add(said)
+        asked = {"image": item.line.image, "text": item.query.text, "line": item.number}
+        self.failed.append(asked | {"error": said})
+
+
+def usable_demonstrations(
+    pipe: AIMPipeline, demonstrations: Sequence[Demonstration], mode: Mode, similar: bool, problems: Problems
+) -> list[Demonstration]:
+    """The demonstrations that the model takes, read into the bank where their images are looked at.
+
+    Args:
+        pipe: its bank takes them in.
+        demonstrations: what was given.
+        mode: `"aim"` and `"nearest"` look at the images.
+        similar: whether each query's are chosen by their likeness.
+        problems: hears of the others.
+
+    Raises:
+        InputError: none can be used.
+    """
+    refused: dict[int, InputError] = {}
+
+    def refuse(place: int, error: InputError) -> None:
+        refused[place] = error
+
+    if mode == "zero-shot":
+        return list(demonstrations)
+    pipe.encoder.lengths(demonstrations, refuse)
+    taken = [item for place, item in enumerate(demonstrations) if place not in refused]
+    for place, error in refused.items():
+        problems.add(f"demonstration {describe(demonstrations[place].image)}: {error}")
+    if mode in ("aim", "nearest") or similar:
+        pipe.bank.add(
+            taken,
+            progress=True,
+            on_error=lambda item, error: problems.add(f"demonstration {describe(item.image)}: {error}"),
+        )
+        kept = set(pipe.bank.keys())
+        taken = [item for item in taken if pipe.bank.key(item) in kept]
+    if not taken:
+        raise InputError("no demonstration can be used:" + "".join(f"\n  {problem}" for problem in problems))
+    return taken
+
+
+def _answer(answer: Generation) -> dict[str, Any]:
+    shown = {"demonstrations": list(answer.demonstrations)}
+    return {"answer": answer.text, **shown, "prompt_tokens": answer.prompt_tokens}
+
+
+def _label(label: Classification) -> dict[str, Any]:
+    return {
+        "answer": label.label,
+        "probability": label.probability,
+        "probabilities": dict(label.probabilities),
+        "demonstrations": list(label.demonstrations),
+        "prompt_tokens": label.prompt_tokens,
+    }
+
+
+def _line(item: NumberedQuery, made: Mapping[str, Any]) -> str:
+    fields = item.fields() | dict(made) | {"line": item.number, "key": item.key}
+    return json.dumps(fields, ensure_ascii=False) + "\n"
+
+
+def shown_as(
+    pipe: AIMPipeline, demonstrations: Sequence[Demonstration], mode: Mode, similar: bool
+) -> list[dict[str, str]]:
+    """Which demonstration each key in the answers is: its image, text and answer."""
+    looked_at = similar or mode in ("aim", "nearest", "interleaved")
+    made = dict[str, dict[str, str]]()
+    for item in demonstrations:
+        key = pipe.bank.key(item) if looked_at else text_key(item, mode, pipe.encoder.binding.scope)
+        image = os.fspath(item.image) if isinstance(item.image, str | os.PathLike) else describe(item.image)
+        made.setdefault(key, {"key": key, "image": image, "text": item.text, "answer": item.answer})
+    return list(made.values())

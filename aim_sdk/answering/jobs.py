@@ -1,0 +1,268 @@
+"""Answers to JSON lines: resumable, synced batch after batch; a query that the model refuses loses only itself.
+
+Next to ``answers.jsonl`` stands ``answers.jsonl.settings.json``: what decided its answers. Only a file that has it, and
+whose whole lines all hold a `key`, a `line` and an `answer`, is one of ours and continued; no other is touched.
+`answers.jsonl.demonstrations.jsonl` says which demonstrations the answers' keys are.
+Answers of queries that changed, or are not asked any more, are moved to `answers.jsonl.stale.jsonl`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import FileIO
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from aim_sdk.answering.asking import Asking, shown_as, usable_demonstrations
+from aim_sdk.answering.queries import NumberedQuery
+from aim_sdk.errors import InputError
+from aim_sdk.files.atomic import write_atomic, writing
+from aim_sdk.files.jobs import alone, differences, kept_settings
+from aim_sdk.files.json_lines import MAX_LINE, as_lines, is_stream, parse_object, reason
+from aim_sdk.injection.choices import Normalization
+from aim_sdk.support.progress import advancing
+from aim_sdk.support.terminal import Problems
+
+if TYPE_CHECKING:
+    from aim_sdk.pipeline import AIMPipeline
+    from aim_sdk.types import Demonstration, Mode
+
+SETTINGS_SUFFIX: Final = ".settings.json"
+STALE_SUFFIX: Final = ".stale.jsonl"
+SHOWN_SUFFIX: Final = ".demonstrations.jsonl"
+"""Which demonstration each key in the answers is."""
+_ANOTHER: Final = "choose another --out"
+_KEPT: Final = "The batches before are kept.\nNext: make room, then run the same command again: it resumes."
+_HASHED: Final = ("demonstrations", "bank")
+_LONGEST: Final = 4 * MAX_LINE
+"""Bytes of the longest line of answers: a query's fields, its answer once more as reference, and ours."""
+
+
+class AnswerLine(BaseModel):
+    """What every line of an answers file holds."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    key: str
+    line: int
+    answer: str
+
+
+class AnswerJob:
+    """The answers file and what is still to be answered. `claimed` makes one.
+
+    A line that is there counts if its key is that of a query: changed queries are answered again.
+    """
+
+    def __init__(self, path: Path, queries: Sequence[NumberedQuery], settings: Mapping[str, Any]) -> None:
+        self.path, self.settings = path, dict(settings)
+        self._sidecar = path.with_name(path.name + SETTINGS_SUFFIX)
+        self._kept: dict[str, Any] | None = None
+        done, self._end = self._there()
+        self._keys = {query.key for query in queries}
+        self.resumed = self.answered = len(done & self._keys)
+        self.stale = len(done - self._keys)
+        """Answers there of queries that have changed, or are not among these."""
+        self.failed: Sequence[Mapping[str, Any]] = ()
+        """After `run`, each query without an answer: its image, its text, its line, and the error."""
+        self.left = [query for query in queries if query.key not in done]
+
+    @classmethod
+    @contextmanager
+    def claimed(cls, path: Path, queries: Sequence[NumberedQuery], settings: Mapping[str, Any]) -> Iterator[Self]:
+        """The job on a file that no other job writes meanwhile; nothing but its lock is written before `run`.
+
+        Args:
+            path: the answers file; made where there is none.
+            queries: what is asked.
+            settings: what decides an answer besides its query, as JSON has it.
+
+        Raises:
+            InputError: the file is not one of answers, or was made with other settings.
+            ArtifactWriteError: another job writes it, or its folder cannot be written.
+        """
+        if is_stream(path) or (path.exists() and not path.is_file()):
+            raise InputError(f"{path}: no regular file; {_ANOTHER}.")
+        place = Path(os.path.realpath(path))  # two links lead to one file
+        with alone(place.with_name(f".{place.name}.lock")):
+            yield cls(path, queries, settings)
+
+    def run(
+        self,
+        pipe: AIMPipeline,
+        demonstrations: Sequence[Demonstration] | None,
+        *,
+        mode: Mode,
+        shots: int | None,
+        max_new_tokens: int,
+        batch_size: int,
+        selector: str = "first",
+        choices: Sequence[str] | None = None,
+        normalize: Normalization = "tokens",
+    ) -> Problems:
+        """Answer what is left, one synced batch after the other; return a message for each query that is refused.
+
+        Without demonstrations, the pipeline's selector chooses from its bank. With `choices`, each query is labelled
+        with one of them; where its right label is known, the nearest demonstrations vote, too.
+
+        Raises:
+            ArtifactWriteError: the disk is full, say; whole batches are kept.
+        """
+        problems = Problems()
+        made_with = {"fingerprint": _digest(pipe.encoder.binding.scope)}
+        similar = selector != "first"
+        if demonstrations is None:
+            made_with["bank"] = _digest("".join(pipe.bank.keys()))
+        else:
+            usable = usable_demonstrations(pipe, demonstrations, mode, similar, problems)
+            with writing(self.path):
+                write_atomic(self.beside(SHOWN_SUFFIX), as_lines(shown_as(pipe, usable, mode, similar)))
+            demonstrations = None if similar or mode == "nearest" else usable  # the bank has them
+        ask = Asking(pipe, demonstrations, mode, shots, max_new_tokens, choices, normalize, problems)
+        self._check_settings(made_with)
+        self.move_stale()
+        with self._open(made_with) as file, advancing("answering", len(self.left)) as advance:
+            first = 1 if choices else batch_size  # a first sign of life
+            for start, end in pairwise(sorted({0, *range(first, len(self.left), batch_size), len(self.left)})):
+                batch = self.left[start:end]
+                answers = ask.batch(batch)
+                _append(file, "".join(answers).encode())
+                self.answered += len(answers)
+                advance(len(batch))
+            self._end = file.tell()
+        ask.conclude()
+        self.failed = ask.failed
+        return problems
+
+    def move_stale(self) -> None:
+        """Move answers of queries that changed out of the file; a kill meanwhile loses none.
+
+        Raises:
+            ArtifactWriteError: the disk is full, say; nothing is changed.
+        """
+        if not self.stale:
+            return
+        aside = self.aside
+        with writing(self.path):
+            before = aside.read_bytes() if aside.exists() else b""
+            moved, kept = list[bytes](), list[bytes]()
+            for line in self.path.read_bytes()[: self._end].splitlines(keepends=True):
+                known = parse_object(line, limit=_LONGEST)["key"] in self._keys
+                (kept if known else moved).append(line if line.endswith(b"\n") else line + b"\n")
+            write_atomic(aside, before + b"".join(line for line in moved if line not in before))
+            write_atomic(self.path, b"".join(kept))
+        self._end, self.stale = sum(map(len, kept)), 0
+
+    @property
+    def aside(self) -> Path:
+        """Where answers of queries that changed are moved to."""
+        return self.beside(STALE_SUFFIX)
+
+    def beside(self, suffix: str) -> Path:
+        """A file next to the answers."""
+        return self.path.with_name(self.path.name + suffix)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The answers that are there, in the order of their queries."""
+        data = self.path.read_bytes()[: self._end] if self._end else b""
+        found = [parse_object(line, limit=_LONGEST) for line in data.splitlines()]
+        return sorted(found, key=lambda line: int(line["line"]))
+
+    def _there(self) -> tuple[set[str], int]:
+        """The keys of what is answered, and where its last whole line ends."""
+        try:
+            if not self.path.exists() or not self.path.stat().st_size:
+                return set(), 0
+            self._kept = kept_settings(self._sidecar)
+            if self._kept is None:
+                raise InputError(
+                    f"{self.path}: exists, but is not a file of answers: {self._sidecar.name} is not beside it.\n"
+                    f"Next: {_ANOTHER}."
+                )
+            self._check_settings(self.settings)
+            return self._whole_lines()
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read ({error.strerror or error}); {_ANOTHER}.") from error
+
+    def _check_settings(self, wanted: Mapping[str, Any]) -> None:
+        if self._kept is None:
+            return
+        kept = self._kept
+        if differing := _in_words({name: kept.get(name) for name in wanted}, wanted):
+            listed = "\n".join(differing)
+            raise InputError(
+                f"{self.path}: holds answers made with other settings:\n{listed}\n"
+                f"Next: {_ANOTHER}, or the same settings to resume."
+            )
+
+    def _whole_lines(self) -> tuple[set[str], int]:
+        keys, end = set[str](), 0
+        with self.path.open("rb") as file:
+            while line := file.readline(_LONGEST + 1):
+                try:
+                    keys.add(AnswerLine.model_validate(parse_object(line, limit=_LONGEST)).key)
+                except (InputError, ValidationError) as error:
+                    if not line.endswith(b"\n") and len(line) <= _LONGEST:
+                        break  # half a line: the job that wrote it was killed
+                    number = len(keys) + 1
+                    raise InputError(
+                        f"{self.path}: not a file of answers (line {number}: {reason(error)}); nothing was changed.\n"
+                        f"Next: mend that line, or {_ANOTHER}."
+                    ) from error
+                end += len(line)
+        return keys, end
+
+    @contextmanager
+    def _open(self, made_with: Mapping[str, Any]) -> Iterator[FileIO]:
+        """Note the settings, then open the file behind its last whole line."""
+        with writing(self.path, _KEPT):
+            if self._kept is None:
+                write_atomic(self._sidecar, (json.dumps({**self.settings, **made_with}, indent=2) + "\n").encode())
+            with self.path.open("r+b" if self._end else "wb", buffering=0) as file:
+                file.truncate(self._end)
+                file.seek(max(0, self._end - 1))
+                if self._end and file.read(1) != b"\n":  # an editor took it
+                    _append(file, b"\n")
+                yield file
+
+
+def _append(file: FileIO, data: bytes) -> None:
+    """Write whole lines; when this returns, they are on disk, and when it raises, no part of them is."""
+    end, left = file.tell(), memoryview(data)
+    try:
+        while left:
+            left = left[file.write(left) :]
+        os.fsync(file.fileno())
+    except OSError:
+        file.truncate(end)
+        raise
+
+
+def _in_words(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """One line for each setting that differs; of demonstrations, which are known by hashes, what of them does."""
+    found = differences(*({k: v for k, v in one.items() if k not in _HASHED} for one in (kept, wanted)))
+    there, now = kept.get("demonstrations"), wanted.get("demonstrations")
+    if there != now:
+        found.append(f"  demonstrations: {_others(there, now)}")
+    if kept.get("bank") != wanted.get("bank"):
+        found.append("  bank: other demonstrations, or in another order")
+    return found
+
+
+def _others(there: object, now: object) -> str:
+    if not isinstance(there, Mapping) or not isinstance(now, Mapping):
+        return "others" if there and now else f"those of a {'bank' if now is None else 'file'} now"
+    if there.get("number") != now.get("number"):
+        return f"{there.get('number')} there, {now.get('number')} now"
+    names = [name for name in now if there.get(name) != now[name]]
+    return f"other {' and '.join(names)} ({now['number']}, as before)"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,253 @@
+"""Labels for images: which of a few choices is each one's answer, and how sure the backbone is."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain, islice
+from pathlib import Path
+from typing import TypeAlias
+
+from aim_sdk.bank import DemonstrationBank
+from aim_sdk.bank.adding import check_on_error, gave_nothing
+from aim_sdk.errors import InputError, ShotsError
+from aim_sdk.files.photo_folders import FolderWarning, Skipped, folder_images
+from aim_sdk.injection.choices import Normalization, listed, normalized, softmax, text_of
+from aim_sdk.injection.contexts import Contexts
+from aim_sdk.injection.label_notes import Astray, Own, bank_answers, note_choices_without_examples
+from aim_sdk.selection.builtin import ReadingSelector, Selector
+from aim_sdk.selection.nearest import vote, votes_among
+from aim_sdk.types import Demonstration, ImageInput, Mode, Query
+
+Images: TypeAlias = "ImageInput | Query | Iterable[ImageInput | Query]"
+OnError = Callable[[int, InputError], None]
+"""Called with the place of an image that cannot be labelled, counted from 0, and the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """One image's label."""
+
+    label: str | None
+    """The likeliest choice; of equally likely ones the first. None where there is an `error`."""
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    """Of each choice, in the order of the choices; they sum to 1."""
+    demonstrations: tuple[str, ...] = ()
+    """What was shown, as `Generation.demonstrations`; in mode `"nearest"` the neighbours, the nearest first."""
+    prompt_tokens: int | None = None
+    """Positions of the prompt; None in mode `"nearest"`, and where the backend does not say."""
+    error: str | None = None
+    """Why the image has no label, where `on_error` was given."""
+    image: ImageInput | None = field(default=None, compare=False)
+    """The image as it was given; of a folder, its path."""
+
+    @property
+    def probability(self) -> float:
+        """The label's; NaN without a label."""
+        return math.nan if self.label is None else self.probabilities[self.label]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Labels batches of queries of one pipeline; what stays the same for all of them."""
+
+    contexts: Contexts
+    choices: Sequence[str]
+    mode: Mode
+    shots: int | None
+    demonstrations: Sequence[Demonstration] | None
+    selector: Selector
+    normalize: Normalization
+    astray: Astray = field(default_factory=Astray)
+
+    @cached_property
+    def own(self) -> Own:
+        """Queries that are demonstrations themselves."""
+        given = None if self.demonstrations is None else self.demonstrations[: self.shots]
+        if self.mode == "nearest":  # whose own never votes
+            return Own(self.contexts.bank, self.demonstrations, shown=False)
+        return Own(self.contexts.bank, given, shown=given is not None)
+
+    def announce(self) -> None:
+        """Note what is known before anything is labelled."""
+        if self.mode == "nearest":
+            given = self.demonstrations
+            answers = bank_answers(self.contexts.bank) if given is None else {item.answer.strip() for item in given}
+            note_choices_without_examples(self.choices, answers)
+
+    def conclude(self) -> None:
+        """Note what has turned out."""
+        self.astray.tell()
+        self.own.tell()
+
+    def batch(self, queries: Sequence[Query]) -> list[Classification]:
+        """Label queries in one forward, where the backend can.
+
+        Raises:
+            InputError: its `query` is the place of the query that cannot be labelled, where it is one query's.
+        """
+        made = self._voted(queries) if self.mode == "nearest" else self._scored(queries)
+        if self.mode != "zero-shot" and self.shots != 0:
+            self.own.add(queries)
+        return [replace(label, image=query.image) for label, query in zip(made, queries, strict=True)]
+
+    def those_that_can(
+        self, queries: Sequence[Query], places: Sequence[int], on_error: OnError
+    ) -> dict[int, Classification]:
+        """Label those that can be, by their places; `on_error` hears of the others."""
+        if not queries:
+            return {}
+        try:
+            return dict(zip(places, self.batch(queries), strict=True))
+        except ShotsError:  # it is not one image's fault
+            raise
+        except InputError as error:
+            if len(queries) == 1:
+                on_error(places[0], error)
+                return {places[0]: Classification(None, error=str(error), image=queries[0].image)}
+            row = error.query
+        if row is None:  # which one?
+            parts = [slice(i, i + 1) for i in range(len(queries))]
+        else:
+            parts = [slice(row), slice(row, row + 1), slice(row + 1, None)]
+        return {k: v for p in parts for k, v in self.those_that_can(queries[p], places[p], on_error).items()}
+
+    def _scored(self, queries: Sequence[Query]) -> list[Classification]:
+        named = self.contexts.named(queries, self.shots, self.demonstrations, self.mode, self.selector)
+        scores = self.contexts.backend.injector.score_batch(
+            queries,
+            [context for context, _ in named],
+            self.choices,
+            prompt_format=self.contexts.encoder.prompt_format,
+        )
+        made = []
+        for one, (_, keys) in zip(scores, named, strict=True):
+            values = normalized(one, self.choices, self.normalize)
+            label = self.choices[values.index(max(values))]
+            made.append(
+                Classification(label, dict(zip(self.choices, softmax(values), strict=True)), keys, one.prompt_tokens)
+            )
+        return made
+
+    def _voted(self, queries: Sequence[Query]) -> list[Classification]:
+        made, voted = [], list(self._shares(queries))
+        for place, (shares, keys) in enumerate(voted):
+            kept = {choice: shares.get(choice.strip(), 0.0) for choice in self.choices}
+            if not (total := math.fsum(kept.values())):
+                found = listed(list(shares)) or "none: there are no demonstrations"
+                error = InputError(
+                    f"none of the nearest demonstrations' answers ({found}) is a choice: {listed(self.choices)}.\n"
+                    "Next: pass the answers of the demonstrations as choices, or more shots."
+                )
+                error.query = place
+                raise error
+            label = max(self.choices, key=kept.__getitem__)
+            made.append(Classification(label, {choice: share / total for choice, share in kept.items()}, keys))
+        names = {choice.strip() for choice in self.choices}
+        for shares, _ in voted:
+            self.astray.add(shares, names)
+        return made
+
+    def _shares(self, queries: Sequence[Query]) -> Iterator[tuple[dict[str, float], tuple[str, ...]]]:
+        """Each query's votes, and whose they are, where they are the bank's."""
+        bank = self.contexts.bank
+        if self.demonstrations is not None:
+            given = [self.demonstrations] * len(queries)
+            yield from ((shares, ()) for shares in votes_among(self.contexts.encoder, queries, given, self.shots))
+            return
+        chosen = ReadingSelector(where=self.selector.where, balance=self.selector.balance)
+        for near in chosen.ranked(bank, queries, self.shots):
+            answers = [bank[key].demonstration.answer for key, _ in near]
+            yield vote([similarity for _, similarity in near], answers), tuple(key for key, _ in near)
+
+
+def classify(
+    classifier: Classifier,
+    images: Iterator[ImageInput | Query],
+    text: str | None,
+    *,
+    shown: Sequence[Demonstration],
+    batch_size: int,
+    done: Callable[[int], None],
+    on_error: OnError | None,
+) -> list[Classification]:
+    """Label images as they come, batch after batch; `done` hears of each batch's number.
+
+    Without a `text`, an image that is no query is asked what the demonstrations `shown` are.
+    """
+    made: dict[int, Classification] = {}
+    start = 0
+    check_on_error(on_error)
+    classifier.announce()
+    while batch := list(islice(images, batch_size)):
+        queries: list[Query] = []
+        places: list[int] = []
+        if text is None and not all(isinstance(image, Query) for image in batch):
+            text = text_of(shown)
+        for place, image in enumerate(batch, start):
+            try:
+                queries.append(image if isinstance(image, Query) else Query(image, text or ""))
+                places.append(place)
+            except InputError as error:
+                error.query = place
+                if on_error is None:
+                    raise
+                on_error(place, error)
+                made[place] = Classification(None, error=str(error), image=_image(image))
+        if on_error is not None:
+            made |= classifier.those_that_can(queries, places, on_error)
+        else:
+            try:
+                made |= zip(places, classifier.batch(queries), strict=True)
+            except InputError as error:
+                if error.query is not None:  # its place in the batch
+                    error.query = places[error.query]
+                raise
+        start += len(batch)
+        done(len(batch))
+    classifier.conclude()
+    return [made[place] for place in range(start)]
+
+
+def images_of(images: Images) -> tuple[Iterator[ImageInput | Query], int | None]:
+    """One image, all images of a folder, or some that come in any way; and how many they are, if that is known.
+
+    Raises:
+        InputError: it is a table or a mapping in place of a column, or an iterator gave nothing.
+    """
+    if isinstance(images, str | os.PathLike) and os.path.isdir(images):
+        skipped = Skipped(Path(images))
+        found: list[ImageInput | Query] = [str(image) for image in folder_images(Path(images), skipped)]
+        if not found:
+            raise InputError(f"{images}: no images in this folder or below it.{_next_line(skipped.images)}")
+        if skipped.images:
+            warnings.warn(skipped.images, FolderWarning, stacklevel=3)
+        return iter(found), len(found)
+    if isinstance(images, str | os.PathLike | bytes | bytearray | Query) or not isinstance(images, Iterable):
+        return iter([images]), 1  # a PIL image is not iterable
+    if isinstance(images, Mapping) or hasattr(images, "columns"):
+        columns = ", ".join(map(str, getattr(images, "columns", images)))
+        raise InputError(f"classify: expected one column of images, not a table; pass table[...], of: {columns}.")
+    if isinstance(images, Sized):
+        return iter(images), len(images)
+    given = iter(images)
+    if not (first := list(islice(given, 1))):
+        raise gave_nothing("images", images)
+    return chain(first, given), None
+
+
+def shown_in(bank: DemonstrationBank) -> Iterator[Demonstration]:
+    """The demonstrations of a bank, one after the other."""
+    return (entry.demonstration for entry in bank)
+
+
+def _image(given: ImageInput | Query) -> ImageInput:
+    return given.image if isinstance(given, Query) else given
+
+
+def _next_line(text: str | None) -> str:
+    return f"\n{text}" if text else ""

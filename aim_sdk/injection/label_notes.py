@@ -1,0 +1,135 @@
+"""What is said once of a job whose labels would mislead: by a warning, which the command line prints."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aim_sdk.bank.bank import DemonstrationBank
+from aim_sdk.bank.store import Listed
+from aim_sdk.errors import ImageError, did_you_mean
+from aim_sdk.files.images import image_digest
+from aim_sdk.types import Demonstration, Query
+
+_SHOWN = 10
+"""Names that a note lists."""
+_known: weakref.WeakKeyDictionary[DemonstrationBank, tuple[Sequence[Listed], frozenset[str]]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+class LabelWarning(UserWarning):
+    """Labels or answers would mislead: of the demonstrations that are shown, or of the choices."""
+
+
+def note(text: str) -> None:
+    """Say something by a `LabelWarning`."""
+    warnings.warn(text, LabelWarning, stacklevel=2)
+
+
+def bank_answers(bank: DemonstrationBank) -> frozenset[str]:
+    """The distinct answers of a bank, without surrounding blanks; looked up once until the bank changes."""
+    listed = bank.listed()
+    known = _known.get(bank)
+    if known is None or known[0] is not listed:
+        known = _known[bank] = listed, frozenset(entry.demonstration.answer.strip() for entry in bank)
+    return known[1]
+
+
+def one_answer(shown: Sequence[str]) -> str | None:
+    """The answer that all have, if they have one."""
+    found = {answer.strip() for answer in shown}
+    return found.pop() if len(found) == 1 else None
+
+
+def note_one_answer(count: int, answer: str) -> None:
+    """All queries are shown the same demonstrations, of one answer, though there are others."""
+    who = f"all {count} shown demonstrations say" if count > 1 else "the shown demonstration says"
+    note(
+        f"{who} {answer[:40]!r}, though there are others; selector='reading' (--selector reading) shows each query the "
+        "most similar ones, or pass more shots."
+    )
+
+
+def note_choices_without_examples(choices: Sequence[str], answers: Collection[str]) -> None:
+    """In mode "nearest", a choice that no demonstration has gets no vote."""
+    missing = [choice for choice in choices if choice.strip() not in answers]
+    if not missing or len(missing) == len(choices):  # none at all is refused
+        return
+    near = "".join(dict.fromkeys(did_you_mean(one, answers) for one in missing[:_SHOWN]))
+    note(f"mode 'nearest': no demonstration says {_either(missing)}, so no image can be labelled so.{near}")
+
+
+@dataclass
+class Astray:
+    """Votes for answers that are no choice."""
+
+    shares: dict[str, float] = field(default_factory=dict)
+    count: int = 0
+    """Images that were voted on."""
+
+    def add(self, shares: Mapping[str, float], choices: Collection[str]) -> None:
+        """Note one image's votes, the choices without surrounding blanks."""
+        self.count += 1
+        for answer, share in shares.items():
+            if answer not in choices:
+                self.shares[answer] = self.shares.get(answer, 0.0) + share
+
+    def tell(self) -> None:
+        """Say how much of the votes that was."""
+        if self.shares:
+            lost = 100 * sum(self.shares.values()) / self.count
+            worst = sorted(self.shares, key=lambda answer: -self.shares[answer])
+            note(
+                f"mode 'nearest': {lost:.1f} % of the votes went to answers that are no choice ({_listed(worst)}); "
+                "they are left out, and the rest is scaled to 1."
+            )
+
+
+@dataclass
+class Own:
+    """Queries that are demonstrations themselves."""
+
+    bank: DemonstrationBank
+    given: Sequence[Demonstration] | None
+    """What every query is shown; None: a selector chooses from the bank."""
+    shown: bool
+    """Whether a query of them is shown its own, too."""
+    count: int = 0
+    _keys: frozenset[tuple[str, str]] | None = None
+
+    def add(self, queries: Iterable[Query]) -> None:
+        """Count those that are."""
+        self.count += sum(map(self._is_own, queries))
+
+    def tell(self) -> None:
+        """Say how many there are."""
+        if not self.count:
+            return
+        one = self.count == 1
+        who = "1 query is a demonstration, too" if one else f"{self.count} queries are demonstrations, too"
+        if self.shown:
+            shown = "its answer is shown to it" if one else "their answers are shown to them"
+            note(f"{who}, and {shown}; selector='reading' (--selector reading) leaves a query's own out.")
+        else:
+            note(f"{who}; a query's own is never shown to it.")
+
+    def _is_own(self, query: Query) -> bool:
+        try:
+            if self.given is None:
+                return bool(self.bank.own(query))
+            if self._keys is None:
+                self._keys = frozenset((image_digest(item.image), item.text) for item in self.given)
+            return (image_digest(query.image), query.text) in self._keys
+        except ImageError:  # it is reported where it is read
+            return False
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(repr(name[:40]) for name in names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(repr(name[:40]) for name in names[:_SHOWN]) + (" or others" if len(names) > _SHOWN else "")

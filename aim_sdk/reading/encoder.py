@@ -1,0 +1,242 @@
+"""Reads demonstrations and projects the readings: many of them in batches of like lengths, decoding ahead."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aim_sdk.backend.interfaces import Backend
+from aim_sdk.config import Binding, PromptFormat
+from aim_sdk.errors import InputError, NonFiniteError
+from aim_sdk.layers import layer_options
+from aim_sdk.projectors.base import Projector
+from aim_sdk.support.finite import are_finite, not_finite
+from aim_sdk.types import Demonstration, FusedTokens, Query, Reading
+
+BATCH_TOKENS = 4096
+"""Positions of one forward, padding included."""
+_AHEAD = 2
+"""Batches that are decoded while one is computed."""
+
+OnError = Callable[[int, InputError], None]
+"""Hears of a demonstration (its place among those given) that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What the backbone and the projector made of one demonstration."""
+
+    reading: Reading
+    fused: FusedTokens
+
+
+class Encoder:
+    """One backbone, one projector, one prompt format."""
+
+    def __init__(self, backend: Backend, projector: Projector, prompt_format: PromptFormat) -> None:
+        self.backend, self.projector, self.prompt_format = backend, projector, prompt_format
+
+    @cached_property
+    def binding(self) -> Binding:
+        """What fused tokens depend on beside their demonstration."""
+        return Binding(
+            fingerprint=self.backend.fingerprint,
+            projector_kind=self.projector.kind,
+            projector_hash=self.projector.identity,
+            prompt_format=self.prompt_format,
+            layers=self.projector.layers,
+        )
+
+    @torch.no_grad()
+    def encode(self, demonstrations: Sequence[Demonstration], *, with_images: bool = True) -> list[FusedTokens]:
+        """Read and project one batch; ``with_images=False`` is the no-image control.
+
+        Raises:
+            NonFiniteError: a reading or fused tokens hold NaN or infinity.
+        """
+        return self._fused(self.read(demonstrations, with_images=with_images))
+
+    def stream(
+        self,
+        demonstrations: Sequence[Demonstration],
+        *,
+        batch_tokens: int = BATCH_TOKENS,
+        on_error: OnError | None = None,
+    ) -> Iterator[list[tuple[int, Encoded]]]:
+        """Read any number of demonstrations; yield each batch as soon as it is computed, with their places.
+
+        Raises:
+            InputError: a demonstration cannot be read, or makes NaN or infinity (`NonFiniteError`), and there
+                is no ``on_error``.
+        """
+        lengths = self.lengths(demonstrations, on_error)
+        batches = iter(batches_of(lengths, batch_tokens))
+        with ThreadPoolExecutor(_AHEAD, thread_name_prefix="aim-decode", initializer=yield_cores) as pool:
+            waiting: deque[Future[Callable[[], list[tuple[int, Reading]]]]] = deque()
+            try:
+                while True:
+                    while len(waiting) <= _AHEAD and (batch := next(batches, None)):
+                        waiting.append(pool.submit(self.prepare, demonstrations, batch, on_error))
+                    if not waiting:
+                        return
+                    if read := waiting.popleft().result()():
+                        yield self._encoded(read, on_error)
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def pooled(self, reading: Reading) -> NDArray[np.float32]:
+        """One vector, as wide as a state: the mean over the tokens that have seen the image and not the answer."""
+        end = max(1, reading.answer_start)
+        seen = reading.hidden[min(reading.image_position, end - 1) : end]
+        vector: NDArray[np.float32] = seen.float().mean(0).cpu().numpy()
+        return vector
+
+    def pooled_query(self, query: Query) -> NDArray[np.float32]:
+        """The same vector of a query: causal states before the answer do not depend on it."""
+        # A letter: a blank before it becomes part of its token, as it does before most answers.
+        shown = Demonstration(query.image, query.text, "a")
+        (reading,) = self.read([shown])
+        if not all(are_finite([(reading.hidden,)])):
+            raise not_finite("the reading of a query", reading.hidden.dtype)
+        return self.pooled(reading)
+
+    @torch.no_grad()
+    def project(self, readings: Sequence[Reading]) -> list[FusedTokens]:
+        """Project kept readings.
+
+        Raises:
+            NonFiniteError: they, or their fused tokens, hold NaN or infinity.
+        """
+        return self._fused([self.whole(reading) for reading in readings])
+
+    def whole(self, reading: Reading) -> Reading:
+        """A kept reading as it was read: on the backbone's device, its embeddings looked up again."""
+        table = self._table
+        hidden, embeddings = reading.hidden.to(table.device, table.dtype), table[reading.token_ids.to(table.device)]
+        return replace(reading, hidden=hidden, embeddings=embeddings)
+
+    def on_device(self, fused: Tensor) -> Tensor:
+        """Move kept fused tokens to the backbone."""
+        return fused.to(self._table.device, self._table.dtype)
+
+    @cached_property
+    def _table(self) -> Tensor:
+        """The input embeddings; some backends compute them at every call."""
+        return self.backend.input_embeddings
+
+    def lengths(self, demonstrations: Sequence[Demonstration], on_error: OnError | None = None) -> dict[int, int]:
+        """Estimated positions of each demonstration by its place; those that cannot be read are left out."""
+        estimate = self.backend.reader.lengths
+        try:
+            found = estimate(demonstrations, prompt_format=self.prompt_format)
+            return dict(enumerate(found))
+        except InputError:
+            if on_error is None:
+                raise
+        lengths = {}
+        for place, item in enumerate(demonstrations):
+            try:
+                (lengths[place],) = estimate([item], prompt_format=self.prompt_format)
+            except InputError as error:
+                on_error(place, error)
+        return lengths
+
+    def read(self, demonstrations: Sequence[Demonstration], *, with_images: bool = True) -> list[Reading]:
+        """Read one batch, the layers that the projector wants."""
+        read = self.backend.reader.read
+        options = layer_options(read, self.projector.layers)
+        return read(demonstrations, prompt_format=self.prompt_format, with_images=with_images, **options)
+
+    def prepare(
+        self, demonstrations: Sequence[Demonstration], places: Sequence[int], on_error: OnError | None = None
+    ) -> Callable[[], list[tuple[int, Reading]]]:
+        """Decode the demonstrations at ``places`` and return the forward that reads them in one batch.
+
+        One that cannot be read, then or in the forward, is left out and the others are not.
+        """
+        try:
+            prepare = self.backend.reader.prepare
+            options = layer_options(prepare, self.projector.layers)
+            shown = [demonstrations[place] for place in places]
+            forward = prepare(shown, prompt_format=self.prompt_format, **options)
+        except InputError as error:
+            return self._one_by_one(demonstrations, places, on_error, error)
+
+        def read() -> list[tuple[int, Reading]]:
+            try:
+                return list(zip(places, forward(), strict=True))
+            except InputError as error:
+                return self._one_by_one(demonstrations, places, on_error, error)()
+
+        return read
+
+    def _one_by_one(
+        self,
+        demonstrations: Sequence[Demonstration],
+        places: Sequence[int],
+        on_error: OnError | None,
+        error: InputError,
+    ) -> Callable[[], list[tuple[int, Reading]]]:
+        """Find which ones of a batch cannot be read, and read the others."""
+        if on_error is None:
+            raise error
+        if len(places) == 1:
+            on_error(places[0], error)
+            return list
+        parts = [self.prepare(demonstrations, [place], on_error) for place in places]
+        return lambda: [item for part in parts for item in part()]
+
+    @torch.no_grad()
+    def _encoded(
+        self, read: Sequence[tuple[int, Reading]], on_error: OnError | None = None
+    ) -> list[tuple[int, Encoded]]:
+        """Project readings; those that hold NaN or infinity, or whose fused tokens do, are left out and reported."""
+        fused = self.projector.project([reading for _, reading in read])
+        made = [(place, Encoded(reading, tokens)) for (place, reading), tokens in zip(read, fused, strict=True)]
+        usable = are_finite([(one.reading.hidden, one.fused.embeddings) for _, one in made])
+        for (place, one), finite in zip(made, usable, strict=True):
+            if not finite:
+                error = self._not_finite(one)
+                if on_error is None:
+                    raise error
+                on_error(place, error)
+        return [item for item, finite in zip(made, usable, strict=True) if finite]
+
+    def _fused(self, readings: Sequence[Reading]) -> list[FusedTokens]:
+        return [one.fused for _, one in self._encoded(list(enumerate(readings)))]
+
+    def _not_finite(self, one: Encoded) -> NonFiniteError:
+        (reading,) = are_finite([(one.reading.hidden,)])
+        if reading:
+            return not_finite("fused tokens, though the reading has none: the projector", one.fused.embeddings.dtype)
+        return not_finite("the reading of a demonstration", one.reading.hidden.dtype)
+
+
+def yield_cores() -> None:
+    """Let the forward have the cores where it runs on them: a torch thread that has to wait holds up all others."""
+    if sys.platform == "linux":  # where a thread has a priority of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+
+
+def batches_of(lengths: dict[int, int], budget: int) -> Iterator[list[int]]:
+    """Places in batches of like lengths whose padded size keeps the budget (one alone may exceed it)."""
+    batch: list[int] = []
+    for place in sorted(lengths, key=lambda place: -lengths[place]):  # the largest first: it fails at once
+        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch

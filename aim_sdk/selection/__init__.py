@@ -1,0 +1,1 @@
+"""Which demonstrations each query is shown."""

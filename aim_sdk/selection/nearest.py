@@ -1,0 +1,156 @@
+"""Nearest neighbours: a vote of the demonstrations whose vectors are most like a query's. The honest baseline of AIM.
+
+Every bank keeps a vector of each demonstration (its pooled reading, see `aim_sdk.selection.builtin.ReadingSelector`). A
+query is read once, as a demonstration is, and the answers of the ``shots`` nearest vote. There is no prompt, nothing
+is generated or scored, and an answer is always one of the demonstrations'. It suits closed answers: classes, yes or no.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aim_sdk.bank.adding import POOLED
+from aim_sdk.bank.bank import DemonstrationBank
+from aim_sdk.bank.store import Where
+from aim_sdk.errors import InputError, ShotsError
+from aim_sdk.reading.encoder import Encoder
+from aim_sdk.selection.builtin import ReadingSelector
+from aim_sdk.types import Demonstration, Query
+
+TEMPERATURE = 0.1
+"""A neighbour whose cosine is higher by this much counts e (2.72) times as much."""
+
+
+def vote(
+    similarities: Sequence[float], answers: Sequence[str], *, temperature: float = TEMPERATURE
+) -> dict[str, float]:
+    """Let neighbours vote, each with weight ``exp(similarity / temperature)``.
+
+    Args:
+        similarities: of each neighbour to the query, a cosine (-1 to 1).
+        answers: each neighbour's; surrounding blanks do not count.
+        temperature: above 0, in units of the similarity; ``math.inf`` counts all neighbours alike.
+
+    Returns:
+        The share of each answer that a neighbour has, the highest first; they sum to 1. Of equal shares, that with the
+        nearest neighbour comes first, and of equally near ones the first given. Empty without neighbours.
+
+    Raises:
+        InputError: a similarity is not finite, the two differ in length, or the temperature is not above 0.
+    """
+    if len(similarities) != len(answers):
+        raise InputError(f"vote: {len(similarities)} similarities and {len(answers)} answers; expected as many.")
+    if not temperature > 0:  # nor NaN
+        raise InputError(f"vote: temperature={temperature!r}; expected a number above 0.")
+    if not all(map(math.isfinite, similarities)):
+        raise InputError("vote: a similarity is NaN or infinite; expected cosines, -1 to 1.")
+    top = max(similarities, default=0.0)
+    weights: dict[str, list[float]] = defaultdict(list)
+    for similarity, answer in sorted(zip(similarities, answers, strict=True), key=lambda pair: -pair[0]):
+        weights[answer.strip()].append(math.exp((float(similarity) - top) / temperature))
+    total = math.fsum(weight for one in weights.values() for weight in one)
+    shares = {answer: math.fsum(one) / total for answer, one in weights.items()}
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def log_shares(shares: Mapping[str, float], choices: Sequence[str]) -> list[float]:
+    """The natural log of each choice's share of the votes; what has none gets that of the smallest number, -708.4.
+
+    Choices and answers are compared letter by letter, without surrounding blanks.
+    """
+    by_text: dict[str, float] = defaultdict(float)
+    for answer, share in shares.items():
+        by_text[answer.strip()] += share
+    return [math.log(max(by_text.get(choice.strip(), 0.0), sys.float_info.min)) for choice in choices]
+
+
+def votes(
+    bank: DemonstrationBank,
+    queries: Sequence[Query],
+    shots: int | None,
+    *,
+    temperature: float = TEMPERATURE,
+    where: Where | None = None,
+    balance: str | None = None,
+) -> list[dict[str, float]]:
+    """Let the ``shots`` nearest demonstrations of each query vote (`vote`); a query's own are never among them.
+
+    Args:
+        bank: of a pipeline: it reads the queries.
+        queries: each is read once.
+        shots: how many vote; None: all.
+        temperature: see `vote`.
+        where, balance: which demonstrations may vote, as in [`Selector`][aim_sdk.selection.builtin.Selector].
+
+    Raises:
+        ShotsError: the bank holds fewer that may be shown.
+        InputError: see `vote`; or the bank was opened without a backbone.
+    """
+    found = ReadingSelector(where=where, balance=balance).ranked(bank, queries, shots)
+    return [
+        vote(
+            [similarity for _, similarity in near],
+            [bank[key].demonstration.answer for key, _ in near],
+            temperature=temperature,
+        )
+        for near in found
+    ]
+
+
+def votes_among(
+    encoder: Encoder,
+    queries: Sequence[Query],
+    demonstrations: Sequence[Sequence[Demonstration]],
+    shots: int | None,
+    *,
+    temperature: float = TEMPERATURE,
+) -> list[dict[str, float]]:
+    """Like `votes`, but each query has demonstrations of its own, of which the nearest vote.
+
+    Their similarities are cosines round their own mean, so a query's votes do not depend on what else is asked.
+
+    Raises:
+        ShotsError: a query has fewer that may be shown.
+        InputError: see `vote`; or a demonstration or a query cannot be read.
+    """
+    bank = DemonstrationBank.in_memory(encoder)
+    unique = {id(item): item for items in demonstrations for item in items}
+    keys = bank.add(list(unique.values()))
+    places = {key: place for place, key in enumerate(bank.keys())}
+    rows = dict(zip(unique, (places[key] for key in keys), strict=True))
+    vectors = bank.features(POOLED)
+    found: list[dict[str, float]] = []
+    for query, items in zip(queries, demonstrations, strict=True):
+        own = set(bank.own(query))
+        given = [(rows[id(item)], item.answer) for item in items]
+        if not given:
+            found.append({})
+            continue
+        others = [place for place, (row, _) in enumerate(given) if row not in own]
+        if len(others) < (shots or 0):
+            raise ShotsError(
+                f"{shots} shots asked for, but only {len(others)} of a query's demonstrations may be shown."
+            )
+        similar = cosines(bank.pooled_query(query), vectors[[row for row, _ in given]])
+        near = sorted(others, key=lambda place: -similar[place])[:shots]
+        found.append(vote([float(similar[p]) for p in near], [given[p][1] for p in near], temperature=temperature))
+    return found
+
+
+def cosines(query: NDArray[np.floating], vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Cosines ``(n,)`` of a query's vector ``(dim,)`` and others ``(n, dim)``, round the others' mean.
+
+    All readings of an LLM point much the same way; the rest tells them apart. What is the mean is like nothing: 0.
+    """
+    mean = vectors.mean(0, dtype=np.float64)
+    centred, asked = vectors - mean, query - mean
+    norms = np.linalg.norm(centred, axis=1) * np.linalg.norm(asked)
+    norms[norms <= 1e-9 * float(mean @ mean)] = np.inf
+    products: NDArray[np.float64] = centred @ asked / norms
+    return products

@@ -1,0 +1,1 @@
+"""What every room needs: the terminal, progress, figures, numbers, the machine."""
