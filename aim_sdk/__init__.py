@@ -5,8 +5,12 @@ Names are imported when they are first used: ``import aim_sdk`` loads neither to
 
 from typing import TYPE_CHECKING
 
+from aim_sdk.support.lazy import lazy
+
 if TYPE_CHECKING:
-    from aim_sdk.backend.interfaces import Backend, DemoReader, Injector
+    from aim_sdk.backend.injector import Injector
+    from aim_sdk.backend.interfaces import Backend
+    from aim_sdk.backend.reader import DemoReader
     from aim_sdk.backend.registry import BackendInfo, get_backend, list_backends
     from aim_sdk.bank import DemonstrationBank
     from aim_sdk.config import Fingerprint, ProjectorConfig, PromptFormat
@@ -25,7 +29,8 @@ if TYPE_CHECKING:
         ResidualProjector,
     )
     from aim_sdk.projectors.base import Projector, ReadingBatch
-    from aim_sdk.selection.builtin import Selector, get_selector
+    from aim_sdk.selection.base import Selector
+    from aim_sdk.selection.registry import get_selector
     from aim_sdk.types import AttentionMap, Demonstration, FusedTokens, Generation, Query, Reading
 
     __version__: str
@@ -65,47 +70,43 @@ __all__ = [
     "load_image",
 ]
 
-_MODULES = {
-    "bank": ["DemonstrationBank"],
-    "classification": ["Classification"],
-    "config": ["Fingerprint", "ProjectorConfig", "PromptFormat"],
-    "downloads": ["fetch_image"],
-    "errors": ["AIMError"],
-    "images": ["load_image"],
-    "interfaces": ["Backend", "DemoReader", "Injector", "Projector", "ReadingBatch"],
-    "pipeline": ["AIMPipeline"],
-    "projectors": [
-        "AttentionProjector",
-        "CarrierProjector",
-        "LinearCarrierProjector",
-        "LinearNormProjector",
-        "LinearProjector",
-        "ResidualMLPProjector",
-        "ResidualProjector",
-    ],
-    "registry": ["BackendInfo", "get_backend", "list_backends"],
-    "selection": ["Selector", "get_selector"],
-    "types": ["AttentionMap", "Demonstration", "FusedTokens", "Generation", "Query", "Reading"],
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
-
 if not TYPE_CHECKING:  # a type checker that saw it would accept any attribute
+    _named = lazy(
+        __name__,
+        {
+            "backend.injector": ["Injector"],
+            "backend.interfaces": ["Backend"],
+            "backend.reader": ["DemoReader"],
+            "backend.registry": ["BackendInfo", "get_backend", "list_backends"],
+            "bank": ["DemonstrationBank"],
+            "config": ["Fingerprint", "ProjectorConfig", "PromptFormat"],
+            "errors": ["AIMError"],
+            "files.downloads": ["fetch_image"],
+            "files.images": ["load_image"],
+            "injection.classification": ["Classification"],
+            "pipeline": ["AIMPipeline"],
+            "projectors": [
+                "AttentionProjector",
+                "CarrierProjector",
+                "LinearCarrierProjector",
+                "LinearNormProjector",
+                "LinearProjector",
+                "Projector",
+                "ReadingBatch",
+                "ResidualMLPProjector",
+                "ResidualProjector",
+            ],
+            "selection": ["Selector", "get_selector"],
+            "types": ["AttentionMap", "Demonstration", "FusedTokens", "Generation", "Query", "Reading"],
+        },
+    )
 
     def __getattr__(name: str) -> object:
-        if name in _HOME:
-            from importlib import import_module
+        if name != "__version__":
+            return _named(name)
+        from importlib.metadata import version
 
-            value = getattr(import_module(f"aim_sdk.{_HOME[name]}"), name)
-        elif name == "__version__":
-            from importlib.metadata import version
-
-            value = version("aim-icl")
-        else:
-            from aim_sdk.errors import did_you_mean
-
-            raise AttributeError(f"module 'aim_sdk' has no attribute {name!r}.{did_you_mean(name, __all__)}")
-        globals()[name] = value
-        return value
+        return globals().setdefault(name, version("aim-icl"))
 
 
 def __dir__() -> list[str]:

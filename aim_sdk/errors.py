@@ -11,6 +11,8 @@ Each member also subclasses the builtin that a caller would catch:
     │   ├── ShotsError               ValueError          more shots than the bank holds
     │   ├── MissingDataError         FileNotFoundError   files of an evaluation task are not there, or not all
     │   └── UnknownEntryError        KeyError            the bank holds no such demonstration
+    ├── DuplicatePluginError         RuntimeError        two distributions register one name
+    ├── BrokenPluginError            ImportError         a plugin's code failed when it was imported
     ├── BackendError                 Exception
     │   ├── UnknownBackendError      KeyError            no installed distribution registers that name
     │   ├── DuplicateBackendError    RuntimeError        two distributions register one name
@@ -76,6 +78,14 @@ class UnknownEntryError(InputError, KeyError):
     """The bank holds no demonstration with that key."""
 
 
+class DuplicatePluginError(AIMError, RuntimeError):
+    """Two installed distributions register a plugin of one kind (a backend, a metric, ...) by the same name."""
+
+
+class BrokenPluginError(AIMError, ImportError):
+    """A plugin's code failed while it was imported, or it is not what it should be; the cause is chained."""
+
+
 class BackendError(AIMError):
     """A backend cannot be found, imported or loaded."""
 
@@ -84,11 +94,11 @@ class UnknownBackendError(BackendError, KeyError):
     """No installed distribution registers a backend of that name."""
 
 
-class DuplicateBackendError(BackendError, RuntimeError):
+class DuplicateBackendError(BackendError, DuplicatePluginError):
     """Two installed distributions register a backend of the same name."""
 
 
-class BrokenBackendError(BackendError, ImportError):
+class BrokenBackendError(BackendError, BrokenPluginError):
     """A backend's code failed while it was imported; the cause is chained."""
 
 

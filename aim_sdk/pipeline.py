@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import torch
 
+from aim_sdk.backend.choosing import choose
 from aim_sdk.backend.interfaces import Backend
-from aim_sdk.backend.registry import get_backend
 from aim_sdk.bank import BankEntry, DemonstrationBank
 from aim_sdk.errors import InputError
 from aim_sdk.injection.choices import Normalization, check_normalize, checked_choices, choices_of, normalized
@@ -28,8 +28,9 @@ from aim_sdk.injection.given import (
 from aim_sdk.projectors import KINDS, untrained
 from aim_sdk.projectors.base import Projector
 from aim_sdk.reading.encoder import Encoder
-from aim_sdk.selection.builtin import Selector, get_selector
+from aim_sdk.selection.base import Selector
 from aim_sdk.selection.nearest import TEMPERATURE, log_shares, votes, votes_among
+from aim_sdk.selection.registry import get_selector
 from aim_sdk.support.numbers import whole_number
 from aim_sdk.support.progress import advancing
 from aim_sdk.types import ChoiceScores, Context, Demonstration, FusedTokens, Generation, ImageInput, Mode, Query
@@ -51,7 +52,7 @@ class AIMPipeline:
         keep_readings: keep the readings in a new bank, too: another projector then needs no reading anew.
         keep_images: keep the image files in a new bank, too: it can then be read anew anywhere.
         images: a folder that the bank's image files were moved to.
-        selector: chooses each query's demonstrations from the bank: a name (see `aim_sdk.selection.builtin`) or an object.
+        selector: chooses each query's demonstrations from the bank: a name (see `aim_sdk.selection`) or an object.
         prefix_bytes: memory for computed prefixes (`aim_sdk.backend.prefixes`), where the backend shares them between
             prompts; None takes the backend's default (1 GiB), 0 computes every prompt whole.
 
@@ -108,7 +109,7 @@ class AIMPipeline:
     @classmethod
     def from_pretrained(
         cls,
-        backend: str,
+        backend: str | Path | type[Backend] | Backend | Projector,
         *,
         model: str | Path | None = None,
         projector: Projector | str | Path | None = None,
@@ -124,11 +125,13 @@ class AIMPipeline:
         trust_remote_code: bool = False,
         **options: Any,
     ) -> Self:
-        """Load a backend by name and compose it with a projector.
+        """Load a backend and compose it with a projector.
 
         Args:
-            backend: a registered name; ``aim-icl backends list`` shows them.
-            model: a hub id or a local folder; None takes the backend's default.
+            backend: a registered name (``aim-icl backends list`` shows them), a backend's class, or a loaded backend; a
+                model's hub id or folder (then its family's backend is taken); or a projector, its hub id or folder
+                (then the backbone that it was made with).
+            model: a hub id or a local folder; None takes what ``backend`` leads to, or its default.
             projector: a folder or hub id, a projector, or the kind of an untrained one
                 ([`KINDS`][aim_sdk.projectors.KINDS]); None takes the backend's default.
             prompt_format, bank, keep_readings, keep_images, images, selector, prefix_bytes: see the class.
@@ -141,14 +144,24 @@ class AIMPipeline:
             BackendError: see [`aim_sdk.errors`][aim_sdk.errors] for its members.
             ArtifactError: the projector or the bank cannot be loaded or belongs to another backbone.
         """
+        chosen = choose(backend, model)
+        if projector is not None and chosen.projector is not None:
+            raise InputError("two projectors are given: the first argument, and projector=...; leave one of them out.")
         if trust_remote_code is not False:  # backends without code of others have no such option
             options["trust_remote_code"] = trust_remote_code
-        loaded = get_backend(backend).from_pretrained(
-            None if model is None else str(model), device=device, dtype=dtype, **options
-        )
+        options |= {name: value for name, value in (("device", device), ("dtype", dtype)) if value is not None}
+        if not isinstance(chosen.backend, Backend):
+            loaded = chosen.backend.from_pretrained(chosen.model, **options)
+        elif options:
+            raise InputError(f"the backend {chosen.backend.name!r} is loaded already; leave out {', '.join(options)}.")
+        else:
+            loaded = chosen.backend
+        projector = chosen.projector if projector is None else projector
         if isinstance(projector, str | Path):
             projector = (
-                untrained(str(projector), loaded) if projector in KINDS else Projector.from_pretrained(projector)
+                untrained(str(projector), loaded.vocabulary)
+                if projector in KINDS
+                else Projector.from_pretrained(projector)
             )
         return cls(
             loaded,
@@ -433,7 +446,7 @@ def _fit(projector: Projector, backend: Backend) -> Projector:
             f"but {backend.fingerprint.model!r} needs {expected[0]} -> {expected[1]}."
         )
     projector.fingerprint = backend.fingerprint
-    projector.bind(backend)
+    projector.bind(backend.vocabulary)
     return projector.to(backend.input_embeddings.device).eval()
 
 

@@ -11,12 +11,19 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from aim_sdk.errors import ImageError, InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     from jaxtyping import Float, Int
+    from numpy.typing import NDArray
     from PIL.Image import Image
     from torch import Tensor
 
+    from aim_sdk.config import Fingerprint
+
 ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | Image"
 """A path, the bytes of an image file, or a PIL image."""
+
+Matrix: TypeAlias = "NDArray[np.float32]"
+"""Vectors as rows."""
 
 Metadata: TypeAlias = "Mapping[str, str | int | float | bool]"
 """Values by field name; what filters and class balance look at."""
@@ -229,3 +236,17 @@ class ChoiceScores:
     """Of each choice, the natural-log probability of each of its tokens."""
     prompt_tokens: int | None = None
     """As `Generation.prompt_tokens`; None where the backend does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """All that a projector may take of its backbone besides readings."""
+
+    inputs: Float[Tensor, "vocabulary embed"]
+    """The inner LLM's input embeddings."""
+    outputs: Float[Tensor, "vocabulary hidden"]
+    """The LM head's matrix; the same tensor where it is tied. Either may have spare rows."""
+    fingerprint: Fingerprint
+    """Whose they are; it holds the RMS of the input embeddings, too."""
+    decoder_layers: int | None = None
+    """How many decoder layers the inner LLM has; None where that is not known before they are read."""

@@ -1,7 +1,7 @@
 """Writes `reference/families.md`: what becomes of every image-text-to-text family of the installed transformers.
 
-`make reference` runs it. Nothing of the table is written by hand: who serves a type comes from the backends, the tested
-ones from the tiny models, the reasons from `aim_backends.hf.families`.
+`make reference` runs it. Nothing of the table is written by hand: the tested types come from the tiny models, all other
+facts from `aim_backends.families.table`.
 """
 
 import json
@@ -13,9 +13,9 @@ from pathlib import Path
 import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from aim_backends.auto import AutoBackend, serving
-from aim_backends.hf.families import NOTES, PREFIX_REUSE, REFUSED, UNKNOWN
-from aim_sdk.testing.tiny import FAMILIES, build
+from aim_backends.families.table import FAMILIES, PrefixReuse, family_of
+from aim_sdk.testing import tiny as tiny_models
+from aim_sdk.testing.tiny import build
 
 PAGE = Path(__file__).parent / "reference" / "families.md"
 MODEL_TYPES = sorted(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
@@ -43,32 +43,35 @@ Every image-text-to-text `model_type` of transformers {version}.
 def page(tiny: Callable[[str], Path]) -> str:
     """Return the page; `tiny` gives the folder of a tiny model."""
     tested = _tested(tiny)
-    counts = {"tested": len(tested), "all": len(MODEL_TYPES), "refused": len(REFUSED)}
+    counts = {
+        "tested": len(tested),
+        "all": len(MODEL_TYPES),
+        "refused": sum(bool(f.refused) for f in FAMILIES.values()),
+    }
     head = HEAD.format(version=transformers.__version__, **counts)
     return head + "".join(_row(kind, tested) for kind in MODEL_TYPES)
 
 
 def _tested(tiny: Callable[[str], Path]) -> Mapping[str, Sequence[str]]:
     variants: dict[str, list[str]] = defaultdict(list)
-    for variant in FAMILIES:
+    for variant in tiny_models.FAMILIES:
         config = json.loads((tiny(variant) / "config.json").read_text(encoding="utf-8"))
         variants[config["model_type"]].append(variant)
     return variants
 
 
 def _row(kind: str, tested: Mapping[str, Sequence[str]]) -> str:
-    if kind in REFUSED:
-        return f"| `{kind}` | refused | | | {REFUSED[kind]} |\n"
-    backend = serving(kind) or AutoBackend
+    family = family_of(kind)
+    if family.refused:
+        return f"| `{kind}` | refused | | | {family.refused} |\n"
     variants = ", ".join(f"`{variant}`" for variant in tested.get(kind, ())) or "not tested"
-    notes = "; ".join(filter(None, (NOTES.get(kind), PREFIX_REUSE.get(kind, UNKNOWN).why)))
-    return f"| `{kind}` | `{backend.name}` | {variants} | {_prefix_reuse(kind)} | {notes} |\n"
+    notes = "; ".join(filter(None, (family.note, family.prefix.why)))
+    return f"| `{kind}` | `{family.backend}` | {variants} | {_prefix_reuse(family.prefix)} | {notes} |\n"
 
 
-def _prefix_reuse(kind: str) -> str:
-    if kind not in PREFIX_REUSE:
+def _prefix_reuse(found: PrefixReuse) -> str:
+    if not found.known:
         return "unknown"
-    found = PREFIX_REUSE[kind]
     return "yes" if found.padded else "one prompt at a time" if found.alone else "no"
 
 

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aim_sdk.files.images import image_digest
-from aim_sdk.types import Demonstration, Metadata, Query, Reading
+from aim_sdk.types import Demonstration, Matrix, Metadata, Query, Reading
 
-Matrix: TypeAlias = NDArray[np.float32]
 Where: TypeAlias = "Mapping[str, Any]"
 """Metadata that an entry must have, by field: a value, or a list of values of which one."""
 

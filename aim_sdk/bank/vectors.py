@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aim_sdk.bank.photos import Photos
-from aim_sdk.bank.store import Listed, Matrix, Store, query_origin
+from aim_sdk.bank.store import Listed, Store, query_origin
 from aim_sdk.errors import CorruptArtifactError, InputError
-from aim_sdk.types import Demonstration, Query
+from aim_sdk.types import Demonstration, Matrix, Query
 
 CHUNK = 1024
 """Vectors that are computed before they are kept."""

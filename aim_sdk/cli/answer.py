@@ -77,7 +77,7 @@ def answer(
     from aim_sdk.injection.classification import shown_in
     from aim_sdk.injection.contexts import MODES
     from aim_sdk.pipeline import AIMPipeline
-    from aim_sdk.selection.builtin import get_selector
+    from aim_sdk.selection.registry import get_selector
     from aim_sdk.support.terminal import Problems, say, warn_all
 
     if (demos is None) == (bank is None):

@@ -13,8 +13,8 @@ from aim_sdk.evaluation.items import Item
 from aim_sdk.evaluation.protocol import Prompt
 from aim_sdk.injection.contexts import Contexts
 from aim_sdk.pipeline import AIMPipeline
-from aim_sdk.selection.builtin import get_selector
 from aim_sdk.selection.nearest import log_shares, vote
+from aim_sdk.selection.registry import get_selector
 from aim_sdk.support.memory import peak
 from aim_sdk.types import Demonstration, ImageInput, Mode, Query
 

@@ -19,7 +19,8 @@ from aim_sdk.errors import InputError, ShotsError
 from aim_sdk.evaluation.items import Dataset, Item
 from aim_sdk.evaluation.protocol import Prompt, Protocol, shown_answer
 from aim_sdk.files.images import image_digest
-from aim_sdk.selection.builtin import ReadingSelector, get_selector
+from aim_sdk.selection.builtin import ReadingSelector
+from aim_sdk.selection.registry import get_selector
 from aim_sdk.types import Demonstration, Query
 
 _SMALL = 4

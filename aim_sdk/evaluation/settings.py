@@ -39,7 +39,7 @@ class EvalSettings(BaseModel):
         default=MODES,
         description="the rows of the table: zero-shot, text-only, interleaved, aim, unless others are named",
     )
-    selector: str = Field(default="random", description="see aim_sdk.selection.builtin")
+    selector: str = Field(default="random", description="see aim_sdk.selection")
     seeds: int | None = Field(default=None, ge=1, description="how many, from 0 on; None: the protocol's")
     limit: int | None = Field(default=None, ge=1, description="queries a task: a random part, the same for all cells")
     batch_size: int = Field(default=8, ge=1, description="prompts a forward")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,12 +15,9 @@ from pydantic import ValidationError
 from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.files.atomic import atomic
 from aim_sdk.files.json_lines import MAX_LINE, OnProblem, open_regular, other_encoding, reason
-from aim_sdk.files.photo_folders import folder_images
-from aim_sdk.support.dependencies import imported
-from aim_sdk.types import Demonstration
 
 if TYPE_CHECKING:
-    from aim_sdk.injection.classification import Classification
+    pass
 
 Row = TypeVar("Row")
 
@@ -107,95 +103,6 @@ def guarded(cell: object, before: str = "'") -> object:
     return f"{before}{cell}" if risky else cell
 
 
-def demonstrations_from(
-    frame: Any,
-    *,
-    image: str = "image",
-    text: str | None = "text",
-    answer: str = "answer",
-    same_text: str | None = None,
-    metadata: Iterable[str] = (),
-) -> list[Demonstration]:
-    """One demonstration per row of a table.
-
-    Args:
-        frame: what gives a column by its name: a frame of pandas or polars, a dict of lists.
-        image, text, answer: the names of the columns; `text=None`: no text stands next to the images. A number is an
-            answer as it is written (1 is `"1"`, 1.0 is `"1.0"`); a missing text is none.
-        same_text: the text that stands next to every image, in place of a column.
-        metadata: columns whose cells become metadata; missing cells are left out.
-
-    Raises:
-        InputError: there is no such column, or a row is no demonstration; it names the row, counted from 0.
-    """
-    text = None if same_text is not None else text
-    names, kept = [image, *([] if text is None else [text]), answer], list(metadata)
-    if text is not None and image in (there := _names(frame)) and text not in there:
-        raise InputError(
-            f"{_no_column(frame, text)}\n"
-            "Next: text=None where no text stands next to the images, or same_text='...' for one text of them all."
-        )
-    columns = {name: _column(frame, name) for name in [*names, *kept]}
-    if len(lengths := {len(column) for column in columns.values()}) > 1:
-        raise InputError(f"the columns have different lengths: {', '.join(map(str, sorted(lengths)))}.")
-    made = []
-    for row in range(lengths.pop()):
-        fields = {name: columns[name][row] for name in kept}
-        asked = "" if text is None or _missing(columns[text][row]) else columns[text][row]
-        try:
-            made.append(
-                Demonstration(
-                    columns[image][row],
-                    asked if same_text is None else same_text,
-                    _answer(columns[answer][row]),
-                    {name: value for name, value in fields.items() if not _missing(value)},
-                )
-            )
-        except InputError as error:
-            raise type(error)(f"row {row}: {error}") from error
-    return made
-
-
-def to_frame(classifications: Sequence[Classification], images: Iterable[Any] | Path | None = None) -> Any:
-    """A pandas frame with one row per label.
-
-    Columns: `image`, `label`, `probability`, `p(CHOICE)` of each choice, `prompt_tokens`,
-    `error`. The index is that of `images`, where they have one.
-
-    Args:
-        classifications: what `pipe.classify` returned.
-        images: what it was given, as many, or the folder; None: the images that the labels know.
-
-    Raises:
-        MissingDependencyError: pandas is not installed.
-        InputError: as many images are not there.
-    """
-    pandas = imported("pandas", extra="pandas")
-    if isinstance(images, str | os.PathLike):
-        if not os.path.isdir(images):
-            raise InputError(f"to_frame: images is a {type(images).__name__}; expected the images that were labelled.")
-        images = list(map(str, folder_images(Path(images))))
-    known = [one.image for one in classifications]
-    shown = list(images) if images is not None else known if any(one is not None for one in known) else None
-    if shown is not None and len(shown) != len(classifications):
-        raise InputError(f"to_frame: {len(classifications)} labels, but {len(shown)} images.")
-    rows = [
-        {
-            **({} if shown is None else {"image": shown[place]}),
-            "label": one.label,
-            "probability": one.probability,
-            **{f"p({choice})": value for choice, value in one.probabilities.items()},
-            "prompt_tokens": one.prompt_tokens,
-            "error": one.error,
-        }
-        for place, one in enumerate(classifications)
-    ]
-    index = getattr(images, "index", None)
-    made = pandas.DataFrame(rows, index=None if index is None or callable(index) else index)
-    last = [name for name in ("prompt_tokens", "error") if name in made]
-    return made[[name for name in made if name not in last] + last]
-
-
 def _lines(path: Path, file: BinaryIO) -> Iterator[str]:
     """The lines of a file as texts, each one bounded."""
     number = 0
@@ -245,30 +152,3 @@ def _reason(error: Exception, columns: Sequence[str]) -> str:
         name = str(first["loc"][0])
         return f"{name}: {'the cell is empty' if name in columns else 'there is no such column'}"
     return reason(error)
-
-
-def _names(frame: Any) -> list[Any]:
-    return list(getattr(frame, "columns", frame))
-
-
-def _no_column(frame: Any, name: str) -> str:
-    names = list(map(str, _names(frame)))
-    return f"no column {name!r}.{did_you_mean(name, names)} The columns are: {', '.join(names)}."
-
-
-def _column(frame: Any, name: str) -> list[Any]:
-    if name not in _names(frame):
-        raise InputError(_no_column(frame, name))
-    return list(frame[name])
-
-
-def _missing(value: Any) -> bool:
-    """Whether a cell holds nothing: None, NaN, or what pandas has for such."""
-    return value is None or type(value).__name__ in ("NAType", "NaTType") or (value != value) is True
-
-
-def _answer(value: Any) -> Any:
-    if _missing(value):
-        raise InputError(f"the answer is missing ({value}).")
-    value = value.item() if getattr(value, "shape", None) == () else value  # a number of numpy's
-    return str(value) if isinstance(value, int | float) else value

@@ -19,7 +19,8 @@ from aim_sdk.files.photo_folders import FolderWarning, Skipped, folder_images
 from aim_sdk.injection.choices import Normalization, listed, normalized, softmax, text_of
 from aim_sdk.injection.contexts import Contexts
 from aim_sdk.injection.label_notes import Astray, Own, bank_answers, note_choices_without_examples
-from aim_sdk.selection.builtin import ReadingSelector, Selector
+from aim_sdk.selection.base import Selector
+from aim_sdk.selection.builtin import ReadingSelector
 from aim_sdk.selection.nearest import vote, votes_among
 from aim_sdk.types import Demonstration, ImageInput, Mode, Query
 

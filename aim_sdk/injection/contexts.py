@@ -12,7 +12,8 @@ from aim_sdk.errors import FormatError, InputError, ShotsError, did_you_mean
 from aim_sdk.injection.given import Demonstrations, demonstrations_of, first_shots, shots_of
 from aim_sdk.injection.label_notes import bank_answers, note_one_answer, one_answer
 from aim_sdk.reading.encoder import Encoder
-from aim_sdk.selection.builtin import FirstSelector, Selector
+from aim_sdk.selection.base import Selector
+from aim_sdk.selection.builtin import FirstSelector
 from aim_sdk.types import Context, Demonstration, FusedTokens, Mode, Query
 
 MODES: tuple[Mode, ...] = ("aim", "text-only", "interleaved", "zero-shot", "no-image", "nearest")

@@ -1,10 +1,16 @@
-"""The built-in projectors: small modules over padded readings. `aim_sdk.projectors.saved` saves and loads them."""
+"""Projectors: small modules over padded readings. Saved and loaded as folders (`aim_sdk.projectors.saved`)."""
 
-from aim_sdk.projectors.attention import AttentionProjector
-from aim_sdk.projectors.carrier import CarrierProjector, LinearCarrierProjector
-from aim_sdk.projectors.kinds import KINDS, untrained
-from aim_sdk.projectors.linear import LinearNormProjector, LinearProjector
-from aim_sdk.projectors.residual import ResidualMLPProjector, ResidualProjector
+from typing import TYPE_CHECKING
+
+from aim_sdk.support.lazy import lazy
+
+if TYPE_CHECKING:
+    from aim_sdk.projectors.attention import AttentionProjector
+    from aim_sdk.projectors.base import Projector, ReadingBatch
+    from aim_sdk.projectors.carrier import CarrierProjector, LinearCarrierProjector
+    from aim_sdk.projectors.kinds import KINDS, untrained
+    from aim_sdk.projectors.linear import LinearNormProjector, LinearProjector
+    from aim_sdk.projectors.residual import ResidualMLPProjector, ResidualProjector
 
 __all__ = [
     "KINDS",
@@ -13,7 +19,22 @@ __all__ = [
     "LinearCarrierProjector",
     "LinearNormProjector",
     "LinearProjector",
+    "Projector",
+    "ReadingBatch",
     "ResidualMLPProjector",
     "ResidualProjector",
     "untrained",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy(
+        __name__,
+        {
+            "attention": ["AttentionProjector"],
+            "base": ["Projector", "ReadingBatch"],
+            "carrier": ["CarrierProjector", "LinearCarrierProjector"],
+            "kinds": ["KINDS", "untrained"],
+            "linear": ["LinearNormProjector", "LinearProjector"],
+            "residual": ["ResidualMLPProjector", "ResidualProjector"],
+        },
+    )

@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from aim_sdk.backend.interfaces import Backend
 from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.layers import LAST
 from aim_sdk.projectors.base import Projector, ReadingBatch
 from aim_sdk.projectors.norm import LayersNorm
-from aim_sdk.types import Reading
+from aim_sdk.types import Reading, Vocabulary
 
 Place = Literal["after", "before"]
 """Which text token carries: the one after the place where the image stood, or the one before it."""
@@ -58,8 +57,8 @@ class Carrier(Projector):
         self.place = place
 
     @classmethod
-    def untrained(cls, backend: Backend, *, layers: Sequence[int] = LAST, **options: Any) -> Self:
-        return super().untrained(backend, layers=layers, **{"place": "before", **options})
+    def untrained(cls, vocabulary: Vocabulary, *, layers: Sequence[int] = LAST, **options: Any) -> Self:
+        return super().untrained(vocabulary, layers=layers, **{"place": "before", **options})
 
     def rate(self, name: str) -> float:
         """20 for gate and norms: the rate that suits them destroys W (measured on pocket: 3e-3, and 1.5e-4 for W)."""
@@ -89,7 +88,7 @@ class CarrierProjector(Carrier):
     """A carrier that is a soft token: ``v = W LN(s)`` with ``s = E_in^T softmax(E_out h)``, from the studies on pocket.
 
     ``s`` is the embedding of the token that the backbone expects. W starts as the RMS of the input embeddings times the
-    identity, so that a carrier has a typical token's scale; that works without training (`training_free`). E_in
+    identity, so that a carrier has a typical token's scale; that works without training (`untrained`). E_in
     and E_out are the backbone's own: `bind` takes them, an artifact does not hold them.
 
     Further layers may stand before the last one: with ``h'`` their readings, ``U LN(h')`` is added, U zero at first.
@@ -118,20 +117,17 @@ class CarrierProjector(Carrier):
             nn.init.zeros_(self.others.weight)
         self._vocabulary: tuple[Tensor, Tensor] | None = None
 
-    @classmethod
-    def training_free(cls, backend: Backend) -> Self:
-        """One that works as it is."""
-        return cls.untrained(backend)
+    def start(self, vocabulary: Vocabulary) -> None:
+        self.weight.copy_(torch.eye(self.embedding_size) * vocabulary.fingerprint.embedding_rms)
 
-    def start(self, backend: Backend) -> None:
-        self.weight.copy_(torch.eye(self.embedding_size) * backend.fingerprint.embedding_rms)
-
-    def bind(self, backend: Backend) -> None:
-        self._vocabulary = _vocabulary(backend)
+    def bind(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = _shared_rows(vocabulary)
 
     def value(self, last: Float[Tensor, "batch width"]) -> Float[Tensor, "batch embed"]:
         if self._vocabulary is None:
-            raise InputError("a carrier needs its backbone's embeddings; call projector.bind(backend) first.")
+            raise InputError(
+                "a carrier needs its backbone's embeddings; call projector.bind(backend.vocabulary) first."
+            )
         outputs, inputs = self._vocabulary
         others, last = last[:, : -self.hidden_size], last[:, -self.hidden_size :]
         expected = F.softmax(F.linear(last.to(outputs), outputs).float(), -1).to(inputs) @ inputs
@@ -162,14 +158,14 @@ class LinearCarrierProjector(Carrier):
         self.weight = nn.Parameter(torch.cat([rest, torch.eye(embedding_size, hidden_size)], 1))
         self.gate = nn.Parameter(torch.tensor(4.0))
 
-    def start(self, backend: Backend) -> None:
-        outputs, inputs = (rows.float() for rows in _vocabulary(backend, _FIT_ROWS))
+    def start(self, vocabulary: Vocabulary) -> None:
+        outputs, inputs = (rows.float() for rows in _shared_rows(vocabulary, _FIT_ROWS))
         shown = F.layer_norm(outputs - outputs.mean(0), outputs.shape[1:])
         meant = F.layer_norm(inputs, inputs.shape[1:])
         square = shown.T @ shown
         ridge = 1e-2 * square.diagonal().mean() * torch.eye(len(square), device=square.device)
         fitted = torch.linalg.solve(square + ridge, shown.T @ meant)  # (hidden, embed)
-        fitted *= backend.fingerprint.embedding_rms / (shown @ fitted).square().mean().sqrt()
+        fitted *= vocabulary.fingerprint.embedding_rms / (shown @ fitted).square().mean().sqrt()
         self.weight.zero_()[:, -self.hidden_size :] = fitted.T
 
     @torch.no_grad()
@@ -182,12 +178,12 @@ class LinearCarrierProjector(Carrier):
         return F.linear(self.norm(last.to(self.weight) - self.mean), self.weight)
 
 
-def _vocabulary(backend: Backend, limit: int | None = None) -> tuple[Tensor, Tensor]:
+def _shared_rows(vocabulary: Vocabulary, limit: int | None = None) -> tuple[Tensor, Tensor]:
     """Output and input embeddings of the tokens that have both (either matrix may have spare rows).
 
     At most ``limit`` of them, evenly spaced.
     """
-    outputs, inputs = backend.output_embeddings.detach(), backend.input_embeddings.detach()
+    outputs, inputs = vocabulary.outputs.detach(), vocabulary.inputs.detach()
     rows = min(len(outputs), len(inputs))
     if limit is None or rows <= limit:
         return outputs[:rows], inputs[:rows]

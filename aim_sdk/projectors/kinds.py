@@ -1,48 +1,51 @@
-"""The built-in projectors by kind."""
+"""Projector kinds by name: the built-in ones, and those of installed distributions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from aim_sdk.backend.interfaces import Backend
-from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.layers import LAST
-from aim_sdk.projectors.attention import AttentionProjector
-from aim_sdk.projectors.base import Projector
-from aim_sdk.projectors.carrier import CarrierProjector, LinearCarrierProjector
-from aim_sdk.projectors.linear import LinearNormProjector, LinearProjector
-from aim_sdk.projectors.residual import ResidualMLPProjector, ResidualProjector
+from aim_sdk.support.plugins import Registry
+from aim_sdk.types import Vocabulary
 
-KINDS: Final[dict[str, type[Projector]]] = {
-    cls.kind: cls
-    for cls in (
-        LinearProjector,
-        LinearNormProjector,
-        ResidualProjector,
-        ResidualMLPProjector,
-        CarrierProjector,
-        LinearCarrierProjector,
-        AttentionProjector,
-    )
-}
-"""The built-in projectors by kind."""
+if TYPE_CHECKING:
+    from aim_sdk.projectors.base import Projector
 
 
-def untrained(kind: str, backend: Backend, *, layers: Sequence[int] = LAST, **options: Any) -> Projector:
-    """Build a built-in projector that fits a backbone, with the weights that training begins from.
+class _Kinds(Registry["type[Projector]"]):
+    def check(self, name: str, part: Any) -> str:
+        kind = getattr(part, "kind", None)
+        return "" if kind == name else f"expected a Projector of kind {name!r}, not of {kind!r}"
+
+
+KINDS: Final = _Kinds(
+    "projector kind",
+    "aim_sdk.projectors",
+    {
+        "linear": "aim_sdk.projectors.linear:LinearProjector",
+        "linear-norm": "aim_sdk.projectors.linear:LinearNormProjector",
+        "residual": "aim_sdk.projectors.residual:ResidualProjector",
+        "residual-mlp": "aim_sdk.projectors.residual:ResidualMLPProjector",
+        "carrier": "aim_sdk.projectors.carrier:CarrierProjector",
+        "carrier-linear": "aim_sdk.projectors.carrier:LinearCarrierProjector",
+        "attention": "aim_sdk.projectors.attention:AttentionProjector",
+    },
+)
+"""Every projector by its kind; a class of the running program is there as soon as it is defined."""
+
+
+def untrained(kind: str, vocabulary: Vocabulary, *, layers: Sequence[int] = LAST, **options: Any) -> Projector:
+    """Build a projector that fits a backbone, with the weights that training begins from.
 
     Args:
         kind: a key of [`KINDS`][aim_sdk.projectors.kinds.KINDS].
-        backend: the loaded backbone.
+        vocabulary: the loaded backbone's (`Backend.vocabulary`).
         layers: what it reads ([`aim_sdk.layers`][aim_sdk.layers]).
-        **options: what the kind's constructor takes beside these.
+        **options: what else the kind's constructor takes.
 
     Raises:
         InputError: no projector is of that kind, or the kind has no such option.
+        BrokenPluginError: the kind of another distribution cannot be imported.
     """
-    if kind not in KINDS:
-        raise InputError(
-            f"unknown projector kind {kind!r}.{did_you_mean(kind, KINDS)} Expected one of: {', '.join(KINDS)}."
-        )
-    return KINDS[kind].untrained(backend, layers=layers, **options)
+    return KINDS[kind].untrained(vocabulary, layers=layers, **options)

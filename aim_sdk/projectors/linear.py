@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from aim_sdk.backend.interfaces import Backend
 from aim_sdk.layers import LAST
 from aim_sdk.projectors.base import Projector, ReadingBatch
+from aim_sdk.types import Vocabulary
 
 
 class LinearProjector(Projector):
@@ -39,8 +39,8 @@ class LinearNormProjector(Projector):
         self.linear = nn.Linear(self.width, embedding_size)
         self.norm = nn.LayerNorm(embedding_size)
 
-    def start(self, backend: Backend) -> None:
-        self.norm.weight.fill_(backend.fingerprint.embedding_rms)
+    def start(self, vocabulary: Vocabulary) -> None:
+        self.norm.weight.fill_(vocabulary.fingerprint.embedding_rms)
 
     def forward(self, batch: ReadingBatch) -> Float[Tensor, "batch tokens embed"]:
         fused: Tensor = self.norm(self.linear(batch.hidden.to(self.linear.weight.dtype)))

@@ -29,6 +29,7 @@ from aim_sdk.errors import (
 from aim_sdk.files.atomic import expanded, write_atomic
 from aim_sdk.layers import LAST
 from aim_sdk.projectors.artifact_files import CONFIG_FILE, WEIGHTS_FILE, config_hash, read_config, read_weights
+from aim_sdk.projectors.kinds import KINDS
 
 if TYPE_CHECKING:
     from aim_sdk.projectors.base import Projector
@@ -66,22 +67,18 @@ class SavedProjector(
     summary: dict[str, Any]
     layers: tuple[int, ...]
     options: dict[str, Any]
-    _classes: ClassVar[dict[str, type[Projector]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "kind" in vars(cls):
-            known = SavedProjector._classes.setdefault(cls.kind, cls)  # type: ignore[arg-type]
-            if known.__qualname__ != cls.__qualname__ or known.__module__ != cls.__module__:
-                raise TypeError(
-                    f"projector kind {cls.kind!r} is already taken by {known.__module__}.{known.__qualname__}"
-                )
+            KINDS.add(cls.kind, cls)  # type: ignore[arg-type]
 
     def _save_pretrained(self: Projector, save_directory: Path) -> None:  # type: ignore[misc]
         if self.fingerprint is None:
             raise ArtifactError(
                 "this projector belongs to no backbone yet. Next: make it for one, by "
-                "`aim_sdk.projectors.untrained(kind, backend)`, or set `projector.fingerprint = backend.fingerprint`."
+                "`aim_sdk.projectors.untrained(kind, backend.vocabulary)`, or set `projector.fingerprint = "
+                "backend.fingerprint`."
             )
         weights = safetensors.torch.save({name: value.contiguous().cpu() for name, value in self.state_dict().items()})
         if name := next((name for name, value in self.state_dict().items() if not value.isfinite().all()), None):
@@ -145,15 +142,13 @@ class SavedProjector(
         """
         folder = _locate(str(source), revision, token)
         config = read_config(folder / CONFIG_FILE)
-        from aim_sdk import projectors  # noqa: F401  registers the built-in kinds
-
-        if config.kind not in cls._classes:
+        if config.kind not in KINDS:
             raise CorruptArtifactError(
                 f"{folder / CONFIG_FILE}: unknown projector kind {config.kind!r}."
-                f"{did_you_mean(config.kind, cls._classes)} Known: {', '.join(sorted(cls._classes))}. "
-                "A kind of your own must be imported before it is loaded."
+                f"{did_you_mean(config.kind, KINDS)} Known: {', '.join(sorted(KINDS))}. A kind of your own must be "
+                "imported before it is loaded, or registered as an entry point."
             )
-        kind = cls._classes[config.kind]
+        kind = KINDS[config.kind]
 
         def build() -> Projector:
             return kind(config.hidden_size, config.embedding_size, **kept_options(config.layers, config.options))

@@ -86,7 +86,7 @@ def votes(
         queries: each is read once.
         shots: how many vote; None: all.
         temperature: see `vote`.
-        where, balance: which demonstrations may vote, as in [`Selector`][aim_sdk.selection.builtin.Selector].
+        where, balance: which demonstrations may vote, as in [`Selector`][aim_sdk.selection.base.Selector].
 
     Raises:
         ShotsError: the bank holds fewer that may be shown.

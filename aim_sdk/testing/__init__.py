@@ -1,4 +1,4 @@
-"""The public conformance kit: prove that a backend keeps the promises of [`aim_sdk.backend.interfaces`][aim_sdk.backend.interfaces].
+"""The public conformance kit: prove that a backend keeps the promises of its interfaces (`aim_sdk.backend`).
 
 Plain functions (`check_backend`, `run_checks`) need no test framework. `BackendTests` and
 `backend_checks` need pytest, `aim_sdk.testing.strategies` hypothesis; `aim_sdk.testing.tiny` builds

@@ -122,7 +122,8 @@ def check_slot_changes_nothing(backend: Backend) -> None:
     """
     if backend.slot is None:
         raise NotApplicable("the backend marks no places with a token")
-    if isinstance(inspect.getattr_static(type(backend), "slot", None), property):
+    declared = inspect.getattr_static(type(backend), "slot", None)
+    if isinstance(declared, property) and declared.fset is None:
         raise NotApplicable("the slot cannot be changed")
     form, usual = backend.default_format, backend.slot
     items = [*DEMONSTRATIONS, *(type(DEMONSTRATIONS[0])(DEMONSTRATIONS[0].image, t, t) for t in (_RARE, "The end."))]

@@ -148,13 +148,13 @@ def check_saved_projector_is_the_same(backend: Backend) -> None:
     readings = backend.reader.read(DEMONSTRATIONS, prompt_format=backend.default_format)
     place = backend.input_embeddings.device
     for kind in KINDS:
-        projector = untrained(kind, backend).to(place)
+        projector = untrained(kind, backend.vocabulary).to(place)
         projector.fingerprint = backend.fingerprint
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             projector.save_pretrained(folder)
             loaded = Projector.from_pretrained(folder)
             loaded.check_backbone(backend.fingerprint)
-            loaded.bind(backend)
+            loaded.bind(backend.vocabulary)
             pairs = zip(projector.project(readings), loaded.to(place).project(readings), strict=True)
             same = [torch.equal(one.embeddings, other.embeddings) for one, other in pairs]
         require(all(same), f"a {kind!r} projector gives other fused tokens after it was saved and loaded")
@@ -204,4 +204,4 @@ def _sample(tensor: Tensor) -> Tensor:
 
 def _projector(backend: Backend) -> Projector:
     """The training-free carrier, trainable, on the backbone's device."""
-    return untrained("carrier", backend).to(backend.input_embeddings.device).requires_grad_()
+    return untrained("carrier", backend.vocabulary).to(backend.input_embeddings.device).requires_grad_()

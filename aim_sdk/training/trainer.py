@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -17,26 +17,21 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
-from aim_sdk.backend.interfaces import Backend
-from aim_sdk.backend.registry import get_backend
-from aim_sdk.errors import InputError, TrainingError
+from aim_sdk.errors import TrainingError
 from aim_sdk.files.atomic import writing
 from aim_sdk.files.jobs import LOCK, alone
-from aim_sdk.projectors import untrained
-from aim_sdk.projectors.base import Projector
 from aim_sdk.reading.cache import ReadingCache
 from aim_sdk.reading.encoder import Encoder
 from aim_sdk.support.interrupts import interruptible
 from aim_sdk.support.machine import machine
 from aim_sdk.support.terminal import say
-from aim_sdk.training import checkpoint, evaluation, optimizer
+from aim_sdk.training import checkpoint, evaluation, optimizer, starting
 from aim_sdk.training.ahead import prepared_ahead
-from aim_sdk.training.config import ProjectorSettings, TrainingConfig
+from aim_sdk.training.config import TrainingConfig
 from aim_sdk.training.data import (
     Batch,
     held_out_episodes,
     training_batches,
-    typical_demonstrations,
     with_held_out,
 )
 from aim_sdk.training.episodes import Episode
@@ -46,9 +41,6 @@ from aim_sdk.training.frozen import check_frozen, checksum
 from aim_sdk.training.journal import Journal
 from aim_sdk.training.origin import Origin
 from aim_sdk.training.progress import TrainingProgress
-
-_TYPICAL: Final = 64
-"""Demonstrations that a projector is shown before its training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +89,7 @@ class Run:
         self.config = config
         if unmeasured and show and self.main:
             say(unmeasured, err=True)
-        self.backend, self.projector = _load(config, accelerator)
+        self.backend, self.projector = starting.load(config, accelerator)
         self.encoder = Encoder(self.backend, self.projector, config.prompt_format or self.backend.default_format)
         if config.shard:
             mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
@@ -113,7 +105,7 @@ class Run:
             self.state.origin.check(origin, config.output)
         self.state.origin = origin
         if self.state.step == 0:
-            self._calibrate()
+            starting.calibrate(self.encoder, config)
         accelerator.wait_for_everyone()
         self.cursors, self.dropped = self.state.cursor_of(), Counter(self.state.dropped if self.main else {})
         cache = self._cache(stack)
@@ -124,12 +116,6 @@ class Run:
         if self.journal:
             stack.callback(self.journal.close)
         stack.enter_context(self.progress)
-
-    def _calibrate(self) -> None:
-        """Show a projector that asks for it some typical readings."""
-        if type(self.projector).calibrate is not Projector.calibrate:
-            work = Forward(self.encoder, reading_tokens=self.config.reading_tokens)
-            self.projector.calibrate(work.readings(typical_demonstrations(self.config, _TYPICAL)))
 
     def loop(self) -> bool:
         """Take the steps that are left; whether all were taken."""
@@ -302,32 +288,6 @@ class Run:
             "held_out_before": evaluated[0]["evaluation"] if evaluated else {},
             "machine": machine(),
         }
-
-
-def _load(config: TrainingConfig, accelerator: Accelerator) -> tuple[Backend, Projector]:
-    device = config.device if config.device or accelerator.num_processes == 1 else str(accelerator.device)
-    backend = get_backend(config.backend).from_pretrained(
-        config.model, device=device, dtype=config.dtype, **config.backend_options
-    )
-    torch.manual_seed(config.seed)
-    settings = config.projector
-    if settings.start is not None:
-        projector = Projector.from_pretrained(settings.start)
-        _check_start(settings, projector)
-        projector.check_backbone(backend.fingerprint)
-        projector.bind(backend)
-    else:
-        projector = untrained(settings.kind, backend, layers=settings.layers, **settings.options)
-    return backend, projector.to(backend.input_embeddings.device, torch.float32).requires_grad_().train()
-
-
-def _check_start(settings: ProjectorSettings, projector: Projector) -> None:
-    """What is told of a projector to start from must be so: it has a kind, layers and options already."""
-    has = {"kind": projector.kind, "layers": projector.layers, "options": projector.options}
-    told = settings.model_dump(include=settings.model_fields_set & has.keys())
-    if differing := [name for name, value in told.items() if value != has[name]]:
-        rows = "".join(f"\n  projector.{name}: {has[name]} there, {told[name]} here" for name in differing)
-        raise InputError(f"{settings.start} is a projector with other settings:{rows}\nNext: leave them out.")
 
 
 def _gathered(scores: evaluation.Scores) -> evaluation.Scores:

@@ -4,8 +4,7 @@ from aim_backends.hf import TransformersBackend
 
 
 class LlavaBackend(TransformersBackend):
-    """The LLaVA family."""
+    """LLaVA-1.5, LLaVA-NeXT, LLaVA-OneVision and VipLLaVA."""
 
     name = "llava"
     default_model = "llava-hf/llava-1.5-7b-hf"
-    model_types = ("llava", "llava_next", "llava_onevision", "vipllava")

@@ -71,7 +71,7 @@ def train(steps: int) -> None:
 def start(pocket: FrozenPocket) -> CarrierProjector:
     """Return the training-free carrier."""
     # "after": the newline that `carried` replaces
-    return CarrierProjector.untrained(PocketBackend(pocket.model), layers=LAYERS, place="after")
+    return CarrierProjector.untrained(PocketBackend(pocket.model).vocabulary, layers=LAYERS, place="after")
 
 
 @torch.no_grad()

@@ -132,7 +132,7 @@ def run(options: argparse.Namespace) -> None:
     torch.set_num_threads(THREADS)
     backend = PocketBackend(load_model(options.backbone))
     projector = _projector(options.projector, backend)
-    projector.bind(backend)
+    projector.bind(backend.vocabulary)
     judge, trials = Judge(backend, projector, options.modes, options.shots), Trials(backend.model)
     path = WORK / f"few-shot-{options.name}.jsonl"
     kept = _read(path)
@@ -156,7 +156,7 @@ def _projector(name: str, backend: PocketBackend) -> Projector:
     if name == "shipped":
         return backend.default_projector()
     if name == "training-free":
-        return CarrierProjector.training_free(backend)
+        return CarrierProjector.untrained(backend.vocabulary)
     return Projector.from_pretrained(name)
 
 

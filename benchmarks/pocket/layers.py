@@ -70,7 +70,7 @@ def _states(backend: PocketBackend, drawings: Sequence[str], answer: str) -> Ten
 def _shipped_carrier(backend: PocketBackend) -> Carrier:
     projector = backend.default_projector()
     assert isinstance(projector, Carrier)
-    projector.bind(backend)
+    projector.bind(backend.vocabulary)
     return projector
 
 

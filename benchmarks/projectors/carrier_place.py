@@ -51,7 +51,7 @@ class Bench:
 
     def __init__(self, episodes: int) -> None:
         self.backend = PocketBackend.from_pretrained(device="cpu")
-        self.carrier = CarrierProjector.untrained(self.backend, place="after")
+        self.carrier = CarrierProjector.untrained(self.backend.vocabulary, place="after")
         found = self.backend.demo_tasks(episodes, seed=SEED)[1].episodes
         self.pairs = list(zip(found[::2], found[1::2], strict=True))
 

@@ -120,10 +120,10 @@ def llava_floor(backend: LlavaBackend, batches: Sequence[Sequence[Demonstration]
     """The model on the processor's ready outputs, the LM head at one position."""
     ready = []
     for batch in batches:
-        prompts = backend.prompts(backend.default_format)
+        prompts = backend.backbone.prompts(backend.default_format)
         texts = [prompts.prefix + prompts.demonstration(d.text, d.answer).text for d in batch]
         images = [[Image.open(d.image).convert("RGB")] for d in batch]  # type: ignore[arg-type]
-        ready.append(backend.process(texts, images, padding_side="right"))
+        ready.append(backend.backbone.process(texts, images, padding_side="right"))
 
     @torch.no_grad()
     def run() -> None:

@@ -302,7 +302,7 @@ def measure(backend: str, model: str | None, folder: Path, batch_size: int, coun
         log_every=1,
     )
     loaded: Any = get_backend(backend).from_pretrained(model, device="cpu", dtype="float32")
-    projector = untrained(config.projector.kind, loaded, layers=config.projector.layers).requires_grad_()
+    projector = untrained(config.projector.kind, loaded.vocabulary, layers=config.projector.layers).requires_grad_()
     encoder = Encoder(loaded, projector, loaded.default_format)
     batches = list(islice(training_batches(config.model_copy(update={"workers": 0})), count + AHEAD))
     bare: Bare = Pocket(loaded) if backend == "pocket" else Llava(loaded)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from aim_backends.hf import TransformersBackend
+from aim_backends.hf.backbone import Backbone
 from aim_sdk import Backend, Demonstration, DemoReader, FusedTokens, Generation, Injector, Projector, Query, Reading
 from aim_sdk.backend.prefixes import PrefixCache
 
@@ -88,7 +89,7 @@ def _blank(query: Query) -> Query:
 
 
 def _dummy(good: TransformersBackend) -> FusedTokens:
-    return FusedTokens(good.embed([5, 6, 7]))
+    return FusedTokens(good.backbone.embed([5, 6, 7]))
 
 
 class _Reversed(Answerer):
@@ -275,14 +276,14 @@ class _TextHasRoles(Wrapped):
     """Tokenises a user's text as it tokenises its own template."""
 
     def __init__(self, good: TransformersBackend) -> None:
-        super().__init__(TransformersBackend(good.model, good.processor, "broken", special_tokens="allow"))
+        super().__init__(TransformersBackend(Backbone(good.model, good.backbone.processor, "broken", "allow")))
 
 
 class _ChoicesHaveRoles(Answerer):
     """Checks demonstrations and queries, and forgets the choices."""
 
     def score(self, query: Query, context: Any, choices: Sequence[str], **options: Any) -> list[list[float]]:
-        allowing = TransformersBackend(self.backend.model, self.backend.processor, "broken", special_tokens="allow")
+        allowing = TransformersBackend(Backbone(self.backend.model, self.backend.backbone.processor, "broken", "allow"))
         return allowing.injector.score(query, context, choices, **options)
 
 

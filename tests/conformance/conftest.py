@@ -1,15 +1,19 @@
 """Each tiny backbone is loaded once."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from transformers import AutoModelForImageTextToText
 
+from aim_backends.families.table import family_of
 from aim_backends.hf import TransformersBackend
 from aim_backends.llava import LlavaBackend
+from aim_sdk import get_backend
 from aim_sdk.testing.tiny import FAMILIES, NEEDS
-from tests.conformance.families import BACKENDS, QUICK, SKIPS, Family, SecondLook
+from tests.conformance.families import QUICK, SKIPS, Family, SecondLook
 
 
 @pytest.fixture(
@@ -20,10 +24,12 @@ def family(request: pytest.FixtureRequest, tiny: Callable[[str], Path]) -> Famil
     if request.param in NEEDS:
         pytest.importorskip(NEEDS[request.param])
     folder = tiny(request.param)
-    backend = BACKENDS[request.param].from_pretrained(str(folder), device="cpu")
+    kind = json.loads((folder / "config.json").read_text())["model_type"]
+    backend = cast("type[TransformersBackend]", get_backend(family_of(kind).backend))
+    loaded = backend.from_pretrained(str(folder), device="cpu")
     # Frozen like the backend's: torch multiplies by a matrix that wants gradients in another order.
     plain = AutoModelForImageTextToText.from_pretrained(folder).eval().requires_grad_(False)
-    return Family(request.param, folder, backend, plain, SecondLook(plain, backend.pad_token_id))
+    return Family(request.param, folder, loaded, plain, SecondLook(plain, loaded.backbone.pad_token_id))
 
 
 @pytest.fixture(autouse=True)

@@ -10,27 +10,10 @@ import torch
 from torch import Tensor
 from transformers import AutoProcessor
 
-from aim_backends.auto import AutoBackend
+from aim_backends.families.table import FAMILIES
 from aim_backends.hf import TransformersBackend
-from aim_backends.hf.families import NOTES
-from aim_backends.idefics import IdeficsBackend
-from aim_backends.llava import LlavaBackend
-from aim_backends.qwen_vl import QwenVLBackend
 from aim_sdk import Demonstration, FusedTokens, PromptFormat, Query
 from aim_sdk.testing.samples import picture
-
-BACKENDS: dict[str, type[TransformersBackend]] = {
-    **dict.fromkeys(["llava-1.5", "llava-next", "llava-onevision", "vipllava"], LlavaBackend),
-    **dict.fromkeys(["qwen2-vl", "qwen2.5-vl", "qwen3-vl", "qwen3-vl-moe", "qwen3.5"], QwenVLBackend),
-    **dict.fromkeys(["idefics", "idefics2", "idefics3", "smolvlm"], IdeficsBackend),
-    **dict.fromkeys(
-        ["mistral3", "cohere2-vision", "lfm2-vl", "llama4", "glm4v", "ovis2", "glm46v", "deepseek-vl"], AutoBackend
-    ),
-    **dict.fromkeys(["internvl", "gemma3", "aya-vision", "gemma3n", "gemma4"], AutoBackend),
-    **dict.fromkeys(["mllama", "chameleon", "janus"], AutoBackend),
-    "got-ocr2": AutoBackend,
-    **dict.fromkeys(["paligemma", "kosmos-2", "blip-2", "instructblip", "fuyu"], AutoBackend),
-}
 
 QUICK = frozenset(
     {"llava-1.5", "llava-next", "qwen2.5-vl", "qwen3-vl", "idefics", "idefics3", "gemma3", "mllama", "paligemma"}
@@ -42,8 +25,8 @@ _ENDED = "its processor ends every prompt with a token of its own, which a plain
 _NO_IMAGE_TOKENS = "its head leaves image tokens out: a softmax over the others"
 _QFORMER = "its Q-Former reads a demonstration's text where it is written, not where it is injected"
 EXPECTED_FAILURES: dict[str, dict[str, str]] = {
-    "gemma4": dict.fromkeys(("identity_forward", "identity_behind_text", "identity_chat"), NOTES["gemma4"]),
-    "llama4": {"identity_beams": NOTES["llama4"], "options_are_used": NOTES["llama4"]},
+    "gemma4": dict.fromkeys(("identity_forward", "identity_behind_text", "identity_chat"), FAMILIES["gemma4"].note),
+    "llama4": {"identity_beams": FAMILIES["llama4"].note, "options_are_used": FAMILIES["llama4"].note},
     "llava-next": {"identity_behind_text": "its tokenizer puts a blank after an image, which no text without one has"},
     "llava-onevision": {"reading_is_scored_in_chat": "its template writes a blank before a shown answer alone"},
     "qwen3.5": {"reading_is_scored_in_chat": "its template opens the answer to a query with an empty thought"},
@@ -89,7 +72,7 @@ ONE_IMAGE = {
     "test_text_before_the_image_has_not_seen_it": "no text stands before the image",
 }
 SKIPS: dict[tuple[str, str], str] = {
-    ("llama4", "test_true_embeddings_give_the_plain_answers[llama4-3]"): NOTES["llama4"],
+    ("llama4", "test_true_embeddings_give_the_plain_answers[llama4-3]"): FAMILIES["llama4"].note,
     ("gemma3", "test_per_token_tensors_are_the_processors_own"): LINE_ENDS,
     ("gemma3n", "test_per_token_tensors_are_the_processors_own"): LINE_ENDS,
     ("fuyu", "test_per_token_tensors_are_the_processors_own"): "its tokenizer puts a blank before each text",

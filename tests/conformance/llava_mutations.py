@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from aim_backends.hf import TransformersBackend
-from aim_backends.hf.injector import TransformersInjector
+from aim_backends.hf.writing import PromptWriter
 from aim_backends.llava import LlavaBackend
 from aim_sdk import Backend, Demonstration, Fingerprint, Generation, PromptFormat, Query, Reading
 from tests.conformance.broken import Answerer, Broken, Reader, answering, reading
@@ -98,7 +98,7 @@ class _BeamsIgnored(Answerer):
 class _StopNotCut(Answerer):
     def generate(self, queries: Any, contexts: Any, **options: Any) -> list[Generation]:
         made = super().generate(queries, contexts, **options)
-        decode = self.backend.tokenizer.decode
+        decode = self.backend.backbone.tokenizer.decode
         return [dataclasses.replace(one, text=decode(one.token_ids, skip_special_tokens=True).strip()) for one in made]
 
 
@@ -118,9 +118,9 @@ class _NotNormalised(Answerer):
         return [[value + 8 for value in row] for row in super().score(*args, **options)]
 
 
-class _BehindTheRole(TransformersInjector):
-    def _write(self, *args: Any) -> Any:
-        written = super()._write(*args)
+class _BehindTheRole(PromptWriter):
+    def written(self, *args: Any) -> Any:
+        written = super().written(*args)
         more = 3 if args[-1].kind == "chat" else 0
         return dataclasses.replace(written, heads=tuple(head + more for head in written.heads))
 
@@ -132,22 +132,24 @@ class _ConstantHash(LlavaBackend):
 
 
 def fused_behind_the_role(good: TransformersBackend) -> Backend:
-    good._injector = _BehindTheRole(good)
+    good.injector.writer = _BehindTheRole(good.backbone)
     return good
 
 
 def constant_hash(good: TransformersBackend) -> Backend:
-    return _ConstantHash(good.model, good.processor, "tiny")
+    return _ConstantHash(good.backbone)
 
 
 def slot_in_reach(good: TransformersBackend) -> Backend:
-    good.slot = int(good.tokenizer("red", add_special_tokens=False)["input_ids"][-1])
+    good.slot = int(good.backbone.tokenizer("red", add_special_tokens=False)["input_ids"][-1])
     return good
 
 
 def second_lookup(good: TransformersBackend) -> Backend:
     """A family that looks ids up a second time, and sees the slot there."""
-    table = torch.randn(good.rows, good.embedding_size, generator=torch.Generator().manual_seed(0)) / 8
+    table = (
+        torch.randn(good.backbone.rows, good.backbone.embedding_size, generator=torch.Generator().manual_seed(0)) / 8
+    )
 
     def add(module: object, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return output + table[args[0]]

@@ -30,11 +30,11 @@ def implementations(model: Any) -> list[str]:
 def plain_attention(family: Family) -> tuple[list[Tensor], int]:
     """The plain model's own ``output_attentions`` on prompt and answer as one string, and the prompt's length."""
     backend = family.backend
-    prompts = backend.prompts(family.form)
+    prompts = backend.backbone.prompts(family.form)
     prepared = backend.injector.prepare([QUERIES[0]], [DEMOS], prompt_format=family.form)
     answer = prompts.answer(QUERIES[0].text, ANSWER)[0]
     images = [[item.image for item in (*DEMOS, QUERIES[0])]]
-    inputs = backend.process([prepared.texts[0] + answer], images, padding_side="left")
+    inputs = backend.backbone.process([prepared.texts[0] + answer], images, padding_side="left")
     plain = AutoModelForImageTextToText.from_pretrained(family.folder, attn_implementation="eager").eval()
     with torch.no_grad():
         return list(plain(**inputs, output_attentions=True).attentions), prepared.lengths[0]
@@ -77,13 +77,13 @@ def test_kinds_agree_with_a_hand_count(llava: TransformersBackend) -> None:
     runs = [(kind, len(list(run))) for kind, run in groupby(kinds)]
 
     def behind_an_image(text: str) -> int:
-        return len(llava.tokenizer.tokenize("<image>" + text)) - 1
+        return len(llava.backbone.tokenizer.tokenize("<image>" + text)) - 1
 
     texts = [behind_an_image(f"{d.text} Answer: {d.answer}\n") for d in DEMOS]
     question = behind_an_image(f"{QUERIES[0].text} Answer:")
     assert runs == [
         ("first", 1),
-        ("prefix", len(llava.tokenizer.tokenize("Look.\n"))),
+        ("prefix", len(llava.backbone.tokenizer.tokenize("Look.\n"))),
         ("demonstration visual", 16),
         ("demonstration text", texts[0]),
         ("demonstration visual", 16),
@@ -159,9 +159,9 @@ def test_reading_attention_leaves_the_answer_as_it_was(llava: TransformersBacken
 
 
 def test_an_image_is_counted_whole_and_the_text_round_it_checked(llava: TransformersBackend) -> None:
-    image, *_ = llava.image_ids
+    image, *_ = llava.backbone.image_ids
     one, two, three = [index for index in range(4) if index != image][:3]
-    origins, tiles = llava.tokens.origins, [image, image, one, image]  # two rows with a line end between them
+    origins, tiles = llava.backbone.tokens.origins, [image, image, one, image]  # two rows with a line end between them
     assert origins([one, image, image, two, three], [one, *tiles, two, three]) == [0, 1, 1, 1, 1, 3, 4]
     assert origins([one, image, image], [one, *tiles]) == [0, 1, 1, 1, 1]
     for other in ([one, image, two], [two, image, two, three], [one, image, two, three, image], [one, two, three]):

@@ -1,5 +1,6 @@
 """Answers, streams and scores are the plain model's; what a user asks for reaches `generate`."""
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable
@@ -37,8 +38,8 @@ def test_scores_are_those_of_the_full_forward(family: Family) -> None:
         prepared = backend.injector.prepare([query], [context], prompt_format=family.form)
         inputs = family.true_inputs(prepared, [places])
         for choice, scores in zip(choices, found, strict=True):
-            answer = backend.prompts(family.form).answer(query.text, choice)[0]
-            ids = torch.tensor([backend.tokens.continuation(prepared.texts[0], answer)])
+            answer = backend.backbone.prompts(family.form).answer(query.text, choice)[0]
+            ids = torch.tensor([backend.backbone.tokens.continuation(prepared.texts[0], answer)])
             expected = _full(family, inputs, ids)
             torch.testing.assert_close(torch.tensor(scores), expected, atol=1e-4, rtol=1e-5)
 
@@ -63,7 +64,8 @@ def _full(family: Family, inputs: dict[str, torch.Tensor], ids: torch.Tensor) ->
 def test_scores_do_not_need_the_cache(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     args = (QUERIES[0], family.text_only(0), ["No", "It is a fox."])
     cached = family.backend.injector.score(*args, prompt_format=family.form)
-    monkeypatch.setattr(type(family.backend), "continues_cache", property(lambda _: False))
+    facts = dataclasses.replace(family.backend.backbone.family, continues_cache=False)
+    monkeypatch.setattr(family.backend.backbone, "family", facts)
     whole = family.backend.injector.score(*args, prompt_format=family.form)
     for first, second in zip(cached, whole, strict=True):
         assert first == pytest.approx(second, abs=1e-4)
@@ -156,7 +158,7 @@ def test_an_exception_in_the_stream_reaches_its_reader(llava: TransformersBacken
 def test_a_stop_string_ends_each_row_of_a_batch(llava: TransformersBackend) -> None:
     contexts = [llava.reader.text_only(DEMONSTRATIONS[:k], prompt_format=PLAIN) for k in (0, 1, 2)]
     free = llava.injector.generate(QUERIES, contexts, prompt_format=PLAIN, max_new_tokens=10)
-    stop = llava.tokenizer.decode(free[0].token_ids[2])
+    stop = llava.backbone.tokenizer.decode(free[0].token_ids[2])
     form = PromptFormat.plain("{image} Question: {text} Short answer: {answer}" + stop)
     together = llava.injector.generate(QUERIES, contexts, prompt_format=form, max_new_tokens=10)
     for row, (query, context) in enumerate(zip(QUERIES, contexts, strict=True)):
@@ -168,7 +170,7 @@ def test_a_stop_string_ends_each_row_of_a_batch(llava: TransformersBackend) -> N
 
 def test_a_special_token_that_begins_the_stop_string_ends_the_answer(tiny: Callable[[str], Path]) -> None:
     backend = AutoBackend.from_pretrained(str(tiny("got-ocr2")), device="cpu")
-    form, end = backend.default_format, backend.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    form, end = backend.default_format, backend.backbone.tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert end != backend.model.generation_config.eos_token_id
 
     def wish(module: object, args: object, output: torch.Tensor) -> torch.Tensor:
@@ -217,9 +219,9 @@ def test_contexts_that_cannot_be_used(llava: TransformersBackend) -> None:
 
 def test_a_prompt_beyond_the_context_says_how_much_fits(llava: TransformersBackend) -> None:
     form = llava.default_format
-    limit = llava.context_length
+    limit = llava.backbone.context_length
     assert limit is not None
-    fused = [FusedTokens(torch.zeros(100, llava.embedding_size))] * 60
+    fused = [FusedTokens(torch.zeros(100, llava.backbone.embedding_size))] * 60
     with pytest.raises(ContextLengthError) as caught:
         llava.injector.generate(QUERIES[:1], [fused], prompt_format=form, max_new_tokens=8)
     message = str(caught.value)

@@ -48,10 +48,10 @@ def test_per_token_tensors_are_the_processors_own(family: Family) -> None:
     ids = prepared.inputs["input_ids"]
     ids[ids == family.backend.slot] = torch.cat([reading.token_ids for reading in readings])
     shown = "".join(f"{blank}Q: {d.text}\nA: {d.answer}\n" for d in DEMONSTRATIONS[:2])
-    mark = family.backend.placeholder
+    mark = family.backend.backbone.placeholder
     prompts = [f"{shown}{mark}{blank}Q: {QUERIES[0].text}\nA:", f"{mark}{blank}Q: {QUERIES[1].text}\nA:"]
     images = [[load_image(query.image)] for query in QUERIES[:2]]
-    expected = family.backend.process(prompts, images, padding_side="left")
+    expected = family.backend.backbone.process(prompts, images, padding_side="left")
     assert expected.keys() == prepared.inputs.keys()
     for name, tensor in expected.items():
         assert torch.equal(prepared.inputs[name], tensor), name

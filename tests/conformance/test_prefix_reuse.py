@@ -32,11 +32,11 @@ def test_one_prompt_behind_a_shared_prefix(family: Family) -> None:
 
 def test_unequal_prompts_behind_a_shared_prefix(family: Family) -> None:
     reusable = _is_the_full_prompt(family, list(range(len(QUERIES))))
-    assert reusable == family.backend.prefix_reuse_padded, _next(family)
+    assert reusable == family.backend.backbone.family.prefix.padded, _next(family)
 
 
 def _next(family: Family) -> str:
-    return f"correct PREFIX_REUSE[{family.plain.config.model_type!r}] in aim_backends/hf/families.py"
+    return f"correct `prefix` of {family.plain.config.model_type!r} in aim_backends/families/table.py"
 
 
 def _is_the_full_prompt(family: Family, places: list[int]) -> bool:
@@ -64,7 +64,7 @@ def _prefix(family: Family) -> tuple[DynamicCache, int]:
     slots = (prepared.inputs["input_ids"][0] == backend.slot).nonzero()
     ids = prepared.inputs["input_ids"][:, : int(slots[-1]) + 1]
     cache = DynamicCache(config=backend.model.config.get_text_config())
-    inputs = backend.text_inputs(ids, torch.ones_like(ids))
+    inputs = backend.backbone.text_inputs(ids, torch.ones_like(ids))
     with torch.no_grad(), backend.injector.injected(prepared):
         backend.model(**inputs, past_key_values=cache, use_cache=True)
     return cache, ids.shape[1]
@@ -107,7 +107,7 @@ def test_answers_behind_a_kept_prefix_are_the_plain_ones(family: Family, monkeyp
         "unequal": lambda: _numbers(injector.generate(QUERIES[:2], [two, three], **one)),
         "beams": lambda: [made.token_ids for made in injector.generate([QUERIES[2]] * 2, [two] * 2, **beams)],
     }
-    if family.variant == "llama4":  # no beams, see NOTES
+    if family.variant == "llama4":  # no beams, see its note
         del asks["beams"]
     with _reusing(family.backend, monkeypatch) as kept, _counting(family.backend) as forwarded:
         cache = injector.prefixes
@@ -117,7 +117,7 @@ def test_answers_behind_a_kept_prefix_are_the_plain_ones(family: Family, monkeyp
         cache.resize(DEFAULT_BYTES)
         head = injector.prepare(QUERIES[:1], [two], prompt_format=form).heads[0]
         short, long = (head + sum(map(len, items)) for items in (two, three))
-        shared = short if family.backend.prefix_reuse_padded else 0
+        shared = short if family.backend.backbone.family.prefix.padded else 0
         calls = [("generate", 0, 0), ("generate", 0, 1), ("generate", short, 1), ("stream", short, 1)]
         # The third demonstration is new, then computed behind the other two, then reused.
         calls += [("score", short, 1), ("score", short, 2), ("score", long, 2), ("generate", short, 2)]

@@ -19,16 +19,16 @@ def test_layers_are_the_plain_models(family: Family) -> None:
         with pytest.raises(CapabilityError, match="one shape"):
             backend.reader.read(DEMONSTRATIONS[:1], prompt_format=family.form, layers=(1,))
         pytest.skip(ONE_SHAPE[family.variant])
-    prompts = backend.prompts(family.form)
+    prompts = backend.backbone.prompts(family.form)
     (reading,) = backend.reader.read(DEMONSTRATIONS[:1], prompt_format=family.form, layers=(0, 1, -2, -1))
     usual, _ = backend.reader.read(DEMONSTRATIONS[:2], prompt_format=family.form)
     layers = reading.hidden.chunk(4, 1)
     assert torch.equal(layers[-1], backend.reader.read(DEMONSTRATIONS[:1], prompt_format=family.form)[0].hidden)
     torch.testing.assert_close(layers[-1], usual.hidden, atol=2e-5, rtol=1e-4)
     piece = prompts.demonstration(DEMONSTRATIONS[0].text, DEMONSTRATIONS[0].answer)
-    inputs = backend.process([prompts.prefix + piece.text], [[DEMONSTRATIONS[0].image]], padding_side="left")
-    if backend.answer_type:
-        inputs["token_type_ids"][0, reading.answer_start - len(reading) :] = backend.answer_type
+    inputs = backend.backbone.process([prompts.prefix + piece.text], [[DEMONSTRATIONS[0].image]], padding_side="left")
+    if backend.backbone.answer_type:
+        inputs["token_type_ids"][0, reading.answer_start - len(reading) :] = backend.backbone.answer_type
     with torch.no_grad():
         outputs = family.plain(**inputs, output_hidden_states=True)
     states = getattr(outputs, "language_model_outputs", outputs).hidden_states
@@ -45,7 +45,7 @@ def test_layers_are_the_plain_models(family: Family) -> None:
 def test_every_kind_fits_and_reads_two_layers(family: Family, kind: str) -> None:
     backend = family.backend
     layers = (-1,) if family.variant in ONE_SHAPE else (1, -1)
-    projector = untrained(kind, backend, layers=layers)
+    projector = untrained(kind, backend.vocabulary, layers=layers)
     options = {} if family.variant in ONE_SHAPE else {"layers": layers}
     readings = backend.reader.read(DEMONSTRATIONS, prompt_format=family.form, **options)
     with torch.no_grad():
@@ -60,14 +60,14 @@ def test_a_carrier_is_a_text_token_that_may_change(family: Family) -> None:
     for form in forms:
         readings = family.backend.reader.read(DEMONSTRATIONS, prompt_format=form)
         for place in ("before", "after"):
-            projector = untrained("carrier", family.backend, place=place)
+            projector = untrained("carrier", family.backend.vocabulary, place=place)
             assert isinstance(projector, Carrier)
             chosen = projector.places(ReadingBatch.collate(readings)).tolist()
             with torch.no_grad():
                 fused = projector.project(readings)
             for reading, carrier, tokens in zip(readings, chosen, fused, strict=True):
                 changed = (tokens.embeddings != reading.embeddings).any(1).nonzero().flatten().tolist()
-                names = family.backend.tokenizer.convert_ids_to_tokens(reading.token_ids.tolist())
+                names = family.backend.backbone.tokenizer.convert_ids_to_tokens(reading.token_ids.tolist())
                 table = [
                     (n, name, "image before" * (n == reading.image_position), "answer" * (n >= reading.answer_start))
                     for n, name in enumerate(names)

@@ -61,7 +61,7 @@ def test_got_ocr2s_default_format_is_the_prompt_of_its_processor(tiny: Callable[
     backend = AutoBackend.from_pretrained(str(tiny("got-ocr2")), device="cpu")
     query = Query(picture(50, 40, 0), " OCR: ")  # what the processor asks by itself
     prepared = backend.injector.prepare([query], [[]], prompt_format=backend.default_format)
-    for name, tensor in backend.processor(query.image, return_tensors="pt").items():
+    for name, tensor in backend.backbone.processor(query.image, return_tensors="pt").items():
         assert torch.equal(prepared.inputs[name], tensor), name
 
 

@@ -83,24 +83,24 @@ ANSWER = st.text(min_size=1, max_size=20).filter(lambda text: text.strip())
 def test_text_tokens_are_found_again_behind_any_image(
     llava: TransformersBackend, text: str, answer: str, visual: int
 ) -> None:
-    prompts = llava.prompts(llava.default_format)
+    prompts = llava.backbone.prompts(llava.default_format)
     try:
-        llava.check_text([text, answer])
+        llava.backbone.check_text([text, answer])
     except FormatError:
         return
     piece = prompts.demonstration(text, answer)
-    tokens = llava.tokens.demonstration(prompts, piece)
+    tokens = llava.backbone.tokens.demonstration(prompts, piece)
     assert piece.text[piece.answer_start : piece.answer_end] == answer.strip()
     assert 0 < tokens.image_position <= tokens.answer_start < len(tokens.ids)
-    assert not llava.image_ids & set(tokens.ids)
-    first, last = llava.tokens.image_span(tokens.unexpanded)
+    assert not llava.backbone.image_ids & set(tokens.ids)
+    first, last = llava.backbone.tokens.image_span(tokens.unexpanded)
     image = tokens.unexpanded[first]
     expanded = [*tokens.unexpanded[:first], *[image] * visual, *tokens.unexpanded[last + 1 :]]
-    places = llava.tokens.expanded_places(tokens, expanded)
+    places = llava.backbone.tokens.expanded_places(tokens, expanded)
     assert [expanded[place] for place in places] == list(tokens.ids)
     changed = [*expanded[:-1], expanded[-1] + 1]
     with pytest.raises(FormatError, match="writes the text"):
-        llava.tokens.expanded_places(tokens, changed)
+        llava.backbone.tokens.expanded_places(tokens, changed)
 
 
 @settings(FEW, max_examples=10)

@@ -10,13 +10,13 @@ from tests.conformance.families import DEMONSTRATIONS, IMAGE_FIRST, QUERIES, Fam
 
 def test_reads_what_the_plain_model_computes(family: Family) -> None:
     backend = family.backend
-    prompts = backend.prompts(family.form)
+    prompts = backend.backbone.prompts(family.form)
     for demonstration in DEMONSTRATIONS:
         (reading,) = backend.reader.read([demonstration], prompt_format=family.form)
         piece = prompts.demonstration(demonstration.text, demonstration.answer)
-        inputs = backend.process([prompts.prefix + piece.text], [[demonstration.image]], padding_side="left")
-        if backend.answer_type:
-            inputs["token_type_ids"][0, reading.answer_start - len(reading) :] = backend.answer_type
+        inputs = backend.backbone.process([prompts.prefix + piece.text], [[demonstration.image]], padding_side="left")
+        if backend.backbone.answer_type:
+            inputs["token_type_ids"][0, reading.answer_start - len(reading) :] = backend.backbone.answer_type
         with torch.no_grad():
             logits = family.plain(**inputs).logits[0]
             expected = family.plain.get_output_embeddings()(reading.hidden)
@@ -64,7 +64,7 @@ def test_text_before_the_image_has_not_seen_it(family: Family) -> None:
 
 
 def test_the_answer_starts_where_it_says(family: Family) -> None:
-    tokenizer = family.backend.tokenizer
+    tokenizer = family.backend.backbone.tokenizer
     for demonstration, reading in zip(
         DEMONSTRATIONS, family.backend.reader.read(DEMONSTRATIONS, prompt_format=family.form), strict=True
     ):
@@ -84,13 +84,13 @@ def test_the_pieces_give_the_templates_own_conversation(family: Family) -> None:
         messages.append({"role": "user", "content": content if text else content[:1]})
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
     whole = family.processor.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
-    assert family.backend.prompts(family.form).whole(shots, "And now?") == whole
+    assert family.backend.backbone.prompts(family.form).whole(shots, "And now?") == whole
 
 
 def test_a_system_text_stands_before_the_demonstrations(family: Family) -> None:
     system = "Answer with one word."
     form = family.form.model_copy(update={"system": system})
-    prompts = family.backend.prompts(form)
+    prompts = family.backend.backbone.prompts(form)
     assert system in prompts.prefix
     assert system not in prompts.demonstration("What?", "This.").text
     plain = family.backend.reader.read(DEMONSTRATIONS[:1], prompt_format=family.form)[0]
@@ -103,8 +103,8 @@ def test_a_system_text_stands_before_the_demonstrations(family: Family) -> None:
 
 def test_text_that_holds_an_image_token_is_refused(family: Family) -> None:
     backend = family.backend
-    token = backend.tokenizer.convert_ids_to_tokens(min(backend.image_ids))
-    for text in (backend.placeholder, token):
+    token = backend.backbone.tokenizer.convert_ids_to_tokens(min(backend.backbone.image_ids))
+    for text in (backend.backbone.placeholder, token):
         with pytest.raises(FormatError) as caught:
             backend.reader.read([Demonstration(picture(8, 8, 0), f"a {text} b", "c")], prompt_format=family.form)
         assert text in str(caught.value) or token in str(caught.value)
@@ -112,9 +112,9 @@ def test_text_that_holds_an_image_token_is_refused(family: Family) -> None:
 
 def test_text_that_holds_the_slot_is_refused(family: Family) -> None:
     backend = family.backend
-    token = backend.tokenizer.convert_ids_to_tokens(backend.slot)
+    token = backend.backbone.tokenizer.convert_ids_to_tokens(backend.slot)
     if token is None:
-        assert backend.slot > max(backend.tokenizer.get_vocab().values())  # no text reaches a spare row
+        assert backend.slot > max(backend.backbone.tokenizer.get_vocab().values())  # no text reaches a spare row
         return
     text = "\0" if token in ("<0x00>", "Ā") else token
     with pytest.raises(FormatError, match="placeholder"):

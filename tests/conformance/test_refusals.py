@@ -99,7 +99,7 @@ def test_an_image_that_a_family_fails_at_is_named(
     path = tmp_path / "odd.png"
     Image.new("RGB", size, "red").save(path)
     backend = AutoBackend.from_pretrained(str(tiny(variant)), device="cpu")
-    pipe = AIMPipeline(backend, untrained("carrier", backend))
+    pipe = AIMPipeline(backend, untrained("carrier", backend.vocabulary))
     shots = [Demonstration(image, "What?", "a cat") for image in (picture(40, 40, 0), path, picture(50, 40, 0))]
     heard: list[InputError] = []
     window = 10_000 if batch > 1 else 1

@@ -146,7 +146,7 @@ def test_without_a_bank_it_is_the_plain_backbone(folder: str, pictures: list[Ima
     for picture, request, answer in zip(pictures, requests, model.generate_until(requests), strict=True):
         query = Query(picture, request.args[0])
         ids = backend.plain_answer(query, prompt_format=backend.default_format, max_new_tokens=6)
-        assert answer == backend.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        assert answer == backend.backbone.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
 
 def test_a_continuation_costs_its_mean_negative_log_probability(

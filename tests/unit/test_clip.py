@@ -16,8 +16,9 @@ from PIL import Image
 
 from aim_sdk import Demonstration, DemonstrationBank, Query, get_selector
 from aim_sdk.clip import encoder as clip
-from aim_sdk.clip.encoder import ClipEncoder, MmicesSelector, RicesSelector, TextSelector, shared_encoder
+from aim_sdk.clip.encoder import ClipEncoder, shared_encoder
 from aim_sdk.errors import DeviceError, ImageError, InputError, MissingDependencyError, ModelNotFoundError
+from aim_sdk.selection.clip import MmicesSelector, RicesSelector, TextSelector
 from tests.banks import CountingEncoder, open_bank
 
 CONFIG = {

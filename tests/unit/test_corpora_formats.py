@@ -6,7 +6,6 @@ import json
 import pickle
 import sys
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,8 +14,7 @@ from hypothesis import strategies as st
 
 from aim_sdk.errors import ArtifactNotFoundError, InputError, MissingDependencyError
 from aim_sdk.training.corpora import CorpusConfig, DocumentStream, open_corpus
-from aim_sdk.training.corpora.config import FormatName
-from aim_sdk.training.corpora.corpus import FORMATS
+from aim_sdk.training.corpora.registry import FORMATS, usable
 from aim_sdk.training.corpora.similarity import match
 from tests import corpora
 from tests.corpora import answers, captioned, folder_of, inside, lines, llava, mmc4, obelics, opened, parquet, read, tar
@@ -271,7 +269,9 @@ def test_one_to_one_matching_equals_brute_force(matrix: list[list[float]]) -> No
 
 
 def test_every_format_can_be_named() -> None:
-    assert {"auto", *(format.name for format in FORMATS)} == set(get_args(FormatName))
+    assert [(name, FORMATS[name].name) for name in FORMATS] == [(format.name, format.name) for format in usable()]
+    with pytest.raises(ValueError, match=r"no format 'mcm4'\. Did you mean 'mmc4'"):
+        CorpusConfig(path=Path("anywhere"), format="mcm4")
 
 
 def test_errors_say_what_to_do(tmp_path: Path, images: Path) -> None:

@@ -158,7 +158,7 @@ def test_the_binding_tells_projectors_apart(pipe: AIMPipeline) -> None:
 def test_a_projector_of_other_layers_is_given_them(
     pipe: AIMPipeline, items: list[Demonstration], tmp_path: Path
 ) -> None:
-    projector = untrained("residual-mlp", pipe.backend, layers=(1, -1))
+    projector = untrained("residual-mlp", pipe.backend.vocabulary, layers=(1, -1))
     deep = AIMPipeline(pipe.backend, projector, bank=tmp_path / "deep", keep_readings=True)
     assert deep.encoder.binding.layers == (1, -1)
     assert {"layers", "projector_hash"} <= set(pipe.encoder.binding.differences(deep.encoder.binding))
@@ -169,7 +169,9 @@ def test_a_projector_of_other_layers_is_given_them(
     assert chosen == deep.generate([Query(items[0].image, "Why?")], shots=2, selector="reading", max_new_tokens=2)
     assert all(deep.generate([Query(items[0].image)], shots=2, mode="no-image", max_new_tokens=2))
 
-    alike = AIMPipeline(pipe.backend, untrained("attention", pipe.backend, layers=(1, -1)), bank=tmp_path / "alike")
+    alike = AIMPipeline(
+        pipe.backend, untrained("attention", pipe.backend.vocabulary, layers=(1, -1)), bank=tmp_path / "alike"
+    )
     assert convert(deep.bank, alike.bank), "the same layers: projected"
     flat = AIMPipeline(pipe.backend, pipe.projector, bank=tmp_path / "flat")
     assert not convert(deep.bank, flat.bank), "other layers: read again"
@@ -193,7 +195,7 @@ def test_a_reader_from_before_there_were_layers_gives_the_last(pipe: AIMPipeline
     (expected,) = pipe.encoder.encode(items[:1])
     assert torch.equal(old.encode(items[:1])[0].embeddings, expected.embeddings)
     assert len(next(old.stream(items[:3]))) == 3
-    deep = Encoder(backend, untrained("linear", pipe.backend, layers=(1,)), pipe.prompt_format)
+    deep = Encoder(backend, untrained("linear", pipe.backend.vocabulary, layers=(1,)), pipe.prompt_format)
     for ask in (lambda: deep.encode(items[:1]), lambda: list(deep.stream(items[:1]))):
         with pytest.raises(CapabilityError, match=r"layers \(1,\): .*last hidden states alone"):
             ask()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from aim_sdk.backend.interfaces import Injector
+from aim_sdk.backend.injector import Injector
 from aim_sdk.cli import app
 from aim_sdk.errors import BrokenBackendError, InputError, ModelNotFoundError
 from aim_sdk.testing.new import new_backend

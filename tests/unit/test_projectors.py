@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from aim_sdk import LinearProjector, Projector, Reading, ReadingBatch
 from aim_sdk.errors import InputError
 from aim_sdk.projectors import KINDS, CarrierProjector, LinearCarrierProjector, untrained
+from aim_sdk.types import Vocabulary
 from tests.unit.test_types_and_config import FINGERPRINT
 
 HIDDEN, EMBED = 6, 4
@@ -37,21 +38,18 @@ def reading(tokens: int, seed: int, image_position: int = 0, layers: int = 1) ->
     )
 
 
-class Vocabulary:
-    """The part of a backend that a projector may bind to; its matrices have unequal numbers of rows."""
-
-    input_embeddings = torch.randn(11, EMBED, generator=torch.Generator().manual_seed(7))
-    output_embeddings = torch.randn(10, HIDDEN, generator=torch.Generator().manual_seed(8))
-    fingerprint = FINGERPRINT.model_copy(update={"embedding_rms": 0.25})
-    decoder_layers = 30
-
-
-BACKEND: Any = Vocabulary()
+VOCABULARY = Vocabulary(
+    inputs=torch.randn(11, EMBED, generator=torch.Generator().manual_seed(7)),
+    outputs=torch.randn(10, HIDDEN, generator=torch.Generator().manual_seed(8)),
+    fingerprint=FINGERPRINT.model_copy(update={"embedding_rms": 0.25}),
+    decoder_layers=30,
+)
+"""Of a backbone whose matrices have unequal numbers of rows."""
 
 
 def randomized(kind: str, layers: tuple[int, ...] = (-1,), **options: Any) -> Projector:
     torch.manual_seed(0)
-    projector = untrained(kind, BACKEND, layers=layers, **options)
+    projector = untrained(kind, VOCABULARY, layers=layers, **options)
     for parameter in projector.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return projector.eval()
@@ -99,7 +97,7 @@ def test_an_untrained_residual_is_the_text_itself(kind: str, layers: tuple[int, 
     for dtype in (torch.float32, torch.bfloat16):
         one = reading(5, 0, layers=len(layers))
         half = replace(one, hidden=one.hidden.to(dtype), embeddings=one.embeddings.to(dtype))
-        projector = untrained(kind, BACKEND, layers=layers)
+        projector = untrained(kind, VOCABULARY, layers=layers)
         assert torch.equal(projector.project([half])[0].embeddings, half.embeddings)
 
 
@@ -108,7 +106,7 @@ def test_an_untrained_residual_is_the_text_itself(kind: str, layers: tuple[int, 
 def test_gradients_reach_every_parameter(kind: str, layers: tuple[int, ...]) -> None:
     """From where training begins it may take a step until nothing is multiplied by a zero any more."""
     readings = [reading(5, 1, layers=len(layers)), reading(3, 2, layers=len(layers))]
-    projector = untrained(kind, BACKEND, layers=layers, **OPTIONS.get(kind, {})).requires_grad_()
+    projector = untrained(kind, VOCABULARY, layers=layers, **OPTIONS.get(kind, {})).requires_grad_()
     step(projector, readings)
     assert step(projector, readings) == []
     assert step(randomized(kind, layers), readings) == []
@@ -171,11 +169,11 @@ def test_a_carrier_reads_the_token_before_the_answer(kind: str) -> None:
 def test_an_untrained_carrier_is_the_embedding_of_the_expected_token() -> None:
     """A reading that points at one token, far from all others, is carried as that token's (normalised) embedding."""
     projector = CarrierProjector(HIDDEN, EMBED)
-    projector.bind(BACKEND)
+    projector.bind(VOCABULARY)
     for token in range(10):
-        value = projector.value(1e4 * Vocabulary.output_embeddings[token][None])
-        best = (1e4 * Vocabulary.output_embeddings[token] @ Vocabulary.output_embeddings.T).argmax()
-        expected = torch.nn.functional.layer_norm(Vocabulary.input_embeddings[best], (EMBED,))
+        value = projector.value(1e4 * VOCABULARY.outputs[token][None])
+        best = (1e4 * VOCABULARY.outputs[token] @ VOCABULARY.outputs.T).argmax()
+        expected = torch.nn.functional.layer_norm(VOCABULARY.inputs[best], (EMBED,))
         torch.testing.assert_close(value[0], expected)
 
 
@@ -183,20 +181,15 @@ def test_an_untrained_carrier_is_the_embedding_of_the_expected_token() -> None:
 def test_an_untrained_linear_carrier_maps_output_directions_to_input_embeddings(layers: tuple[int, ...]) -> None:
     draw = torch.Generator().manual_seed(3)
 
-    class Untied:
-        """The embeddings are a linear map of the LM head's rows: the regression can find it."""
-
-        output_embeddings = torch.randn(300, 32, generator=draw)
-        input_embeddings = output_embeddings @ torch.linalg.qr(torch.randn(32, 32, generator=draw))[0]
-        fingerprint = Vocabulary.fingerprint
-        decoder_layers = None
-
-    backend: Any = Untied()
-    projector = LinearCarrierProjector.untrained(backend, layers=layers)
-    read = torch.cat([torch.randn(300, 32 * (len(layers) - 1)), 7 * backend.output_embeddings], 1)
+    # The embeddings are a linear map of the LM head's rows: the regression can find it.
+    outputs = torch.randn(300, 32, generator=draw)
+    inputs = outputs @ torch.linalg.qr(torch.randn(32, 32, generator=draw))[0]
+    vocabulary = Vocabulary(inputs, outputs, VOCABULARY.fingerprint)
+    projector = LinearCarrierProjector.untrained(vocabulary, layers=layers)
+    read = torch.cat([torch.randn(300, 32 * (len(layers) - 1)), 7 * outputs], 1)
     with torch.no_grad():
         value = projector.value(read)
-    assert (value @ backend.input_embeddings.T).argmax(1).tolist() == list(range(300))
+    assert (value @ inputs.T).argmax(1).tolist() == list(range(300))
     torch.testing.assert_close(value.square().mean().sqrt(), torch.tensor(0.25), atol=0.02, rtol=0)
 
 
@@ -209,13 +202,13 @@ def test_a_linear_carrier_is_calibrated_by_readings() -> None:
 
 
 def test_the_norm_behind_a_linear_layer_gives_the_scale_of_the_embeddings() -> None:
-    fused = untrained("linear-norm", BACKEND).project([reading(50, 0)])[0].embeddings
+    fused = untrained("linear-norm", VOCABULARY).project([reading(50, 0)])[0].embeddings
     torch.testing.assert_close(fused.square().mean().sqrt(), torch.tensor(0.25), atol=1e-3, rtol=0)
 
 
 def test_rates_are_of_parameters() -> None:
     for kind in KINDS:
-        projector = untrained(kind, BACKEND, layers=(1, -1))
+        projector = untrained(kind, VOCABULARY, layers=(1, -1))
         rates = {name: projector.rate(name) for name, _ in projector.named_parameters()}
         fast = {name for name, rate in rates.items() if rate == 20}
         assert set(rates.values()) <= {1.0, 20.0}
@@ -223,7 +216,7 @@ def test_rates_are_of_parameters() -> None:
 
 
 def test_a_carrier_says_that_it_is_not_bound() -> None:
-    with pytest.raises(InputError, match=r"bind\(backend\)"):
+    with pytest.raises(InputError, match=r"bind\(backend.vocabulary\)"):
         CarrierProjector(HIDDEN, EMBED).project([reading(5, 0)])
 
 
@@ -246,22 +239,22 @@ def test_a_carrier_says_that_it_is_not_bound() -> None:
 )
 def test_what_cannot_be_built_is_explained(kind: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        untrained(kind, BACKEND, **options)
+        untrained(kind, VOCABULARY, **options)
 
 
 @pytest.mark.parametrize("layer", [31, -32])
 def test_a_layer_that_the_backbone_has_not_is_refused_when_it_is_made(layer: int) -> None:
     with pytest.raises(InputError, match=f"layer {layer}: this backbone has 30 decoder layers"):
-        untrained("linear", BACKEND, layers=(layer,))
-    assert untrained("linear", BACKEND, layers=(30, -31, 0)).layers == (30, -31, 0)
+        untrained("linear", VOCABULARY, layers=(layer,))
+    assert untrained("linear", VOCABULARY, layers=(30, -31, 0)).layers == (30, -31, 0)
 
 
 def test_a_projector_that_a_backend_made_is_saved_as_it_is(tmp_path: Path) -> None:
-    made = untrained("carrier", BACKEND, layers=(24, -1), place="after")
+    made = untrained("carrier", VOCABULARY, layers=(24, -1), place="after")
     made.save_pretrained(tmp_path)
     found = Projector.from_pretrained(tmp_path)
-    assert (found.fingerprint, found.layers, found.kind) == (BACKEND.fingerprint, (24, -1), "carrier")
-    untrained("carrier", BACKEND, layers=(24, -1), place="before").save_pretrained(tmp_path / "before")
+    assert (found.fingerprint, found.layers, found.kind) == (VOCABULARY.fingerprint, (24, -1), "carrier")
+    untrained("carrier", VOCABULARY, layers=(24, -1), place="before").save_pretrained(tmp_path / "before")
     assert "layers 24, -1; place=before" in (tmp_path / "before" / "README.md").read_text()
 
 
@@ -277,5 +270,5 @@ def test_no_readings_no_fused_tokens() -> None:
 
 @pytest.mark.parametrize("kind", ["carrier", "carrier-linear"])
 def test_new_carriers_take_the_token_before_the_image(kind: str) -> None:
-    assert untrained(kind, BACKEND).options == {"place": "before"}
-    assert untrained(kind, BACKEND, place="after").options == {}
+    assert untrained(kind, VOCABULARY).options == {"place": "before"}
+    assert untrained(kind, VOCABULARY, place="after").options == {}

@@ -26,13 +26,13 @@ from aim_sdk.types import Reading
 @pytest.fixture(scope="module")
 def encoder(tiny: Callable[[str], Path]) -> Encoder:
     backend = LlavaBackend.from_pretrained(str(tiny("llava-1.5")), device="cpu")
-    return Encoder(backend, untrained("linear", backend), backend.default_format)
+    return Encoder(backend, untrained("linear", backend.vocabulary), backend.default_format)
 
 
 @pytest.fixture(scope="module")
 def half(tiny: Callable[[str], Path]) -> Encoder:
     backend = LlavaBackend.from_pretrained(str(tiny("llava-1.5")), device="cpu", dtype="bfloat16")
-    return Encoder(backend, untrained("linear", backend), backend.default_format)
+    return Encoder(backend, untrained("linear", backend.vocabulary), backend.default_format)
 
 
 def reading(seed: int, tokens: int = 3, width: int = 4, dtype: torch.dtype = torch.float32) -> Reading:
@@ -181,7 +181,7 @@ def test_another_dtype_layers_or_format_begin_anew(encoder: Encoder, half: Encod
     plain = encoder.prompt_format.plain("{image}{text} {answer}")
     others = [
         half,
-        Encoder(backend, untrained("linear", backend, layers=(0, -1)), encoder.prompt_format),
+        Encoder(backend, untrained("linear", backend.vocabulary, layers=(0, -1)), encoder.prompt_format),
         Encoder(backend, encoder.projector, plain),
     ]
     for other in others:
@@ -195,7 +195,7 @@ def test_another_dtype_layers_or_format_begin_anew(encoder: Encoder, half: Encod
 
 def test_another_projector_of_the_same_layers_keeps_them(encoder: Encoder, tmp_path: Path) -> None:
     filled(tmp_path, encoder, 2)
-    other = Encoder(encoder.backend, untrained("linear-norm", encoder.backend), encoder.prompt_format)
+    other = Encoder(encoder.backend, untrained("linear-norm", encoder.backend.vocabulary), encoder.prompt_format)
     assert found(tmp_path, other) == ["0", "1"]
 
 

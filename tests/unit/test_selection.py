@@ -15,8 +15,11 @@ from PIL import Image
 
 from aim_sdk import AIMPipeline, Demonstration, DemonstrationBank, Query, get_selector
 from aim_sdk.errors import InputError, ShotsError
-from aim_sdk.selection import builtin as selection
-from aim_sdk.selection.builtin import FirstSelector, RandomSelector, ReadingSelector, Selector, best, dot, unit
+from aim_sdk.selection import base
+from aim_sdk.selection.base import Selector
+from aim_sdk.selection.builtin import FirstSelector, RandomSelector, ReadingSelector
+from aim_sdk.selection.ranking import best
+from aim_sdk.support.vectors import dot, unit
 from tests.banks import CountingEncoder, open_bank
 
 PICTURE = Image.new("RGB", (4, 4), "red")
@@ -138,7 +141,7 @@ def test_many_queries_are_chosen_for_in_parts(monkeypatch: pytest.MonkeyPatch) -
     bank, _ = filled(demonstrations(["a"] * 12))
     queries = [Query(OTHER, str(n)) for n in range(7)]
     together = selector.select(bank, queries, 3)
-    monkeypatch.setattr(selection, "_SCORES", 12 * 3)
+    monkeypatch.setattr(base, "_SCORES", 12 * 3)
     assert selector.select(bank, queries, 3) == together
     assert selector.calls == 1 + 3
 
@@ -378,7 +381,7 @@ def test_scores_that_cannot_be_ranked_are_explained(made: np.ndarray, message: s
 
 
 def test_names() -> None:
-    with pytest.raises(InputError, match=r"unknown selector 'rice'\. Did you mean 'rices'"):
+    with pytest.raises(InputError, match=r"no selector named 'rice'\. Did you mean 'rices'"):
         get_selector("rice")
     with pytest.raises(InputError, match="Expected one of: first, mmices, random, reading, rices, text, or a Selector"):
         get_selector(3)  # type: ignore[arg-type]
@@ -390,7 +393,7 @@ def test_names() -> None:
 
 def test_import_and_plain_names_load_no_clip() -> None:
     code = (
-        "import sys, aim_sdk.bank; before = set(sys.modules); import aim_sdk.selection.builtin as s; s.get_selector('random');"
+        "import sys, aim_sdk.bank; before = set(sys.modules); import aim_sdk.selection as s; s.get_selector('random');"
         "print({n.split('.')[0] for n in set(sys.modules) - before} - {'aim_sdk'})"
     )
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from aim_sdk.answering.frames import demonstrations_from, to_frame
 from aim_sdk.errors import InputError
 from aim_sdk.files.demonstrations import stream_demonstrations
-from aim_sdk.files.tables import demonstrations_from, guarded, table_rows, to_frame, write_table
+from aim_sdk.files.tables import guarded, table_rows, write_table
 from aim_sdk.injection.classification import Classification
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from aim_sdk.answering.frames import demonstrations_from, to_frame
 from aim_sdk.answering.queries import read_queries
 from aim_sdk.answering.tables import kept_as
 from aim_sdk.errors import InputError
 from aim_sdk.files.demonstrations import stream_demonstrations
-from aim_sdk.files.tables import demonstrations_from, table_rows, to_frame, write_table
+from aim_sdk.files.tables import table_rows, write_table
 from aim_sdk.injection.classification import Classification
 
 

@@ -22,14 +22,13 @@ from aim_sdk.bank.disk.reading import vectors_at
 from aim_sdk.bank.disk.rows import Row
 from aim_sdk.bank.disk.snapshot import snapshot
 from aim_sdk.bank.disk.store import DiskStore
-from aim_sdk.bank.store import Matrix
 from aim_sdk.config import Binding
 from aim_sdk.errors import ArtifactNotFoundError, ArtifactWriteError, CorruptArtifactError, InputError
 from aim_sdk.files import records
 from aim_sdk.files.atomic import atomic, writing
 from aim_sdk.files.records import Record, Source
 from aim_sdk.support.progress import Advance
-from aim_sdk.types import Demonstration
+from aim_sdk.types import Demonstration, Matrix
 
 _BATCH = 256
 """Entries of an import that are committed together."""

@@ -25,13 +25,13 @@ from pydantic import (
 from torch import Tensor
 
 from aim_sdk.bank.disk.rows import Row
-from aim_sdk.bank.store import Matrix, NewEntry, origin_of
+from aim_sdk.bank.store import NewEntry, origin_of
 from aim_sdk.config import Binding
 from aim_sdk.errors import CorruptArtifactError
 from aim_sdk.files import records
 from aim_sdk.files.images import load_image, read_image_file
 from aim_sdk.files.records import Part, Record
-from aim_sdk.types import ImageInput
+from aim_sdk.types import ImageInput, Matrix
 
 FORMAT: Literal[2] = 2
 """Of segments. An exported bank has one of its own: there, records are not grouped into writes."""

@@ -17,10 +17,10 @@ from aim_sdk.bank.disk.entries import FORMAT, Opening, entry_record, feature_rec
 from aim_sdk.bank.disk.log import Log
 from aim_sdk.bank.disk.reading import entry_at, part_at, vectors_at
 from aim_sdk.bank.disk.rows import Row
-from aim_sdk.bank.store import Listed, Matrix, NewEntry, Store
+from aim_sdk.bank.store import Listed, NewEntry, Store
 from aim_sdk.config import Binding
 from aim_sdk.files import records
-from aim_sdk.types import Demonstration, ImageInput, Metadata, Reading
+from aim_sdk.types import Demonstration, ImageInput, Matrix, Metadata, Reading
 
 _LOADED_BYTES = 256 << 20
 """Fused tokens that stay in memory once they are loaded."""

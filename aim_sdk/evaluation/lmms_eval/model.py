@@ -27,7 +27,7 @@ from aim_sdk.evaluation.lmms_eval.arguments import (
 )
 from aim_sdk.evaluation.lmms_eval.likelihood import likelihoods
 from aim_sdk.pipeline import AIMPipeline
-from aim_sdk.selection.builtin import get_selector
+from aim_sdk.selection.registry import get_selector
 from aim_sdk.types import Mode, Query
 
 
@@ -39,7 +39,7 @@ class AimModel(lmms):  # type: ignore[misc]
         model, projector, dtype, trust_remote_code: as in `aim_sdk.AIMPipeline.from_pretrained`.
         bank: the folder of a bank (``aim-icl bank add``) of this backbone, projector and format; None: zero-shot.
         shots: demonstrations a query; None: all of the bank.
-        selector: which ones (`aim_sdk.selection.builtin`); a document's own is never shown to it.
+        selector: which ones (`aim_sdk.selection`); a document's own is never shown to it.
         mode: ``aim``, or a baseline on the same demonstrations.
         template: a plain prompt format; None: the backend's.
         batch_size, device: lmms-eval's own options.

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from importlib import import_module
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.evaluation.metrics.metric import Metric
+from aim_sdk.support.plugins import Registry
 
 __all__ = ["METRICS", "Metric", "get_metric"]
 
-METRICS: Final = {
-    "cider": "cider:CiderD",
-    "exact_match": "exact:ExactMatch",
-    "roc_auc": "roc_auc:RocAuc",
-    "vqa_accuracy": "vqa:VQAAccuracy",
-}
-"""Where each metric is: a module of this package, and a class of it."""
+METRICS: Final = Registry[type[Metric]](
+    "metric",
+    "aim_sdk.metrics",
+    {
+        "cider": "aim_sdk.evaluation.metrics.cider:CiderD",
+        "exact_match": "aim_sdk.evaluation.metrics.exact:ExactMatch",
+        "roc_auc": "aim_sdk.evaluation.metrics.roc_auc:RocAuc",
+        "vqa_accuracy": "aim_sdk.evaluation.metrics.vqa:VQAAccuracy",
+    },
+)
+"""Every metric by name."""
 
 
 def get_metric(name: str, **options: Any) -> Metric:
@@ -26,12 +30,7 @@ def get_metric(name: str, **options: Any) -> Metric:
     Raises:
         InputError: no metric of that name, it has no such option, or the option cannot have that value.
     """
-    if name not in METRICS:
-        raise InputError(
-            f"no metric named {name!r}.{did_you_mean(name, METRICS)} Expected one of: {', '.join(METRICS)}."
-        )
-    module, _, kind = METRICS[name].partition(":")
-    metric = cast(type[Metric], getattr(import_module(f"{__package__}.{module}"), kind))
+    metric = METRICS[name]
     known = list(inspect.signature(metric).parameters)
     for option in options:
         if option not in known:

@@ -5,37 +5,41 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 from aim_sdk.errors import InputError, MissingDataError, did_you_mean
 from aim_sdk.evaluation.items import Dataset
 from aim_sdk.evaluation.tasks.config import TaskConfig
 from aim_sdk.files.atomic import expanded
 from aim_sdk.files.yaml_files import read_yaml, yaml_in
+from aim_sdk.support.plugins import Registry
 
 Loader = Callable[[TaskConfig, Path], Dataset]
 
-LOADERS: Final = {
-    "easy-vqa": "easy_vqa:load",
-    "emoji": "emoji:load",
-    "emoji-binding": "emoji:load_binding",
-    "hateful-memes": "hateful_memes:load",
-    "jsonl": "jsonl:load",
-    "karpathy": "karpathy:load",
-    "textvqa": "textvqa:load",
-    "vizwiz": "vizwiz:load",
-    "vl-icl": "vl_icl:load",
-    "vl-icl-classes": "vl_icl:load_classes",
-    "vl-icl-operators": "vl_icl:load_operators",
-    "vl-icl-pairs": "vl_icl:load_pairs",
-    "vqa": "vqa:load",
-}
-"""What reads a task's files, by the name in its YAML: a module of this package, and a function of it."""
+LOADERS: Final = Registry[Loader](
+    "loader of tasks",
+    "aim_sdk.task_loaders",
+    {
+        "easy-vqa": "aim_sdk.evaluation.tasks.easy_vqa:load",
+        "emoji": "aim_sdk.evaluation.tasks.emoji:load",
+        "emoji-binding": "aim_sdk.evaluation.tasks.emoji:load_binding",
+        "hateful-memes": "aim_sdk.evaluation.tasks.hateful_memes:load",
+        "jsonl": "aim_sdk.evaluation.tasks.jsonl:load",
+        "karpathy": "aim_sdk.evaluation.tasks.karpathy:load",
+        "textvqa": "aim_sdk.evaluation.tasks.textvqa:load",
+        "vizwiz": "aim_sdk.evaluation.tasks.vizwiz:load",
+        "vl-icl": "aim_sdk.evaluation.tasks.vl_icl:load",
+        "vl-icl-classes": "aim_sdk.evaluation.tasks.vl_icl:load_classes",
+        "vl-icl-operators": "aim_sdk.evaluation.tasks.vl_icl:load_operators",
+        "vl-icl-pairs": "aim_sdk.evaluation.tasks.vl_icl:load_pairs",
+        "vqa": "aim_sdk.evaluation.tasks.vqa:load",
+    },
+)
+"""What reads a task's files, by the name in its YAML."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +122,7 @@ def load(config: TaskConfig, data: Path) -> Dataset:
             f"task {config.name!r}: its data is not there. Missing:{expected}\n"
             f"Source: {config.install or config.source}\n{_where(config)}"
         )
-    module, _, function = LOADERS[config.loader].partition(":")
-    loader = cast(Loader, getattr(import_module(f"{__package__}.{module}"), function))
-    return loader(config, folder_of(config, data))
+    return LOADERS[config.loader](config, folder_of(config, data))
 
 
 def _where(config: TaskConfig) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-FormatName = Literal["auto", "mmc4", "mmc4-tar", "obelics", "llava", "webdataset", "jsonl"]
+from aim_sdk.errors import did_you_mean
+from aim_sdk.training.corpora.registry import AUTO, FORMATS
 
 
 class CorpusConfig(BaseModel):
@@ -21,7 +22,9 @@ class CorpusConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Path = Field(description="a folder of the corpus's files, or one of them")
-    format: FormatName = Field(default="auto", description="auto: recognised by the first files' content")
+    format: str = Field(
+        default=AUTO, description=f"{AUTO}: recognised by the first files' content; or one of {', '.join(FORMATS)}"
+    )
     images: Path | None = Field(
         default=None, description="the folder that image names are relative to; None: that of the file naming them"
     )
@@ -46,6 +49,14 @@ class CorpusConfig(BaseModel):
         default=8, ge=1, description="llava, webdataset: so many consecutive single-image samples make a document"
     )
     shuffle: bool = Field(default=True, description="another order every epoch; False: the order of the files")
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name != AUTO and name not in FORMATS:
+            names = [AUTO, *FORMATS]
+            raise ValueError(f"no format {name!r}.{did_you_mean(name, names)} Expected one of: {', '.join(names)}")
+        return name
 
     @model_validator(mode="after")
     def _some_document_fits(self) -> Self:

@@ -17,13 +17,9 @@ from aim_sdk.training.corpora.drops import Dropped, Drops
 from aim_sdk.training.corpora.formats import Format, Source, sift
 from aim_sdk.training.corpora.images import URL_MAPS, CorpusImages, Resolver
 from aim_sdk.training.corpora.json_files import JsonShard
-from aim_sdk.training.corpora.jsonl import JsonLines
-from aim_sdk.training.corpora.llava import Llava
-from aim_sdk.training.corpora.mmc4 import Mmc4, Mmc4Tar
-from aim_sdk.training.corpora.obelics import Obelics
+from aim_sdk.training.corpora.registry import AUTO, FORMATS, usable
 from aim_sdk.training.corpora.shards import Shard
 from aim_sdk.training.corpora.similarity import ClipSimilarity
-from aim_sdk.training.corpora.webdataset import WebDataset
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,8 +27,6 @@ if TYPE_CHECKING:
 
     from aim_sdk.training.corpora.config import CorpusConfig
 
-FORMATS: tuple[Format, ...] = (Mmc4(), Mmc4Tar(), Llava(), WebDataset(), JsonLines(), Obelics())
-_SUFFIXES = tuple({suffix for format in FORMATS for suffix in format.suffixes})
 _OPEN = 4
 """Files whose index is kept."""
 _LOOKED_AT = 5
@@ -143,7 +137,7 @@ def open_corpus(config: CorpusConfig, *, resolve: Resolver | None = None) -> Cor
     files = _files(path)
     if not files:
         raise InputError(f"{path}: an empty folder; expected the files of a corpus.")
-    format = _recognised(path, files) if config.format == "auto" else _named(config.format)
+    format = _recognised(path, files) if config.format == AUTO else FORMATS[config.format]()
     ours = files if path.is_file() else [file for file in files if file.name.endswith(format.suffixes)]
     if not ours:
         raise InputError(
@@ -155,13 +149,9 @@ def open_corpus(config: CorpusConfig, *, resolve: Resolver | None = None) -> Cor
     return Corpus(config, format, ours, resolve)
 
 
-def _named(name: str) -> Format:
-    return next(format for format in FORMATS if format.name == name)
-
-
 def _recognised(path: Path, files: list[Path]) -> Format:
-    found, missing = list[Format](), None
-    for format in FORMATS:
+    found, missing, formats = list[Format](), None, usable()
+    for format in formats:
         ours = [file for file in files if file.name.endswith(format.suffixes)][:_LOOKED_AT]
         try:
             if any(format.recognises(file) for file in ours):
@@ -176,7 +166,7 @@ def _recognised(path: Path, files: list[Path]) -> Format:
     if missing is not None:
         raise missing
     _refuse_unreadable(files[0])
-    known = "\n".join(f"  {format.name}: {format.files}" for format in FORMATS)
+    known = "\n".join(f"  {format.name}: {format.files}" for format in formats)
     raise InputError(
         f"{path}: no known format ({len(files)} files, such as {files[0].name}). Expected one of:\n{known}\n"
         "Next: pass `format`, if it is one of them whose first files are damaged."
@@ -200,6 +190,6 @@ def _files(path: Path) -> list[Path]:
         for name in sorted(names):
             file = Path(folder, name)
             ours = not name.startswith(".") and name not in URL_MAPS
-            if ours and (file.is_file() or not name.endswith(_SUFFIXES)):  # a pipe or a device may have no end
+            if ours and file.is_file():  # a pipe or a device may have no end
                 found.append(file)
     return found

@@ -24,7 +24,8 @@ from aim_sdk.errors import CapabilityError, InputError
 from aim_sdk.types import AttentionMap, Demonstration, Query, TokenKind
 
 if TYPE_CHECKING:
-    from aim_backends.hf.backend import TransformersBackend
+    from aim_backends.hf.backbone import Backbone
+    from aim_backends.hf.injector import TransformersInjector
 
 _CROSS_ATTENTION = ("cross_attention_mask", "image_attention_mask")
 """Inputs of the families whose images enter through cross-attention: there are no visual tokens to attend to."""
@@ -32,7 +33,7 @@ _CROSS_ATTENTION = ("cross_attention_mask", "image_attention_mask")
 
 @torch.no_grad()
 def read_attention(
-    backend: TransformersBackend,
+    injector: TransformersInjector,
     query: Query,
     demonstrations: Sequence[Demonstration],
     answer: str,
@@ -41,28 +42,27 @@ def read_attention(
     """See `aim_sdk.Backend.attention`."""
     if not answer.strip():
         raise InputError("attention: the answer is blank; it has no tokens that could attend.")
-    with backend.lock:
-        prompts = backend.prompts(prompt_format)
-        backend.check_text([query.text, answer, *(text for d in demonstrations for text in (d.text, d.answer))])
+    backbone = injector.backbone
+    with backbone.lock:
+        prompts = backbone.prompts(prompt_format)
+        backbone.check_text([query.text, answer, *(text for d in demonstrations for text in (d.text, d.answer))])
         shown = [(d.text, d.answer) for d in demonstrations]
         text = prompts.whole(shown, query.text)
-        tokens = backend.tokens.continuation(text, prompts.answer(query.text, answer)[0])
-        prepared = backend.injector.prepare(
-            [query], [demonstrations], prompt_format=prompt_format, max_new_tokens=len(tokens)
-        )
+        tokens = backbone.tokens.continuation(text, prompts.answer(query.text, answer)[0])
+        prepared = injector.prepare([query], [demonstrations], prompt_format=prompt_format, max_new_tokens=len(tokens))
         if any(name in prepared.inputs for name in _CROSS_ATTENTION):
             raise CapabilityError(
-                f"{type(backend.model).__name__} sees images through cross-attention: its prompt holds no visual "
+                f"{type(backbone.model).__name__} sees images through cross-attention: its prompt holds no visual "
                 "tokens whose share could be compared with the text's.\nNext: use a family whose prompt holds them."
             )
-        kinds = _kinds(backend, prompts, shown, text, prepared.inputs["input_ids"][0].tolist())
+        kinds = _kinds(backbone, prompts, shown, text, prepared.inputs["input_ids"][0].tolist())
         kinds += ["answer"] * (len(tokens) - 1)
-        seen = torch.tensor([tokens[:-1]], dtype=torch.long, device=backend.device)
-        with eager_attention(backend.model), _reduced(backend.model, len(tokens)) as layers, recording():
-            backend.model(**append_tokens(prepared.inputs, seen), use_cache=False)
+        seen = torch.tensor([tokens[:-1]], dtype=torch.long, device=backbone.device)
+        with eager_attention(backbone.model), _reduced(backbone.model, len(tokens)) as layers, recording():
+            backbone.model(**append_tokens(prepared.inputs, seen), use_cache=False)
     if not layers:
         raise CapabilityError(
-            f"{type(backend.model).__name__} gives no attention weights with eager attention.\n"
+            f"{type(backbone.model).__name__} gives no attention weights with eager attention.\n"
             "Next: check that it follows transformers' AttentionInterface."
         )
     weights = torch.stack([layers[layer] for layer in sorted(layers)])
@@ -109,22 +109,22 @@ def _reduced(model: Any, rows: int) -> Iterator[dict[int, Float[Tensor, " positi
 
 
 def _kinds(
-    backend: TransformersBackend,
+    backbone: Backbone,
     prompts: Prompts,
     shown: Sequence[tuple[str, str]],
     text: str,
     expanded: Sequence[int],
 ) -> list[TokenKind]:
     """The kind of each position of a prompt that the processor has expanded."""
-    layout = backend.tokens.layout
+    layout = backbone.tokens.layout
     heads = accumulate((prompts.demonstration(*pair).text for pair in shown), initial=prompts.prefix)
     borders = [len(layout.body(head)) for head in heads]  # where each demonstration starts, and the query
-    ids, offsets = backend.tokens.encode(layout(text))
+    ids, offsets = backbone.tokens.encode(layout(text))
     kinds = [
-        _kind(sum(end > border for border in borders), len(shown), index in backend.image_ids)
+        _kind(sum(end > border for border in borders), len(shown), index in backbone.image_ids)
         for index, (_, end) in zip(ids, offsets, strict=True)
     ]
-    origins = backend.tokens.origins(ids, expanded)
+    origins = backbone.tokens.origins(ids, expanded)
     return ["first", *(kinds[origin] for origin in origins[1:])]
 
 

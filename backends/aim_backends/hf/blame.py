@@ -14,7 +14,7 @@ from aim_sdk.files.images import describe, load_image
 from aim_sdk.types import ImageInput
 
 if TYPE_CHECKING:
-    from aim_backends.hf.backend import TransformersBackend
+    from aim_backends.hf.backbone import Backbone
 
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 
@@ -24,13 +24,13 @@ class RefusedInputError(InputError):
 
 
 @contextmanager
-def naming_the_image(backend: TransformersBackend, rows: Sequence[Sequence[ImageInput]]) -> Iterator[None]:
+def naming_the_image(backbone: Backbone, rows: Sequence[Sequence[ImageInput]]) -> Iterator[None]:
     """Inside the block, an error that one of the images causes by itself becomes one that names it.
 
     Any other error passes as it is. No lock but the backbone's may be held round the block.
 
     Args:
-        backend: what runs.
+        backbone: what runs.
         rows: the images of each prompt.
 
     Raises:
@@ -43,12 +43,12 @@ def naming_the_image(backend: TransformersBackend, rows: Sequence[Sequence[Image
     except Exception as error:
         if isinstance(error, AIMError) and not isinstance(error, RefusedInputError):
             raise
-        if _failure(backend, Image.new("RGB", (336, 336))) is not None:
+        if _failure(backbone, Image.new("RGB", (336, 336))) is not None:
             raise  # the model fails at every image
         for place, row in enumerate(rows):
             for image in row:
-                if (cause := _failure(backend, image)) is not None:
-                    named = ImageError(_message(backend, image, cause))
+                if (cause := _failure(backbone, image)) is not None:
+                    named = ImageError(_message(backbone, image, cause))
                     named.query = place
                     raise named from cause
         raise
@@ -64,14 +64,14 @@ def of_query(place: int) -> Iterator[None]:
         raise
 
 
-def _failure(backend: TransformersBackend, image: ImageInput) -> Exception | None:
+def _failure(backbone: Backbone, image: ImageInput) -> Exception | None:
     """What goes wrong with one image alone, beside a harmless text."""
-    prompt = backend.prompts(backend.default_format).whole([], "What is it?")
+    prompt = backbone.prompts(backbone.default_format).whole([], "What is it?")
     try:
-        with backend.processor_lock:
-            inputs = backend.process([prompt], [[load_image(image)]], padding_side="left")
-        with backend.lock, torch.no_grad():
-            backend.model(**inputs, use_cache=False)
+        with backbone.processor_lock:
+            inputs = backbone.process([prompt], [[load_image(image)]], padding_side="left")
+        with backbone.lock, torch.no_grad():
+            backbone.model(**inputs, use_cache=False)
     except OUT_OF_MEMORY:
         raise
     except Exception as error:
@@ -79,10 +79,10 @@ def _failure(backend: TransformersBackend, image: ImageInput) -> Exception | Non
     return None
 
 
-def _message(backend: TransformersBackend, image: ImageInput, cause: Exception) -> str:
+def _message(backbone: Backbone, image: ImageInput, cause: Exception) -> str:
     width, height = load_image(image).size
     reason = str(cause) if isinstance(cause, InputError) else f"{type(cause).__name__}: {cause}"
     return (
-        f"{describe(image)}: {backend.model.config.model_type!r} cannot take this image of {width} x {height} pixels "
+        f"{describe(image)}: {backbone.model.config.model_type!r} cannot take this image of {width} x {height} pixels "
         f"({reason}).\nNext: leave it out, or bring it nearer to the usual sizes and proportions (scale, crop, pad)."
     )

@@ -22,7 +22,7 @@ from aim_sdk.support.finite import not_finite
 from aim_sdk.types import Generation
 
 if TYPE_CHECKING:
-    from aim_backends.hf.backend import TransformersBackend
+    from aim_backends.hf.backbone import Backbone
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _RETURNED = ("return_dict_in_generate", "output_logits", "output_scores")
@@ -40,8 +40,8 @@ class Generated:
 class Decoding:
     """Runs ``generate`` behind one batch of prompts of ``width`` positions."""
 
-    def __init__(self, backend: TransformersBackend, width: int, stop: str | None) -> None:
-        self._backend, self._width, self._stop = backend, width, stop
+    def __init__(self, backbone: Backbone, width: int, stop: str | None) -> None:
+        self._backbone, self._width, self._stop = backbone, width, stop
         self._mark = self._special(stop)
         self._ends: set[int] = set()
 
@@ -53,15 +53,15 @@ class Decoding:
         """
         if ours := sorted(set(generation) & set(_OURS)):
             raise InputError(f"generation option {ours[0]!r} is set by the injector itself; remove it.")
-        defaults = self._backend.model.generation_config
+        defaults = self._backbone.model.generation_config
         options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "max_new_tokens": max_new_tokens, **generation}
         if options.get("pad_token_id", defaults.pad_token_id) is None:
-            options["pad_token_id"] = self._backend.pad_token_id
+            options["pad_token_id"] = self._backbone.pad_token_id
         if slots:
             wanted = options.get("suppress_tokens", defaults.suppress_tokens)
-            options["suppress_tokens"] = [*(wanted or []), self._backend.slot]
+            options["suppress_tokens"] = [*(wanted or []), self._backbone.slot]
         if "stop_strings" in options:
-            options.setdefault("tokenizer", self._backend.tokenizer)
+            options.setdefault("tokenizer", self._backbone.tokenizer)
         if self._stop:
             criteria = [*options.get("stopping_criteria", []), _AnswerEnds(self)]
             options["stopping_criteria"] = StoppingCriteriaList(criteria)
@@ -79,10 +79,10 @@ class Decoding:
         """
         if log_probs and options["num_beams"] != 1:
             raise InputError("log_probs=True: beams are reordered as they grow; use num_beams=1, or score().")
-        finite = _Finite(len(inputs["input_ids"]), self._backend.model.dtype, drawn=options["do_sample"])
+        finite = _Finite(len(inputs["input_ids"]), self._backbone.model.dtype, drawn=options["do_sample"])
         processors = LogitsProcessorList([*options.get("logits_processor", []), finite])
         try:
-            output = self._backend.model.generate(
+            output = self._backbone.model.generate(
                 **inputs,
                 **{**options, "logits_processor": processors},
                 return_dict_in_generate=True,
@@ -93,7 +93,7 @@ class Decoding:
                 raise
             raise InputError(f"a generation option is unknown to this backbone: {error}") from error
         finite.check()
-        pad = options.get("pad_token_id", self._backend.model.generation_config.pad_token_id)
+        pad = options.get("pad_token_id", self._backbone.model.generation_config.pad_token_id)
         new: Tensor = output.sequences[:, self._width :]
         rows = [self._cut(row, pad) for row in new.tolist()]
         if not log_probs:
@@ -128,14 +128,14 @@ class Decoding:
 
     def text(self, ids: list[int]) -> str:
         """Decode generated ids."""
-        return str(self._backend.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return str(self._backbone.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def settled(self, ids: list[int]) -> bool:
         """Whether later tokens leave the text of these as it is: they do not end inside a character.
 
         SentencePiece decodes a run of byte tokens together: one bad byte spoils the run.
         """
-        token = str(self._backend.tokenizer.convert_ids_to_tokens(ids[-1]))
+        token = str(self._backbone.tokenizer.convert_ids_to_tokens(ids[-1]))
         return not self.text(ids).endswith("\ufffd") and not _BYTE.fullmatch(token)
 
     def generation(self, made: Generated, prompt_tokens: int) -> Generation:
@@ -149,8 +149,8 @@ class Decoding:
 
     def _special(self, stop: str | None) -> int | None:
         """The special token that a stop string begins with: decoded text does not show it."""
-        ids = self._backend.tokenizer(stop or "", add_special_tokens=False)["input_ids"]
-        first = self._backend.tokenizer.added_tokens_decoder.get(ids[0]) if ids else None
+        ids = self._backbone.tokenizer(stop or "", add_special_tokens=False)["input_ids"]
+        first = self._backbone.tokenizer.added_tokens_decoder.get(ids[0]) if ids else None
         return ids[0] if first is not None and first.special else None
 
     def _answer(self, thread: threading.Thread, pieces: _Pieces) -> Iterator[str]:

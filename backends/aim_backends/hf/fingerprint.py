@@ -14,36 +14,36 @@ from aim_sdk.config import Fingerprint
 from aim_sdk.files.atomic import expanded
 
 if TYPE_CHECKING:
-    from aim_backends.hf.backend import TransformersBackend
+    from aim_backends.hf.backbone import Backbone
 
 _EMBEDDING_SAMPLES = 4096
 
 
 @torch.no_grad()
-def fingerprint(backend: TransformersBackend, source: str, saved: Callable[[], Any] | None = None) -> Fingerprint:
+def fingerprint(name: str, backbone: Backbone, saved: Callable[[], Any] | None = None) -> Fingerprint:
     """Measure a backbone's fingerprint: samples of its weights, its tokenizer, the scale of its embeddings.
 
-    ``saved`` gives the model in the dtype of its files. float16 rounds otherwise than float32 and bfloat16, so there
-    the samples are taken from it: an artifact fits in whichever dtype the backbone runs.
+    ``name`` is the backend's. ``saved`` gives the model in the dtype of its files. float16 rounds otherwise than
+    float32 and bfloat16, so there the samples are taken from it: an artifact fits in whichever dtype the backbone runs.
     """
-    rounded = backend.model.dtype == torch.float16 and not getattr(backend.model, "is_quantized", False)
-    model = saved() if saved and rounded else backend.model
+    rounded = backbone.model.dtype == torch.float16 and not getattr(backbone.model, "is_quantized", False)
+    model = saved() if saved and rounded else backbone.model
     module = model.get_input_embeddings()
-    places = torch.linspace(0, backend.rows - 1, min(_EMBEDDING_SAMPLES, backend.rows)).long()
-    embedded = backend.embed(places.tolist())
+    places = torch.linspace(0, backbone.rows - 1, min(_EMBEDDING_SAMPLES, backbone.rows)).long()
+    embedded = backbone.embed(places.tolist())
     # The matrix itself where it can be sampled: what Gemma's module makes of it differs between precisions.
     embedding_hash = tensor_hash(module.named_parameters(), _EMBEDDING_SAMPLES) or tensor_hash([("", embedded)])
     assert embedding_hash is not None
-    folder = expanded(source)
+    folder = expanded(backbone.source)
     return Fingerprint(
-        backend=backend.name,
-        model=_printable(folder.resolve().name) if folder.is_dir() else source,
-        revision=getattr(backend.model.config, "_commit_hash", None),
+        backend=name,
+        model=_printable(folder.resolve().name) if folder.is_dir() else backbone.source,
+        revision=getattr(backbone.model.config, "_commit_hash", None),
         weights_hash=tensor_hash(model.named_parameters()),
         embedding_hash=embedding_hash,
-        tokenizer_hash=_tokenizer_hash(backend.tokenizer),
-        hidden_size=int(backend.model.get_output_embeddings().in_features),
-        embedding_size=backend.embedding_size,
+        tokenizer_hash=_tokenizer_hash(backbone.tokenizer),
+        hidden_size=int(backbone.model.get_output_embeddings().in_features),
+        embedding_size=backbone.embedding_size,
         embedding_rms=rms(embedded),
         libraries=versions("aim-icl", "torch", "transformers"),
     )

@@ -6,7 +6,7 @@ import pickle  # its errors alone
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from huggingface_hub.utils.tqdm import enable_progress_bars
@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
-from aim_backends.hf.families import REFUSED
+from aim_backends.families.table import family_of, served_by
 from aim_backends.hf.folder import check_folder, read_config
 from aim_backends.hf.processors import check_counts, find_template
 from aim_sdk.backend.devices import resolve_device, resolve_dtype
@@ -30,16 +30,13 @@ from aim_sdk.errors import (
 from aim_sdk.files.atomic import expanded
 from aim_sdk.support.terminal import libraries_are_quiet
 
-if TYPE_CHECKING:
-    from aim_backends.hf.backend import TransformersBackend
-
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "proxies", "trust_remote_code")
 _OPTIONS = ("dtype", "device", "device_map", "max_memory", "quantization_config", "attn_implementation", "variant")
 """Usual ones, for suggestions."""
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-def source(backend: type[TransformersBackend], model: str | None) -> str:
+def source(backend: str, default: str | None, model: str | None) -> str:
     """Return the local folder or hub id to load.
 
     Raises:
@@ -47,12 +44,12 @@ def source(backend: type[TransformersBackend], model: str | None) -> str:
         ModelNotFoundError: a local path without a folder.
     """
     if model is None:
-        if backend.default_model is None:
+        if default is None:
             raise InputError(
-                f"backend {backend.name!r} has no default model; pass model=<hub id or local folder>, "
-                f'for example from_pretrained("{backend.name}", model="OpenGVLab/InternVL3-1B-hf").'
+                f"backend {backend!r} has no default model; pass model=<hub id or local folder>, "
+                f'for example from_pretrained("{backend}", model="OpenGVLab/InternVL3-1B-hf").'
             )
-        return backend.default_model
+        return default
     path = expanded(model)
     if path.is_dir():
         return str(path)
@@ -64,7 +61,7 @@ def source(backend: type[TransformersBackend], model: str | None) -> str:
 
 
 def load(
-    backend: type[TransformersBackend],
+    backend: str,
     source: str,
     device: str | None,
     dtype: str | torch.dtype | None,
@@ -149,11 +146,12 @@ def _of_its_code(source: str, error: Exception) -> UnsupportedModelError | None:
     )
 
 
-def _check_family(backend: type[TransformersBackend], config: Any) -> None:
+def _check_family(backend: str, config: Any) -> None:
     kind = str(config.model_type)
-    if kind in REFUSED:
+    family = family_of(kind)
+    if family.refused:
         raise UnsupportedModelError(
-            f"model_type {kind!r} cannot be served: {REFUSED[kind]}. Expected a multimodal LLM with a decoder-only LM."
+            f"model_type {kind!r} cannot be served: {family.refused}. Expected a multimodal LLM with a decoder-only LM."
         )
     # BLIP-2 and its like carry either kind of LM.
     parts = (config, config.get_text_config(), getattr(config, "text_config", None))
@@ -162,13 +160,10 @@ def _check_family(backend: type[TransformersBackend], config: Any) -> None:
             f"model_type {kind!r} has an encoder-decoder LM: a demonstration's text has no causal states there. "
             "Expected a decoder-only LM."
         )
-    if backend.model_types and kind not in backend.model_types:
-        from aim_backends.auto import serving
-
-        other = serving(kind)
+    if backend not in ("auto", family.backend):
         raise UnsupportedModelError(
-            f"model_type {kind!r} is not served by backend {backend.name!r}, which serves: "
-            f"{', '.join(backend.model_types)}." + f"\nNext: use backend {other.name if other else 'auto'!r}."
+            f"model_type {kind!r} is not served by backend {backend!r}, which serves: "
+            f"{', '.join(served_by(backend))}.\nNext: use backend {family.backend!r}."
         )
     if type(config) not in AutoModelForImageTextToText._model_mapping and not hasattr(config, "auto_map"):
         raise UnsupportedModelError(

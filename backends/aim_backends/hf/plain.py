@@ -14,62 +14,59 @@ from aim_backends.hf.slots import insert_slots
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import CapabilityError
 from aim_sdk.files.images import load_image
-from aim_sdk.types import Context, Demonstration, Query
+from aim_sdk.types import Demonstration, Query
 
 if TYPE_CHECKING:
-    from aim_backends.hf.backend import TransformersBackend
+    from aim_backends.hf.backbone import Backbone
+    from aim_backends.hf.writing import Prepared
 
 
 @torch.no_grad()
 def plain_answer(
-    backend: TransformersBackend,
+    backbone: Backbone,
     query: Query,
-    demonstrations: Sequence[Demonstration],
+    interleaved: Sequence[Demonstration],
+    text_ids: Sequence[Tensor],
     prompt_format: PromptFormat,
     max_new_tokens: int,
-    *,
-    with_images: bool,
 ) -> list[int]:
     """What the model's own `generate` makes of the processor's own output.
 
-    Demonstrations with images are one conversation. Without them they are written as token ids: as one string, a
-    tokenizer would join what stands on the two sides of an image.
+    Demonstrations with images are one conversation. Without them they are given as token ids (`text_ids`): as one
+    string, a tokenizer would join what stands on the two sides of an image.
     """
-    interleaved = list(demonstrations) if with_images else []
-    if interleaved and not backend.supports_interleaved:
-        raise CapabilityError(f"{backend.model.config.model_type!r} takes one image a prompt.")
+    if interleaved and not backbone.supports_interleaved:
+        raise CapabilityError(f"{backbone.model.config.model_type!r} takes one image a prompt.")
     images = [*(item.image for item in interleaved), query.image]
     texts = [(item.text, item.answer) for item in interleaved]
-    with naming_the_image(backend, [images]), backend.lock:
-        backend.check_text([query.text, *(text for pair in texts for text in pair)])
-        prompt = backend.prompts(prompt_format).whole(texts, query.text)
-        inputs = backend.process([prompt], [[load_image(image) for image in images]], padding_side="left")
-        if demonstrations and not with_images:
-            inputs = _with_text(backend, inputs, prompt, demonstrations, prompt_format)
-        ids = backend.model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens)
+    with naming_the_image(backbone, [images]), backbone.lock:
+        backbone.check_text([query.text, *(text for pair in texts for text in pair)])
+        prompt = backbone.prompts(prompt_format).whole(texts, query.text)
+        inputs = backbone.process([prompt], [[load_image(image) for image in images]], padding_side="left")
+        if text_ids:
+            inputs = _with_text(backbone, inputs, prompt, torch.cat(list(text_ids)), prompt_format)
+        ids = backbone.model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens)
     return list(ids[0, inputs["input_ids"].shape[1] :].tolist())
 
 
 def _with_text(
-    backend: TransformersBackend,
+    backbone: Backbone,
     inputs: dict[str, Tensor],
     prompt: str,
-    demonstrations: Sequence[Demonstration],
+    ids: Tensor,
     prompt_format: PromptFormat,
 ) -> dict[str, Tensor]:
-    """Put the demonstrations' own token ids behind the prompt's prefix."""
-    prefix = backend.prompts(prompt_format).prefix
-    head = backend.tokens.prefix_length(prefix, prompt, inputs["input_ids"][0].tolist())
-    ids = torch.cat(backend.reader.text_ids(demonstrations, prompt_format=prompt_format)).to(backend.device)
-    written = insert_slots(inputs, [len(ids)], [head], slot=backend.slot, pad=backend.pad_token_id)
+    """Put the demonstrations' own token ids after the prompt's prefix."""
+    prefix = backbone.prompts(prompt_format).prefix
+    head = backbone.tokens.prefix_length(prefix, prompt, inputs["input_ids"][0].tolist())
+    written = insert_slots(inputs, [len(ids)], [head], slot=backbone.slot, pad=backbone.pad_token_id)
     row = written["input_ids"][0]
-    row[row == backend.slot] = ids
+    row[row == backbone.slot] = ids.to(backbone.device)
     return written
 
 
-def show_prompt(backend: TransformersBackend, query: Query, context: Context, prompt_format: PromptFormat) -> str:
+def show_prompt(backbone: Backbone, prepared: Prepared) -> str:
     """A prompt's tokens as text, fused and visual ones as their number."""
-    inputs = backend.injector.prepare([query], [context], prompt_format=prompt_format).inputs
-    kinds = {backend.slot: "fused", **dict.fromkeys(backend.image_ids, "image")}
-    runs = [(kind, list(run)) for kind, run in groupby(inputs["input_ids"][0].tolist(), kinds.get)]
-    return "".join(backend.tokenizer.decode(run) if kind is None else f"<{kind} x {len(run)}>" for kind, run in runs)
+    kinds = {backbone.slot: "fused", **dict.fromkeys(backbone.image_ids, "image")}
+    runs = [(kind, list(run)) for kind, run in groupby(prepared.inputs["input_ids"][0].tolist(), kinds.get)]
+    return "".join(backbone.tokenizer.decode(run) if kind is None else f"<{kind} x {len(run)}>" for kind, run in runs)

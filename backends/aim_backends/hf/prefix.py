@@ -22,8 +22,8 @@ from aim_sdk.backend.prefixes import PrefixCache
 from aim_sdk.types import Context, FusedTokens
 
 if TYPE_CHECKING:
-    from aim_backends.hf.backend import TransformersBackend
-    from aim_backends.hf.injector import Prepared
+    from aim_backends.hf.backbone import Backbone
+    from aim_backends.hf.writing import Prepared
 
 _ANY_CACHE: Final[frozenset[str]] = frozenset(
     """
@@ -52,16 +52,16 @@ class Behind:
     """The fused tokens behind the prefix."""
 
 
-def copies(backend: TransformersBackend, options: Mapping[str, Any]) -> int:
+def copies(backbone: Backbone, options: Mapping[str, Any]) -> int:
     """How many rows of a cache each prompt takes in ``generate``; 0 where it may not begin with a filled one."""
-    asked = {**backend.model.generation_config.to_diff_dict(), **options}
+    asked = {**backbone.model.generation_config.to_diff_dict(), **options}
     if any(name not in _ANY_CACHE and not _usual(name, value) for name, value in asked.items()):
         return 0
     return max(asked.get("num_beams") or 1, asked.get("num_return_sequences") or 1)
 
 
 def behind(
-    backend: TransformersBackend,
+    backbone: Backbone,
     prefixes: PrefixCache[DynamicCache],
     prepared: Prepared,
     contexts: Sequence[Context],
@@ -72,7 +72,7 @@ def behind(
     The backbone's lock is held: another thread that wants the same prefix waits until it is kept.
     """
     equal = len(set(prepared.lengths)) == 1
-    if not copies or prepared.fused is None or not (equal or backend.prefix_reuse_padded):
+    if not copies or prepared.fused is None or not (equal or backbone.family.prefix.padded):
         return None
     heads = set(_heads(prepared))
     # A tokenizer may merge the system prompt's end with a query's beginning.
@@ -82,23 +82,23 @@ def behind(
     inputs = dict[str, Any](_padded_behind(prepared, prefix := len(head) + slots))
     state, kept = shared.state, True
     if state is None or done < slots:
-        state = _computed(backend, inputs["input_ids"][:1, :prefix], prepared.fused[:1, done:slots], state)
+        state = _computed(backbone, inputs["input_ids"][:1, :prefix], prepared.fused[:1, done:slots], state)
         if kept := (nbytes := _nbytes(state)) <= prefixes.info()["max_bytes"]:
             prefixes.put(head, shared.keys, state, nbytes)
     rows = len(prepared.lengths) * copies
     inputs["past_key_values"] = _repeated(deepcopy(state) if kept else state, rows)
-    _forget_positions(backend.model)
-    return Behind(inputs, _injection(backend, prepared.fused[:, slots:]))
+    _forget_positions(backbone.model)
+    return Behind(inputs, _injection(backbone, prepared.fused[:, slots:]))
 
 
 @torch.no_grad()
-def prefill(backend: TransformersBackend, inputs: Mapping[str, Any]) -> Any:
+def prefill(backbone: Backbone, inputs: Mapping[str, Any]) -> Any:
     """Run what ``past_key_values`` lacks of the prompts; the model's own output, logits of the last position alone."""
     outputs: list[Any] = []
-    hook = backend.model.register_forward_hook(lambda module, args, output: outputs.append(output))
+    hook = backbone.model.register_forward_hook(lambda module, args, output: outputs.append(output))
     try:
         with recording():
-            backend.model.generate(**inputs, **ONCE, pad_token_id=backend.pad_token_id)
+            backbone.model.generate(**inputs, **ONCE, pad_token_id=backbone.pad_token_id)
     finally:
         hook.remove()
     return outputs[0]
@@ -109,19 +109,19 @@ def _usual(name: str, value: Any) -> bool:
 
 
 def _computed(
-    backend: TransformersBackend,
+    backbone: Backbone,
     ids: Int[Tensor, "1 tokens"],
     fused: Float[Tensor, "1 slots embed"],
     state: DynamicCache | None,
 ) -> DynamicCache:
     """Compute a prefix, behind the shorter one of ``state``, which lacks the ``fused`` tokens."""
     if state is None:
-        cache = DynamicCache(config=backend.model.config.get_text_config(decoder=True))
+        cache = DynamicCache(config=backbone.model.config.get_text_config(decoder=True))
     else:
         cache = deepcopy(state)
-    _forget_positions(backend.model)
-    with injected(_injection(backend, fused)):
-        prefill(backend, {**backend.text_inputs(ids, torch.ones_like(ids)), "past_key_values": cache})
+    _forget_positions(backbone.model)
+    with injected(_injection(backbone, fused)):
+        prefill(backbone, {**backbone.text_inputs(ids, torch.ones_like(ids)), "past_key_values": cache})
     # Layers with a window keep a view of all that they were given: copy what it shows.
     return _repeated(cache, 1)
 
@@ -138,8 +138,8 @@ def _tokens(context: Context) -> int:
     return sum(len(item) for item in context if isinstance(item, FusedTokens))
 
 
-def _injection(backend: TransformersBackend, fused: Float[Tensor, "rows slots embed"]) -> Injection | None:
-    return Injection(fused, backend.slot, backend.pad_token_id) if fused.shape[1] else None
+def _injection(backbone: Backbone, fused: Float[Tensor, "rows slots embed"]) -> Injection | None:
+    return Injection(fused, backbone.slot, backbone.pad_token_id) if fused.shape[1] else None
 
 
 def _padded_behind(prepared: Prepared, prefix: int) -> dict[str, Tensor]:

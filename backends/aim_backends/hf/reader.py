@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from aim_backends.hf.blame import naming_the_image
 from aim_backends.hf.tap import recording
 from aim_backends.hf.text import TextTokens
-from aim_sdk.backend.interfaces import DemoReader
+from aim_sdk.backend.reader import DemoReader
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import CapabilityError, ContextLengthError
 from aim_sdk.files.images import describe, image_size, load_image
@@ -21,14 +21,14 @@ from aim_sdk.layers import LAST, side_by_side
 from aim_sdk.types import Demonstration, FusedTokens, ImageInput, Reading
 
 if TYPE_CHECKING:
-    from aim_backends.hf.backend import TransformersBackend
+    from aim_backends.hf.backbone import Backbone
 
 
 class TransformersReader(DemoReader):
     """Reads a batch in one forward, padded on the right so that every demonstration starts where it starts alone."""
 
-    def __init__(self, backend: TransformersBackend) -> None:
-        self._backend = backend
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
 
     def read(
         self,
@@ -50,22 +50,22 @@ class TransformersReader(DemoReader):
     ) -> Callable[[], list[Reading]]:
         if not demonstrations:
             return list
-        backend = self._backend
+        backbone = self._backbone
         sources = [[demonstration.image] for demonstration in demonstrations]
         images = [[load_image(source) for source in row] for row in sources] if with_images else []
-        with naming_the_image(backend, sources), backend.processor_lock:
+        with naming_the_image(backbone, sources), backbone.processor_lock:
             tokens, prompts = self._tokens(demonstrations, prompt_format)
             if not with_images:
                 inputs = self._text_inputs(tokens)
                 places = [list(range(len(t.prefix_ids), len(t.prefix_ids) + len(t.ids))) for t in tokens]
-                if backend.answer_type:
+                if backbone.answer_type:
                     inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
                 return self._ready(inputs, tokens, places, layers, [])
-            inputs = backend.process(prompts, images, padding_side="right")
+            inputs = backbone.process(prompts, images, padding_side="right")
         lengths = inputs["attention_mask"].sum(1).tolist()
         self._check_length(demonstrations, lengths)
         rows = [row[:length] for row, length in zip(inputs["input_ids"].tolist(), lengths, strict=True)]
-        places = [backend.tokens.expanded_places(t, row) for t, row in zip(tokens, rows, strict=True)]
+        places = [backbone.tokens.expanded_places(t, row) for t, row in zip(tokens, rows, strict=True)]
         return self._ready(inputs, tokens, places, layers, sources)
 
     def _ready(
@@ -76,7 +76,7 @@ class TransformersReader(DemoReader):
         layers: Sequence[int],
         sources: Sequence[Sequence[ImageInput]],
     ) -> Callable[[], list[Reading]]:
-        answer_type = self._backend.answer_type
+        answer_type = self._backbone.answer_type
         if answer_type:  # a prefix LM: what stands before the answer must not see it, nor the padding behind it
             for row, (t, where) in enumerate(zip(tokens, places, strict=True)):
                 inputs["token_type_ids"][row, where[t.answer_start] :] = answer_type
@@ -84,9 +84,9 @@ class TransformersReader(DemoReader):
 
     def lengths(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
         """Text tokens, and visual tokens as the processor counts them (of the first image's kind, where it cannot)."""
-        with self._backend.processor_lock:
+        with self._backbone.processor_lock:
             tokens, _ = self._tokens(demonstrations, prompt_format)
-            visual = self._backend.visual_tokens([image_size(item.image) for item in demonstrations])
+            visual = self._backbone.visual_tokens([image_size(item.image) for item in demonstrations])
         return [len(t.prefix_ids) + len(t.ids) + count for t, count in zip(tokens, visual, strict=True)]
 
     @torch.no_grad()
@@ -98,10 +98,10 @@ class TransformersReader(DemoReader):
         layers: Sequence[int],
         sources: Sequence[Sequence[ImageInput]],
     ) -> list[Reading]:
-        backend = self._backend
-        with naming_the_image(backend, sources), backend.lock:
+        backbone = self._backbone
+        with naming_the_image(backbone, sources), backbone.lock:
             hidden = self._hidden(inputs, layers)
-            embedded = backend.embed([index for t in tokens for index in t.ids])
+            embedded = backbone.embed([index for t in tokens for index in t.ids])
         embeddings = torch.split(embedded, [len(t.ids) for t in tokens])
         return [
             Reading(
@@ -118,48 +118,48 @@ class TransformersReader(DemoReader):
         """The chosen layers of every position; the last one as it stands before the LM head."""
         only_last = tuple(layers) == LAST
         with recording() as record:
-            outputs = self._backend.model(**inputs, use_cache=False, output_hidden_states=not only_last)
+            outputs = self._backbone.model(**inputs, use_cache=False, output_hidden_states=not only_last)
         last = record.hidden[-1]
         if only_last:
             return last
         states = getattr(outputs, "language_model_outputs", outputs).hidden_states  # BLIP-2 keeps its LM's apart
         if not states or any(state.shape != last.shape for state in states):
             raise CapabilityError(
-                f"layers {tuple(layers)}: {type(self._backend.model).__name__} does not show its layers' hidden states "
-                "in one shape. Next: use a projector whose layers are (-1,)."
+                f"layers {tuple(layers)}: {type(self._backbone.model).__name__} does not show its layers' hidden "
+                "states in one shape. Next: use a projector whose layers are (-1,)."
             )
         return side_by_side([*states[:-1], last], layers)
 
     def text_ids(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[Tensor]:
         """The token ids of each demonstration's text."""
-        with self._backend.processor_lock:
+        with self._backbone.processor_lock:
             tokens, _ = self._tokens(demonstrations, prompt_format)
         return [torch.tensor(found.ids) for found in tokens]
 
     @torch.no_grad()
     def text_only(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[FusedTokens]:
-        backend = self._backend
-        with backend.processor_lock:
+        backbone = self._backbone
+        with backbone.processor_lock:
             tokens, _ = self._tokens(demonstrations, prompt_format)
-        with backend.lock:
-            return [FusedTokens(backend.embed(t.ids)) for t in tokens]
+        with backbone.lock:
+            return [FusedTokens(backbone.embed(t.ids)) for t in tokens]
 
     def _tokens(
         self, demonstrations: Sequence[Demonstration], prompt_format: PromptFormat
     ) -> tuple[list[TextTokens], list[str]]:
-        backend = self._backend
-        prompts = backend.prompts(prompt_format)
-        backend.check_text([text for d in demonstrations for text in (d.text, d.answer)])
+        backbone = self._backbone
+        prompts = backbone.prompts(prompt_format)
+        backbone.check_text([text for d in demonstrations for text in (d.text, d.answer)])
         pieces = [prompts.demonstration(d.text, d.answer) for d in demonstrations]
-        tokens = [backend.tokens.demonstration(prompts, piece) for piece in pieces]
+        tokens = [backbone.tokens.demonstration(prompts, piece) for piece in pieces]
         for item, found in zip(demonstrations, tokens, strict=True):
-            backend.roles.check_prompt(prompts, [(item.text, item.answer)], None, found.unexpanded)
+            backbone.roles.check_prompt(prompts, [(item.text, item.answer)], None, found.unexpanded)
         self._check_length(demonstrations, [len(found.prefix_ids) + len(found.ids) for found in tokens])
         return tokens, [prompts.prefix + piece.text for piece in pieces]
 
     def _check_length(self, demonstrations: Sequence[Demonstration], lengths: Sequence[int]) -> None:
         """Refuse what does not fit into the backbone's context, before a forward whose cost grows with its square."""
-        limit = self._backend.context_length
+        limit = self._backbone.context_length
         for item, length in zip(demonstrations, lengths, strict=True):
             if limit is not None and length > limit:
                 raise ContextLengthError(
@@ -170,6 +170,6 @@ class TransformersReader(DemoReader):
 
     def _text_inputs(self, tokens: Sequence[TextTokens]) -> dict[str, Tensor]:
         rows = [torch.tensor([*t.prefix_ids, *t.ids]) for t in tokens]
-        ids = pad_sequence(rows, batch_first=True, padding_value=self._backend.pad_token_id)
+        ids = pad_sequence(rows, batch_first=True, padding_value=self._backbone.pad_token_id)
         mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-        return self._backend.text_inputs(ids.to(self._backend.device), mask.to(self._backend.device))
+        return self._backbone.text_inputs(ids.to(self._backbone.device), mask.to(self._backbone.device))

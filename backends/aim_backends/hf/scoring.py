@@ -18,66 +18,62 @@ from aim_backends.hf.tap import Positions, predicting, recording
 from aim_sdk.support.finite import not_finite
 
 if TYPE_CHECKING:
-    from aim_backends.hf.backend import TransformersBackend
+    from aim_backends.hf.backbone import Backbone
 
 
 @torch.no_grad()
-def score(
-    backend: TransformersBackend, inputs: Mapping[str, Any], choices: Sequence[Sequence[int]]
-) -> list[list[float]]:
+def score(backbone: Backbone, inputs: Mapping[str, Any], choices: Sequence[Sequence[int]]) -> list[list[float]]:
     """Return each choice's token log-probabilities behind a prompt of one row, of which a part may be in a cache.
 
     Raises:
         NonFiniteError: one is NaN or infinite.
     """
-    scores = _scores(backend, inputs, choices)
+    scores = _scores(backbone, inputs, choices)
     if not all(math.isfinite(value) for row in scores for value in row):
-        raise not_finite("log-probabilities", backend.model.dtype)
+        raise not_finite("log-probabilities", backbone.model.dtype)
     return scores
 
 
-def _scores(
-    backend: TransformersBackend, inputs: Mapping[str, Any], choices: Sequence[Sequence[int]]
-) -> list[list[float]]:
-    if not backend.continues_cache:
-        return [whole(backend, inputs, [choice])[0].tolist() for choice in choices]
+def _scores(backbone: Backbone, inputs: Mapping[str, Any], choices: Sequence[Sequence[int]]) -> list[list[float]]:
+    if not backbone.family.continues_cache:
+        return [whole(backbone, inputs, [choice])[0].tolist() for choice in choices]
     ids = pad_sequence(
-        [torch.tensor(choice) for choice in choices], batch_first=True, padding_value=backend.pad_token_id
+        [torch.tensor(choice) for choice in choices], batch_first=True, padding_value=backbone.pad_token_id
     ).to(inputs["input_ids"].device)
-    chosen = _chosen(_continued(backend, inputs, ids), ids)
+    chosen = _chosen(_continued(backbone, inputs, ids), ids)
     return [row[: len(choice)] for row, choice in zip(chosen.tolist(), choices, strict=True)]
 
 
 def _continued(
-    backend: TransformersBackend, inputs: Mapping[str, Any], ids: Tensor
+    backbone: Backbone, inputs: Mapping[str, Any], ids: Tensor
 ) -> Float[Tensor, "choices tokens vocabulary"]:
-    prompt = prefill(backend, inputs) if "past_key_values" in inputs else _forwarded(backend, inputs)
+    prompt = prefill(backbone, inputs) if "past_key_values" in inputs else _forwarded(backbone, inputs)
     first: Tensor = prompt.logits[:, -1:].expand(len(ids), -1, -1)
     if ids.shape[1] == 1:
         return first
     cache = prompt.past_key_values
     cache.reorder_cache(torch.zeros(len(ids), dtype=torch.long, device=ids.device))
     # One unpadded prompt and padding on the right: causality alone keeps the choices right, no mask is needed.
-    more = backend.continuation_inputs(inputs, prompt, *ids[:, :-1].shape)
-    rest = backend.model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True, **more)
+    more = backbone.continuation_inputs(inputs, prompt, *ids[:, :-1].shape)
+    rest = backbone.model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True, **more)
     return torch.cat([first, rest.logits], dim=1)
 
 
-def _forwarded(backend: TransformersBackend, inputs: Mapping[str, Tensor]) -> Any:
+def _forwarded(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Any:
     with recording():  # the prompt's logits at its last position alone
-        return backend.model(**inputs, use_cache=True)
+        return backbone.model(**inputs, use_cache=True)
 
 
 def whole(
-    backend: TransformersBackend, inputs: Mapping[str, Tensor], answers: Sequence[Sequence[int]]
+    backbone: Backbone, inputs: Mapping[str, Tensor], answers: Sequence[Sequence[int]]
 ) -> list[Float[Tensor, " tokens"]]:
     """Return each answer's token log-probabilities behind its own prompt, in one forward without a cache."""
-    behind = answered(inputs, answers, pad=backend.pad_token_id, answer_type=backend.answer_type)
+    behind = answered(inputs, answers, pad=backbone.pad_token_id, answer_type=backbone.answer_type)
     lengths, counts = inputs["attention_mask"].sum(1).tolist(), [len(answer) for answer in answers]
     places = [(row, lengths[row] - 1 + n) for row, count in enumerate(counts) for n in range(count)]
-    rows, columns = torch.tensor(places).T.to(backend.device)
+    rows, columns = torch.tensor(places).T.to(backbone.device)
     with predicting(Positions(rows, columns)):
-        (logits,) = backend.model(**behind, use_cache=False).logits  # (places, vocabulary)
+        (logits,) = backbone.model(**behind, use_cache=False).logits  # (places, vocabulary)
     ids = torch.tensor([index for answer in answers for index in answer], device=logits.device)
     log_probs = -F.cross_entropy(logits.float(), ids, reduction="none")
     return list(torch.split(log_probs, counts))

@@ -4,68 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from aim_backends.pocket.cache import KVCache
+from aim_backends.pocket.decoding import Prompt, Sampling, decode, pieces
 from aim_backends.pocket.images import ImageEncoder
 from aim_backends.pocket.model import PocketModel
 from aim_backends.pocket.prompts import Prompts, Segments
 from aim_sdk.backend.answers import clean_answer, stream_answer
-from aim_sdk.backend.interfaces import Injector
+from aim_sdk.backend.injector import Injector
 from aim_sdk.backend.prefixes import PrefixCache, SharedPrefix
 from aim_sdk.config import PromptFormat
-from aim_sdk.errors import ContextLengthError, ImageError, InputError, did_you_mean
+from aim_sdk.errors import ContextLengthError, ImageError
 from aim_sdk.support.finite import not_finite
 from aim_sdk.types import ChoiceScores, Context, Demonstration, FusedTokens, Generation, Query
-
-_LOST = -1
-"""In place of a token whose logits are no numbers: it comes to the host with the tokens."""
-END_TOKENS = ("<|im_end|>", "<|endoftext|>")
-
-
-class Sampling(BaseModel):
-    """How the next token is chosen; greedy by default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    do_sample: bool = False
-    temperature: float = Field(default=1.0, gt=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    seed: int | None = None
-
-    @classmethod
-    def parse(cls, options: dict[str, Any]) -> Sampling:
-        """Validate generation options by name and value."""
-        for name in options:
-            if name not in cls.model_fields:
-                raise InputError(
-                    f"pocket takes no generation option {name!r}.{did_you_mean(name, cls.model_fields)} "
-                    f"Expected: {', '.join(cls.model_fields)}."
-                )
-        try:
-            return cls(**options)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise InputError(f"{first['loc'][0]}={first['input']!r}: {first['msg']}.") from error
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """Prompts that have been run."""
-
-    cache: KVCache
-    mask: Bool[Tensor, "batch tokens"]
-    """True on real tokens; padding stands on the left of each part."""
-    last: Float[Tensor, "batch one hidden"]
-    """Last hidden states at the last position."""
 
 
 class PocketInjector(Injector):
@@ -74,7 +32,6 @@ class PocketInjector(Injector):
     def __init__(self, model: PocketModel, images: ImageEncoder, prompts: Prompts) -> None:
         self._model, self._images, self._prompts = model, images, prompts
         self.prefixes: PrefixCache[KVCache] = PrefixCache()
-        self._ends = {model.tokenizer.token_to_id(token) for token in END_TOKENS}
 
     def contexts(self, contexts: Sequence[Context], prompt_format: PromptFormat) -> list[Tensor]:
         """Return what stands before each query, BOS first, as embeddings ``(tokens, embed)``."""
@@ -134,7 +91,7 @@ class PocketInjector(Injector):
         prompt = self._prefill(queries, contexts, prompt_format, max_new_tokens)
         rows: list[list[int]] = [[] for _ in queries]
         logs: list[list[float]] = [[] for _ in queries]
-        for step, logits in self._decode(prompt, prompt_format.stop, max_new_tokens, sampling):
+        for step, logits in decode(self._model, prompt, prompt_format.stop, max_new_tokens, sampling):
             for row, token in zip(rows, step, strict=True):
                 if token is not None:
                     row.append(token)
@@ -157,7 +114,9 @@ class PocketInjector(Injector):
     ) -> Iterator[str]:
         sampling = Sampling.parse(generation)
         prompt = self._prefill([query], [context], prompt_format, max_new_tokens)
-        return stream_answer(self._pieces(prompt, prompt_format.stop, max_new_tokens, sampling), prompt_format.stop)
+        return stream_answer(
+            pieces(self._model, prompt, prompt_format.stop, max_new_tokens, sampling), prompt_format.stop
+        )
 
     def score(
         self, query: Query, context: Context, choices: Sequence[str], *, prompt_format: PromptFormat
@@ -291,47 +250,6 @@ class PocketInjector(Injector):
         self.prefixes.put(prompt_format, shared.keys, cache, cache.nbytes)
         return cache
 
-    def _decode(
-        self, prompt: Prompt, stop: str | None, max_new_tokens: int, sampling: Sampling
-    ) -> Iterator[tuple[list[int | None], Tensor]]:
-        """Yield one token a row and step (None for rows that have ended) with its logits ``(batch, vocabulary)``."""
-        mask = prompt.mask
-        logits = self._model.lm.head(prompt.last[:, -1])
-        generator = None if sampling.seed is None else torch.Generator(mask.device).manual_seed(sampling.seed)
-        rows: list[list[int]] = [[] for _ in mask]
-        ended = [False] * len(rows)
-        for left in range(max_new_tokens, 0, -1):
-            tokens = _choose(logits.float(), sampling, generator)
-            chosen = [None if over else int(token) for over, token in zip(ended, tokens.tolist(), strict=True)]
-            if _LOST in chosen:
-                error = not_finite("the backbone's logits", logits.dtype)
-                error.query = chosen.index(_LOST)
-                raise error
-            yield chosen, logits
-            for i, token in enumerate(chosen):
-                if token is not None:
-                    rows[i].append(token)
-                    text = self._model.decode(rows[i])
-                    ended[i] = token in self._ends or bool(stop and stop in text.lstrip())
-            if all(ended) or left == 1:
-                return
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-            hidden = self._model.lm(self._model.lm.embed(tokens[:, None]), attention_mask=mask, cache=prompt.cache)
-            logits = self._model.lm.head(hidden[:, -1])
-
-    @torch.no_grad()
-    def _pieces(self, prompt: Prompt, stop: str | None, max_new_tokens: int, sampling: Sampling) -> Iterator[str]:
-        ids: list[int] = []
-        sent = ""
-        for (token,), _ in self._decode(prompt, stop, max_new_tokens, sampling):
-            if token is not None:
-                ids.append(token)
-            text = self._model.decode(ids)
-            if not text.endswith("\ufffd"):  # a character's last byte is still to come
-                yield text[len(sent) :]
-                sent = text
-        yield self._model.decode(ids)[len(sent) :]
-
     def check_length(
         self, lengths: list[int], new_tokens: int, bare: Sequence[int] = (), shots: Sequence[int] = ()
     ) -> None:
@@ -366,16 +284,3 @@ def _pad_left(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
     padded = pad_sequence(rows, batch_first=True, padding_side="left")
     lengths = torch.tensor([len(row) for row in rows], device=padded.device)
     return padded, torch.arange(padded.shape[1], device=padded.device).flip(0) < lengths[:, None]
-
-
-def _choose(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
-    """Pick one token a row of logits ``(batch, vocabulary)``; ``_LOST`` where they hold NaN or infinity."""
-    lost = ~logits.amax(-1).isfinite()  # of NaN anywhere in a row the largest is NaN
-    if not sampling.do_sample:
-        return logits.argmax(-1).masked_fill(lost, _LOST)
-    probabilities = F.softmax(logits.masked_fill(lost[:, None], 0.0) / sampling.temperature, -1)
-    ordered, places = probabilities.sort(-1, descending=True)
-    beyond = ordered.cumsum(-1) - ordered > sampling.top_p  # the token that crosses top_p stays
-    ordered = ordered.masked_fill(beyond, 0.0)
-    drawn = places.gather(-1, torch.multinomial(ordered, 1, generator=generator))[:, 0]
-    return drawn.masked_fill(lost, _LOST)

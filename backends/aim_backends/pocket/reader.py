@@ -13,7 +13,7 @@ from aim_backends.pocket.images import ImageEncoder
 from aim_backends.pocket.model import PocketModel
 from aim_backends.pocket.prompts import Prompts, Segments
 from aim_backends.pocket.vision import VISUAL_TOKENS
-from aim_sdk.backend.interfaces import DemoReader
+from aim_sdk.backend.reader import DemoReader
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import ContextLengthError
 from aim_sdk.files.images import describe

@@ -440,7 +440,7 @@ class KiteBackend(Backend):
         return answer
 
     def default_projector(self) -> Projector:
-        return CarrierProjector.training_free(self)
+        return CarrierProjector.untrained(self.vocabulary)
 
     @property
     def input_embeddings(self) -> Tensor:

@@ -9,28 +9,34 @@ from torch import Tensor
 
 from aim_echo.model import CONTEXT, EOS, PRINTABLE, Cache, EchoModel, decode
 from aim_echo.template import opening, turn
-from aim_sdk import (
+from aim_sdk.backend import (
+    LAST,
     Backend,
     CarrierProjector,
+    Context,
+    ContextLengthError,
     Demonstration,
     DemoReader,
     Fingerprint,
     FusedTokens,
     Generation,
     Injector,
+    InputError,
+    ModelNotFoundError,
+    PrefixCache,
     Projector,
     PromptFormat,
     Query,
     Reading,
+    clean_answer,
     load_image,
+    resolve_device,
+    resolve_dtype,
+    rms,
+    side_by_side,
+    stream_answer,
+    tensor_hash,
 )
-from aim_sdk.backend.answers import clean_answer, stream_answer
-from aim_sdk.backend.devices import resolve_device, resolve_dtype
-from aim_sdk.backend.hashing import rms, tensor_hash
-from aim_sdk.backend.prefixes import PrefixCache
-from aim_sdk.errors import ContextLengthError, InputError, ModelNotFoundError
-from aim_sdk.layers import LAST, side_by_side
-from aim_sdk.types import Context
 
 
 def _check_length(tokens: int, room: int) -> None:
@@ -271,7 +277,7 @@ class EchoBackend(Backend):
         return ids
 
     def default_projector(self) -> Projector:
-        return CarrierProjector.training_free(self)
+        return CarrierProjector.untrained(self.vocabulary)
 
     @property
     def input_embeddings(self) -> Tensor:

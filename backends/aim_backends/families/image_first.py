@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
-from aim_backends.auto import AutoBackend
+from aim_backends.hf.backbone import Backbone
 from aim_backends.hf.slots import PER_TOKEN
 from aim_backends.hf.text import Layout, Tokens
 from aim_sdk.errors import ContextLengthError
@@ -33,21 +33,19 @@ class _ImageFirst(Layout):
         return self.mark + text.replace(self.placeholder, "").removesuffix(self.end)
 
 
-class _ImageFirstBackend(AutoBackend):
+class _ImageFirstBackbone(Backbone):
     """Fused tokens stand behind the image and BOS; there is one image, so demonstrations cannot be interleaved."""
 
     placeholder = "<image>"
 
-    @property
-    def supports_interleaved(self) -> bool:
-        return False
+    supports_interleaved = False
 
     def _processed(
         self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], padding_side: str
     ) -> dict[str, Tensor]:
         """One prompt at a time: some of these processors pad between the image and the text."""
         rows = [
-            AutoBackend._processed(self, [prompt], [shown], padding_side)
+            Backbone._processed(self, [prompt], [shown], padding_side)
             for prompt, shown in zip(prompts, images, strict=True)
         ]
         return {name: self._stacked(name, [row[name] for row in rows], padding_side) for name in rows[0]}
@@ -64,10 +62,9 @@ class _ImageFirstBackend(AutoBackend):
         )
 
 
-class PaliGemmaBackend(_ImageFirstBackend):
+class PaliGemma(_ImageFirstBackbone):
     """A prefix LM: a prompt sees all of itself; an answer's tokens, in a reading too, see what stands before them."""
 
-    model_types: ClassVar[tuple[str, ...]] = ("paligemma",)
     plain_template = "{image}answer en {text}\n{answer}\n"
     answer_type = 1
 
@@ -87,10 +84,8 @@ class _Stripped(_ImageFirst):
         return self.expansion + text.replace(self.placeholder, "").lstrip()
 
 
-class Kosmos2Backend(_ImageFirstBackend):
+class Kosmos2(_ImageFirstBackbone):
     """The ids at an image's places are those of ordinary text: a mask of their own tells them apart."""
-
-    model_types: ClassVar[tuple[str, ...]] = ("kosmos-2",)
 
     def text_inputs(self, ids: Int[Tensor, "rows tokens"], mask: Int[Tensor, "rows tokens"]) -> dict[str, Tensor]:
         none = torch.zeros(0, 1, self.embedding_size, device=ids.device, dtype=self.model.dtype)
@@ -129,10 +124,9 @@ class _ImageApart(Tokens):
         )
 
 
-class FuyuBackend(_ImageFirstBackend):
+class Fuyu(_ImageFirstBackbone):
     """Patches in rows, each with a line end; behind the text, a mark that hands over to the answer."""
 
-    model_types: ClassVar[tuple[str, ...]] = ("fuyu",)
     tokens_class = _ImageApart
     plain_template = "{image}Answer the following VQAv2 question based on the image: {text}<0x04>{answer}\n"
 
@@ -141,10 +135,9 @@ class FuyuBackend(_ImageFirstBackend):
         return _ApartLayout(self.placeholder, "".join(head), head, end="<0x04>", writes_bos=True)
 
 
-class Blip2Backend(_ImageFirstBackend):
+class Blip2(_ImageFirstBackbone):
     """BLIP-2 and InstructBLIP with a decoder-only LM."""
 
-    model_types: ClassVar[tuple[str, ...]] = ("blip-2", "instructblip")
     tokens_class = _ImageApart
 
     def _processed(

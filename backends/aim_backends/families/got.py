@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from PIL import Image
 
-from aim_backends.auto import AutoBackend
+from aim_backends.hf.backbone import Backbone
 from aim_sdk.config import PromptFormat
 
 
-class GotOcr2Backend(AutoBackend):
+class GotOcr2(Backbone):
     """Its processor writes the turns itself, there is no chat template; it takes the images of a batch in one list."""
-
-    model_types: ClassVar[tuple[str, ...]] = ("got_ocr2",)
 
     @property
     def default_format(self) -> PromptFormat:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from aim_backends.auto import AutoBackend
+from aim_backends.hf.backbone import Backbone
 from aim_backends.hf.text import Layout
 from aim_sdk.config import PromptFormat
 
 
-class ChameleonBackend(AutoBackend):
+class Chameleon(Backbone):
     """Its processor ends every prompt with the mark that hands over to the answer; there is no chat template."""
-
-    model_types: ClassVar[tuple[str, ...]] = ("chameleon",)
 
     @property
     def default_format(self) -> PromptFormat:

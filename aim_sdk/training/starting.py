@@ -1,0 +1,60 @@
+"""What a run trains: the loaded backbone, and a projector with the weights that it begins with."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from accelerate import Accelerator
+
+from aim_sdk.backend.interfaces import Backend
+from aim_sdk.backend.registry import get_backend
+from aim_sdk.errors import InputError
+from aim_sdk.projectors.base import Calibrates, Projector
+from aim_sdk.projectors.kinds import untrained
+from aim_sdk.reading.encoder import Encoder
+from aim_sdk.training.config import ProjectorSettings, TrainingConfig
+from aim_sdk.training.data import typical_demonstrations
+from aim_sdk.training.forward import Forward
+
+_TYPICAL: Final = 64
+"""Demonstrations that a projector is shown before its training."""
+
+
+def load(config: TrainingConfig, accelerator: Accelerator) -> tuple[Backend, Projector]:
+    """Load the backbone, and make or load the projector.
+
+    Raises:
+        InputError: what is told of a projector to start from is not so.
+        AIMError: the backend or the projector cannot be loaded.
+    """
+    device = config.device if config.device or accelerator.num_processes == 1 else str(accelerator.device)
+    backend = get_backend(config.backend).from_pretrained(
+        config.model, device=device, dtype=config.dtype, **config.backend_options
+    )
+    torch.manual_seed(config.seed)
+    settings = config.projector
+    if settings.start is not None:
+        projector = Projector.from_pretrained(settings.start)
+        _check_start(settings, projector)
+        projector.check_backbone(backend.fingerprint)
+        projector.bind(backend.vocabulary)
+    else:
+        projector = untrained(settings.kind, backend.vocabulary, layers=settings.layers, **settings.options)
+    return backend, projector.to(backend.input_embeddings.device, torch.float32).requires_grad_().train()
+
+
+def _check_start(settings: ProjectorSettings, projector: Projector) -> None:
+    """What is told of a projector to start from must be so: it has a kind, layers and options already."""
+    has = {"kind": projector.kind, "layers": projector.layers, "options": projector.options}
+    told = settings.model_dump(include=settings.model_fields_set & has.keys())
+    if differing := [name for name, value in told.items() if value != has[name]]:
+        rows = "".join(f"\n  projector.{name}: {has[name]} there, {told[name]} here" for name in differing)
+        raise InputError(f"{settings.start} is a projector with other settings:{rows}\nNext: leave them out.")
+
+
+def calibrate(encoder: Encoder, config: TrainingConfig) -> None:
+    """Show a projector that asks for it some typical readings."""
+    if isinstance(encoder.projector, Calibrates):
+        work = Forward(encoder, reading_tokens=config.reading_tokens)
+        encoder.projector.calibrate(work.readings(typical_demonstrations(config, _TYPICAL)))

@@ -1,0 +1,185 @@
+"""What is known of transformers' image-text-to-text families: one row per ``model_type``.
+
+A new model type of transformers gets a row: ``refused`` with the reason, or what was measured of it. The tests say
+which is missing and which fact is wrong; `make reference` writes the table of the documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from aim_backends.hf.backbone import Backbone
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixReuse:
+    """Whether fused tokens that were computed once into a cache give the logits of the whole prompt."""
+
+    alone: bool
+    """For one prompt at a time."""
+    padded: bool
+    """For a batch of unequal prompts too: padding stands between the shared prefix and a query."""
+    why: str = ""
+    """What forbids it."""
+    known: bool = True
+    """Whether it was measured (``tests/conformance/test_prefix_reuse.py``)."""
+
+
+_UNKNOWN = PrefixReuse(alone=False, padded=False, known=False)
+_ANYWHERE = PrefixReuse(alone=True, padded=True)
+_RECURRENT = PrefixReuse(alone=True, padded=False, why="its recurrent layers read the padding after a shared prefix")
+_WINDOWED = PrefixReuse(alone=True, padded=False, why="its windowed layers count the padding after a shared prefix")
+_IMAGE_LEADS = PrefixReuse(alone=False, padded=False, why="its prompt begins with the query's image")
+_SEES_IMAGE = PrefixReuse(alone=False, padded=False, why="its text before an image attends to that image")
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The facts of one ``model_type``."""
+
+    backend: str = "auto"
+    """The backend of its own name; `auto` serves every family."""
+    adapter: str = ""
+    """``module:Class`` of this package, where a family needs code."""
+    prefix: PrefixReuse = _UNKNOWN
+    continues_cache: bool = False
+    """Whether a cached prompt and `Backbone.continuation_inputs` are all that a later forward needs. An untested family
+    may keep state besides its cache: its prompt is computed again for every choice."""
+    note: str = ""
+    """What a checkpoint of it cannot do."""
+    refused: str = ""
+    """Why no backend serves it."""
+
+
+_ENCODER_DECODER = "it has an encoder-decoder LM: a demonstration's text has no causal states there"
+_IMAGE_FIRST = "it puts the image before the whole text itself: a prompt has no place for one"
+_SECOND_LOOK = "its layers look every id up a second time, where a fused token is padding"
+_T5 = "checkpoints with a T5 inside are refused: a demonstration's text has no causal states there"
+_T5_AND_QFORMER = f"{_T5}; its Q-Former reads the whole text where it is written, also a demonstration's answer"
+_NO_BEAMS = "no beams: transformers 5.23's own beam search does not repeat its image features"
+
+FAMILIES: Final[Mapping[str, Family]] = {
+    "aria": Family(),
+    "aya_vision": Family(prefix=_WINDOWED, continues_cache=True),
+    "blip": Family(refused="its text decoder sees the image by cross-attention alone: a prompt has no place for one"),
+    "blip-2": Family(adapter="image_first:Blip2", prefix=_IMAGE_LEADS, note=_T5),
+    "chameleon": Family(adapter="chameleon:Chameleon", prefix=_ANYWHERE, continues_cache=True),
+    "cohere2_vision": Family(prefix=_WINDOWED, continues_cache=True),
+    "cohere_compass": Family(),
+    "cosmos3_edge": Family(),
+    "cosmos3_omni": Family(),
+    "deepseek_ocr2": Family(),
+    "deepseek_vl": Family(prefix=_ANYWHERE, continues_cache=True),
+    "deepseek_vl_hybrid": Family(),
+    "diffusion_gemma": Family(
+        refused="it writes by block diffusion: a demonstration's text has no causal states there"
+    ),
+    "dots3_note": Family(),
+    "emu3": Family(),
+    "ernie4_5_vl_moe": Family(),
+    "evolla": Family(refused="it reads proteins, no images"),
+    "exaone4_5": Family(),
+    "fast_vlm": Family(),
+    "florence2": Family(refused=_ENCODER_DECODER),
+    "fuyu": Family(adapter="image_first:Fuyu", prefix=_IMAGE_LEADS, continues_cache=True),
+    "gemma3": Family(prefix=_WINDOWED, continues_cache=True),
+    "gemma3n": Family(prefix=_WINDOWED, continues_cache=True, note=_SECOND_LOOK),
+    "gemma4": Family(prefix=_WINDOWED, continues_cache=True, note=_SECOND_LOOK),
+    "gemma4_unified": Family(),
+    "git": Family(refused=_IMAGE_FIRST),
+    "glm46v": Family(prefix=_ANYWHERE, continues_cache=True),
+    "glm4v": Family(prefix=_ANYWHERE, continues_cache=True),
+    "glm4v_moe": Family(),
+    "glm5_next": Family(),
+    "glm_ocr": Family(),
+    "glmga": Family(),
+    "got_ocr2": Family(adapter="got:GotOcr2", prefix=_ANYWHERE, continues_cache=True),
+    "granite4_vision": Family(),
+    "granite_docling": Family(),
+    "hunyuan_vl": Family(),
+    "hyperclovax_vision_v2": Family(),
+    "idefics": Family(backend="idefics", adapter="idefics:Idefics1", prefix=_ANYWHERE, continues_cache=True),
+    "idefics2": Family(backend="idefics", adapter="idefics:Idefics2", prefix=_ANYWHERE, continues_cache=True),
+    "idefics3": Family(backend="idefics", prefix=_ANYWHERE, continues_cache=True),
+    "inkling2": Family(),
+    "inkling_mm_model": Family(),
+    "instructblip": Family(adapter="image_first:Blip2", prefix=_IMAGE_LEADS, note=_T5_AND_QFORMER),
+    "instructblipvideo": Family(refused="it reads videos, no single images"),
+    "internvl": Family(prefix=_ANYWHERE, continues_cache=True),
+    "janus": Family(prefix=_ANYWHERE, continues_cache=True),
+    "kimi_k25": Family(),
+    "kosmos-2": Family(adapter="image_first:Kosmos2", prefix=_IMAGE_LEADS),
+    "kosmos-2.5": Family(refused=_IMAGE_FIRST),
+    "lfm2_vl": Family(prefix=_RECURRENT, continues_cache=True),
+    "lfm3_vl": Family(),
+    "lighton_ocr": Family(),
+    "llama4": Family(prefix=_WINDOWED, continues_cache=True, note=_NO_BEAMS),
+    "llava": Family(backend="llava", prefix=_ANYWHERE, continues_cache=True),
+    "llava_next": Family(backend="llava", prefix=_ANYWHERE, continues_cache=True),
+    "llava_next_video": Family(),
+    "llava_onevision": Family(backend="llava", prefix=_ANYWHERE, continues_cache=True),
+    "minicpm_ocr": Family(),
+    "minicpmv4_6": Family(),
+    "minicpmv4_7": Family(),
+    "minimax_m3_vl": Family(),
+    "mistral3": Family(prefix=_ANYWHERE, continues_cache=True),
+    "mistral4": Family(refused="it is a text model: it reads no images"),
+    "mistral_large4": Family(),
+    "mllama": Family(adapter="mllama:Mllama", prefix=_SEES_IMAGE),
+    "molmo2": Family(),
+    "muse_glimmer": Family(),
+    "muse_spark": Family(),
+    "nemotron_h_omni": Family(),
+    "ovis2": Family(prefix=_ANYWHERE, continues_cache=True),
+    "paddleocr_vl": Family(),
+    "paligemma": Family(adapter="image_first:PaliGemma", prefix=_IMAGE_LEADS, continues_cache=True),
+    "perception_lm": Family(),
+    "pi0": Family(refused="it is a robot policy: it gives actions, no text"),
+    "pix2struct": Family(refused=_ENCODER_DECODER),
+    "pp_chart2table": Family(),
+    "pp_formulanet": Family(refused=_ENCODER_DECODER),
+    "qianfan_ocr": Family(),
+    "qwen2_5_omni_thinker": Family(),
+    "qwen2_5_vl": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True),
+    "qwen2_vl": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True),
+    "qwen3_5": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_RECURRENT, continues_cache=True),
+    "qwen3_5_moe": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", continues_cache=True),
+    "qwen3_omni_moe_thinker": Family(),
+    "qwen3_vl": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True),
+    "qwen3_vl_moe": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True),
+    "qwen4_exp": Family(),
+    "shieldgemma2": Family(refused="it is a safety classifier: its processor writes the whole prompt itself"),
+    "smolvlm": Family(backend="idefics", prefix=_ANYWHERE, continues_cache=True),
+    "step3p7": Family(),
+    "t5gemma2": Family(refused=_ENCODER_DECODER),
+    "udop": Family(refused=_ENCODER_DECODER),
+    "unlimited_ocr": Family(),
+    "video_llama_3": Family(),
+    "video_llava": Family(),
+    "vipllava": Family(backend="llava", prefix=_ANYWHERE, continues_cache=True),
+    "vision-encoder-decoder": Family(refused=_ENCODER_DECODER),
+}
+"""Every ``model_type`` that was looked at. Those without facts generate from ids and images and, by their
+configuration, without an encoder; nobody has tried them."""
+
+
+def family_of(model_type: str) -> Family:
+    """The facts of a model type; of one that nobody has looked at, none."""
+    return FAMILIES.get(model_type, Family())
+
+
+def served_by(backend: str) -> list[str]:
+    """The model types of a backend of their own name."""
+    return [kind for kind, family in FAMILIES.items() if family.backend == backend and not family.refused]
+
+
+def adapter_of(model_type: str) -> type[Backbone]:
+    """The class that adapts a model type."""
+    module, _, name = (family_of(model_type).adapter or "..hf.backbone:Backbone").partition(":")
+    path = "aim_backends.hf.backbone" if module.startswith("..") else f"{__package__}.{module}"
+    found: type[Backbone] = getattr(import_module(path), name)
+    return found

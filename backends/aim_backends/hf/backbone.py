@@ -1,0 +1,275 @@
+"""A model and its processor: what a family overrides, and what reader, injector and the other parts read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any, ClassVar, get_args
+
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor, nn
+
+from aim_backends.families.table import family_of
+from aim_backends.hf.blame import OUT_OF_MEMORY, RefusedInputError
+from aim_backends.hf.prompts import ChatPrompts, PlainPrompts, Prompts
+from aim_backends.hf.roles import Roles, SpecialTokens, role_ids, tags
+from aim_backends.hf.slots import choose_slot, image_ids
+from aim_backends.hf.tap import attach
+from aim_backends.hf.text import Layout, Tokens
+from aim_sdk.config import PromptFormat
+from aim_sdk.errors import AIMError, CorruptArtifactError, FormatError, InputError
+
+
+class Backbone:
+    """A frozen decoder-only multimodal LLM of transformers with its processor.
+
+    Args:
+        model: an image-text-to-text model with a decoder-only LM; it is frozen and gets two hooks.
+        processor: its processor, with a fast tokenizer.
+        source: the hub id or folder it came from, for messages and the fingerprint.
+        special_tokens: ``"refuse"`` texts of demonstrations, queries and choices that hold special tokens (roles, ends
+            of turns), or ``"allow"`` them. Image tokens are refused in any case; formats and system texts are trusted.
+    """
+
+    plain_template: ClassVar[str] = "{image}Question: {text} Answer: {answer}\n"
+    """The default format where there is no chat template."""
+    slot: int
+    template_options: ClassVar[Mapping[str, Any]] = {}
+    """Variables that the chat template is rendered with."""
+    tokens_class: ClassVar[type[Tokens]] = Tokens
+    answer_type: ClassVar[int] = 0
+    """``token_type_ids`` of an answer after its prompt."""
+    supports_interleaved: ClassVar[bool] = True
+    """Whether one prompt may hold several images."""
+
+    def __init__(self, model: Any, processor: Any, source: str, special_tokens: SpecialTokens = "refuse") -> None:
+        check_option(special_tokens)
+        self.model = model.eval().requires_grad_(False)
+        self.processor = processor
+        self.tokenizer: Any = processor.tokenizer
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.lock = threading.RLock()
+        """Held round every use of the backbone: some families keep the positions of the last prompt on the module."""
+        self.processor_lock = threading.RLock()
+        """Held round every use of the processor and its tokenizer, which may run while the backbone computes."""
+        self.source = source
+        self.family = family_of(model.config.model_type)
+        config = model.config.to_dict()
+        self.image_ids = image_ids(processor, config)
+        self.slot = choose_slot(self.tokenizer, self.rows, config, self.image_ids, str(self._chat_template or ""))
+        self.tokens = self.tokens_class(self.tokenizer, self.image_ids, self._layout())
+        self._refusing = special_tokens == "refuse"
+        roles = role_ids(self.tokenizer, str(self._chat_template or "")) if self._refusing else frozenset[int]()
+        self.roles = Roles(self.tokenizer, self.tokens, {*self.image_ids, self.slot}, roles, self.placeholder)
+        self._prompts: dict[PromptFormat, Prompts] = {}
+        attach(model)
+
+    @property
+    def decoder_layers(self) -> int | None:
+        found = getattr(self.model.config.get_text_config(decoder=True), "num_hidden_layers", None)
+        return found if isinstance(found, int) else None
+
+    @property
+    def default_format(self) -> PromptFormat:
+        return PromptFormat.chat() if self._chat_template else PromptFormat.plain(self.plain_template)
+
+    @property
+    def input_embeddings(self) -> Float[Tensor, "vocabulary embed"]:
+        """The vectors that enter the inner LLM: some families scale the matrix, or keep it in two parts."""
+        module = self.model.get_input_embeddings()
+        if type(module) is nn.Embedding:
+            return module.weight
+        return self.embed(range(self.rows))
+
+    @property
+    def output_embeddings(self) -> Float[Tensor, "vocabulary hidden"]:
+        weight: Tensor = self.model.get_output_embeddings().weight
+        return weight
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs go."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
+
+    @property
+    def embedding_size(self) -> int:
+        return int(self.model.get_input_embeddings().embedding_dim)
+
+    @property
+    def context_length(self) -> int | None:
+        """The most positions that a prompt and its answer may have; None where the configuration does not say."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def pad_token_id(self) -> int:
+        return int(self.tokenizer.pad_token_id)
+
+    @torch.no_grad()
+    def embed(self, ids: Sequence[int]) -> Float[Tensor, "tokens embed"]:
+        """The true input embeddings of token ids."""
+        embedded: Tensor = self.model.get_input_embeddings()(torch.tensor([list(ids)], device=self.device))
+        return embedded[0]
+
+    def prompts(self, prompt_format: PromptFormat) -> Prompts:
+        """How a format is written for this family.
+
+        Raises:
+            FormatError: there is no chat template, or it cannot be cut into independent demonstrations.
+        """
+        if prompt_format not in self._prompts:
+            self.roles.check_system(prompt_format.system or "")
+            self._prompts[prompt_format] = self._make_prompts(prompt_format)
+        return self._prompts[prompt_format]
+
+    def check_text(self, texts: Sequence[str]) -> None:
+        """Refuse text that holds an image token, the slot, or a special token where these are refused.
+
+        Raises:
+            FormatError: naming the token.
+        """
+        self.roles.check_text(texts, self._marks)
+
+    @cached_property
+    def _marks(self) -> frozenset[str]:
+        """The role markers that the chat template writes round a text, where some are no tokens of the vocabulary."""
+        if not self._refusing or self.default_format.kind != "chat":
+            return frozenset()
+        try:
+            return tags(self.prompts(self.default_format).demonstration("x", "x").text)
+        except FormatError:  # a template that is asked in plain formats only
+            return frozenset()
+
+    @property
+    def placeholder(self) -> str:
+        """What stands for an image in the processor's input."""
+        return str(self.processor.image_token)
+
+    def process(
+        self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], *, padding_side: str
+    ) -> dict[str, Tensor]:
+        """Run the processor on one batch; its outputs as they are, on the backbone's device.
+
+        Raises:
+            InputError: the processor refuses an image or a text.
+        """
+        try:
+            return self._processed(prompts, images, padding_side)
+        except (AIMError, *OUT_OF_MEMORY):
+            raise
+        except Exception as error:  # processors refuse what they are given in many ways
+            what = f" {prompts[0][:80]!r}" if len(prompts) == 1 else ""
+            raise RefusedInputError(
+                f"the processor of {self.model.config.model_type!r} refuses its input{what} "
+                f"({type(error).__name__}: {error})."
+            ) from error
+
+    def _processed(
+        self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], padding_side: str
+    ) -> dict[str, Tensor]:
+        given = [self.tokens.layout.given(prompt) for prompt in prompts]
+        outputs = self.processor(
+            images=self.given_images(images),
+            text=given,
+            add_special_tokens=self.tokens.adds_special(given[0]),
+            padding=True,
+            padding_side=padding_side,
+            return_tensors="pt",
+        )
+        return self.moved(outputs)
+
+    def visual_tokens(self, sizes: Sequence[tuple[int, int]]) -> list[int]:
+        """Tokens of one image of each size (width, height) in a prompt; one number for all where none knows better."""
+        heights = [[height, width] for width, height in sizes]
+        try:
+            counts = self.processor._get_num_multimodal_tokens(image_sizes=heights).num_image_tokens
+            return [int(count) for count in counts]
+        except OUT_OF_MEMORY:
+            raise
+        except Exception:  # not every processor counts, and some fail at a size that they refuse later
+            if len(sizes) > 1:
+                return [count for size in sizes for count in self.visual_tokens([size])]
+            return [self._blank_tokens] * len(sizes)
+
+    @cached_property
+    def _blank_tokens(self) -> int:
+        """Tokens of a blank image."""
+        blank = [[Image.new("RGB", (336, 336))]]
+        with self.processor_lock:
+            ids = self.process([self.placeholder], blank, padding_side="right")["input_ids"]
+        return int(ids.shape[1])
+
+    def given_images(self, images: Sequence[Sequence[Image.Image]]) -> list[Any]:
+        """What the processor is given for the images of each prompt."""
+        return [list(row) for row in images]
+
+    def text_inputs(self, ids: Int[Tensor, "rows tokens"], mask: Int[Tensor, "rows tokens"]) -> dict[str, Tensor]:
+        """The backbone's inputs for text without an image."""
+        return {"input_ids": ids, "attention_mask": mask}
+
+    def continuation_inputs(
+        self, inputs: Mapping[str, Tensor], prompt: Any, rows: int, tokens: int
+    ) -> dict[str, Tensor]:
+        """What a forward behind a cached prompt of one row needs beside the cache and ``(rows, tokens)`` ids."""
+        return {}
+
+    def moved(self, outputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Move a processor's tensors to the backbone; pixels take its dtype."""
+        dtype = self.model.dtype
+        return {
+            name: value.to(self.device, dtype) if value.is_floating_point() else value.to(self.device)
+            for name, value in outputs.items()
+            if isinstance(value, Tensor) and name != "labels"
+        }
+
+    @property
+    def _chat_template(self) -> Any:
+        return getattr(self.processor, "chat_template", None)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the input embeddings."""
+        return int(self.model.get_input_embeddings().num_embeddings)
+
+    def _make_prompts(self, prompt_format: PromptFormat) -> Prompts:
+        if prompt_format.kind == "plain":
+            return PlainPrompts(prompt_format, self.placeholder)
+        if not self._chat_template:
+            raise FormatError(
+                f"{self.source!r} has no chat template.\nNext: use PromptFormat.plain({self.plain_template!r})."
+            )
+
+        # A variable that a template does not use makes the processor warn.
+        options = {name: value for name, value in self.template_options.items() if name in str(self._chat_template)}
+        return ChatPrompts(prompt_format, partial(self.processor.apply_chat_template, tokenize=False, **options))
+
+    def _layout(self) -> Layout:
+        """Learn from one blank image what the processor writes round an image."""
+        blank = [[Image.new("RGB", (64, 64))]]
+        try:
+            outputs = self.processor(
+                images=self.given_images(blank), text=[self.placeholder], add_special_tokens=False, return_tensors="pt"
+            )
+        except (TypeError, ValueError) as error:  # an old checkpoint's processor lacks settings (patch_size)
+            raise CorruptArtifactError(f"the processor of {self.source!r} cannot write an image: {error}.") from error
+        ids = outputs["input_ids"][0].tolist()
+        places = [place for place, index in enumerate(ids) if index in self.image_ids]
+        if not places:
+            raise FormatError(f"the processor of {self.source!r} writes no image token for {self.placeholder!r}.")
+        lead, trail = (self.tokenizer.decode(part) for part in (ids[: places[0]], ids[places[-1] + 1 :]))
+        first, last = self.tokenizer.convert_ids_to_tokens([ids[places[0]], ids[places[-1]]])
+        return Layout(self.placeholder, f"{lead}{first}{last}{trail}")
+
+
+def check_option(special_tokens: str) -> None:
+    """Refuse what is no setting of special tokens.
+
+    Raises:
+        InputError: it is neither of the two.
+    """
+    if special_tokens not in get_args(SpecialTokens):
+        raise InputError(f"special_tokens={special_tokens!r}; expected 'refuse' or 'allow'.")
