@@ -116,7 +116,7 @@ class Fingerprint(BaseModel):
 
 
 class Binding(BaseModel):
-    """What fused tokens depend on beside their demonstration: a bank's tokens are of one binding."""
+    """What fused tokens depend on besides their demonstration: a bank's tokens are of one binding."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -22,7 +22,7 @@ Each member also subclasses the builtin that a caller would catch:
     │   ├── UnsupportedModelError    TypeError           the checkpoint is of a family the backend does not serve
     │   ├── CapabilityError          NotImplementedError the backend or this model cannot do what was asked
     │   └── DeviceError              ValueError          a device or dtype that does not exist here
-    ├── TrainingError                RuntimeError        memory ran out, a loss is no number, another run's folder
+    ├── TrainingError                RuntimeError        memory ran out, a loss is NaN or infinite, another run's folder
     └── ArtifactError                Exception
         ├── ArtifactNotFoundError    FileNotFoundError   no projector or bank there
         ├── ArtifactWriteError       OSError             disk full, read-only folder
@@ -123,7 +123,7 @@ class DeviceError(BackendError, ValueError):
 
 
 class TrainingError(AIMError, RuntimeError):
-    """A training run cannot go on: memory ran out, a loss is no number, or the run does not fit its folder."""
+    """A training run cannot continue: memory ran out, a loss is NaN or infinite, or the run does not fit its folder."""
 
 
 class ArtifactError(AIMError):

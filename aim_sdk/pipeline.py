@@ -1,4 +1,4 @@
-"""AIMPipeline: reads demonstrations into the bank, and answers queries behind them. Holds no model-specific code."""
+"""AIMPipeline: reads demonstrations into the bank, and answers queries after them. Holds no model-specific code."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ class AIMPipeline:
         prompt_format: how demonstrations and queries are written: a format, a plain template as a string, or
             ``"chat"``; None takes the backend's default.
         bank: a folder that keeps the bank, made with a warning where there is none; None keeps it in memory.
-        keep_readings: keep the readings in a new bank, too: another projector then needs no reading anew.
-        keep_images: keep the image files in a new bank, too: it can then be read anew anywhere.
+        keep_readings: keep the readings in a new bank, too: another projector then needs nothing read again.
+        keep_images: keep the image files in a new bank, too: it can then be read again anywhere.
         images: a folder that the bank's image files were moved to.
         selector: chooses each query's demonstrations from the bank: a name (see `aim_sdk.selection`) or an object.
         prefix_bytes: memory for computed prefixes (`aim_sdk.backend.prefixes`), where the backend shares them between
             prompts; None takes the backend's default (1 GiB), 0 computes every prompt whole.
 
     Every answering method takes the same arguments. ``shots``: how many demonstrations to use (None: all).
-    ``demonstrations``: use these instead of the bank's; for a list of queries, one list for all or one a query.
+    ``demonstrations``: use these instead of the bank's; for a list of queries, one list for all or one per query.
     ``mode``: ``"aim"``, or a baseline on the same demonstrations: ``"text-only"`` (their texts, no images),
     ``"interleaved"`` (all with images in one prompt), ``"zero-shot"`` (none), ``"no-image"`` (the control: the same
     projector, demonstrations read without their images), ``"nearest"`` (the demonstrations most like the query vote for

@@ -107,7 +107,7 @@ class Demonstration:
         image: a path, the bytes of an image file, or a PIL image.
         text: a question, an instruction, or nothing.
         answer: the response; never blank.
-        metadata: what is known of it beside its content, by field; ``"id"`` names it (see `Query`).
+        metadata: what is known of it besides its content, by field; ``"id"`` names it (see `Query`).
 
     Raises:
         InputError: a field has the wrong type, or the answer is blank.

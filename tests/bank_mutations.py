@@ -26,7 +26,7 @@ def pairs(data: bytes) -> list[Pair]:
 
 
 def encoded(given: list[Pair]) -> bytes | None:
-    """The bytes of records, the writes among them framed anew; None where that is no JSON."""
+    """The bytes of records, the writes among them framed again; None where that is no JSON."""
     try:
         parts = [records._framed(header, payload) for header, payload in given]
         for place, (header, payload) in enumerate(given):

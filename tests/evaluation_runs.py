@@ -61,7 +61,7 @@ def run(answers: list[Answers], protocol: str = "aim", options: dict[str, Any] |
     return Run(
         date="2026-11-25",
         command=None,
-        settings={"selector": "random", "left_out": {"interleaved": "one image a prompt"}},
+        settings={"selector": "random", "left_out": {"interleaved": "one image per prompt"}},
         protocol={"name": protocol, "description": "<b>plain</b>"},
         tasks={name: {"metric_options": options or {}} for name, _, _ in groups},
         metrics={"exact_match": "exact match, %"},

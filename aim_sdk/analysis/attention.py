@@ -28,7 +28,7 @@ MAX_NEW_TOKENS = 32
 
 @dataclass(frozen=True, slots=True)
 class InterleavedPrompt:
-    """One query behind its demonstrations."""
+    """One query after its demonstrations."""
 
     query: Query
     demonstrations: Sequence[Demonstration]

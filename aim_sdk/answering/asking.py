@@ -125,7 +125,7 @@ def usable_demonstrations(
         demonstrations: what was given.
         mode: `"aim"` and `"nearest"` look at the images.
         similar: whether each query's are chosen by their likeness.
-        problems: hears of the others.
+        problems: takes a message for each of the others.
 
     Raises:
         InputError: none can be used.

@@ -220,7 +220,7 @@ class AnswerJob:
 
     @contextmanager
     def _open(self, made_with: Mapping[str, Any]) -> Iterator[FileIO]:
-        """Note the settings, then open the file behind its last whole line."""
+        """Note the settings, then open the file after its last whole line."""
         with writing(self.path, _KEPT):
             if self._kept is None:
                 write_atomic(self._sidecar, (json.dumps({**self.settings, **made_with}, indent=2) + "\n").encode())

@@ -32,7 +32,7 @@ class Injector(ABC):
         log_probs: bool = False,
         **generation: Any,
     ) -> list[Generation]:
-        """Answer one batch of queries, each behind its own context; greedy unless ``generation`` says otherwise.
+        """Answer one batch of queries, each after its own context; greedy unless ``generation`` says otherwise.
 
         ``log_probs=True`` fills `Generation.log_probs` with the backbone's own (before any sampling option).
         """
@@ -80,10 +80,10 @@ class Injector(ABC):
         prompt_format: PromptFormat,
         ended: bool = False,
     ) -> list[Float[Tensor, " tokens"]]:
-        """Return the token log-probabilities of one answer a query, from one whole forward of the batch.
+        """Return the token log-probabilities of one answer per query, from one whole forward of the batch.
 
         The same numbers as `score`, but nothing is cached and gradients flow to the fused tokens: what a
-        projector is trained on. ``ended`` adds the first token that the format writes behind an answer, so that a
+        projector is trained on. ``ended`` adds the first token that the format writes after an answer, so that a
         trained projector keeps answers ending. A backend that only answers need not implement it.
 
         Raises:

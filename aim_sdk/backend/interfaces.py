@@ -141,7 +141,7 @@ class Backend(ABC):
         raise CapabilityError(f"backend {self.name!r} stays whole on every process: it has no `shard`.")
 
     def recompute_activations(self, on: bool = True) -> None:
-        """Compute activations again in the backward in place of keeping them: less memory, about a third more time.
+        """Compute activations again in the backward instead of keeping them: less memory, about a third more time.
 
         Raises:
             CapabilityError: this backend, or this model, cannot.

@@ -107,7 +107,7 @@ class DemonstrationBank:
             path: a folder of its own.
             encoder: what reads demonstrations (``AIMPipeline.encoder``); without one the bank can be searched, changed,
                 checked and exported, but not added to.
-            keep_readings: a new bank keeps readings, too: another projector then needs no reading anew.
+            keep_readings: a new bank keeps readings, too: another projector then needs nothing read again.
             keep_images: a new bank keeps the files of images, too. Images that are no files are always kept.
             images: a folder that image files were moved to: each is looked for below it by the end of its path.
 
@@ -128,7 +128,7 @@ class DemonstrationBank:
                 kept = store.keep_readings and reads_alike(store.binding, encoder.binding)
                 advice = (
                     f"\nNext: `aim-icl bank convert {path} NEW_FOLDER` with this --backend, --model and --projector "
-                    + ("projects the kept readings anew." if kept else "reads the demonstrations anew.")
+                    + ("projects the kept readings again." if kept else "reads the demonstrations again.")
                 )
                 check_binding(store.binding, encoder.binding, f"{path}: this bank", "the pipeline", advice)
             for name, asked, kept in (

@@ -28,7 +28,7 @@ def convert(
     """Put all demonstrations of one bank into another; return whether kept readings were enough.
 
     Where only the projector differs and the source keeps its readings, they are projected and no image is looked at;
-    otherwise every demonstration is read again. Interrupted, the same call goes on.
+    otherwise every demonstration is read again. Interrupted, the same call resumes.
 
     Raises:
         InputError: an image is not there any more, or is another one, and there is no ``on_error``.

@@ -59,7 +59,7 @@ def answer(
     dtype: options.Dtype = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Answer queries behind demonstrations of a file, a folder or a bank; with --choices, label them.
+    """Answer queries after demonstrations of a file, a folder or a bank; with --choices, label them.
 
     Image paths are relative to the file that names them, or to --images. Every finished batch is on disk: run the same
     command again after an interruption and it resumes. A bad line is reported with its number and does not lose the
@@ -125,7 +125,7 @@ def answer(
     refused = Problems()
     with AnswerJob.claimed(kept, asked, settings) as job:
         if job.resumed:
-            say(f"{kept}: {job.resumed} answers are there; going on.", err=True)
+            say(f"{kept}: {job.resumed} answers are there; resuming.", err=True)
         if job.stale:
             say(
                 f"{kept}: {job.stale} answers there are of queries that changed or are not in {queries}; they move to "
@@ -160,7 +160,7 @@ def answer(
                 job.move_stale()
             _finish(job, out, classes)
         except KeyboardInterrupt:
-            kept_so_far = f"interrupted: {job.answered} answers are kept; run the same command again to go on."
+            kept_so_far = f"interrupted: {job.answered} answers are kept; run the same command again to resume."
             say(kept_so_far, err=True)
             raise typer.Exit(130) from None
     warn_all(refused)

@@ -56,7 +56,7 @@ def add(
 ) -> None:
     """Read demonstrations into a bank, which is made where there is none.
 
-    What is there already is not read again, so an interrupted command goes on where it stopped. SOURCE is JSON lines
+    What is there already is not read again, so an interrupted command resumes where it stopped. SOURCE is JSON lines
     or CSV (fields besides image, text and answer become metadata), or a folder whose images have a .txt with the answer
     beside them, or stand in one subfolder a class. What cannot be used is reported; the exit code is then 3.
     """
@@ -156,7 +156,7 @@ def remove(
 def verify(
     bank: Bank,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild-index", help="First make the index anew from the segments.")
+        bool, typer.Option("--rebuild-index", help="First rebuild the index from the segments.")
     ] = False,
     images: Annotated[Path | None, typer.Option(help="Where image files are that were moved.")] = None,
 ) -> None:
@@ -254,7 +254,7 @@ def convert(
     """Make a bank for another projector, backbone or prompt format out of one that is there.
 
     Where only the projector differs and the bank keeps its readings, they are projected and no image is read;
-    otherwise every demonstration is read again. An interrupted command goes on where it stopped.
+    otherwise every demonstration is read again. An interrupted command resumes where it stopped.
     """
     from aim_sdk.bank.convert import convert as convert_bank
     from aim_sdk.files.images import describe
@@ -277,7 +277,7 @@ def convert(
                 on_error=lambda item, error: problems.add(_once(describe(item.image), error)),
                 advance=advance,
             )
-        how = "projected from kept readings" if projected else "read anew"
+        how = "projected from kept readings" if projected else "read again"
         say(f"{target}: {len(pipe.bank)} demonstrations, {how}.", err=True)
     _report(problems)
 
@@ -335,7 +335,7 @@ def _kept(bank: DemonstrationBank) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        say(f"interrupted: {len(bank)} demonstrations are kept; run the same command again to go on.", err=True)
+        say(f"interrupted: {len(bank)} demonstrations are kept; run the same command again to resume.", err=True)
         raise typer.Exit(130) from None
 
 

@@ -107,7 +107,7 @@ def inspect(
 
 
 def _nothing_kept(inspection: Inspection) -> str:
-    """What to change: the settings behind the most common reasons, those of pairs first, of which documents run out."""
+    """What to change: the settings after the most common reasons, those of pairs first, of which documents run out."""
     drops = inspection.drops
     reasons = sorted(drops.counts, key=lambda reason: (drops.units[reason] != "pair", -drops.counts[reason]))
     settings = [

@@ -8,7 +8,7 @@ import typer
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the plot and the result file.")] = Path("aim-demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="14 episodes a task, fewer shots: a minute or two.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="14 episodes per task, fewer shots: a minute or two.")] = False,
     seed: Annotated[int, typer.Option(help="Chooses the episodes.")] = 0,
 ) -> None:
     """Let the embedded model "pocket" learn three tasks from k demonstrations, on images that no training saw.

@@ -41,16 +41,14 @@ def evaluate(
         Path | None, typer.Option(help="A bank that is there: show its demonstrations, not the tasks' own.")
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Keep fused tokens there between runs.")] = None,
-    output: Annotated[Path, typer.Option(help="The run's folder; the same command goes on with it.")] = Path(
-        "aim-eval"
-    ),
+    output: Annotated[Path, typer.Option(help="The run's folder; the same command resumes it.")] = Path("aim-eval"),
     device: options.Device = None,
     dtype: options.Dtype = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Measure few-shot answers, or go on with an interrupted run.
+    """Measure few-shot answers, or resume an interrupted run.
 
-    Every answer is kept as soon as it is there: after Ctrl-C or a crash the same command goes on. On several GPUs:
+    Every answer is kept as soon as it is there: after Ctrl-C or a crash the same command resumes. On several GPUs:
     `torchrun --nproc_per_node 4 -m aim_sdk.cli eval ...`. Needs the extra `eval`.
     """
     if context.invoked_subcommand is not None:
@@ -103,7 +101,7 @@ def evaluate(
     if not first:
         raise typer.Exit
     if result is None:
-        say("interrupted; the same command goes on from there.", err=True)
+        say("interrupted; the same command resumes from there.", err=True)
         raise typer.Exit(130)
     _write_report([output], output)
 

@@ -16,9 +16,9 @@ def train(
     ] = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Train a projector for a frozen backbone, or go on with an interrupted run.
+    """Train a projector for a frozen backbone, or resume an interrupted run.
 
-    Ctrl-C saves and stops; the same command goes on. On several GPUs:
+    Ctrl-C saves and stops; the same command resumes. On several GPUs:
     `torchrun --nproc_per_node 4 -m aim_sdk.cli train config.yaml`.
     """
     import os
@@ -35,6 +35,6 @@ def train(
     for reason, count in result.dropped.most_common():
         say(f"left out: {count} x {reason}", err=True)
     if result.projector is None:
-        say(f"interrupted behind step {result.step}; the same command goes on from there.", err=True)
+        say(f"interrupted after step {result.step}; the same command resumes from there.", err=True)
         raise typer.Exit(130)
     say(f"Projector: {result.projector}\nLog, plot: {settings.output}")

@@ -35,7 +35,7 @@ def table(cells: Sequence[Cell], task: str) -> Table:
     """Accuracy +- standard error for every mode and k of one task."""
     shots = sorted({cell.shots for cell in cells})
     one = next(cell for cell in cells if cell.task == task)
-    title = f"{task} · exact match ± standard error, n={one.n} a cell, {one.sets} sets of demonstrations"
+    title = f"{task} · exact match ± standard error, n={one.n} per cell, {one.sets} sets of demonstrations"
     made = Table("", *(f"k={k}" for k in shots), title=title, title_justify="left", box=None, header_style="bold")
     for mode, label in LABELS.items():
         row = {cell.shots: cell for cell in cells if cell.task == task and cell.mode == mode}

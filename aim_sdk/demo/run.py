@@ -60,7 +60,7 @@ def cells_of(shots: Sequence[int]) -> list[tuple[Mode, int]]:
 def answer_all(
     pipe: AIMPipeline, tasks: Sequence[DemoTask], shots: Sequence[int], advance: Callable[[int], None]
 ) -> list[Outcome]:
-    """Answer every episode under every mode and k, a batch at a time; ``advance`` hears of each."""
+    """Answer every episode under every mode and k, a batch at a time; ``advance`` is called with each."""
     numbered = [(task.name, index, episode) for task in tasks for index, episode in enumerate(task.episodes)]
     outcomes = []
     for mode, k in cells_of(shots):

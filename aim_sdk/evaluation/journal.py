@@ -1,4 +1,4 @@
-"""The answers of a run while it goes on: a line a batch, synced, so that a killed run loses one batch a process."""
+"""The answers of a run while it runs: one line per batch, synced, so that a killed run loses one batch per process."""
 
 from __future__ import annotations
 
@@ -114,5 +114,5 @@ def _check_same(settings: Path, kept: Mapping[str, Any], wanted: Mapping[str, An
         changes = "\n".join(differing)
         raise InputError(
             f"{settings.parent}: holds a run with other settings:\n{changes}\n"
-            "Next: choose another --output, or the same settings to go on with that run."
+            "Next: choose another --output, or the same settings to resume that run."
         )

@@ -74,7 +74,7 @@ class Prompt(_Settings):
 
 
 class Protocol(_Settings):
-    """All that a score depends on beside the model and the data."""
+    """All that a score depends on besides the model and the data."""
 
     name: str = Field(description="by which `--protocol` finds it")
     description: str = Field(description="one sentence, for people to read")

@@ -66,7 +66,7 @@ class Answers(_Record):
     """All predictions of one cell."""
 
     cell: Cell = Field(description="what was asked")
-    predictions: tuple[Prediction, ...] = Field(description="one a query")
+    predictions: tuple[Prediction, ...] = Field(description="one per query")
     memory_bytes: int | None = Field(
         default=None, description="most GPU memory of a batch beyond what was held before it; none on other devices"
     )

@@ -1,4 +1,4 @@
-"""Runs an evaluation, or goes on with one that was interrupted; one call a process."""
+"""Runs an evaluation, or resumes one that was interrupted; one call per process."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def evaluate(
     Args:
         settings: the run; what is in ``settings.output`` already is not answered again.
         show: a progress bar on stderr.
-        note: hears of what is left out.
+        note: called with what is left out.
         command: what was typed, for the result file.
 
     Returns:
@@ -232,7 +232,7 @@ class _Evaluation:
     def _modes(self) -> list[Mode]:
         modes = list(self.plan.settings.modes)
         if "interleaved" in modes and not self.pipelines.backend.supports_interleaved:
-            self.left_out["interleaved"] = f"backend {self.pipelines.backend.name!r} takes one image a prompt"
+            self.left_out["interleaved"] = f"backend {self.pipelines.backend.name!r} takes one image per prompt"
             self.note(f"interleaved is left out: {self.left_out['interleaved']}.")
             modes.remove("interleaved")
         open_ = [work.config.name for work in self.plan.works if not work.closed]

@@ -18,7 +18,7 @@ MODES: tuple[Mode, ...] = ("zero-shot", "text-only", "interleaved", "aim", "near
 
 
 class EvalSettings(BaseModel):
-    """What is evaluated, and how. What decides an answer is kept in the run's folder: a run goes on with the same."""
+    """What is evaluated, and how. What decides an answer is kept in the run's folder: a run resumes with the same."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,7 +41,7 @@ class EvalSettings(BaseModel):
     )
     selector: str = Field(default="random", description="see aim_sdk.selection")
     seeds: int | None = Field(default=None, ge=1, description="how many, from 0 on; None: the protocol's")
-    limit: int | None = Field(default=None, ge=1, description="queries a task: a random part, the same for all cells")
+    limit: int | None = Field(default=None, ge=1, description="queries per task: a random part, the same for all cells")
     batch_size: int = Field(default=8, ge=1, description="prompts a forward")
     bank: Path | None = Field(
         default=None, description="a bank that is there: its demonstrations are shown, in place of the tasks' own"
@@ -104,7 +104,7 @@ class EvalSettings(BaseModel):
         return value
 
     def identity(self) -> dict[str, Any]:
-        """What a run that goes on must have in common with what it goes on from.
+        """What a run that resumes must have in common with what it resumes.
 
         A model or a projector in a folder goes by what is in it (`Pipelines.made_with`), not by the path as typed.
         """

@@ -22,7 +22,7 @@ MAX_NESTING: Final = 64
 
 Item = TypeVar("Item")
 OnProblem = Callable[[str], None]
-"""Hears of a line or an image that cannot be used."""
+"""Called with a line or an image that cannot be used."""
 
 _BLOCK: Final = 1 << 20
 _STREAMS: Final = ("/dev/fd/", "/dev/stdin", "/dev/stdout", "/dev/stderr", "/proc/")
@@ -47,7 +47,7 @@ def json_lines(path: Path, parse: Callable[[int, dict[str, Any]], Item], on_prob
     Args:
         path: the file.
         parse: may raise `InputError` or pydantic's ``ValidationError``: the line is then reported.
-        on_problem: hears of each line that cannot be used, with the file's name and its number.
+        on_problem: is called with each line that cannot be used, with the file's name and its number.
 
     Raises:
         InputError: it cannot be read, or is of another format.

@@ -81,7 +81,7 @@ def folder_images(path: Path, skipped: Skipped | None = None) -> Iterator[Path]:
     """All images below a folder, in the order of their names: the same at every run. Links are followed, once each.
 
     Hidden files and folders are left out: they hold what a program keeps for itself (`.ipynb_checkpoints`, `._a.jpg`).
-    `skipped` hears of the other files, but not of a `.txt` next to an image of its name: that is its answer.
+    `skipped` is called with the other files, but not of a `.txt` next to an image of its name: that is its answer.
     """
     seen = {os.path.realpath(path)}
     for folder, folders, files in os.walk(path, followlinks=True):

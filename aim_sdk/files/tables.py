@@ -45,7 +45,7 @@ def table_rows(path: Path, parse: Callable[[int, dict[str, Any]], Row], on_probl
     Args:
         path: the file, in UTF-8.
         parse: may raise `InputError` or pydantic's `ValidationError`: the row is then reported.
-        on_problem: hears of each row that cannot be used, with the file's name and the number of its first line.
+        on_problem: is called with each row that cannot be used, with the file's name and the number of its first line.
 
     Raises:
         InputError: it cannot be read, is not UTF-8, or has no such header.

@@ -93,7 +93,7 @@ def yaml_in(folder: Traversable) -> dict[str, Traversable]:
 
 
 def described(model: type[BaseModel], error: ValidationError) -> str:
-    """What is wrong with a model's settings, each on a line of its own behind a line break."""
+    """What is wrong with a model's settings, each on a line of its own after a line break."""
     return "".join(f"\n  {_described(model, item)}" for item in error.errors())
 
 
@@ -115,7 +115,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
         raise InputError(f"override {override!r}: expected name=value, as in optimizer.learning_rate=1e-4.")
     *groups, last = name.strip().split(".")
     for group in groups:
-        if raw.get(group) is None:  # also `group:` with nothing behind it
+        if raw.get(group) is None:  # also `group:` with nothing after it
             raw[group] = {}
         if not isinstance(raw[group], dict):
             raise InputError(f"override {override!r}: {group!r} has no settings of its own.")

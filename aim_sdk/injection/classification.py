@@ -99,7 +99,7 @@ class Classifier:
     def those_that_can(
         self, queries: Sequence[Query], places: Sequence[int], on_error: OnError
     ) -> dict[int, Classification]:
-        """Label those that can be, by their places; `on_error` hears of the others."""
+        """Label those that can be, by their places; `on_error` is called with the others."""
         if not queries:
             return {}
         try:
@@ -176,7 +176,7 @@ def classify(
     done: Callable[[int], None],
     on_error: OnError | None,
 ) -> list[Classification]:
-    """Label images as they come, batch after batch; `done` hears of each batch's number.
+    """Label images as they come, batch after batch; `done` is called with each batch's size.
 
     Without a `text`, an image that is no query is asked what the demonstrations `shown` are.
     """

@@ -75,7 +75,7 @@ class Contexts:
         if mode == "interleaved":
             if not self.backend.supports_interleaved and any(chosen):
                 raise FormatError(
-                    f"backend {self.backend.name!r} takes one image a prompt: mode='interleaved' cannot run on it."
+                    f"backend {self.backend.name!r} takes one image per prompt: mode='interleaved' cannot run on it."
                 )
             keys = {id(item): self._key(item) for items in chosen for item in items}
             found = {id(item): _checked(item) for items in chosen for item in items}

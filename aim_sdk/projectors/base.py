@@ -89,7 +89,7 @@ class Projector(nn.Module, SavedProjector, ABC):
         """Set the weights to where training begins on this backbone; the constructor's are right for many kinds."""
 
     def bind(self, vocabulary: Vocabulary) -> None:
-        """Take what the projector needs of its backbone beside the readings; called before the first projection."""
+        """Take what the projector needs of its backbone besides the readings; called before the first projection."""
 
     def rate(self, name: str) -> float:
         """The factor of the learning rate for the parameter of that name."""

@@ -167,7 +167,7 @@ class SavedProjector(
 
     @property
     def identity(self) -> str:
-        """SHA-256 of all that its fused tokens depend on beside the readings; two of one identity project alike."""
+        """SHA-256 of all that its fused tokens depend on besides the readings; two of one identity project alike."""
         weights = {name: value.contiguous() for name, value in self.state_dict().items()}  # type: ignore[attr-defined]
         digest = hashlib.sha256(safetensors.torch.save(weights))
         if kept := kept_options(self.layers, self.options):  # as it was before there were any: banks hold it
@@ -216,7 +216,7 @@ def check_options(kind: type[Projector], options: Iterable[str]) -> None:
 
 
 def kept_options(layers: Sequence[int], options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a constructor is given beside the sizes; a kind that knows no ``layers`` need not take the last alone."""
+    """What a constructor is given besides the sizes; a kind that knows no ``layers`` need not take the last alone."""
     return {**({} if tuple(layers) == LAST else {"layers": tuple(layers)}), **options}
 
 

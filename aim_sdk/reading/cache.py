@@ -1,7 +1,7 @@
 """Readings on disk: the backbone is frozen, so a demonstration that was read once is never read again.
 
 A folder holds one file of records (`aim_sdk.files.records`) for each process that wrote; every process reads them
-all. It is a cache: a torn end is cut off, a file of another backbone is begun anew, and nothing is lost with it.
+all. It is a cache: a torn end is cut off, a file of another backbone is begun again, and nothing is lost with it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ReadingCache:
         handle, record = place
         try:
             hidden, token_ids = (read_part(_source(handle), record, n, "readings") for n in ("hidden", "token_ids"))
-        except CorruptArtifactError:  # it is read anew
+        except CorruptArtifactError:  # it is read again
             with self._lock:
                 self._places.pop(key, None)
             return None
@@ -88,7 +88,7 @@ class ReadingCache:
 
     @property
     def _scope(self) -> str:
-        """What readings depend on beside their demonstration."""
+        """What readings depend on besides their demonstration."""
         encoder = self._encoder
         identity = encoder.backend.fingerprint.model_dump(exclude={"libraries", "model", "revision", "backend"})
         dtype = str(encoder.backend.input_embeddings.dtype)

@@ -30,7 +30,7 @@ _AHEAD = 2
 """Batches that are decoded while one is computed."""
 
 OnError = Callable[[int, InputError], None]
-"""Hears of a demonstration (its place among those given) that cannot be read."""
+"""Called with a demonstration (its place among those given) that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Encoder:
 
     @cached_property
     def binding(self) -> Binding:
-        """What fused tokens depend on beside their demonstration."""
+        """What fused tokens depend on besides their demonstration."""
         return Binding(
             fingerprint=self.backend.fingerprint,
             projector_kind=self.projector.kind,

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run saves behind its step and stops."""
+"""Ctrl-C and SIGTERM: a run saves after its step and stops."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """The first SIGINT or SIGTERM is noted, and the run stops behind its step; the second one stops at once."""
+    """The first SIGINT or SIGTERM is noted, and the run stops after its step; the second one stops at once."""
     received = False
 
     def note(number: int, frame: FrameType | None) -> None:

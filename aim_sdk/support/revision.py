@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def revision() -> str | None:
-    """The commit, with ``-dirty`` behind it where files are changed; None for an installed wheel."""
+    """The commit, with ``-dirty`` after it where files are changed; None for an installed wheel."""
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None

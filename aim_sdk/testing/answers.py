@@ -35,7 +35,7 @@ def check_deterministic(backend: Backend) -> None:
 
 @check
 def check_image_reaches_the_answer(backend: Backend) -> None:
-    """The query's image changes the scores of its answers, also behind fused tokens.
+    """The query's image changes the scores of its answers, also after fused tokens.
 
     Catches an image that is lost when fused tokens enter the prompt.
     """
@@ -47,7 +47,7 @@ def check_image_reaches_the_answer(backend: Backend) -> None:
             for image in (QUERIES[0].image, DEMONSTRATIONS[1].image)
         ]
         apart = max(abs(a - b) for one, other in zip(*scores, strict=True) for a, b in zip(one, other, strict=True))
-        require(apart > 1e-4, f"behind {places} demonstrations another image changes no score (difference {apart:.2g})")
+        require(apart > 1e-4, f"after {places} demonstrations another image changes no score (difference {apart:.2g})")
 
 
 @check
@@ -66,7 +66,7 @@ def check_stream_is_generate(backend: Backend) -> None:
 
 @check
 def check_cached_is_full(backend: Backend) -> None:
-    """Scores behind a prompt that is computed once equal those of one whole forward each.
+    """Scores after a prompt that is computed once equal those of one whole forward each.
 
     Catches caches that lose the image, the fused tokens, or the positions.
     """
@@ -75,7 +75,7 @@ def check_cached_is_full(backend: Backend) -> None:
         context = backend.reader.text_only(DEMONSTRATIONS[:places], prompt_format=form)
         cached = backend.injector.score(QUERIES[1], context, CHOICES, prompt_format=form)
         full = [_whole(backend, QUERIES[1], context, choice).tolist() for choice in CHOICES]
-        require_same_scores(cached, full, backend, f"scores with and without a cache behind {places} demonstrations")
+        require_same_scores(cached, full, backend, f"scores with and without a cache after {places} demonstrations")
 
 
 @check

@@ -44,7 +44,7 @@ def tolerance(backend: Backend, expected: Tensor) -> float:
 
 
 def flat(scores: Sequence[Sequence[float]]) -> Tensor:
-    """The token log-probabilities of all choices, one behind the other."""
+    """The token log-probabilities of all choices, one after the other."""
     return torch.tensor([number for row in scores for number in row])
 
 

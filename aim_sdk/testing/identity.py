@@ -21,7 +21,7 @@ _UNEQUAL = (_ALL, (), (1,))
 
 @heart
 def check_identity_forward(backend: Backend) -> None:
-    """Scores behind injected text equal scores behind the written text.
+    """Scores after injected text equal scores after the written text.
 
     Tried with eight demonstrations, one of them long. Catches fused tokens at wrong places or in wrong order, position
     ids that count them wrongly, masks that hide them, demonstrations that are left out or cut, an image that is lost
@@ -41,7 +41,7 @@ def check_identity_behind_text(backend: Backend) -> None:
 
 @heart
 def check_identity_generate(backend: Backend) -> None:
-    """The answer behind injected text is the answer behind the written text.
+    """The answer after injected text is the answer after the written text.
 
     Catches fused tokens that are right in the first forward and wrong once a cache grows.
     """
@@ -50,7 +50,7 @@ def check_identity_generate(backend: Backend) -> None:
 
 @heart
 def check_identity_batch(backend: Backend) -> None:
-    """A batch of unlike contexts answers as its rows do alone, behind the written text.
+    """A batch of unlike contexts answers as its rows do alone, after the written text.
 
     Catches padding that is attended to, rows that get each other's fused tokens, positions that start at the padding,
     prompt tokens that are the batch's.
@@ -84,7 +84,7 @@ def check_zero_demonstrations(backend: Backend) -> None:
     empty = FusedTokens(backend.input_embeddings[:0])
     bare = backend.injector.score(QUERIES[0], [], CHOICES, prompt_format=form)
     nothing = backend.injector.score(QUERIES[0], [empty], CHOICES, prompt_format=form)
-    require_same_scores(nothing, bare, backend, "log-probabilities behind empty fused tokens and behind nothing")
+    require_same_scores(nothing, bare, backend, "log-probabilities after empty fused tokens and after nothing")
     others = backend.reader.text_only(DEMONSTRATIONS[:1], prompt_format=form)
     (alone,) = backend.injector.generate(QUERIES[:1], [[]], prompt_format=form, max_new_tokens=4)
     beside, _ = backend.injector.generate(QUERIES[:2], [[], others], prompt_format=form, max_new_tokens=4)
@@ -100,7 +100,7 @@ def _same_scores(backend: Backend, places: Sequence[int]) -> Compare:
         found = backend.injector.score(QUERIES[0], context, CHOICES, prompt_format=form)
         expected = backend.injector.score(QUERIES[0], [], CHOICES, prompt_format=written[0])
         try:
-            require_same_scores(found, expected, backend, "log-probabilities behind injected and behind written text")
+            require_same_scores(found, expected, backend, "log-probabilities after injected and after written text")
         except CheckFailure as failure:
             injected, plain = shown(backend, QUERIES[0], context, form), shown(backend, QUERIES[0], [], written[0])
             raise CheckFailure(f"{failure}\ninjected: {injected}\nwritten: {plain}") from None

@@ -1,6 +1,6 @@
 """The same prompt twice: demonstrations as fused tokens, and as text that is written into the prompt's opening.
 
-A plain format's system text is written as it is, behind BOS and before all else: so any backend can write the other
+A plain format's system text is written as it is, after BOS and before all else: so any backend can write the other
 side of the comparison, and no model code is needed. Where a tokenizer joins the two ends differently than the pieces,
 another layout is tried; the prompts' lengths tell.
 """
@@ -37,7 +37,7 @@ def same_answers(
     written: Sequence[PromptFormat],
     **generation: Any,
 ) -> None:
-    """Require the answers of a batch of contexts, by the demonstrations' places, to be those behind written text."""
+    """Require the answers of a batch of contexts, by the demonstrations' places, to be those after written text."""
     contexts = in_rows(backend, rows, form)
     found = backend.injector.generate(
         QUERIES[: len(rows)], contexts, prompt_format=form, max_new_tokens=6, **generation
@@ -46,8 +46,8 @@ def same_answers(
         (expected,) = backend.injector.generate([query], [[]], prompt_format=own, max_new_tokens=6, **generation)
         if (one.token_ids, one.prompt_tokens) != (expected.token_ids, expected.prompt_tokens):
             raise CheckFailure(
-                f"behind injected text: {one}\n  {shown(backend, query, context, form)}\n"
-                f"behind written text: {expected}\n  {shown(backend, query, [], own)}"
+                f"after injected text: {one}\n  {shown(backend, query, context, form)}\n"
+                f"after written text: {expected}\n  {shown(backend, query, [], own)}"
             )
 
 

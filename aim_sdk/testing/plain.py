@@ -46,7 +46,7 @@ def check_plain_model(backend: Backend) -> None:
 def check_identity_chat(backend: Backend) -> None:
     """In the default format, also with a system text, fused tokens of true embeddings are the plain model's text turns.
 
-    Catches fused tokens that stand before the system text or behind the query's role, and a system text or an end of
+    Catches fused tokens that stand before the system text or after the query's role, and a system text or an end of
     turn that is lost.
     """
     _with_demonstrations(backend, list(_formats(backend))[:2], with_images=False)
@@ -117,6 +117,6 @@ def _require_plain(
     ids = list(made.token_ids)
     require(
         bool(ids) and ids == list(expected[: len(ids)]),
-        f"tokens {ids}; the plain backbone gives {list(expected)} behind {len(shots)} demonstrations, images="
+        f"tokens {ids}; the plain backbone gives {list(expected)} after {len(shots)} demonstrations, images="
         f"{with_images}, with system text {form.system!r}. The prompt: {shown(backend, query, context, form)}",
     )

@@ -73,7 +73,7 @@ def check_image_position(backend: Backend) -> None:
 
 @heart
 def check_reading_is_scored(backend: Backend) -> None:
-    """The LM head on a reading's states gives the scores of its answer behind the same image and text.
+    """The LM head on a reading's states gives the scores of its answer after the same image and text.
 
     Catches a reader that writes another prompt than the injector (no system text or BOS, another image), states of
     another layer or before the final norm, scores of other tokens, without the answer's blank, not normalised, tempered

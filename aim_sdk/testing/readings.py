@@ -110,7 +110,7 @@ def check_reading_layers(backend: Backend) -> None:
         width = one.hidden.shape[1]
         require(two.hidden.shape[1] == 2 * width, f"two layers are {two.hidden.shape[1]} wide, one {width}")
         require_close(named.hidden, one.hidden, backend, "the last layer, and what is read by default")
-        require_close(two.hidden[:, width:], one.hidden, backend, "the last layer behind layer 0, and alone")
+        require_close(two.hidden[:, width:], one.hidden, backend, "the last layer after layer 0, and alone")
     _require_unmixed(backend)
     try:
         reader.read(DEMONSTRATIONS[:1], prompt_format=form, layers=(10_000,))
@@ -126,4 +126,4 @@ def _require_unmixed(backend: Backend) -> None:
     one, other = (backend.reader.read([item], prompt_format=backend.default_format, layers=(0,))[0] for item in pair)
     shared = min(len(one), len(other))
     same = one.token_ids[:shared] == other.token_ids[:shared]
-    require_close(one.hidden[:shared][same], other.hidden[:shared][same], backend, "layer 0 behind two texts")
+    require_close(one.hidden[:shared][same], other.hidden[:shared][same], backend, "layer 0 after two texts")

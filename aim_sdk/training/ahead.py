@@ -13,7 +13,7 @@ from aim_sdk.training.data import Batch
 from aim_sdk.training.forward import Forward, Work
 
 _AHEAD: Final = 2
-"""Batches that wait, prepared, behind the one that is computed."""
+"""Batches that wait, prepared, after the one that is computed."""
 
 
 @contextmanager

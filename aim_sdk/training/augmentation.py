@@ -1,6 +1,6 @@
 """Episodes that only their demonstrations explain: images with new names, answers in a drawn style.
 
-Trained on few labels or few styles, a projector learns a prior over them in place of copying from the demonstrations,
+Trained on few labels or few styles, a projector learns a prior over them instead of copying from the demonstrations,
 and unseen labels get worse than without it. So every episode draws its own: names out of some millions that are made up
 (or out of a list), styles out of some thousands of combinations. Images are shown in another view each time, so that
 a name belongs to what is seen and not to the pixels.
@@ -97,7 +97,7 @@ class Augmentation:
         return list(names.values())
 
     def styled(self, rng: random.Random, shown: Sequence[Demonstration]) -> list[Demonstration]:
-        """Write all answers in one style: what stands before and behind them, and their case."""
+        """Write all answers in one style: what stands before and after them, and their case."""
         prefix, suffix, case = rng.choice(_PREFIXES), rng.choice(_SUFFIXES), rng.choice(_CASES)
         return [
             replace(item, answer=answer, metadata={"id": f"{item.metadata['id']}~{prefix}~{suffix}~{case.__name__}"})

@@ -1,4 +1,4 @@
-"""A run's state in a folder: whole or not there, no pickle, and enough to go on as if nothing had happened.
+"""A run's state in a folder: whole or not there, no pickle, and enough to resume as if nothing had happened.
 
 ``checkpoints/step-00000200/`` holds ``state.json`` (step, places in the corpus, counts, and the SHA-256 of the others),
 ``projector.safetensors`` and ``optimizer.safetensors`` (AdamW's two moments and step of each parameter). The folder
@@ -27,14 +27,14 @@ from aim_sdk.projectors.base import Projector
 from aim_sdk.training.corpora import Cursor
 from aim_sdk.training.origin import Origin
 
-KEPT = "The last checkpoint is untouched.\nNext: make room; the same command goes on from it."
+KEPT = "The last checkpoint is untouched.\nNext: make room; the same command resumes from it."
 _FOLDER = "checkpoints"
 _PREFIX = "step-"
 _PARTIAL = ".partial-"
 
 
 class State(BaseModel):
-    """What a checkpoint says beside its tensors."""
+    """What a checkpoint says besides its tensors."""
 
     model_config = ConfigDict(extra="forbid")
 

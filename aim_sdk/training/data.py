@@ -1,7 +1,7 @@
 """Batches of episodes in an order that does not depend on how many processes and workers make them.
 
 A corpus is dealt to as many streams as a step has batches. A process reads the streams of its batches, its workers
-share them, and a batch carries the place in its stream behind it: the last batches' places are all that a run needs to
+share them, and a batch carries the place in its stream after it: the last batches' places are all that a run needs to
 go on exactly there.
 """
 
@@ -30,7 +30,7 @@ class Batch:
 
     stream: int
     cursor: Cursor
-    """The place in the stream behind this batch."""
+    """The place in the stream after this batch."""
     episodes: tuple[Episode, ...]
     dropped: Counter[str]
     """What was left out on the way to this batch, by reason."""
@@ -80,7 +80,7 @@ class EpisodeBatches(IterableDataset[Batch]):
                 return
             if config.evaluation.every and config.evaluation.corpus is None and held_out(document.id, config):
                 continue
-            # The cursor is behind the document; its episodes are those of the epoch that it was read in.
+            # The cursor is after the document; its episodes are those of the epoch that it was read in.
             made = maker.episodes(document, cursor.epoch)
             if made:
                 fruitful = cursor.epoch

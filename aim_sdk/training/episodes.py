@@ -21,7 +21,7 @@ _SENTENCE_END = re.compile(r"""[.!?。！？…]["'”’)\]]*(?=\s|$)|[。！�
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """Demonstrations, a query behind them, and the answer whose tokens are learnt.
+    """Demonstrations, a query after them, and the answer whose tokens are learnt.
 
     A demonstration's ``metadata["id"]`` names its content: equal ids, equal readings.
     """
@@ -74,7 +74,7 @@ def cut(text: str, limit: int) -> str:
     text = text.strip()
     if len(text) <= limit:
         return text
-    # All of the text is looked at: behind the "3." of "3.14" no sentence ends, though the limit may.
+    # All of the text is looked at: after the "3." of "3.14" no sentence ends, though the limit may.
     ends = [end for match in _SENTENCE_END.finditer(text) if (end := match.end()) <= limit]
     if ends:
         return text[: ends[-1]]

@@ -21,8 +21,8 @@ _MAY_CHANGE: Final = frozenset(
     {"output", "device", "workers", "reading_tokens", "reading_cache_gb", "recompute_activations", "shard"}
     | {"checkpoint_every", "keep_checkpoints", "log_every"}
 )
-"""Settings that a run may go on with under other values: they do not change what it computes."""
-_GO_ON: Final = "\nThe last checkpoint is untouched: the same command goes on from it."
+"""Settings that may have other values when a run resumes: they do not change what it computes."""
+_GO_ON: Final = "\nThe last checkpoint is untouched: the same command resumes from it."
 
 
 def claim(config: TrainingConfig) -> None:
@@ -71,7 +71,7 @@ def _differs(path: Path, own: Mapping[str, Any]) -> list[str]:
 
 
 def _fixed_steps(config: TrainingConfig) -> str | None:
-    """Why a run cannot go on to another number of steps; None where its steps are those of a longer run."""
+    """Why a run cannot continue to another number of steps; None where its steps are those of a longer run."""
     taken, rates = checkpoint.steps_taken(config.output), config.optimizer
     if rates.final_rate < 1:
         return (
@@ -104,7 +104,7 @@ def out_of_memory(config: TrainingConfig, work: Work, *, step: int) -> TrainingE
 def not_a_number(
     config: TrainingConfig, works: Sequence[Work], *, step: int, loss: float, norm: float, dropped: Counter[str]
 ) -> TrainingError:
-    """A step's loss or gradient is no number, or nothing is left of its batches."""
+    """A step's loss or gradient is NaN or infinite, or nothing is left of its batches."""
     if not any(work.episodes for work in works):
         return TrainingError(
             f"step {step}: nothing is left of its batches; so far were left out: {dict(dropped)}.\n"
@@ -117,9 +117,10 @@ def not_a_number(
 
 
 def no_parameters(config: TrainingConfig, step: int) -> TrainingError:
-    """A step has made parameters that are no numbers."""
+    """A step has made parameters that are NaN or infinite."""
     return TrainingError(
-        f"behind step {step} the projector has parameters that are no numbers; they were not saved.{_slower(config)}"
+        f"after step {step} the projector has parameters that are NaN or infinite; they were not saved."
+        f"{_slower(config)}"
     )
 
 

@@ -2,7 +2,7 @@
 
 ``log.jsonl`` holds one object a line: ``{"step", "loss", ...}`` of training, ``{"step", "evaluation": {row: {"mean",
 "error", "n"}}, "aim_minus": {row: ...}}`` of an evaluation with its paired differences. Lines after the checkpoint
-that a run goes on from are removed: every step stands there once.
+that a run resumes from are removed: every step stands there once.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Journal:
         self._show({f"training/{name}": value for name, value in values.items()}, step)
 
     def evaluation(self, step: int, losses: Mapping[Row, Loss], gains: Mapping[Row, Loss]) -> None:
-        """Note an evaluation, and draw the plot anew."""
+        """Note an evaluation, and draw the plot again."""
         self._write({"step": step, "evaluation": _plain(losses), "aim_minus": _plain(gains)})
         self._show({f"evaluation/{row}": loss.mean for row, loss in losses.items()}, step)
         self.plot()

@@ -41,7 +41,7 @@ class Origin(BaseModel):
         )
 
     def check(self, now: Origin, folder: Path) -> None:
-        """Make sure that the run in a folder goes on with what it was begun with.
+        """Make sure that the run in a folder resumes with what it was begun with.
 
         Raises:
             TrainingError: other weights or other files are there now.

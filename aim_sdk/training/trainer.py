@@ -1,4 +1,4 @@
-"""Trains a projector by the frozen backbone's loss on held-in documents; goes on from where it was interrupted."""
+"""Trains a projector by the frozen backbone's loss on held-in documents; resumes where it was interrupted."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Result:
 
     step: int
     finished: bool
-    """False: it was interrupted, and goes on when it is started again."""
+    """False: it was interrupted, and resumes when it is started again."""
     projector: Path | None
     """The trained projector's folder."""
     dropped: Counter[str]
@@ -57,7 +57,7 @@ class Result:
 
 
 def train(config: TrainingConfig, *, show: bool = True) -> Result:
-    """Run a training, or go on with the one in ``config.output``; with torchrun, one call a process.
+    """Run a training, or resume the one in ``config.output``; with torchrun, one call per process.
 
     Args:
         config: the settings.
@@ -65,7 +65,7 @@ def train(config: TrainingConfig, *, show: bool = True) -> Result:
 
     Raises:
         InputError: a setting does not fit the backend or the corpus.
-        TrainingError: memory ran out, a loss is no number, or the folder is of another run.
+        TrainingError: memory ran out, a loss is NaN or infinite, or the folder is of another run.
         ArtifactWriteError: another job is writing the folder, or the disk is full; the last checkpoint stays.
         AIMError: the backend, the corpus or a projector cannot be loaded.
     """
@@ -155,7 +155,7 @@ class Run:
         return Result(self.state.step, finished, folder if finished else None, Counter(self.state.dropped))
 
     def _step(self, ahead: Iterator[tuple[Batch, Work]], interrupted: Callable[[], bool]) -> bool:
-        """One optimizer step; whether to stop behind it."""
+        """One optimizer step; whether to stop after it."""
         config, state = self.config, self.state
         rate = optimizer.set_rate(self.optimizer, config.optimizer, state.step + 1, config.steps)
         device = self.accelerator.device

@@ -27,7 +27,7 @@ def main() -> None:
     settings = read_yaml(file, EvalSettings)
     run = evaluate(settings, note=print, command=f"python -m benchmarks.evaluation.run {file.name}")
     if run is None:
-        raise SystemExit("interrupted; the same command goes on from there.")
+        raise SystemExit("interrupted; the same command resumes from there.")
     shutil.copyfile(settings.output / RESULT, _RESULTS / f"evaluation-{file.stem}.json")
     for path in write({file.stem: run}, settings.output):
         print(path)

@@ -25,7 +25,7 @@ class Corpus:
     def __init__(self, model: PocketModel) -> None:
         self.words = Words(model)
         self.concepts: tuple[Concept, ...] = (*load_catalog(), *map(_concept, load_wide()))
-        self.catalogued = len(load_catalog())  # the wide concepts come behind
+        self.catalogued = len(load_catalog())  # the wide concepts come after
         self._drawings, self._wide_drawings = features.load_drawings(), features.load_wide_drawings()
         self.easy_vqa = features.load_easy_vqa("train")
         nameable = [index for index, concept in enumerate(load_catalog()) if concept.nameable]

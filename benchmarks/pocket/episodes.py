@@ -106,7 +106,7 @@ def one_image(rng: random.Random, corpus: Corpus) -> Prompt:
 
 
 def _prompt(rng: random.Random, items: Items, targets: list[bool]) -> Prompt:
-    """Put an episode's items behind one question; ``targets`` says on which answers the loss falls."""
+    """Put an episode's items after one question; ``targets`` says on which answers the loss falls."""
     ask = question(rng)
     return [
         segment
@@ -204,7 +204,7 @@ def _image_styles(rng: random.Random, corpus: Corpus) -> tuple[Items, tuple[Segm
 
 
 def _visual_question(rng: random.Random, corpus: Corpus) -> Prompt:
-    """An image is asked about, behind true answers about other images: nothing in them is to be looked up."""
+    """An image is asked about, after true answers about other images: nothing in them is to be looked up."""
     told = rng.random() < 0.6
     prompt: Prompt = []
     for _ in range(rng.randint(1, 8)):

@@ -51,7 +51,7 @@ class Judge:
         self._opening = len(opening)
 
     def judge(self, trial: Trial) -> Hits:
-        """Say in which modes, behind how many demonstrations, the right choice is the likeliest."""
+        """Say in which modes, after how many demonstrations, the right choice is the likeliest."""
         hits: Hits = {}
         shown = trial.demonstrations[: max(self._shots)]
         for mode in self._modes:

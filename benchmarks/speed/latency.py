@@ -37,7 +37,7 @@ def images() -> Iterator[Image.Image]:
 
 
 class Bench:
-    """One pipe with a bank of 32 demonstrations, and every way to answer behind the first k of them."""
+    """One pipe with a bank of 32 demonstrations, and every way to answer after the first k of them."""
 
     def __init__(self) -> None:
         self.images = images()
@@ -62,7 +62,7 @@ class Bench:
         return self.pipe.prompt_format
 
     def answer(self, context: Context) -> int:
-        """One token behind a context, for a new image; return the positions of the prompt."""
+        """One token after a context, for a new image; return the positions of the prompt."""
         query = Query(next(self.images), "What is this?")
         (made,) = self.backend.injector.generate([query], [context], prompt_format=self.form, max_new_tokens=1)
         return made.prompt_tokens

@@ -6,7 +6,7 @@ cross-entropy on the answers, and AdamW's step. Ours is `aim_sdk.training.train`
 its own log tells it, at the default settings: (a) with an empty cache of readings, (b) with all readings on disk, as
 from the second epoch on; there the floor does not read.
 
-The first steps, in which the worker starts, are left out; behind the last one there are as many documents as the run
+The first steps, in which the worker starts, are left out; after the last one there are as many documents as the run
 prepares ahead, so that this work is in what is measured.
 """
 
@@ -51,13 +51,13 @@ from benchmarks.speed.reading import small_llava
 WARM = 2
 """First steps that are left out."""
 AHEAD = 3
-"""Batches that a run has prepared or prepares behind the one that it computes."""
+"""Batches that a run has prepared or prepares after the one that it computes."""
 IMAGES = 4
 
 Places = tuple[Tensor, Tensor]
 """Rows and columns."""
 Answering = tuple[Any, Tensor, Tensor, Tensor]
-"""A forward's inputs, the fused tokens' places in it, the places that the LM head sees, and the tokens behind them."""
+"""A forward's inputs, the fused tokens' places in it, the places that the LM head sees, and the tokens after them."""
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Step:
     inputs: Any
     """The answering forward's."""
     fused: Places
-    """The fused tokens' places in the answering forward, of all episodes one behind the other."""
+    """The fused tokens' places in the answering forward, of all episodes one after the other."""
     rows: Places
     """The fused tokens in what the projector gives."""
     places: Places

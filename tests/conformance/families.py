@@ -61,14 +61,14 @@ EXPECTED_FAILURES: dict[str, dict[str, str]] = {
 IMAGE_FIRST = ("paligemma", "kosmos-2", "blip-2", "instructblip", "fuyu")
 """The prompt begins with its one image, wherever the format puts it."""
 ENDS = {"chameleon": "<reserved08706>", "paligemma": "\n", "fuyu": "<0x04>"}
-"""What a processor writes behind every prompt."""
+"""What a processor writes after every prompt."""
 MARKS = {**dict.fromkeys(("kosmos-2", "blip-2", "instructblip", "fuyu"), ""), "got-ocr2": "<img><imgpad></img>"}
 """What a user writes for an image, where it is not the processor's image token alone."""
 
 LINE_ENDS = "its processor puts line ends round an image, which merge with their neighbours as one string"
 ONE_IMAGE = {
-    "test_interleaved_demonstrations_are_the_processors_own_prompt": "it takes one image a prompt",
-    "test_a_batch_may_mix_fused_interleaved_and_no_demonstrations": "it takes one image a prompt",
+    "test_interleaved_demonstrations_are_the_processors_own_prompt": "it takes one image per prompt",
+    "test_a_batch_may_mix_fused_interleaved_and_no_demonstrations": "it takes one image per prompt",
     "test_text_before_the_image_has_not_seen_it": "no text stands before the image",
 }
 SKIPS: dict[tuple[str, str], str] = {
@@ -121,7 +121,7 @@ class SecondLook:
             module.register_forward_pre_hook(self._hide)
 
     def expect(self, ids: Tensor, fused: Tensor) -> None:
-        """From now on, a forward of these ids (and any behind them) holds text as ``fused`` tokens."""
+        """From now on, a forward of these ids (and any after them) holds text as ``fused`` tokens."""
         self._ids, self._fused = ids, fused
 
     def _hide(self, module: object, args: tuple[Tensor, ...]) -> Tensor | None:

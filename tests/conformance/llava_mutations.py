@@ -169,7 +169,7 @@ CAUGHT: list[tuple[str, str, Broken]] = [
     ("plain_model", "no colours", answering(_SeesGrey)),
     ("reading_is_scored", "colours turned", reading(_ReadsBgr)),
     ("identity_chat", "system text dropped", answering(_SystemDropped)),
-    ("identity_chat", "fused tokens behind the role", fused_behind_the_role),
+    ("identity_chat", "fused tokens after the role", fused_behind_the_role),
     ("interleaved", "images turned", answering(_InterleavedImagesTurned)),
     ("interleaved", "no images", answering(_InterleavedWithoutImages)),
     ("options_are_used", "beams ignored", answering(_BeamsIgnored)),

@@ -46,7 +46,7 @@ def test_it_is_the_plain_models_attention(family: Family) -> None:
             read(family.backend)
         return
     if not family.backend.supports_interleaved:
-        with pytest.raises(FormatError, match="one image a prompt"):
+        with pytest.raises(FormatError, match="one image per prompt"):
             read(family.backend)
         return
     before = implementations(family.backend.model)

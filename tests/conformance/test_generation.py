@@ -45,7 +45,7 @@ def test_scores_are_those_of_the_full_forward(family: Family) -> None:
 
 
 def _full(family: Family, inputs: dict[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities of ``ids`` behind a prompt, in one forward of the plain model, its masks written by hand."""
+    """Log-probabilities of ``ids`` after a prompt, in one forward of the plain model, its masks written by hand."""
     width, count = inputs["input_ids"].shape[1], ids.shape[1]
     inputs = dict(inputs, input_ids=torch.cat([inputs["input_ids"], ids], 1))
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
@@ -53,7 +53,7 @@ def _full(family: Family, inputs: dict[str, torch.Tensor], ids: torch.Tensor) ->
         if name in inputs:
             value = int(family.variant == "paligemma" and name == "token_type_ids")  # causal, unlike its prompt
             inputs[name] = torch.nn.functional.pad(inputs[name], (0, count), value=value)
-    for name in ("image_attention_mask", "cross_attention_mask"):  # what stands behind the image sees it
+    for name in ("image_attention_mask", "cross_attention_mask"):  # what stands after the image sees it
         if name in inputs:
             inputs[name] = torch.cat([inputs[name], *[inputs[name][:, -1:]] * count], 1)
     with torch.no_grad():
@@ -211,7 +211,7 @@ def test_contexts_that_cannot_be_used(llava: TransformersBackend) -> None:
         llava.injector.prepare(QUERIES[:1], [[*fused, DEMONSTRATIONS[0]]], prompt_format=form)  # type: ignore[list-item]
     with pytest.raises(InputError, match=r"\(4, 7\)"):
         llava.injector.prepare(QUERIES[:1], [[FusedTokens(torch.zeros(4, 7))]], prompt_format=form)
-    with pytest.raises(InputError, match="one context a query"):
+    with pytest.raises(InputError, match="one context per query"):
         llava.injector.prepare(QUERIES[:2], [fused], prompt_format=form)
     with pytest.raises(InputError, match="blank"):
         llava.injector.score(QUERIES[0], [], [" "], prompt_format=form)
@@ -250,5 +250,5 @@ def test_a_text_that_the_processor_would_download_is_refused(tiny: Callable[[str
 def test_a_family_of_one_image_says_so(tiny: Callable[[str], Path]) -> None:
     backend = AutoBackend.from_pretrained(str(tiny("blip-2")), device="cpu")
     assert not backend.supports_interleaved
-    with pytest.raises(FormatError, match=r"'blip-2'.*one image a prompt"):
+    with pytest.raises(FormatError, match=r"'blip-2'.*one image per prompt"):
         backend.injector.prepare(QUERIES[:1], [DEMONSTRATIONS[:1]], prompt_format=backend.default_format)

@@ -71,7 +71,7 @@ def _prefix(family: Family) -> tuple[DynamicCache, int]:
 
 
 def _padded_behind(inputs: dict[str, Tensor], width: int) -> dict[str, Tensor]:
-    """Move the padding that stands before each row's prefix behind it."""
+    """Move the padding that stands before each row's prefix after it."""
     result = dict(inputs)
     for name in ("input_ids", "attention_mask", *PER_TOKEN):
         if name in inputs:
@@ -119,7 +119,7 @@ def test_answers_behind_a_kept_prefix_are_the_plain_ones(family: Family, monkeyp
         short, long = (head + sum(map(len, items)) for items in (two, three))
         shared = short if family.backend.backbone.family.prefix.padded else 0
         calls = [("generate", 0, 0), ("generate", 0, 1), ("generate", short, 1), ("stream", short, 1)]
-        # The third demonstration is new, then computed behind the other two, then reused.
+        # The third demonstration is new, then computed after the other two, then reused.
         calls += [("score", short, 1), ("score", short, 2), ("score", long, 2), ("generate", short, 2)]
         calls += [("unequal", 2 * shared, 2), ("beams", 4 * short, 2)]
         for name, saved, states in calls:
@@ -184,7 +184,7 @@ def test_prefixes_keep_their_bound(llava: TransformersBackend, monkeypatch: pyte
         ask(2)
         assert forwarded() < plain[2][1]  # the last is there
         ask(0)
-        assert forwarded() == plain[0][1]  # the first is not: it is computed anew
+        assert forwarded() == plain[0][1]  # the first is not: it is computed again
         cache.resize(min(sizes) - 1)  # too small for any
         for n in (0, 0, 0):
             _assert_same(ask(n), plain[n][0])
@@ -352,7 +352,7 @@ def _reusing(backend: TransformersBackend, monkeypatch: pytest.MonkeyPatch) -> I
 
 @contextmanager
 def _counting(backend: TransformersBackend) -> Iterator[Callable[[], int]]:
-    """Counts the tokens that are embedded; each call of what is yielded begins anew."""
+    """Counts the tokens that are embedded; each call of what is yielded begins again."""
     counts: list[int] = []
 
     def count(module: object, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:

@@ -81,7 +81,7 @@ def test_a_bank_from_the_first_line_to_the_last(files: Path, model: list[str], c
     refused = call_cli("bank", "add", str(bank), str(demos), *residual)
     assert refused.returncode == 1
     assert "'carrier' projector" in refused.stderr
-    assert "projects the kept readings anew" in refused.stderr
+    assert "projects the kept readings again" in refused.stderr
     shutil.rmtree(files / "images")
     converted = call_cli("bank", "convert", str(bank), str(files / "new"), *residual)
     assert converted.returncode == 0, converted.stderr

@@ -178,7 +178,7 @@ def test_ctrl_c_keeps_what_is_answered(settings: dict[str, Any]) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on" in said
+    assert "the same command resumes" in said
     assert "Traceback" not in said
 
 

@@ -1,4 +1,4 @@
-"""Behind demonstrations that were computed before, pocket answers as if it had run them anew."""
+"""After demonstrations that were computed before, pocket answers as if it had run them again."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -151,10 +151,10 @@ def test_what_was_computed_is_not_run_again(
             generate(injector, queries[:1], [context], 1)
     assert runs == [
         first + asked,  # not known to come again
-        first,  # computed apart, and the query behind it
+        first,  # computed apart, and the query after it
         asked,
         asked,  # the third time
-        more + asked,  # behind what is known of it
+        more + asked,  # after what is known of it
         more,
         asked,
         asked,
@@ -210,7 +210,7 @@ def test_prefixes_that_grow_and_branch_are_answered_as_plain(
 def test_use_does_not_change_what_is_kept(
     injector: PocketInjector, fused: list[FusedTokens], queries: list[Query]
 ) -> None:
-    for context in (fused[:3], fused[:3], fused, fused):  # the second state lies behind the first, with room behind it
+    for context in (fused[:3], fused[:3], fused, fused):  # the second state lies after the first, with room after it
         generate(injector, queries[:1], [context], 1)
     states = [kept(injector, fused[:3]), kept(injector, fused)]
     held = [[(keys.clone(), values.clone()) for keys, values in map(state._all, range(6))] for state in states]

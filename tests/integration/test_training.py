@@ -149,7 +149,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(settings: dict[str, Any], tmp
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted behind step" in said
+    assert "interrupted after step" in said
     assert "Traceback" not in said
     last = max((folder / "checkpoints").iterdir())
     assert json.loads((last / "state.json").read_text())["step"] == len(losses(folder))

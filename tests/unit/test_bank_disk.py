@@ -275,8 +275,8 @@ def test_a_closed_bank_says_so(bank: DemonstrationBank) -> None:
 @pytest.mark.parametrize(
     ("encoder", "difference", "command"),
     [
-        (CountingEncoder(projector="q"), "projector_hash: p in the bank, q here", "projects the kept readings anew"),
-        (CountingEncoder("other"), "embedding_hash: toy in the bank, other here", "reads the demonstrations anew"),
+        (CountingEncoder(projector="q"), "projector_hash: p in the bank, q here", "projects the kept readings again"),
+        (CountingEncoder("other"), "embedding_hash: toy in the bank, other here", "reads the demonstrations again"),
     ],
 )
 def test_another_backbone_or_projector_is_refused(

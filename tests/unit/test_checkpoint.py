@@ -1,4 +1,4 @@
-"""A checkpoint is whole or not there, and a run goes on from it as if nothing had happened."""
+"""A checkpoint is whole or not there, and a run resumes from it as if nothing had happened."""
 
 import os
 from pathlib import Path

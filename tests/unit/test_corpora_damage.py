@@ -77,7 +77,7 @@ def test_packed_lines_that_are_cut_or_altered(
     path = lines(tmp_path / f"docs.jsonl{suffix}", [mmc4(n, url=os.urandom(3000).hex()) for n in range(100)])
     if altered:
         data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 0xFF  # what is unpacked behind it is wrong, which is known at the end
+        data[len(data) // 2] ^= 0xFF  # what is unpacked after it is wrong, which is known at the end
         path.write_bytes(data)
     else:
         cut(path, 0.6)

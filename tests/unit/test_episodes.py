@@ -73,7 +73,7 @@ def test_a_text_is_cut_behind_a_sentence_if_it_can_be(text: str, limit: int) -> 
 
 
 def _ends_a_sentence(text: str, place: int) -> bool:
-    """The plain rule: a mark, with quotes and brackets behind it, before white space; or a full stop of CJK."""
+    """The plain rule: a mark, with quotes and brackets after it, before white space; or a full stop of CJK."""
     body, rest = text[:place].rstrip("\"'”’)]"), text[place:]
     if body.endswith(tuple("。！？")) and len(body) == place:
         return not re.match(r"""["'”’)\]]+(\s|$)""", rest)  # these belong to the sentence

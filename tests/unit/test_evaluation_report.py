@@ -38,7 +38,13 @@ def test_a_report_names_everything_and_escapes_it(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == sorted(path.name for path in written)
     text, page = written[2].read_text(), written[3].read_text()
     for shown in (text, page):
-        for part in ("75.0 ± 3.0", "1 of 2 too long", "protocol aim", "interleaved: one image a prompt", "2026-11-25"):
+        for part in (
+            "75.0 ± 3.0",
+            "1 of 2 too long",
+            "protocol aim",
+            "interleaved: one image per prompt",
+            "2026-11-25",
+        ):
             assert part in shown
     assert "m\\|&lt;script&gt;" in text
     assert "<script" not in page

@@ -109,7 +109,7 @@ def test_copies_of_a_cache_grow_apart(lm: Llama, ids: Tensor) -> None:
     first, second = ids[:1], ids[1:]
     origin = KVCache()
     lm(lm.embed(first[:, :5]), cache=origin)
-    lm(lm.embed(first[:, 5:6]), cache=origin)  # written into the room behind the first five
+    lm(lm.embed(first[:, 5:6]), cache=origin)  # written into the room after the first five
     copy = origin.copy()
     lm(lm.embed(second[:, :1]), cache=origin)
     grown = lm(lm.embed(first[:, 6:]), cache=copy)

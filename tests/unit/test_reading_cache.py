@@ -55,7 +55,7 @@ def assert_equal(found: Reading | None, expected: Reading) -> None:
 
 
 def filled(folder: Path, encoder: Encoder, count: int, rank: int = 0) -> list[int]:
-    """Keep readings ``rank * 100 + 0, 1, ...``; return the file's size before each and behind the last."""
+    """Keep readings ``rank * 100 + 0, 1, ...``; return the file's size before each and after the last."""
     own = folder / f"readings-{rank:03}.aim"
     with closing(ReadingCache(folder, encoder, limit=1e9, rank=rank)) as cache:
         sizes = [own.stat().st_size]

@@ -88,7 +88,7 @@ def test_overrides_change_their_setting_only_and_the_last_counts(path: Path) -> 
 
 @pytest.mark.parametrize("group", [None, {}])
 def test_overrides_reach_into_a_group_that_the_file_leaves_empty(path: Path, group: Any) -> None:
-    """``optimizer:`` with nothing behind it."""
+    """``optimizer:`` with nothing after it."""
     assert load(path, "optimizer.weight_decay=0.5", optimizer=group).optimizer.weight_decay == 0.5
     config = load(path, "evaluation.corpus.path=other", evaluation={"corpus": group or None})
     assert config.evaluation.corpus is not None

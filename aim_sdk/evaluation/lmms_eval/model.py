@@ -32,7 +32,7 @@ from aim_sdk.types import Mode, Query
 
 
 class AimModel(lmms):  # type: ignore[misc]
-    """Answers lmms-eval's requests behind demonstrations from a bank.
+    """Answers lmms-eval's requests after demonstrations from a bank.
 
     Args:
         backend: a registered name.

@@ -47,7 +47,7 @@ def load(config: TaskConfig, folder: Path) -> Dataset:
     A line without an id goes by its place.
 
     Raises:
-        InputError: beside what damage raises, some queries have choices and some have none.
+        InputError: besides what damage raises, some queries have choices and some have none.
     """
     files = TaskFiles(config, folder)
     queries, support = _items(files, "queries"), _items(files, "support")

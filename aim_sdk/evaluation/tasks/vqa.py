@@ -52,7 +52,7 @@ def load(config: TaskConfig, folder: Path) -> Dataset:
     Options: ``query_image`` and ``support_image``, the format of an image's name from its number.
 
     Raises:
-        InputError: beside what damage raises, a question has no annotation.
+        InputError: besides what damage raises, a question has no annotation.
     """
     files = TaskFiles(config, folder)
     options = files.options(_Options)

@@ -72,7 +72,7 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
 }
 
 NEEDS = {"smolvlm": "num2words", "gemma3n": "timm"}
-"""The package that a variant's processor or tower needs beside transformers."""
+"""The package that a variant's processor or tower needs besides transformers."""
 
 
 def build(variant: str, folder: str | Path) -> Path:

@@ -65,7 +65,7 @@ def sentencepiece_bpe(*control: str) -> Bpe:
 
 
 def llama_tokenizer(**options: Any) -> LlamaTokenizer:
-    """`<unk>`, `<s>` and `</s>` are 0, 1 and 2; `<s>` is put in front; what `options` names comes behind the pieces."""
+    """`<unk>`, `<s>` and `</s>` are 0, 1 and 2; `<s>` is put in front; what `options` names comes after the pieces."""
     vocab, merges = sentencepiece_bpe("<unk>", "<s>", "</s>")
     return LlamaTokenizer(
         vocab=dict(vocab), merges=list(merges), model_max_length=WINDOW, add_bos_token=True, **options
@@ -83,7 +83,7 @@ def metaspace_tokenizer(*control: str, **names: str) -> PreTrainedTokenizerFast:
 
 
 def byte_level_tokenizer(special: list[str], *, bos: str | None = None, **options: Any) -> PreTrainedTokenizerFast:
-    """A GPT-2-like tokenizer with `special` behind its merges; `bos`, if any, is put in front, as in Llama 3."""
+    """A GPT-2-like tokenizer with `special` after its merges; `bos`, if any, is put in front, as in Llama 3."""
     vocab, merges = byte_level_bpe()
     tokenizer = Tokenizer(BPE(vocab=dict(vocab), merges=list(merges)))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

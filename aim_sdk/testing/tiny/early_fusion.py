@@ -35,7 +35,7 @@ def _codes(count: int) -> list[str]:
 
 
 def chameleon(folder: Path) -> None:
-    """16 visual tokens an image, each one of 64 codes; a mark behind every prompt; no chat template."""
+    """16 visual tokens an image, each one of 64 codes; a mark after every prompt; no chat template."""
     codes = _codes(64)
     tokenizer = byte_level_tokenizer(
         ["<s>", "<pad>", "</s>", "<unk>", "<racm3:break>", "<eoss>", "<image>", "<reserved08706>", *codes],

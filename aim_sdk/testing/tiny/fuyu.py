@@ -35,7 +35,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 
 def fuyu(folder: Path) -> None:
-    """Up to 16 patches an image, a line end behind each row, then BOS; a mark behind every prompt; no chat template."""
+    """Up to 16 patches an image, a line end after each row, then BOS; a mark after every prompt; no chat template."""
     patches = {"height": PATCH, "width": PATCH}
     images = FuyuImageProcessor(size={"height": IMAGE, "width": IMAGE}, patch_size=patches)
     processor = FuyuProcessor(images, _tokenizer())

@@ -13,7 +13,7 @@ class Dropped(Exception):
 
     Args:
         reason: a stable, readable name; no values in it but those of the settings.
-        unit: what is lost. A file's loss is what stands behind its damage.
+        unit: what is lost. A file's loss is what stands after its damage.
     """
 
     def __init__(self, reason: str, unit: Unit = "document") -> None:

@@ -55,7 +55,7 @@ class CorpusImages:
         self._files = self._read_map()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_files": None}  # as large as the corpus has images: read anew, not sent
+        return self.__dict__ | {"_files": None}  # as large as the corpus has images: read again, not sent
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

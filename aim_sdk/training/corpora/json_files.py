@@ -222,7 +222,7 @@ class _Window:
         self._file, self._text, self._at, self._offset = file, "", 0, file.tell()
 
     def next_is(self, char: str) -> bool:
-        """Whether that comes next, behind blanks; it is then passed."""
+        """Whether that comes next, after blanks; it is then passed."""
         while True:
             self._at = _BLANKS.match(self._text, self._at).end()  # type: ignore[union-attr]  # it matches anything
             if self._at < len(self._text) or not self._more():

@@ -41,7 +41,7 @@ class _Document(BaseModel):
 class Obelics(Format):
     """Rows whose columns ``images`` and ``texts`` are lists of one length, with one of both null at each place.
 
-    An image belongs to the nearest text behind it, the last images of a document to the text before them.
+    An image belongs to the nearest text after it, the last images of a document to the text before them.
     With ``one_to_one`` a text takes only the image that stands nearest to it; of two, the one before it.
     Images are addresses: see `aim_sdk.training.corpora.images.CorpusImages`. ``metadata`` is not looked at.
     """
@@ -81,7 +81,7 @@ class Obelics(Format):
 
 
 def _owner(image: int, texts: list[int]) -> int | None:
-    """The text behind the image, else the one before it."""
+    """The text after the image, else the one before it."""
     behind = bisect(texts, image)
     if not texts:
         return None

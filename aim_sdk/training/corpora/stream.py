@@ -1,7 +1,7 @@
 """Documents in an order that seed and epoch decide, from any place of it.
 
 A corpus is dealt to a fixed number of streams, whoever reads them: so what a run sees does not depend on how many
-processes and workers it has. A stream's place is two integers, and going on from it reads no document before it.
+processes and workers it has. A stream's place is two integers, and resuming from it reads no document before it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class DocumentStream:
 
     Document ``i`` of file ``j`` belongs to stream ``(i + start(j)) % streams`` at every epoch; the starts are spread
     over the streams, so that files of few documents do not all fall to the first ones. Files are permuted by seed and
-    epoch, the documents of a file by seed, epoch and file. To go on from a cursor, the files that the epoch is past are
-    counted (their documents are not read), if this corpus object has not opened them before.
+    epoch, the documents of a file by seed, epoch and file. To resume from a cursor, the files that the epoch has
+    passed are counted (their documents are not read), if this corpus object has not opened them before.
 
     Args:
         corpus: where the documents are.
@@ -46,7 +46,7 @@ class DocumentStream:
         streams: how many there are.
         seed: another one gives other orders; not negative.
         cursor: where to begin; also as a list, as JSON has it.
-        epochs: where to end: behind epoch ``epochs - 1``. None: never, but a stream that finds no usable document in a
+        epochs: where to end: after epoch ``epochs - 1``. None: never, but a stream that finds no usable document in a
             whole epoch ends.
 
     Raises:
@@ -77,7 +77,7 @@ class DocumentStream:
         return self.drops.counts
 
     def __iter__(self) -> Iterator[tuple[Document, Cursor]]:
-        """Each usable document, with the place behind it: a stream that begins there goes on exactly so."""
+        """Each usable document, with the place after it: a stream that begins there continues exactly so."""
         epoch, position = self.cursor
         while self.epochs is None or epoch < self.epochs:
             usable = position > 0

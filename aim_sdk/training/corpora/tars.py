@@ -96,7 +96,7 @@ def tar_spans(path: Path) -> Iterator[tuple[str, Span]]:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """``a/b.jpg`` as ``("a/b", "jpg")``: at the first dot behind the last slash, as webdataset does it."""
+    """``a/b.jpg`` as ``("a/b", "jpg")``: at the first dot after the last slash, as webdataset does it."""
     folder, slash, base = name.rpartition("/")
     key, _, suffix = base.partition(".")
     return folder + slash + key, suffix.lower()

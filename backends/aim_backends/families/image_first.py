@@ -34,7 +34,7 @@ class _ImageFirst(Layout):
 
 
 class _ImageFirstBackbone(Backbone):
-    """Fused tokens stand behind the image and BOS; there is one image, so demonstrations cannot be interleaved."""
+    """Fused tokens stand after the image and BOS; there is one image, so demonstrations cannot be interleaved."""
 
     placeholder = "<image>"
 
@@ -125,7 +125,7 @@ class _ImageApart(Tokens):
 
 
 class Fuyu(_ImageFirstBackbone):
-    """Patches in rows, each with a line end; behind the text, a mark that hands over to the answer."""
+    """Patches in rows, each with a line end; after the text, a mark that hands over to the answer."""
 
     tokens_class = _ImageApart
     plain_template = "{image}Answer the following VQAv2 question based on the image: {text}<0x04>{answer}\n"

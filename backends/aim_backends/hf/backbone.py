@@ -214,7 +214,7 @@ class Backbone:
     def continuation_inputs(
         self, inputs: Mapping[str, Tensor], prompt: Any, rows: int, tokens: int
     ) -> dict[str, Tensor]:
-        """What a forward behind a cached prompt of one row needs beside the cache and ``(rows, tokens)`` ids."""
+        """What a forward after a cached prompt of one row needs besides the cache and ``(rows, tokens)`` ids."""
         return {}
 
     def moved(self, outputs: Mapping[str, Any]) -> dict[str, Tensor]:

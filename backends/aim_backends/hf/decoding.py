@@ -38,7 +38,7 @@ class Generated:
 
 
 class Decoding:
-    """Runs ``generate`` behind one batch of prompts of ``width`` positions."""
+    """Runs ``generate`` after one batch of prompts of ``width`` positions."""
 
     def __init__(self, backbone: Backbone, width: int, stop: str | None) -> None:
         self._backbone, self._width, self._stop = backbone, width, stop
@@ -162,7 +162,7 @@ class Decoding:
             thread.join()
 
     def _cut(self, ids: list[int], pad: int | None) -> list[int]:
-        """Drop what ``generate`` puts behind a finished row."""
+        """Drop what ``generate`` puts after a finished row."""
         if self.ended(ids):
             return next(ids[:n] for n in range(1, len(ids) + 1) if self.ended(ids[:n]))
         end = next((n for n, index in enumerate(ids) if index in self._ends), None)
@@ -202,7 +202,7 @@ class _Finite(LogitsProcessor):
 
 
 class _AnswerEnds(StoppingCriteria):
-    """Ends a row behind its stop string. Unlike ``stop_strings``, one that leads the answer does not count."""
+    """Ends a row after its stop string. Unlike ``stop_strings``, one that leads the answer does not count."""
 
     def __init__(self, decoding: Decoding) -> None:
         self._decoding = decoding

@@ -59,7 +59,7 @@ class TransformersInjector(Injector):
         log_probs: bool = False,
         **generation: Any,
     ) -> list[Generation]:
-        """Answer one batch; ``num_return_sequences=n`` gives n answers a query, one query's behind the other's."""
+        """Answer one batch; ``num_return_sequences=n`` gives n answers per query, one query's after the other's."""
         if not queries:
             return []
         prepared = self.prepare(queries, contexts, prompt_format=prompt_format, max_new_tokens=max_new_tokens)
@@ -99,7 +99,7 @@ class TransformersInjector(Injector):
         *,
         prompt_format: PromptFormat,
     ) -> list[ChoiceScores]:
-        """One prompt after the other: what the families need behind a padded cache differs too much."""
+        """One prompt after the other: what the families need after a padded cache differs too much."""
         check_one_each(queries, contexts)
         made = []
         for place, (query, context) in enumerate(zip(queries, contexts, strict=True)):
@@ -161,7 +161,7 @@ class TransformersInjector(Injector):
     def _prompt(self, prepared: Prepared, contexts: Sequence[Context], copies: int) -> Iterator[dict[str, Any]]:
         """Inside the block, the backbone is locked and its slots are the fused tokens; yields its inputs.
 
-        Prompts that share what was computed before stand behind it, in a cache of ``copies`` rows each; 0: they do not.
+        Prompts that share what was computed before stand after it, in a cache of ``copies`` rows each; 0: they do not.
         """
         backbone, prefixes = self.backbone, self.prefixes
         with backbone.lock:
@@ -178,7 +178,7 @@ class TransformersInjector(Injector):
         *,
         ended: bool,
     ) -> list[list[int]]:
-        """The tokens of each prompt's answer behind it."""
+        """The tokens of each prompt's answer after it."""
         backbone = self.backbone
         backbone.check_text(answers)
         prompts, found = backbone.prompts(prompt_format), []

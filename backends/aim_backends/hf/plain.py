@@ -36,7 +36,7 @@ def plain_answer(
     string, a tokenizer would join what stands on the two sides of an image.
     """
     if interleaved and not backbone.supports_interleaved:
-        raise CapabilityError(f"{backbone.model.config.model_type!r} takes one image a prompt.")
+        raise CapabilityError(f"{backbone.model.config.model_type!r} takes one image per prompt.")
     images = [*(item.image for item in interleaved), query.image]
     texts = [(item.text, item.answer) for item in interleaved]
     with naming_the_image(backbone, [images]), backbone.lock:

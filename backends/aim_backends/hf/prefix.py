@@ -1,4 +1,4 @@
-"""Prompts behind a prefix that was computed once: BOS, the system prompt and the fused tokens that come again.
+"""Prompts after a prefix that was computed once: BOS, the system prompt and the fused tokens that come again.
 
 A state is a cache of one row. Running a cache writes to it, so every use runs on a copy with as many rows as it needs.
 What the cache lacks of a prompt is forwarded by the family's own ``generate``: masks and positions are its own.
@@ -47,9 +47,9 @@ class Behind:
     """A batch of prompts whose prefix is in a cache."""
 
     inputs: dict[str, Any]
-    """The whole prompts, padding behind the prefix, and the cache as ``past_key_values``."""
+    """The whole prompts, padding after the prefix, and the cache as ``past_key_values``."""
     injection: Injection | None
-    """The fused tokens behind the prefix."""
+    """The fused tokens after the prefix."""
 
 
 def copies(backbone: Backbone, options: Mapping[str, Any]) -> int:
@@ -67,7 +67,7 @@ def behind(
     contexts: Sequence[Context],
     copies: int,
 ) -> Behind | None:
-    """Put the prompts behind what they share, if that is worth it; None: run them whole.
+    """Put the prompts after what they share, if that is worth it; None: run them whole.
 
     The backbone's lock is held: another thread that wants the same prefix waits until it is kept.
     """
@@ -114,7 +114,7 @@ def _computed(
     fused: Float[Tensor, "1 slots embed"],
     state: DynamicCache | None,
 ) -> DynamicCache:
-    """Compute a prefix, behind the shorter one of ``state``, which lacks the ``fused`` tokens."""
+    """Compute a prefix, after the shorter one of ``state``, which lacks the ``fused`` tokens."""
     if state is None:
         cache = DynamicCache(config=backbone.model.config.get_text_config(decoder=True))
     else:
@@ -143,7 +143,7 @@ def _injection(backbone: Backbone, fused: Float[Tensor, "rows slots embed"]) -> 
 
 
 def _padded_behind(prepared: Prepared, prefix: int) -> dict[str, Tensor]:
-    """Move the padding before each prompt behind its first ``prefix`` tokens."""
+    """Move the padding before each prompt after its first ``prefix`` tokens."""
     inputs = dict(prepared.inputs)
     for name in {"input_ids", "attention_mask", *PER_TOKEN} & inputs.keys():
         width = inputs[name].shape[1]

@@ -51,7 +51,7 @@ class Prompts(ABC):
         return "".join([self.prefix, *pieces, self.query(query)])
 
     def answer(self, text: str, answer: str) -> tuple[str, str]:
-        """Render ``answer`` as it continues `query`, and what the format writes behind it."""
+        """Render ``answer`` as it continues `query`, and what the format writes after it."""
         piece, query = self.demonstration(text, answer), self.query(text)
         lead = piece.text[len(query) : piece.answer_start] if piece.text.startswith(query) else ""
         return lead + piece.text[piece.answer_start : piece.answer_end], piece.text[piece.answer_end :]

@@ -77,7 +77,7 @@ class TransformersReader(DemoReader):
         sources: Sequence[Sequence[ImageInput]],
     ) -> Callable[[], list[Reading]]:
         answer_type = self._backbone.answer_type
-        if answer_type:  # a prefix LM: what stands before the answer must not see it, nor the padding behind it
+        if answer_type:  # a prefix LM: what stands before the answer must not see it, nor the padding after it
             for row, (t, where) in enumerate(zip(tokens, places, strict=True)):
                 inputs["token_type_ids"][row, where[t.answer_start] :] = answer_type
         return partial(self._forward, inputs, tokens, places, layers, sources)

@@ -87,7 +87,7 @@ class Roles:
         Args:
             prompts: its format.
             shown: the text and the answer of each demonstration.
-            query: the query's text; None: the prompt ends behind its demonstrations.
+            query: the query's text; None: the prompt ends after its demonstrations.
             ids: the unexpanded prompt's, where they are known.
 
         Raises:

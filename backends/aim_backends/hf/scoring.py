@@ -1,4 +1,4 @@
-"""Log-probabilities of given answers behind one prompt, which is computed once."""
+"""Log-probabilities of given answers after one prompt, which is computed once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def score(backbone: Backbone, inputs: Mapping[str, Any], choices: Sequence[Sequence[int]]) -> list[list[float]]:
-    """Return each choice's token log-probabilities behind a prompt of one row, of which a part may be in a cache.
+    """Return each choice's token log-probabilities after a prompt of one row, of which a part may be in a cache.
 
     Raises:
         NonFiniteError: one is NaN or infinite.
@@ -67,7 +67,7 @@ def _forwarded(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Any:
 def whole(
     backbone: Backbone, inputs: Mapping[str, Tensor], answers: Sequence[Sequence[int]]
 ) -> list[Float[Tensor, " tokens"]]:
-    """Return each answer's token log-probabilities behind its own prompt, in one forward without a cache."""
+    """Return each answer's token log-probabilities after its own prompt, in one forward without a cache."""
     behind = answered(inputs, answers, pad=backbone.pad_token_id, answer_type=backbone.answer_type)
     lengths, counts = inputs["attention_mask"].sum(1).tolist(), [len(answer) for answer in answers]
     places = [(row, lengths[row] - 1 + n) for row, count in enumerate(counts) for n in range(count)]

@@ -92,7 +92,7 @@ def choose_slot(tokenizer: Any, rows: int, config: Mapping[str, Any], images: Co
 def insert_slots(
     inputs: Mapping[str, Tensor], counts: Sequence[int], after: Sequence[int], *, slot: int, pad: int
 ) -> dict[str, Tensor]:
-    """Insert ``counts[i]`` slots behind the first ``after[i]`` tokens of row i of a left-padded batch.
+    """Insert ``counts[i]`` slots after the first ``after[i]`` tokens of row i of a left-padded batch.
 
     Every per-token tensor grows with ``input_ids``; the rest is passed on as it is.
     """
@@ -117,7 +117,7 @@ def insert_slots(
 def append_tokens(
     inputs: Mapping[str, Tensor], ids: Int[Tensor, "rows tokens"], *, token_type: int = 0
 ) -> dict[str, Tensor]:
-    """Put text tokens behind every row; they see the images that the last token of their row sees."""
+    """Put text tokens after every row; they see the images that the last token of their row sees."""
     result = dict(inputs)
     result["input_ids"] = torch.cat([inputs["input_ids"], ids], dim=1)
     for name in ("attention_mask", "image_attention_mask", "cross_attention_mask"):
@@ -134,7 +134,7 @@ def append_tokens(
 def answered(
     inputs: Mapping[str, Tensor], answers: Sequence[Sequence[int]], *, pad: int, answer_type: int = 0
 ) -> dict[str, Tensor]:
-    """Put an answer behind each prompt of a left-padded batch; what comes out is padded on the right.
+    """Put an answer after each prompt of a left-padded batch; what comes out is padded on the right.
 
     So every prompt starts where it starts alone. Answers see the images that the last token of their prompt sees.
     """

@@ -1,4 +1,4 @@
-"""Where a backbone is written and read: one hook behind its input embeddings, one before its LM head.
+"""Where a backbone is written and read: one hook after its input embeddings, one before its LM head.
 
 Both hooks are registered once, when the backbone is loaded, and do nothing until a context variable is set. So what is
 injected or recorded in one thread (or one task) never shows in another, and is gone when its ``with`` block ends, also

@@ -23,7 +23,7 @@ class Layout:
     placeholder: str
     expansion: str
     end: str = field(default="", kw_only=True)
-    """What the processor puts behind every prompt."""
+    """What the processor puts after every prompt."""
     writes_bos: bool = field(default=False, kw_only=True)
     """Whether BOS is part of the laid out text, wherever it stands there."""
 
@@ -43,7 +43,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class BosLayout(Layout):
-    """A processor that puts BOS behind an image which begins the prompt; BOS is written first, so it does not."""
+    """A processor that puts BOS after an image which begins the prompt; BOS is written first, so it does not."""
 
     bos: str
 
@@ -115,11 +115,11 @@ class Tokens:
         return length
 
     def demonstration(self, prompts: Prompts, piece: Piece) -> TextTokens:
-        """Tokenise one demonstration behind the prefix."""
+        """Tokenise one demonstration after the prefix."""
         text = prompts.prefix + piece.text
         ids, offsets = self.encode(self.layout(text))
         border, stop = len(self.layout.body(prompts.prefix)), len(self.layout.body(text))
-        # From the end: the layout changes lengths at the image, and the answer stands behind it.
+        # From the end: the layout changes lengths at the image, and the answer stands after it.
         answer = stop - (len(piece.text) - piece.answer_start)
         places = [
             i for i, (start, end) in enumerate(offsets) if end > border and start < stop and ids[i] not in self._images
@@ -137,7 +137,7 @@ class Tokens:
         )
 
     def continuation(self, prompt: str, answer: str, end: str = "") -> list[int]:
-        """The tokens of ``answer`` as it would be tokenised behind ``prompt``, and the first one of ``end``."""
+        """The tokens of ``answer`` as it would be tokenised after ``prompt``, and the first one of ``end``."""
         start = len(self.layout(prompt))
         stop = start + len(answer)
         ids, offsets = self.encode(self.layout(prompt) + answer + end)

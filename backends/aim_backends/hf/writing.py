@@ -57,7 +57,7 @@ class PromptWriter:
 
         Raises:
             InputError: a context mixes kinds, or holds fused tokens of another size.
-            ContextLengthError: a prompt with ``max_new_tokens`` behind it is too long for the backbone.
+            ContextLengthError: a prompt with ``max_new_tokens`` after it is too long for the backbone.
         """
         check_one_each(queries, contexts)
         shown = [[item for item in context if isinstance(item, Demonstration)] for context in contexts]
@@ -71,7 +71,7 @@ class PromptWriter:
         backbone = self.backbone
         if not backbone.supports_interleaved and any(shown):
             kind = backbone.model.config.model_type
-            raise FormatError(f"{kind!r} takes one image a prompt: demonstrations cannot be interleaved.")
+            raise FormatError(f"{kind!r} takes one image per prompt: demonstrations cannot be interleaved.")
         texts, images, heads = list[str](), list[list[Image]](), list[int]()
         with naming_the_image(backbone, images_of(queries, shown)), backbone.processor_lock:
             prompts = backbone.prompts(prompt_format)
@@ -176,4 +176,4 @@ def images_of(queries: Sequence[Query], contexts: Sequence[Context]) -> list[lis
 
 def check_one_each(queries: Sequence[Query], contexts: Sequence[Context]) -> None:
     if len(queries) != len(contexts):
-        raise InputError(f"{len(queries)} queries, but {len(contexts)} contexts; expected one context a query.")
+        raise InputError(f"{len(queries)} queries, but {len(contexts)} contexts; expected one context per query.")

@@ -19,7 +19,7 @@ from aim_sdk.support.finite import not_finite
 
 END_TOKENS: Final = ("<|im_end|>", "<|endoftext|>")
 _LOST: Final = -1
-"""In place of a token whose logits are no numbers: it comes to the host with the tokens."""
+"""In place of a token whose logits are NaN or infinite: it comes to the host with the tokens."""
 
 
 class Sampling(BaseModel):
@@ -62,7 +62,7 @@ class Prompt:
 def decode(
     model: PocketModel, prompt: Prompt, stop: str | None, max_new_tokens: int, sampling: Sampling
 ) -> Iterator[tuple[list[int | None], Tensor]]:
-    """Yield one token a row and step (None for rows that have ended) with its logits ``(batch, vocabulary)``."""
+    """Yield one token per row and step (None for rows that have ended) with its logits ``(batch, vocabulary)``."""
     ends = {model.tokenizer.token_to_id(token) for token in END_TOKENS}
     mask = prompt.mask
     logits = model.lm.head(prompt.last[:, -1])
@@ -107,7 +107,7 @@ def pieces(
 
 
 def _choose(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
-    """Pick one token a row of logits ``(batch, vocabulary)``; ``_LOST`` where they hold NaN or infinity."""
+    """Pick one token per row of logits ``(batch, vocabulary)``; ``_LOST`` where they hold NaN or infinity."""
     lost = ~logits.amax(-1).isfinite()  # of NaN anywhere in a row the largest is NaN
     if not sampling.do_sample:
         return logits.argmax(-1).masked_fill(lost, _LOST)

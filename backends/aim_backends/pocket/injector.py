@@ -40,7 +40,7 @@ class PocketInjector(Injector):
     def _contexts(
         self, contexts: Sequence[Context], prompt_format: PromptFormat, first: list[int]
     ) -> list[Float[Tensor, "tokens embed"]]:
-        """Return each context behind the tokens ``first``."""
+        """Return each context after the tokens ``first``."""
         shown = {id(item): item for context in contexts for item in context if isinstance(item, Demonstration)}
         visual = dict(zip(shown, self._images.encode([item.image for item in shown.values()]), strict=True))
         opening = self._embed(first)
@@ -133,7 +133,7 @@ class PocketInjector(Injector):
         *,
         prompt_format: PromptFormat,
     ) -> list[ChoiceScores]:
-        """Run the prompts in one forward, and each query's choices together behind its own."""
+        """Run the prompts in one forward, and each query's choices together after its own."""
         if not queries:
             return []
         ids = [torch.tensor(self._prompts.choice(choice, prompt_format)) for choice in choices]
@@ -151,7 +151,7 @@ class PocketInjector(Injector):
         return found
 
     def _behind(self, prompt: Prompt, row: int, padded: Tensor) -> Float[Tensor, "choices tokens vocabulary"]:
-        """The logits of choices ``(choices, longest)``, padded on the right, behind one of the prompts."""
+        """The logits of choices ``(choices, longest)``, padded on the right, after one of the prompts."""
         count, longest = padded.shape
         hidden = prompt.last[row].expand(count, -1, -1)  # (choices, 1, hidden)
         if longest > 1:
@@ -194,7 +194,7 @@ class PocketInjector(Injector):
     def _log_probs(self, rows: list[Tensor], ids: list[list[int]]) -> list[Float[Tensor, " tokens"]]:
         """Run whole prompts ``(tokens, embed)``, padded on the right; the head sees the places before ``ids``."""
         self.check_length([len(row) for row in rows], 1)
-        hidden = self._model.lm(pad_sequence(rows, batch_first=True))  # padding stands behind all that is looked at
+        hidden = self._model.lm(pad_sequence(rows, batch_first=True))  # padding stands after all that is looked at
         ends = [state[len(row) - len(answer) : len(row)] for state, row, answer in zip(hidden, rows, ids, strict=True)]
         wanted = torch.tensor([token for answer in ids for token in answer], device=hidden.device)
         log_probs = -F.cross_entropy(self._model.lm.head(torch.cat(ends)).float(), wanted, reduction="none")
@@ -234,7 +234,7 @@ class PocketInjector(Injector):
         return Prompt(cache, mask, hidden[:, -1:])
 
     def _run(self, rows: list[Tensor], cache: KVCache, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Run embeddings behind ``cache``, which grows; return their last hidden states and the mask of all tokens."""
+        """Run embeddings after ``cache``, which grows; return their last hidden states and the mask of all tokens."""
         embeddings, own = _pad_left(rows)
         mask = torch.cat([mask, own], 1)
         return self._model.lm(embeddings, attention_mask=mask, cache=cache), mask

@@ -142,7 +142,7 @@ class Llama(nn.Module):
         self.layers = nn.ModuleList(_Layer(self.spec, index) for index in range(self.spec.layers))
         self.norm = _RMSNorm(self.spec.hidden, self.spec.norm_eps)
         self.recompute = False
-        """Whether activations are computed again in the backward, in place of being kept."""
+        """Whether activations are computed again in the backward, instead of being kept."""
         self.requires_grad_(False)
 
     @classmethod
@@ -220,7 +220,7 @@ class Llama(nn.Module):
     def _surroundings(
         self, embeddings: Tensor, attention_mask: Tensor | None, past: int
     ) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
-        """Return what every layer takes beside its input: the rotation of positions, and the mask.
+        """Return what every layer takes besides its input: the rotation of positions, and the mask.
 
         Of the rotation's sines the first half is negative: there they are subtracted.
         """
@@ -229,7 +229,7 @@ class Llama(nn.Module):
             attention_mask = None
         positions = _positions(attention_mask, batch, past, length, embeddings.device)
         mask = _attention_mask(attention_mask, past, length, embeddings.device)
-        if mask is not None:  # as what is added to the scores: made of a bool, it would be made anew in every layer
+        if mask is not None:  # as what is added to the scores: made of a bool, it would be made again in every layer
             mask = mask.repeat(1, 1, self.spec.heads // self.spec.key_value_heads, 1)
             mask = torch.zeros_like(mask, dtype=embeddings.dtype).masked_fill(~mask, -torch.inf)
         cos, sin = self._rotation(positions, embeddings.dtype)

@@ -49,7 +49,7 @@ OPTIONS = {"num_beams": 1}
 
 @dataclass(frozen=True)
 class Turn:
-    """A demonstration or query as tokens: before the image, between image and answer, the answer, behind it."""
+    """A demonstration or query as tokens: before the image, between image and answer, the answer, after it."""
 
     before: list[int]
     after: list[int]

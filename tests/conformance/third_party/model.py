@@ -81,9 +81,9 @@ class KiteModel(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor, cache: Cache | None = None, states: list[Tensor] | None = None
     ) -> tuple[Tensor, Cache]:
-        """Run ``(rows, tokens, width)`` behind a cache; ``mask`` ``(rows, past + tokens)`` is True on real tokens.
+        """Run ``(rows, tokens, width)`` after a cache; ``mask`` ``(rows, past + tokens)`` is True on real tokens.
 
-        ``states`` takes what enters the first block and what leaves every one, the last behind the final norm.
+        ``states`` takes what enters the first block and what leaves every one, the last after the final norm.
         """
         tokens, past = x.shape[1], mask.shape[1] - x.shape[1]
         x = x + self.positions(self.places(mask)[:, past:])

@@ -72,7 +72,7 @@ class EchoModel(nn.Module):
     def forward(
         self, embeddings: Tensor, cache: Cache | None = None, layers: list[Tensor] | None = None
     ) -> tuple[Tensor, Cache]:
-        """Run tokens behind those in the cache; return their last hidden states and the longer cache.
+        """Run tokens after those in the cache; return their last hidden states and the longer cache.
 
         ``layers`` takes what enters the first block and what leaves every one; the last through the final norm.
         """
