@@ -26,7 +26,7 @@ from aim_sdk.bank.vectors import Compute, Vectors
 from aim_sdk.config import Binding
 from aim_sdk.errors import AIMError, InputError, ShotsError, UnknownEntryError, did_you_mean
 from aim_sdk.files.atomic import expanded
-from aim_sdk.files.images import image_digest
+from aim_sdk.files.images import describe, image_digest
 from aim_sdk.reading.encoder import BATCH_TOKENS, Encoder
 from aim_sdk.support.numbers import whole_number
 from aim_sdk.support.progress import advancing
@@ -149,7 +149,7 @@ class DemonstrationBank:
                 found = store.path.parent.glob(f"*/{INDEX}")
                 near = [each.parent.name for each in found if each.parent != store.path]
             warnings.warn(
-                NewBankWarning(f"{path}: no bank was there; an empty one is made.{did_you_mean(path.name, near)}"),
+                NewBankWarning(f"{describe(path)}: no bank was there; an empty one is made.{did_you_mean(path.name, near)}"),
                 stacklevel=2,
             )
         return cls(store, store.binding, encoder, images)

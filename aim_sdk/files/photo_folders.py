@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from aim_sdk.errors import InputError
+from aim_sdk.files.images import describe
 
 IMAGE_SUFFIXES: Final = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -62,12 +63,12 @@ class Skipped:
             said.append(f"skipped {_counted(self._convert)}: convert them to JPEG or PNG")
         if self._rename:
             said.append(f"skipped {_counted(self._rename)}, which hold images: let their names end in .jpg or .png")
-        return f"{self._folder}: {'; '.join(said)}." if said else None
+        return f"{describe(self._folder)}: {'; '.join(said)}." if said else None
 
     @property
     def others(self) -> str | None:
         """How many there are of what is no image; None without any."""
-        return f"{self._folder}: skipped {_counted(self._others)}: no images." if self._others else None
+        return f"{describe(self._folder)}: skipped {_counted(self._others)}: no images." if self._others else None
 
     def report(self, on_problem: Callable[[str], None]) -> None:
         """Tell of images as of a problem, and of the others by a warning."""
@@ -121,7 +122,7 @@ def warn_of_empty_classes(folder: Path) -> None:
     if empty:
         listed = ", ".join(map(repr, empty[:10])) + (", ..." if len(empty) > 10 else "")
         warnings.warn(
-            f"{folder}: no image in the class folder {listed}: such a label is never shown.",
+            f"{describe(folder)}: no image in the class folder {listed}: such a label is never shown.",
             FolderWarning,
             stacklevel=3,
         )
