@@ -149,7 +149,9 @@ class DemonstrationBank:
                 found = store.path.parent.glob(f"*/{INDEX}")
                 near = [each.parent.name for each in found if each.parent != store.path]
             warnings.warn(
-                NewBankWarning(f"{describe(path)}: no bank was there; an empty one is made.{did_you_mean(path.name, near)}"),
+                NewBankWarning(
+                    f"{describe(path)}: no bank was there; an empty one is made.{did_you_mean(path.name, near)}"
+                ),
                 stacklevel=2,
             )
         return cls(store, store.binding, encoder, images)

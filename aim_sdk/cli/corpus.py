@@ -128,7 +128,7 @@ def _config(**given: Any) -> CorpusConfig:
     except ValidationError as error:
         first = error.errors()[0]
         option = "".join(f"--{str(name).replace('_', '-')} {first['input']!r}: " for name in first["loc"])
-        raise InputError(f"{option}{first['msg']}.") from error
+        raise InputError(f"{option}{first['msg'].removeprefix('Value error, ')}.") from error
 
 
 def _write(file: Path, summary: dict[str, Any]) -> None:

@@ -142,7 +142,7 @@ def own(tiny: Callable[[str], Path]) -> LlavaBackend:
 
 @pytest.mark.parametrize("error", [RuntimeError("broken kernel"), MemoryError(), ZeroDivisionError(), KeyError("x")])
 def test_what_no_image_causes_is_not_blamed_on_one(own: LlavaBackend, error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, naming_the_image(own, [[picture(20, 20, 0)]]):
+    with pytest.raises(type(error)) as caught, naming_the_image(own.backbone, [[picture(20, 20, 0)]]):
         raise error
     assert caught.value is error
 
@@ -164,7 +164,7 @@ def test_a_processor_that_fails_in_its_own_way_is_an_input_error(
     def refuse(prompts: Any, *_: Any) -> Any:
         raise IndexError("no such row")
 
-    monkeypatch.setattr(own, "_processed", refuse)
+    monkeypatch.setattr(own.backbone, "_processed", refuse)
     with pytest.raises(InputError, match="no such row") as caught:
         own.injector.generate(
             [Query(picture(20, 20, 0), "What?")], [[]], prompt_format=own.default_format, max_new_tokens=1

@@ -69,6 +69,7 @@ def test_a_bank_keeps_what_fits(backend: PocketBackend) -> None:
     assert caught.value.query == 1
 
 
+@pytest.mark.slow  # three readings of 3,000 tokens
 def test_how_many_demonstrations_fit_is_said(backend: PocketBackend) -> None:
     pipe = AIMPipeline(backend)
     pipe.bank.add([Demonstration(PICTURE, f"{'word ' * 3000}{n}", "a cat") for n in range(3)])

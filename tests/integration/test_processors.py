@@ -47,7 +47,7 @@ def test_a_template_of_the_tokenizer_is_used(
         made = load(str(moved(tiny(variant), tmp_path / variant)), device="cpu")
     assert made.default_format == whole.default_format
     assert made.default_format.kind == "chat"
-    ours, theirs = (b.prompts(b.default_format) for b in (made, whole))  # type: ignore[attr-defined]
+    ours, theirs = (b.backbone.prompts(b.default_format) for b in (made, whole))  # type: ignore[attr-defined]
     assert ours.whole([("What?", "a cat")], "Who?") == theirs.whole([("What?", "a cat")], "Who?")
 
 

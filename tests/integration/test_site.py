@@ -117,7 +117,7 @@ def test_nothing_is_installed_from_an_index_that_does_not_have_it(page: Path) ->
 
 def test_messages_say_how_extras_are_added_in_one_place() -> None:
     told = [path for path in SOURCES if re.search(r'pip install (-\S+ )*[\\"\']*aim[-_]icl', path.read_text("utf-8"))]
-    assert told == [ROOT / "aim_sdk" / "dependencies.py"]
+    assert told == [ROOT / "aim_sdk" / "support" / "dependencies.py"]
 
 
 def test_the_command_that_adds_an_extra_needs_no_index() -> None:

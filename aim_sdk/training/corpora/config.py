@@ -23,7 +23,8 @@ class CorpusConfig(BaseModel):
 
     path: Path = Field(description="a folder of the corpus's files, or one of them")
     format: str = Field(
-        default=AUTO, description=f"{AUTO}: recognised by the first files' content; or one of {', '.join(FORMATS)}"
+        default=AUTO,
+        description="auto: recognised by the first files' content; or a name of aim_sdk.training.corpora.registry.FORMATS",
     )
     images: Path | None = Field(
         default=None, description="the folder that image names are relative to; None: that of the file naming them"
