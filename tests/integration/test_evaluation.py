@@ -313,6 +313,7 @@ def test_a_run_is_reported_and_compared(settings: dict[str, Any], call_cli: Call
     assert "| --- |" in call_cli("eval", "compare", folder, folder, "--modes", "text-only,aim", "--markdown").stdout
 
 
+@pytest.mark.slow
 def test_all_tasks_that_are_here_run_on_pocket(tmp_path: Path) -> None:
     names = ("easy-vqa", "emoji-category", "emoji-labels", "emoji-names")
     found = run(

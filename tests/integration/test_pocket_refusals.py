@@ -16,6 +16,7 @@ def backend() -> PocketBackend:
     return PocketBackend.from_pretrained()
 
 
+@pytest.mark.slow
 def test_the_kits_check(backend: PocketBackend) -> None:
     (result,) = check_backend(backend, checks=["text_keeps_its_role"])
     assert result.status == "passed"

@@ -24,7 +24,7 @@ class CorpusConfig(BaseModel):
     path: Path = Field(description="a folder of the corpus's files, or one of them")
     format: str = Field(
         default=AUTO,
-        description="auto: recognised by the first files' content; or a name of aim_sdk.training.corpora.registry.FORMATS",
+        description="auto: recognised by the first files' content; or a name (see aim_sdk.training.corpora.registry)",
     )
     images: Path | None = Field(
         default=None, description="the folder that image names are relative to; None: that of the file naming them"
