@@ -15,7 +15,7 @@ from PIL import Image
 
 from aim_sdk.evaluation.results import RESULT
 
-HASTY = "from aim_sdk import progress; progress.EVERY = 0.2; from aim_sdk.cli import main; main()"
+HASTY = "from aim_sdk.support import progress; progress.EVERY = 0.2; from aim_sdk.cli import main; main()"
 """The command, which writes its lines as often as a test can wait for."""
 NOISE = ("Loading weights", "it/s", "UserWarning", "FutureWarning", ".py:", "\r", "\x1b")
 

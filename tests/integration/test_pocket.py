@@ -301,4 +301,5 @@ def test_it_passes_the_public_kit(backend: PocketBackend) -> None:
         "identity_beams",
         "slot_changes_nothing",
         "slot_never_generated",
+        "stream_keeps_characters",
     }
