@@ -1,5 +1,6 @@
 """``aim-icl backends new`` and ``check``: names that would clash, and backends that are half finished."""
 
+import ast
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import aim_sdk
 from aim_sdk.backend.injector import Injector
 from aim_sdk.cli import app
 from aim_sdk.errors import BrokenBackendError, InputError, ModelNotFoundError
@@ -79,3 +81,14 @@ def test_python_m_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     with pytest.raises(SystemExit):
         runpy.run_module("aim_sdk", run_name="__main__")
     assert capsys.readouterr().out.startswith("aim-icl ")
+
+
+def test_an_author_imports_from_two_modules_alone() -> None:
+    skeleton = Path(aim_sdk.__file__).parent / "testing" / "skeleton" / "aim_echo"
+    found = {
+        node.module
+        for file in skeleton.glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("aim_sdk")
+    }
+    assert found <= {"aim_sdk", "aim_sdk.backend"}
