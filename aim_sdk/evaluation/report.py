@@ -20,7 +20,7 @@ from aim_sdk.support.modes import LABELS
 from aim_sdk.support.terminal import cell
 
 _NOT_TRAINING: Final = {"kind", "hash", "layers", "options"}
-"""What a result says of a projector beside the summary of its training."""
+"""What a result says of a projector besides the summary of its training."""
 _PLOTS: Final[dict[str, Callable[[Mapping[str, Run]], bytes]]] = {"scores.png": plots.scores, "costs.png": plots.costs}
 _STYLE: Final = (
     "body{font:15px system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}"

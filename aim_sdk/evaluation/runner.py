@@ -14,6 +14,7 @@ import torch
 from accelerate import PartialState
 
 from aim_sdk.backend.hashing import versions
+from aim_sdk.bank.bank import DemonstrationBank
 from aim_sdk.errors import InputError
 from aim_sdk.evaluation import scoring
 from aim_sdk.evaluation.answering import Answering, Asked
@@ -31,7 +32,7 @@ from aim_sdk.support.interrupts import interruptible
 from aim_sdk.support.machine import machine
 from aim_sdk.support.progress import advancing
 from aim_sdk.support.revision import revision
-from aim_sdk.types import Mode
+from aim_sdk.types import Demonstration, Mode
 
 Note = Callable[[str], None]
 _FOR_PEOPLE = {"title", "description", "source", "deviations", "licence", "splits", "install"}
@@ -130,7 +131,9 @@ class _Evaluation:
                 # Of all seeds, also those that are answered already: what is near depends on all that the bank holds.
                 if not source.keys():
                     self.seen.keep(self.seen.look(work.config.name, [item.image for item in source.pool]))
-                source.in_bank(source.keys() or pipe.bank.add(source.shown(), progress=show))
+                if (keys := source.keys() or _read(pipe.bank, source.shown(), interrupted, show)) is None:
+                    return False
+                source.in_bank(keys)
         answering = Answering(pipe, work.prompt, may_read=self.plan.settings.bank is None)
         with advancing(f"{work.config.name}, batches", sum(map(len, mine.values())), shown=show) as advance:
             for cell, places in mine.items():
@@ -256,3 +259,12 @@ def _identity(plan: Plan) -> dict[str, Any]:
         "tasks": {work.config.name: work.config.model_dump(mode="json", exclude=_NO_PART) for work in plan.works},
         "data": {work.config.name: work.digest for work in plan.works},
     }
+
+
+def _read(
+    bank: DemonstrationBank, shown: Sequence[Demonstration], interrupted: Callable[[], bool], show: bool
+) -> list[str] | None:
+    """Read a pool into the bank, which may take hours; None where it was interrupted: what was read stays there."""
+    until = (item for place, item in enumerate(shown) if not place or not interrupted())
+    keys = bank.add(until, progress=show, total=len(shown))
+    return keys if len(keys) == len(shown) else None

@@ -49,7 +49,7 @@ def stream_demonstrations(
     """Yield the demonstrations of a JSON lines file, of a CSV file (`.csv`, `.tsv`), or of a folder of images.
 
     In a folder, an image's answer is the content of the ``.txt`` file beside it, or else the name of the subfolder that
-    it stands in (one a class), which is also its metadata ``label``. ``text`` stands beside every image that has none.
+    it stands in (one per class), which is also its metadata ``label``. ``text`` stands beside every image without one.
     Paths in a file are relative to ``images``, or to the file's own folder.
 
     Raises:

@@ -8,16 +8,13 @@ import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar
 
 from pydantic import ValidationError
 
 from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.files.atomic import atomic
 from aim_sdk.files.json_lines import MAX_LINE, OnProblem, open_regular, other_encoding, reason
-
-if TYPE_CHECKING:
-    pass
 
 Row = TypeVar("Row")
 

@@ -76,7 +76,7 @@ class Progress(AbstractContextManager["Progress"]):
         self._update()
 
     def state(self, text: str) -> None:
-        """Say something of the work beside its numbers."""
+        """Say something of the work besides its numbers."""
         self._state = clean(text)
         self._update()
 
@@ -130,10 +130,10 @@ def clock(seconds: float) -> str:
 
 
 def _pace(pace: float) -> str:
-    """Items a second, or a minute where they are slower."""
+    """Items per second, or per minute where they are slower."""
     if not pace:
         return ""
-    return f"{pace:,.1f} a second" if pace >= 1 else f"{60 * pace:,.1f} a minute"
+    return f"{pace:,.1f} per second" if pace >= 1 else f"{60 * pace:,.1f} per minute"
 
 
 def _bars() -> Bars:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from aim_backends.hf.reader import TransformersReader
 from aim_sdk import AIMPipeline
 from aim_sdk.errors import ArtifactWriteError, InputError, ShotsError
+from aim_sdk.evaluation import runner
 from aim_sdk.evaluation.plan import Plan
 from aim_sdk.evaluation.results import Run
 from aim_sdk.evaluation.runner import evaluate
@@ -334,3 +337,21 @@ def test_all_tasks_that_are_here_run_on_pocket(tmp_path: Path) -> None:
         assert (
             tokens[name, "aim"] == tokens[name, "text-only"] == tokens[name, "no-image"] < tokens[name, "interleaved"]
         )
+
+
+def test_a_signal_is_heard_while_a_pool_is_read(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A selector's pool may take hours: what was read stays in the cache, and the same command resumes."""
+    read, prepare = list[int](), TransformersReader.prepare
+
+    def counted(self: TransformersReader, demonstrations: Any, **options: Any) -> Any:
+        read.append(len(demonstrations))
+        return prepare(self, demonstrations, **options)
+
+    monkeypatch.setattr(TransformersReader, "prepare", counted)
+    near: dict[str, Any] = {**settings, "selector": "reading", "modes": ("aim",), "shots": (1,), "seeds": 1}
+    with monkeypatch.context() as patched:
+        patched.setattr(runner, "interruptible", lambda: nullcontext(lambda: True))
+        assert evaluate(EvalSettings.model_validate(near), show=False) is None
+    assert sum(read) <= 1
+    assert run(near).scores
+    assert sum(read) > 3

@@ -179,7 +179,7 @@ def served_by(backend: str) -> list[str]:
 
 def adapter_of(model_type: str) -> type[Backbone]:
     """The class that adapts a model type."""
-    module, _, name = (family_of(model_type).adapter or "..hf.backbone:Backbone").partition(":")
-    path = "aim_backends.hf.backbone" if module.startswith("..") else f"{__package__}.{module}"
-    found: type[Backbone] = getattr(import_module(path), name)
+    adapter = family_of(model_type).adapter
+    module, _, name = (f"families.{adapter}" if adapter else "hf.backbone:Backbone").partition(":")
+    found: type[Backbone] = getattr(import_module(f"aim_backends.{module}"), name)
     return found
