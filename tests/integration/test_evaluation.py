@@ -340,7 +340,7 @@ def test_all_tasks_that_are_here_run_on_pocket(tmp_path: Path) -> None:
 
 
 def test_a_signal_is_heard_while_a_pool_is_read(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A selector's pool may take hours: what was read stays in the cache, and the same command resumes."""
+    """A selector's pool may take hours; the same command resumes."""
     read, prepare = list[int](), TransformersReader.prepare
 
     def counted(self: TransformersReader, demonstrations: Any, **options: Any) -> Any:

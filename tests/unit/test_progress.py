@@ -36,7 +36,8 @@ def test_a_file_gets_plain_lines_while_one_item_takes_long(capsys: pytest.Captur
     written = before + capsys.readouterr().err
     lines = written.splitlines()
     assert lines[-1].startswith("reading: 40/40, ")
-    assert all(re.fullmatch(r"reading: \d+/40, [\d.,]+ per second, 0:00:0\d so far(, 0:00:0\d left)?", x) for x in lines)
+    line = r"reading: \d+/40, [\d.,]+ per second, 0:00:0\d so far(, 0:00:0\d left)?"
+    assert all(re.fullmatch(line, x) for x in lines)
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", written), "no control characters in a log"
 
 
