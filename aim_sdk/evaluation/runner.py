@@ -264,7 +264,7 @@ def _identity(plan: Plan) -> dict[str, Any]:
 def _read(
     bank: DemonstrationBank, shown: Sequence[Demonstration], interrupted: Callable[[], bool], show: bool
 ) -> list[str] | None:
-    """Read a pool into the bank, which may take hours; None where it was interrupted. A bank on disk keeps the rest."""
+    """Read a pool into the bank, for hours perhaps; None where it was interrupted (a disk bank keeps what was read)."""
     until = (item for place, item in enumerate(shown) if not place or not interrupted())
     keys = bank.add(until, progress=show, total=len(shown))
     return keys if len(keys) == len(shown) else None
