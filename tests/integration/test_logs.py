@@ -103,7 +103,7 @@ def test_a_log_is_whole_lines_however_it_ends(
     assert counts == sorted(counts)
     assert all(done <= total for done, total in counts)
     assert re.search(
-        rf"^{line}[\d,]+/[\d,]+, .*a (second|minute), 0:\d\d:\d\d so far, \d+:\d\d:\d\d left$", text, re.MULTILINE
+        rf"^{line}[\d,]+/[\d,]+, .*per (second|minute), 0:\d\d:\d\d so far, \d+:\d\d:\d\d left$", text, re.MULTILINE
     )
     if end == signal.SIGINT:
         assert process.returncode == 130
