@@ -325,9 +325,9 @@ class DemonstrationBank:
         """
         return self._vectors.matrix(name, compute, of_images=of_images)
 
-    def pooled_query(self, query: Query) -> NDArray[np.float32]:
-        """A query's pooled reading ``(hidden,)``, to compare with ``features("reading")``."""
-        return self._reader().pooled_query(query)
+    def pooled_queries(self, queries: Sequence[Query]) -> NDArray[np.float32]:
+        """The pooled readings ``(queries, hidden)`` of queries, to compare with ``features("reading")``."""
+        return self._reader().pooled_queries(queries)
 
     @property
     def path(self) -> Path | None:

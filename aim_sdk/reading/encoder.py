@@ -103,14 +103,25 @@ class Encoder:
         vector: NDArray[np.float32] = seen.float().mean(0).cpu().numpy()
         return vector
 
-    def pooled_query(self, query: Query) -> NDArray[np.float32]:
-        """The same vector of a query: causal states before the answer do not depend on it."""
+    def pooled_queries(self, queries: Sequence[Query]) -> NDArray[np.float32]:
+        """The same vectors of queries, ``(queries, hidden)``: causal states before the answer do not depend on it.
+
+        They are read in batches of like lengths.
+
+        Raises:
+            InputError: a query cannot be read, or makes NaN or infinity; its ``query`` is the query's place.
+        """
         # A letter: a blank before it becomes part of its token, as it does before most answers.
-        shown = Demonstration(query.image, query.text, "a")
-        (reading,) = self.read([shown])
-        if not all(are_finite([(reading.hidden,)])):
-            raise not_finite("the reading of a query", reading.hidden.dtype)
-        return self.pooled(reading)
+        shown = [Demonstration(query.image, query.text, "a") for query in queries]
+        vectors: dict[int, NDArray[np.float32]] = {}
+        for places in batches_of(self.lengths(shown, _refuse), BATCH_TOKENS):
+            read = self.prepare(shown, places, _refuse)()
+            finite = are_finite([(reading.hidden,) for _, reading in read])
+            for (place, reading), usable in zip(read, finite, strict=True):
+                if not usable:
+                    _refuse(place, not_finite("the reading of a query", reading.hidden.dtype))
+                vectors[place] = self.pooled(reading)
+        return np.stack([vectors[place] for place in range(len(shown))])
 
     @torch.no_grad()
     def project(self, readings: Sequence[Reading]) -> list[FusedTokens]:
@@ -222,6 +233,12 @@ class Encoder:
         if reading:
             return not_finite("fused tokens, though the reading has none: the projector", one.fused.embeddings.dtype)
         return not_finite("the reading of a demonstration", one.reading.hidden.dtype)
+
+
+def _refuse(place: int, error: InputError) -> None:
+    """Say which query of several cannot be read."""
+    error.query = place
+    raise error
 
 
 def yield_cores() -> None:

@@ -68,7 +68,7 @@ class ReadingSelector(Selector):
     def scores(self, bank: DemonstrationBank, queries: Sequence[Query], candidates: NDArray[np.intp]) -> Matrix:
         vectors = bank.features(POOLED)
         mean, norms = self._centred(vectors)
-        asked = unit(np.stack([bank.pooled_query(query) for query in queries]) - mean)
+        asked = unit(bank.pooled_queries(queries) - mean)
         scores = np.empty((len(queries), len(candidates)), np.float32)
         for places, rows in blocks(vectors, candidates):
             scores[:, places] = np.vecdot((rows - mean)[None], asked[:, None]) / norms[candidates[places]]

@@ -126,7 +126,8 @@ def votes_among(
     rows = dict(zip(unique, (places[key] for key in keys), strict=True))
     vectors = bank.features(POOLED)
     found: list[dict[str, float]] = []
-    for query, items in zip(queries, demonstrations, strict=True):
+    asked = bank.pooled_queries(queries) if queries else ()
+    for query, items, vector in zip(queries, demonstrations, asked, strict=True):
         own = set(bank.own(query))
         given = [(rows[id(item)], item.answer) for item in items]
         if not given:
@@ -137,7 +138,7 @@ def votes_among(
             raise ShotsError(
                 f"{shots} shots asked for, but only {len(others)} of a query's demonstrations may be shown."
             )
-        similar = cosines(bank.pooled_query(query), vectors[[row for row, _ in given]])
+        similar = cosines(vector, vectors[[row for row, _ in given]])
         near = sorted(others, key=lambda place: -similar[place])[:shots]
         found.append(vote([float(similar[p]) for p in near], [given[p][1] for p in near], temperature=temperature))
     return found

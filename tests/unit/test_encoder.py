@@ -134,8 +134,24 @@ def test_pooled_readings_of_a_demonstration_and_of_its_query_are_the_same(
     """What comes before the answer does not depend on it."""
     for item in items[:4]:
         (reading,) = pipe.backend.reader.read([item], prompt_format=pipe.prompt_format)
-        asked = pipe.encoder.pooled_query(Query(item.image, item.text))
+        (asked,) = pipe.encoder.pooled_queries([Query(item.image, item.text)])
         np.testing.assert_allclose(pipe.encoder.pooled(reading), asked, atol=1e-5)
+
+
+def test_queries_that_are_read_together_are_read_as_each_alone(pipe: AIMPipeline, items: list[Demonstration]) -> None:
+    queries = [Query(item.image, item.text) for item in items]
+    alone = np.concatenate([pipe.encoder.pooled_queries([query]) for query in queries])
+    np.testing.assert_allclose(pipe.encoder.pooled_queries(queries), alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [Query(b"no image", "What?"), Query(Image.new("RGB", (9, 9)), "What is <image>?")])
+def test_of_queries_that_are_read_together_the_bad_one_is_named(
+    pipe: AIMPipeline, items: list[Demonstration], bad: Query
+) -> None:
+    queries = [Query(item.image, item.text) for item in items]
+    with pytest.raises(InputError) as caught:
+        pipe.encoder.pooled_queries([*queries[:2], bad, *queries[2:]])
+    assert caught.value.query == 2
 
 
 def test_projecting_kept_readings_is_projecting(pipe: AIMPipeline, items: list[Demonstration], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The vote of the nearest demonstrations, by hand and by brute force."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,8 @@ class AngleEncoder(CountingEncoder):
     def pooled(self, reading: Any) -> Any:
         return reading
 
-    def pooled_query(self, query: Query) -> Any:
-        return self.vector(query.text)
+    def pooled_queries(self, queries: Sequence[Query]) -> Any:
+        return np.stack([self.vector(query.text) for query in queries])
 
     @staticmethod
     def vector(text: str) -> np.ndarray:

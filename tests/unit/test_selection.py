@@ -273,9 +273,9 @@ class ReadingEncoder(CountingEncoder):
             reading.token_ids, reading.hidden, reading.embeddings, int(item.text), reading.answer_start
         )
 
-    def pooled_query(self, query: Query) -> np.ndarray:
-        self.queries += 1
-        return self.vector(query.text)
+    def pooled_queries(self, queries: Sequence[Query]) -> np.ndarray:
+        self.queries += len(queries)
+        return np.stack([self.vector(query.text) for query in queries])
 
     @staticmethod
     def vector(text: str) -> np.ndarray:
@@ -328,14 +328,14 @@ def test_reading_uses_what_add_has_read(
     keys = pipe.bank.add(items)
     asked = Query(pictures[7], "What is that?")
     # the states before the answer do not depend on it: a demonstration's are those of its image and text
-    vectors = np.stack([pipe.encoder.pooled_query(Query(i.image, i.text)) for i in items]).astype(np.float64)
-    query = pipe.encoder.pooled_query(asked).astype(np.float64) - vectors.mean(0)
+    vectors = pipe.encoder.pooled_queries([Query(i.image, i.text) for i in items]).astype(np.float64)
+    query = pipe.encoder.pooled_queries([asked])[0].astype(np.float64) - vectors.mean(0)
     centred = vectors - vectors.mean(0)
     cosines = centred @ query / np.linalg.norm(centred, axis=1) / np.linalg.norm(query)
-    read = []
-    original = type(pipe.encoder).pooled_query
+    read: list[Query] = []
+    original = type(pipe.encoder).pooled_queries
     monkeypatch.setattr(
-        type(pipe.encoder), "pooled_query", lambda self, query: read.append(query) or original(self, query)
+        type(pipe.encoder), "pooled_queries", lambda self, queries: read.extend(queries) or original(self, queries)
     )
     monkeypatch.setattr(type(pipe.encoder), "stream", None)
     (chosen,) = get_selector("reading").select(pipe.bank, [asked], 3)
