@@ -28,7 +28,8 @@ if TYPE_CHECKING:
         ResidualMLPProjector,
         ResidualProjector,
     )
-    from aim_sdk.projectors.base import Projector, ReadingBatch
+    from aim_sdk.projectors.base import Projector
+    from aim_sdk.projectors.batch import ReadingBatch
     from aim_sdk.selection.base import Selector
     from aim_sdk.selection.registry import get_selector
     from aim_sdk.types import AttentionMap, Demonstration, FusedTokens, Generation, Query, Reading

@@ -153,13 +153,11 @@ class ProjectorConfig(BaseModel):
     kind: str = Field(max_length=200, description="as aim_sdk.projectors.KINDS names it")
     hidden_size: int = Field(gt=0, description="dimensions of the backbone's hidden states")
     embedding_size: int = Field(gt=0, description="dimensions of the backbone's input embeddings")
-    layers: tuple[int, ...] = Field(
-        default=(-1,), max_length=1024, description="of the backbone, side by side in a reading"
-    )
-    options: dict[str, Any] = Field(default_factory=dict, description="what else the kind's constructor takes")
+    layers: tuple[int, ...] = Field(max_length=1024, description="of the backbone, side by side in a reading")
+    options: dict[str, Any] = Field(description="what else the kind's constructor takes, all of it")
     fingerprint: Fingerprint = Field(description="the backbone that it was made for")
     weights_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of projector.safetensors")
     training: dict[str, Any] = Field(default_factory=dict, description="a summary of how it was trained")
     config_sha256: str | None = Field(
-        default=None, pattern="^[0-9a-f]{64}$", description="of the other fields; artifacts of before have none"
+        default=None, pattern="^[0-9a-f]{64}$", description="of the other fields; every file has it"
     )

@@ -44,8 +44,9 @@ class AIMPipeline:
 
     Args:
         backend: a loaded backend.
-        projector: a projector of that backbone; None takes the backend's default. It must not change while the
-            pipeline uses it: the bank keeps what it made.
+        projector: a projector of that backbone; None takes the backend's default. It is attached to it in place
+            ([`attach`][aim_sdk.projectors.base.Projector.attach]), and must not change while the pipeline uses it: the
+            bank keeps what it made.
         prompt_format: how demonstrations and queries are written: a format, a plain template as a string, or
             ``"chat"``; None takes the backend's default.
         bank: a folder that keeps the bank, made with a warning where there is none; None keeps it in memory.
@@ -81,7 +82,7 @@ class AIMPipeline:
     ) -> None:
         self.backend = backend
         self.prompt_format = format_of(prompt_format) or backend.default_format
-        self.projector = _fit(projector or backend.default_projector(), backend)
+        self.projector = (projector or backend.default_projector()).attach(backend.vocabulary)
         self.selector = get_selector(selector)
         self.encoder = Encoder(backend, self.projector, self.prompt_format)
         if prefix_bytes is not None and backend.injector.prefixes is not None:
@@ -435,19 +436,6 @@ class AIMPipeline:
     ) -> list[tuple[Context, tuple[str, ...]]]:
         chosen = self.selector if selector is None else get_selector(selector)
         return Contexts(self.encoder, self.bank).named(queries, shots, demonstrations, mode, chosen)
-
-
-def _fit(projector: Projector, backend: Backend) -> Projector:
-    projector.check_backbone(backend.fingerprint)
-    expected = (backend.fingerprint.hidden_size, backend.fingerprint.embedding_size)
-    if (projector.hidden_size, projector.embedding_size) != expected:
-        raise InputError(
-            f"the projector maps {projector.hidden_size} -> {projector.embedding_size}, "
-            f"but {backend.fingerprint.model!r} needs {expected[0]} -> {expected[1]}."
-        )
-    projector.fingerprint = backend.fingerprint
-    projector.bind(backend.vocabulary)
-    return projector.to(backend.input_embeddings.device).eval()
 
 
 def _order(context: Context) -> tuple[int, tuple[str, ...]]:

@@ -9,8 +9,8 @@ from aim_sdk.backend.interfaces import Backend
 from aim_sdk.backend.registry import BACKENDS, get_backend
 from aim_sdk.errors import ArtifactError, ArtifactNotFoundError, InputError
 from aim_sdk.files.atomic import expanded
-from aim_sdk.projectors.artifact_files import CONFIG_FILE
 from aim_sdk.projectors.base import Projector
+from aim_sdk.projectors.saved import CONFIG_FILE
 
 ANY = "auto"
 """The backend that serves a model by its files alone."""

@@ -6,7 +6,8 @@ from aim_sdk.support.lazy import lazy
 
 if TYPE_CHECKING:
     from aim_sdk.projectors.attention import AttentionProjector
-    from aim_sdk.projectors.base import Projector, ReadingBatch
+    from aim_sdk.projectors.base import Projector
+    from aim_sdk.projectors.batch import ReadingBatch
     from aim_sdk.projectors.carrier import CarrierProjector, LinearCarrierProjector
     from aim_sdk.projectors.kinds import KINDS, untrained
     from aim_sdk.projectors.linear import LinearNormProjector, LinearProjector
@@ -31,7 +32,8 @@ if not TYPE_CHECKING:
         __name__,
         {
             "attention": ["AttentionProjector"],
-            "base": ["Projector", "ReadingBatch"],
+            "base": ["Projector"],
+            "batch": ["ReadingBatch"],
             "carrier": ["CarrierProjector", "LinearCarrierProjector"],
             "kinds": ["KINDS", "untrained"],
             "linear": ["LinearNormProjector", "LinearProjector"],

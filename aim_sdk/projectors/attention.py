@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from aim_sdk.errors import InputError
 from aim_sdk.layers import LAST
-from aim_sdk.projectors.base import Projector, ReadingBatch
+from aim_sdk.projectors.base import Projector
+from aim_sdk.projectors.batch import ReadingBatch
 from aim_sdk.projectors.norm import LayersNorm
 
 

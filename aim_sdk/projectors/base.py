@@ -2,58 +2,71 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, Self, runtime_checkable
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from huggingface_hub import ModelCard, ModelHubMixin
+from jaxtyping import Float
+from pydantic_core import to_json
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
+from aim_sdk.config import Fingerprint, ProjectorConfig
+from aim_sdk.errors import (
+    AIMError,
+    ArtifactError,
+    ArtifactWriteError,
+    FingerprintError,
+    InputError,
+)
 from aim_sdk.layers import LAST, check_layers, check_there
-from aim_sdk.projectors.saved import SavedProjector, check_options, kept_options
+from aim_sdk.projectors.batch import ReadingBatch
+from aim_sdk.projectors.hub import CARD, located
+from aim_sdk.projectors.kinds import KINDS, check_options
+from aim_sdk.projectors.loading import load
+from aim_sdk.projectors.saved import weights_hash, write
 from aim_sdk.types import FusedTokens, Reading, Vocabulary
 
 
-@dataclass(frozen=True, slots=True)
-class ReadingBatch:
-    """Readings padded on the right to one length."""
-
-    hidden: Float[Tensor, "batch tokens hidden"]
-    """The chosen layers side by side."""
-    embeddings: Float[Tensor, "batch tokens embed"]
-    mask: Bool[Tensor, "batch tokens"]
-    """True on real tokens."""
-    image_position: Int[Tensor, " batch"]
-    answer_start: Int[Tensor, " batch"]
-
-    @classmethod
-    def collate(cls, readings: Sequence[Reading]) -> Self:
-        """Pad at least one reading with zeros."""
-        hidden = pad_sequence([reading.hidden for reading in readings], batch_first=True)
-        lengths = torch.tensor([len(reading) for reading in readings])
-        return cls(
-            hidden=hidden,
-            embeddings=pad_sequence([reading.embeddings for reading in readings], batch_first=True),
-            mask=(torch.arange(hidden.shape[1]) < lengths[:, None]).to(hidden.device),
-            image_position=torch.tensor([reading.image_position for reading in readings]).to(hidden.device),
-            answer_start=torch.tensor([reading.answer_start for reading in readings]).to(hidden.device),
-        )
-
-
-class Projector(nn.Module, SavedProjector, ABC):
+class Projector(
+    nn.Module,
+    ModelHubMixin,
+    ABC,
+    library_name="aim-icl",
+    tags=["aim-icl", "in-context-learning"],
+    model_card_template=CARD,
+):
     """Turns readings into fused tokens of the same number; the only trainable part.
 
     A subclass names its ``kind`` (unique; saved artifacts are loaded by it) and implements `forward`. It may move
-    information between the tokens of one demonstration, never between demonstrations.
+    information between the tokens of one demonstration, never between demonstrations. It is saved and loaded by
+    huggingface_hub's `ModelHubMixin`, as a folder ([File formats](../file-formats.md#projector)).
 
     Args:
         hidden_size, embedding_size: the backbone's; `width` is that of a reading of all ``layers``.
         layers: what it reads, counted as in [`aim_sdk.layers`][aim_sdk.layers].
         **options: what else a kind's constructor takes (sizes of its own, say): saved with it and given back to it.
+
+    Attributes:
+        fingerprint: the backbone that the projector belongs to; None until it is attached to one. Needed to save it.
+        summary: how it was trained, kept in the configuration.
     """
+
+    kind: ClassVar[str]
+    fingerprint: Fingerprint | None
+    summary: dict[str, Any]
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "kind" in vars(cls):
+            KINDS.add(cls.kind, cls)
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        return object.__new__(cls)  # the mixin's keeps the arguments for a config.json; projector_config.json has them
 
     def __init__(self, hidden_size: int, embedding_size: int, *, layers: Sequence[int] = LAST, **options: Any) -> None:
         super().__init__()
@@ -62,7 +75,6 @@ class Projector(nn.Module, SavedProjector, ABC):
         self.width = hidden_size * len(self.layers)
         self.fingerprint = None
         self.summary = {}
-        self._hub_mixin_config = None  # projector_config.json is the only config
 
     @abstractmethod
     def forward(self, batch: ReadingBatch) -> Float[Tensor, "batch tokens embed"]:
@@ -70,7 +82,7 @@ class Projector(nn.Module, SavedProjector, ABC):
 
     @classmethod
     def untrained(cls, vocabulary: Vocabulary, *, layers: Sequence[int] = LAST, **options: Any) -> Self:
-        """Build one that fits a backbone (`Backend.vocabulary`), with the weights that training begins from.
+        """Build one that is attached to a backbone (`Backend.vocabulary`), with the weights that training begins from.
 
         Raises:
             InputError: the kind has no such option, or the backbone no such layer.
@@ -78,18 +90,61 @@ class Projector(nn.Module, SavedProjector, ABC):
         check_options(cls, options)
         check_there(layers, vocabulary.decoder_layers)
         inputs, outputs = vocabulary.inputs, vocabulary.outputs
-        made = cls(outputs.shape[1], inputs.shape[1], **kept_options(layers, options)).to(inputs.device)
+        made = cls(outputs.shape[1], inputs.shape[1], layers=layers, **options).to(inputs.device)
         with torch.no_grad():
             made.start(vocabulary)
-        made.bind(vocabulary)
-        made.fingerprint = vocabulary.fingerprint
-        return made
+        return made.attach(vocabulary)
 
     def start(self, vocabulary: Vocabulary) -> None:
         """Set the weights to where training begins on this backbone; the constructor's are right for many kinds."""
 
+    def attach(self, vocabulary: Vocabulary) -> Self:
+        """Make the projector ready for a loaded backbone (`Backend.vocabulary`), and return it.
+
+        This works in place, as `nn.Module.to` does: it takes what it needs of the vocabulary (`bind`), moves to its
+        device and is set to ``eval()``. Weights, dtype and a `fingerprint` that it has stay as they are; one without
+        belongs to this backbone from now on. Backbones on several devices need a projector each.
+
+        Raises:
+            FingerprintError: it was made with another backbone.
+            InputError: its sizes or its layers are not the backbone's.
+        """
+        made = vocabulary.fingerprint
+        self.check_backbone(made)
+        hidden, embedding = vocabulary.outputs.shape[1], vocabulary.inputs.shape[1]
+        if (self.hidden_size, self.embedding_size) != (hidden, embedding):
+            raise InputError(
+                f"the projector maps {self.hidden_size} -> {self.embedding_size}, "
+                f"but {made.model!r} needs {hidden} -> {embedding}."
+            )
+        check_there(self.layers, vocabulary.decoder_layers)
+        if self.fingerprint is None:
+            self.fingerprint = made
+        self.bind(vocabulary)
+        return self.to(vocabulary.inputs.device).eval()
+
     def bind(self, vocabulary: Vocabulary) -> None:
-        """Take what the projector needs of its backbone besides the readings; called before the first projection."""
+        """Take what the kind needs of its backbone besides the readings; `attach` calls it before any projection."""
+
+    def check_backbone(self, fingerprint: Fingerprint) -> None:
+        """Refuse a backbone other than the one the projector was made with.
+
+        Raises:
+            FingerprintError: names both backbones and the fields that differ.
+        """
+        if self.fingerprint is None:
+            return
+        differences = self.fingerprint.differences(fingerprint)
+        if differences:
+            rows = "".join(
+                f"\n  {field}: projector {ours}, backbone {theirs}" for field, (ours, theirs) in differences.items()
+            )
+            ours, theirs = _name(self.fingerprint), _name(fingerprint)
+            backbone = f"another {theirs}: of this name, with other contents" if ours == theirs else theirs
+            raise FingerprintError(
+                f"this projector was made with {ours}, but the loaded backbone is {backbone}.{rows}\n"
+                f"Load {self.fingerprint.model!r} as it was then, or pass a projector of {fingerprint.model!r}."
+            )
 
     def rate(self, name: str) -> float:
         """The factor of the learning rate for the parameter of that name."""
@@ -102,6 +157,135 @@ class Projector(nn.Module, SavedProjector, ABC):
         fused = self(ReadingBatch.collate(readings))
         return [FusedTokens(row[: len(reading)]) for row, reading in zip(fused, readings, strict=True)]
 
+    @property
+    def identity(self) -> str:
+        """SHA-256 of all that its fused tokens depend on besides the readings; two of one identity project alike."""
+        made = json.dumps([weights_hash(self.state_dict()), self.kind, self.layers, self.options], sort_keys=True)
+        return hashlib.sha256(made.encode()).hexdigest()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Load a saved projector: of any kind by `Projector`, of its own kind by a subclass.
+
+        Args:
+            pretrained_model_name_or_path: a folder, or the id of a repository of the Hugging Face Hub.
+            force_download, token, cache_dir, local_files_only, revision: the Hub's usual keywords.
+            **options: none; a saved projector has its options.
+
+        Raises:
+            InputError: an option is given.
+            ArtifactNotFoundError: no such folder, file or Hub repository.
+            ArtifactError: it is a projector of another kind.
+            CorruptArtifactError: a file is cut, altered or malformed, or of a newer version; or the weights are not
+                those of the projector that the configuration describes.
+        """
+        return cls._from_pretrained(  # the mixin's would look for a config.json first
+            model_id=str(pretrained_model_name_or_path),
+            force_download=force_download,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            revision=revision,
+            **options,
+        )
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        **model_kwargs: Any,
+    ) -> Self:
+        if model_kwargs:
+            raise InputError(
+                f"{model_id}: a saved projector takes no {', '.join(model_kwargs)}; its options are those that it was "
+                "saved with. Next: leave them out, or make a new one by `untrained`."
+            )
+        folder = located(
+            model_id,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        projector = load(folder)
+        if isinstance(projector, cls):
+            return projector
+        kind = type(projector).__name__
+        raise ArtifactError(
+            f"{model_id} holds a projector of kind {projector.kind!r}, a {kind}; expected "
+            f"{getattr(cls, 'kind', 'another')!r}, a {cls.__name__}.\n"
+            f"Next: {kind}.from_pretrained({model_id!r}), or Projector.from_pretrained, which loads any kind."
+        )
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        if self.fingerprint is None:
+            raise ArtifactError(
+                "this projector belongs to no backbone yet. Next: make it for one, by "
+                "`aim_sdk.projectors.untrained(kind, backend.vocabulary)`, or call "
+                "`projector.attach(backend.vocabulary)`."
+            )
+        tensors = self.state_dict()
+        config = ProjectorConfig(
+            kind=self.kind,
+            hidden_size=self.hidden_size,
+            embedding_size=self.embedding_size,
+            layers=self.layers,
+            options=self.options,
+            fingerprint=self.fingerprint,
+            weights_sha256=weights_hash(tensors),
+            training=self.summary,
+        )
+        write(save_directory, config, tensors)
+
+    def generate_model_card(self, *args: Any, **keywords: Any) -> ModelCard:
+        """The ``README.md`` of the folder: what the projector is and the line that loads it."""
+        fingerprint = self.fingerprint
+        assert fingerprint is not None  # _save_pretrained has refused it
+        options = [f"{name}={value}" for name, value in self.options.items()]
+        read = "; ".join([f"layers {', '.join(map(str, self.layers))}", *options])
+        return super().generate_model_card(
+            kind=self.kind,
+            backbone=fingerprint.model,
+            backend=fingerprint.backend,
+            sizes=f"hidden {self.hidden_size}, embedding {self.embedding_size}; {read}",
+            summary=to_json(self.summary, inf_nan_mode="null").decode() if self.summary else "none",
+            **keywords,
+        )
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the projector's folder to the Hugging Face Hub, by huggingface_hub's own method; return its address.
+
+        Raises:
+            ArtifactError: the projector cannot be saved.
+            ArtifactWriteError: the Hub cannot be reached, or refuses it.
+        """
+        try:
+            return str(super().push_to_hub(repo_id, **options))
+        except AIMError:
+            raise
+        except Exception as error:  # the Hub's client passes on whatever its transport raises
+            raise ArtifactWriteError(
+                f"{repo_id}: the projector was not uploaded: {type(error).__name__}: {error}\n"
+                "Next: look after the network, the name and `hf auth login`; `save_pretrained` keeps it in a folder."
+            ) from error
+
 
 @runtime_checkable
 class Calibrates(Protocol):
@@ -109,3 +293,8 @@ class Calibrates(Protocol):
 
     def calibrate(self, readings: Sequence[Reading]) -> None:
         """Take it."""
+
+
+def _name(fingerprint: Fingerprint) -> str:
+    revision = f" (revision {fingerprint.revision})" if fingerprint.revision else ""
+    return f"{fingerprint.model!r}{revision} of backend {fingerprint.backend!r}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Final, Literal, Self, get_args
+from typing import Final, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.layers import LAST
-from aim_sdk.projectors.base import Projector, ReadingBatch
+from aim_sdk.projectors.base import Projector
+from aim_sdk.projectors.batch import ReadingBatch
 from aim_sdk.projectors.norm import LayersNorm
 from aim_sdk.types import Reading, Vocabulary
 
@@ -36,10 +37,9 @@ class Carrier(Projector):
     answer is left as it is.
 
     Args:
-        place: ``"before"``: the text token before the image, or the one after it where none stands before; new carriers
-            (`untrained`) are of this kind. ``"after"``: always the one after it, as carriers were that have been
-            saved without this option. In most chat templates a line end or a blank stands before the image, and the
-            question's first word after it; ``benchmarks/projectors/carrier_place.py`` measures both.
+        place: ``"before"``: the text token before the image, or the one after it where none stands before.
+            ``"after"``: always the one after it. In most chat templates a line end or a blank stands before the image,
+            and the question's first word after it; ``benchmarks/projectors/carrier_place.py`` measures both.
 
     Raises:
         InputError: an unknown place.
@@ -48,17 +48,13 @@ class Carrier(Projector):
     gate: nn.Parameter
 
     def __init__(
-        self, hidden_size: int, embedding_size: int, *, layers: Sequence[int] = LAST, place: Place = "after"
+        self, hidden_size: int, embedding_size: int, *, layers: Sequence[int] = LAST, place: Place = "before"
     ) -> None:
         if place not in get_args(Place):
             known = ", ".join(map(repr, get_args(Place)))
             raise InputError(f"carrier place {place!r}: expected one of {known}.{did_you_mean(place, get_args(Place))}")
-        super().__init__(hidden_size, embedding_size, layers=layers, **({} if place == "after" else {"place": place}))
+        super().__init__(hidden_size, embedding_size, layers=layers, place=place)
         self.place = place
-
-    @classmethod
-    def untrained(cls, vocabulary: Vocabulary, *, layers: Sequence[int] = LAST, **options: Any) -> Self:
-        return super().untrained(vocabulary, layers=layers, **{"place": "before", **options})
 
     def rate(self, name: str) -> float:
         """20 for gate and norms: the rate that suits them destroys W (measured on pocket: 3e-3, and 1.5e-4 for W)."""
@@ -100,7 +96,7 @@ class CarrierProjector(Carrier):
     kind = "carrier"
 
     def __init__(
-        self, hidden_size: int, embedding_size: int, *, layers: Sequence[int] = LAST, place: Place = "after"
+        self, hidden_size: int, embedding_size: int, *, layers: Sequence[int] = LAST, place: Place = "before"
     ) -> None:
         super().__init__(hidden_size, embedding_size, layers=layers, place=place)
         if self.layers[-1] != -1:
@@ -126,7 +122,7 @@ class CarrierProjector(Carrier):
     def value(self, last: Float[Tensor, "batch width"]) -> Float[Tensor, "batch embed"]:
         if self._vocabulary is None:
             raise InputError(
-                "a carrier needs its backbone's embeddings; call projector.bind(backend.vocabulary) first."
+                "a carrier needs its backbone's embeddings; call projector.attach(backend.vocabulary) first."
             )
         outputs, inputs = self._vocabulary
         others, last = last[:, : -self.hidden_size], last[:, -self.hidden_size :]
@@ -149,7 +145,7 @@ class LinearCarrierProjector(Carrier):
     mean: Tensor
 
     def __init__(
-        self, hidden_size: int, embedding_size: int, *, layers: Sequence[int] = LAST, place: Place = "after"
+        self, hidden_size: int, embedding_size: int, *, layers: Sequence[int] = LAST, place: Place = "before"
     ) -> None:
         super().__init__(hidden_size, embedding_size, layers=layers, place=place)
         self.register_buffer("mean", torch.zeros(self.width))

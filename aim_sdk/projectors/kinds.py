@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.layers import LAST
 from aim_sdk.support.plugins import Registry
 from aim_sdk.types import Vocabulary
@@ -49,3 +51,17 @@ def untrained(kind: str, vocabulary: Vocabulary, *, layers: Sequence[int] = LAST
         BrokenPluginError: the kind of another distribution cannot be imported.
     """
     return KINDS[kind].untrained(vocabulary, layers=layers, **options)
+
+
+def check_options(kind: type[Projector], options: Iterable[str]) -> None:
+    """Refuse options that a kind does not have.
+
+    Raises:
+        InputError: names the nearest.
+    """
+    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "layers"]
+    for name in options:
+        if name not in known and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            expected = f"Options: {', '.join(known)}." if known else "It has none."
+            raise InputError(f"a {kind.kind!r} projector has no option {name!r}.{did_you_mean(name, known)} {expected}")

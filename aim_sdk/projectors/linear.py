@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from aim_sdk.layers import LAST
-from aim_sdk.projectors.base import Projector, ReadingBatch
+from aim_sdk.projectors.base import Projector
+from aim_sdk.projectors.batch import ReadingBatch
 from aim_sdk.types import Vocabulary
 
 

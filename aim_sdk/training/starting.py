@@ -37,11 +37,10 @@ def load(config: TrainingConfig, accelerator: Accelerator) -> tuple[Backend, Pro
     if settings.start is not None:
         projector = Projector.from_pretrained(settings.start)
         _check_start(settings, projector)
-        projector.check_backbone(backend.fingerprint)
-        projector.bind(backend.vocabulary)
+        projector.attach(backend.vocabulary)
     else:
         projector = untrained(settings.kind, backend.vocabulary, layers=settings.layers, **settings.options)
-    return backend, projector.to(backend.input_embeddings.device, torch.float32).requires_grad_().train()
+    return backend, projector.to(torch.float32).requires_grad_().train()
 
 
 def _check_start(settings: ProjectorSettings, projector: Projector) -> None:

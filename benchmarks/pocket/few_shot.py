@@ -131,8 +131,7 @@ def run(options: argparse.Namespace) -> None:
     """Judge the trials that are missing; write the summary after every chunk."""
     torch.set_num_threads(THREADS)
     backend = PocketBackend(load_model(options.backbone))
-    projector = _projector(options.projector, backend)
-    projector.bind(backend.vocabulary)
+    projector = _projector(options.projector, backend).attach(backend.vocabulary)
     judge, trials = Judge(backend, projector, options.modes, options.shots), Trials(backend.model)
     path = WORK / f"few-shot-{options.name}.jsonl"
     kept = _read(path)

@@ -68,9 +68,8 @@ def _states(backend: PocketBackend, drawings: Sequence[str], answer: str) -> Ten
 
 
 def _shipped_carrier(backend: PocketBackend) -> Carrier:
-    projector = backend.default_projector()
+    projector = backend.default_projector().attach(backend.vocabulary)
     assert isinstance(projector, Carrier)
-    projector.bind(backend.vocabulary)
     return projector
 
 

@@ -38,7 +38,8 @@ from aim_backends.pocket.model import question_segment
 from aim_backends.pocket.vision import preprocess
 from aim_sdk.backend.registry import get_backend
 from aim_sdk.projectors import untrained
-from aim_sdk.projectors.base import Projector, ReadingBatch
+from aim_sdk.projectors.base import Projector
+from aim_sdk.projectors.batch import ReadingBatch
 from aim_sdk.reading.cache import ReadingCache
 from aim_sdk.reading.encoder import Encoder
 from aim_sdk.training import TrainingConfig, optimizer, train

@@ -12,10 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aim_sdk import CarrierProjector, LinearProjector, Projector, ReadingBatch, ResidualProjector
-from aim_sdk.errors import ArtifactError, ArtifactNotFoundError, CorruptArtifactError, FingerprintError
+from aim_sdk import CarrierProjector, LinearProjector, Projector, ResidualProjector
+from aim_sdk.errors import ArtifactError, ArtifactNotFoundError, CorruptArtifactError, FingerprintError, InputError
 from aim_sdk.projectors import KINDS
-from aim_sdk.projectors.artifact_files import config_hash
+from aim_sdk.projectors.carrier import Carrier
+from aim_sdk.projectors.saved import config_hash
 from tests.unit.test_projectors import OPTIONS
 from tests.unit.test_types_and_config import FINGERPRINT
 
@@ -77,43 +78,78 @@ def test_round_trip(
     assert all(torch.equal(value, state[name]) for name, value in projector.state_dict().items())
 
 
-def test_an_artifact_from_before_there_were_layers_and_options_loads(tmp_path: Path) -> None:
-    projector = saved(tmp_path, CarrierProjector)
+@pytest.mark.parametrize("field", ["layers", "options", "config_sha256"])
+def test_a_configuration_without_one_of_its_fields_is_refused(tmp_path: Path, field: str) -> None:
+    saved(tmp_path, CarrierProjector)
     path = tmp_path / "projector_config.json"
     config = json.loads(path.read_text())
-    del config["layers"], config["options"], config["config_sha256"]
+    del config[field]
+    if field != "config_sha256":
+        config["config_sha256"] = config_hash(config)
     path.write_text(json.dumps(config))
-    loaded = Projector.from_pretrained(tmp_path)
-    assert isinstance(loaded, CarrierProjector)
-    assert (loaded.layers, loaded.options, loaded.place) == ((-1,), {}, "after")
-    weights = (tmp_path / "projector.safetensors").read_bytes()
-    assert loaded.identity == projector.identity == hashlib.sha256(weights).hexdigest(), "banks hold this hash"
+    with pytest.raises(CorruptArtifactError, match=rf"{field}: Field required|altered"):
+        Projector.from_pretrained(tmp_path)
+
+
+def test_a_configuration_without_an_option_is_refused(tmp_path: Path) -> None:
+    """Its default may have been another one when the projector was saved."""
+    saved(tmp_path, CarrierProjector, place="after")
+    assert json.loads((tmp_path / "projector_config.json").read_text())["options"] == {"place": "after"}
+    rewritten(tmp_path, {"options": {}})
+    with pytest.raises(CorruptArtifactError, match="place missing"):
+        Projector.from_pretrained(tmp_path)
+
+
+def test_a_kind_loads_its_own_and_refuses_another(tmp_path: Path) -> None:
+    carrier = saved(tmp_path, CarrierProjector)
+    for kind in (Projector, Carrier, CarrierProjector):
+        loaded = kind.from_pretrained(tmp_path)
+        assert isinstance(loaded, CarrierProjector)
+        assert loaded.identity == carrier.identity
+    with pytest.raises(ArtifactError, match="'carrier', a CarrierProjector; expected 'linear'") as caught:
+        LinearProjector.from_pretrained(tmp_path)
+    assert f"CarrierProjector.from_pretrained('{tmp_path}')" in str(caught.value)
+
+
+def test_the_hubs_keywords_reach_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path)
+    asked: list[tuple[str, str, dict[str, Any]]] = []
+
+    def download(repo_id: str, filename: str, **options: Any) -> str:
+        asked.append((repo_id, filename, options))
+        return str(tmp_path / filename)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    keywords = {
+        "revision": "v2",
+        "cache_dir": tmp_path / "cache",
+        "token": "secret",
+        "local_files_only": True,
+        "force_download": True,
+    }
+    assert isinstance(Projector.from_pretrained("me/aim-projector", **keywords), ResidualProjector)
+    files = ["projector_config.json", "projector.safetensors"]
+    assert asked == [("me/aim-projector", name, keywords) for name in files]
+
+
+def test_a_saved_projector_takes_no_options(tmp_path: Path) -> None:
+    saved(tmp_path, CarrierProjector)
+    with pytest.raises(InputError, match="takes no place"):
+        Projector.from_pretrained(tmp_path, place="after")
+
+
+def test_only_the_local_cache_is_looked_at(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactNotFoundError, match="local cache of the Hub does not hold it"):
+        Projector.from_pretrained("me/aim-projector", local_files_only=True, cache_dir=tmp_path)
 
 
 def test_projectors_that_project_differently_have_different_identities() -> None:
     """A bank made with one is never taken for the other's, whatever their weights."""
-    given: list[dict[str, Any]] = [{}, {"place": "before"}, {"layers": (2, -1)}, {"layers": (1, -1)}]
+    given: list[dict[str, Any]] = [{}, {"place": "after"}, {"layers": (2, -1)}, {"layers": (1, -1)}]
     made = [CarrierProjector(4, 4, **options) for options in given]
     for projector in made[3:]:
         projector.load_state_dict(made[2].state_dict())
     assert len({projector.identity for projector in made}) == len(made)
-
-
-def test_a_kind_of_ones_own_needs_no_keyword_for_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As third parties' kinds were written before there was one."""
-    monkeypatch.setattr(KINDS, "_here", dict(KINDS._here))  # the kind is gone after the test
-
-    class Doubling(Projector):
-        kind = "test-doubling"
-
-        def __init__(self, hidden_size: int, embedding_size: int) -> None:
-            super().__init__(hidden_size, embedding_size)
-
-        def forward(self, batch: ReadingBatch) -> torch.Tensor:
-            return 2 * batch.embeddings
-
-    saved(tmp_path, Doubling)
-    assert isinstance(Projector.from_pretrained(tmp_path), Doubling)
 
 
 def test_the_folder_holds_three_files_and_a_card_that_names_the_backbone(tmp_path: Path) -> None:

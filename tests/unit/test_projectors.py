@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aim_sdk import LinearProjector, Projector, Reading, ReadingBatch
-from aim_sdk.errors import InputError
+from aim_sdk.errors import FingerprintError, InputError
 from aim_sdk.projectors import KINDS, CarrierProjector, LinearCarrierProjector, untrained
 from aim_sdk.types import Vocabulary
 from tests.unit.test_types_and_config import FINGERPRINT
@@ -168,8 +168,7 @@ def test_a_carrier_reads_the_token_before_the_answer(kind: str) -> None:
 
 def test_an_untrained_carrier_is_the_embedding_of_the_expected_token() -> None:
     """A reading that points at one token, far from all others, is carried as that token's (normalised) embedding."""
-    projector = CarrierProjector(HIDDEN, EMBED)
-    projector.bind(VOCABULARY)
+    projector = CarrierProjector(HIDDEN, EMBED).attach(VOCABULARY)
     for token in range(10):
         value = projector.value(1e4 * VOCABULARY.outputs[token][None])
         best = (1e4 * VOCABULARY.outputs[token] @ VOCABULARY.outputs.T).argmax()
@@ -215,8 +214,8 @@ def test_rates_are_of_parameters() -> None:
         assert fast == ({name for name in rates if "norm" in name or name == "gate"} if "carrier" in kind else set())
 
 
-def test_a_carrier_says_that_it_is_not_bound() -> None:
-    with pytest.raises(InputError, match=r"bind\(backend.vocabulary\)"):
+def test_a_carrier_says_that_it_is_not_attached() -> None:
+    with pytest.raises(InputError, match=r"attach\(backend.vocabulary\)"):
         CarrierProjector(HIDDEN, EMBED).project([reading(5, 0)])
 
 
@@ -270,5 +269,31 @@ def test_no_readings_no_fused_tokens() -> None:
 
 @pytest.mark.parametrize("kind", ["carrier", "carrier-linear"])
 def test_new_carriers_take_the_token_before_the_image(kind: str) -> None:
-    assert untrained(kind, VOCABULARY).options == {"place": "before"}
-    assert untrained(kind, VOCABULARY, place="after").options == {}
+    assert untrained(kind, VOCABULARY).options == KINDS[kind](HIDDEN, EMBED).options == {"place": "before"}
+    assert untrained(kind, VOCABULARY, place="after").options == {"place": "after"}
+
+
+def test_a_projector_is_attached_in_place() -> None:
+    projector = LinearProjector(HIDDEN, EMBED).train()
+    before = projector.identity
+    assert projector.attach(VOCABULARY) is projector
+    assert (projector.fingerprint, projector.training) == (VOCABULARY.fingerprint, False)
+    assert projector.identity == before
+
+
+def test_a_fingerprint_of_its_own_stays() -> None:
+    """One backbone has several true fingerprints: other library versions, another path."""
+    projector = untrained("linear", VOCABULARY)
+    moved = VOCABULARY.fingerprint.model_copy(update={"model": "elsewhere", "libraries": {"torch": "9"}})
+    projector.attach(replace(VOCABULARY, fingerprint=moved))
+    assert projector.fingerprint == VOCABULARY.fingerprint
+
+
+def test_a_projector_is_not_attached_to_what_it_does_not_fit() -> None:
+    other = VOCABULARY.fingerprint.model_copy(update={"embedding_hash": "x"})
+    with pytest.raises(FingerprintError, match="embedding_hash"):
+        untrained("linear", VOCABULARY).attach(replace(VOCABULARY, fingerprint=other))
+    with pytest.raises(InputError, match=rf"maps {HIDDEN + 1} -> {EMBED}, but 'm' needs {HIDDEN} -> {EMBED}"):
+        LinearProjector(HIDDEN + 1, EMBED).attach(VOCABULARY)
+    with pytest.raises(InputError, match="layer 31: this backbone has 30 decoder layers"):
+        LinearProjector(HIDDEN, EMBED, layers=(31,)).attach(VOCABULARY)
