@@ -153,19 +153,19 @@ def _tiny(variant: str, model: str | None, folder: Path) -> str:
 
 def _watch(results: "Iterator[CheckResult]", total: int, backend: "Backend") -> "list[CheckResult]":
     """Show a bar while the checks run, then their table."""
-    from rich.progress import Progress
     from rich.table import Column, Table
 
-    from aim_sdk.support.terminal import cell, clean, console, say
+    from aim_sdk.support.progress import Progress
+    from aim_sdk.support.terminal import cell, console, say
     from aim_sdk.testing import count
     from aim_sdk.testing.kit import by_message
 
     found = []
-    with Progress(console=console(err=True), transient=True) as progress:
-        task = progress.add_task("checks", total=total)
+    with Progress("checks", total) as progress:
         for result in results:
             found.append(result)
-            progress.update(task, advance=1, description=clean(result.check))
+            progress.state(result.check)
+            progress.advance(1)
     table = Table(Column("check", no_wrap=True), "result", "seconds", box=None, header_style="bold")
     for result in found:
         table.add_row(cell(result.check), cell(result.status, _COLOURS[result.status]), f"{result.seconds:.1f}")

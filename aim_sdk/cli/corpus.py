@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,7 @@ app = typer.Typer(help="Training corpora: recognised, counted, filtered.", no_ar
 
 @app.command("inspect")
 def inspect(
+    context: typer.Context,
     path: Annotated[Path, typer.Argument(help="A folder of the corpus's files, or one of them.")],
     images: Annotated[
         Path | None, typer.Option(help="The folder that image names are relative to; default: that of the corpus.")
@@ -65,22 +67,7 @@ def inspect(
     from aim_sdk.training.corpora import open_corpus
     from aim_sdk.training.corpora.inspection import Inspection
 
-    config = _config(
-        path=path,
-        images=images,
-        format=format,
-        min_similarity=min_similarity,
-        one_to_one=one_to_one,
-        min_image_bytes=min_image_bytes,
-        max_images=max_images,
-        min_pairs=min_pairs,
-        similarity=similarity,
-        clip_model=clip_model,
-        clip_pretrained=clip_pretrained,
-        clip_device=clip_device,
-        group=group,
-    )
-    inspection = Inspection(open_corpus(config), decode=decode)
+    inspection = Inspection(open_corpus(_config(context.params)), decode=decode)
     shown: list[Document] = []
     interrupted = False
     try:
@@ -117,14 +104,15 @@ def _nothing_kept(inspection: Inspection) -> str:
     return f"nothing is kept: a training on this corpus has nothing to learn from.{changes}"
 
 
-def _config(**given: Any) -> CorpusConfig:
+def _config(given: Mapping[str, Any]) -> CorpusConfig:
+    """The options that are settings of a corpus: those of its fields' names."""
     from pydantic import ValidationError
 
     from aim_sdk.errors import InputError
     from aim_sdk.training.corpora import CorpusConfig
 
     try:
-        return CorpusConfig(**{name: value for name, value in given.items() if value is not None})
+        return CorpusConfig(**{n: v for n, v in given.items() if n in CorpusConfig.model_fields and v is not None})
     except ValidationError as error:
         first = error.errors()[0]
         option = "".join(f"--{str(name).replace('_', '-')} {first['input']!r}: " for name in first["loc"])

@@ -71,29 +71,9 @@ def evaluate(
         raise InputError("aim-icl eval: --backend is missing. `aim-icl backends list` shows the names.")
     if tasks is None:
         raise InputError("aim-icl eval: --tasks is missing. `aim-icl eval tasks` shows which can run here.")
+    listed = {"tasks": _names(tasks), "modes": _names(modes), "shots": None if shots is None else _names(shots)}
     try:
-        settings = EvalSettings.model_validate(
-            {
-                "output": output,
-                "backend": backend,
-                "model": model,
-                "projector": projector,
-                "device": device,
-                "dtype": dtype,
-                "trust_remote_code": trust_remote_code,
-                "tasks": _names(tasks),
-                "data": data,
-                "protocol": protocol,
-                "shots": None if shots is None else _names(shots),
-                "modes": _names(modes),
-                "selector": selector,
-                "seeds": seeds,
-                "limit": limit,
-                "batch_size": batch_size,
-                "bank": bank,
-                "cache": cache,
-            }
-        )
+        settings = EvalSettings.model_validate(context.params | listed)
     except ValidationError as error:
         raise InputError(f"aim-icl eval:{described(EvalSettings, error)}") from error
     first = os.environ.get("RANK", "0") == "0"  # torchrun's: one process speaks

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from jinja2 import Environment, FileSystemLoader
+
 from aim_sdk.evaluation import plots
 from aim_sdk.evaluation.answers_table import answers_csv
 from aim_sdk.evaluation.honest import beaten, refusals
@@ -22,12 +24,6 @@ from aim_sdk.support.terminal import cell
 _NOT_TRAINING: Final = {"kind", "hash", "layers", "options"}
 """What a result says of a projector besides the summary of its training."""
 _PLOTS: Final[dict[str, Callable[[Mapping[str, Run]], bytes]]] = {"scores.png": plots.scores, "costs.png": plots.costs}
-_STYLE: Final = (
-    "body{font:15px system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}"
-    "table{border-collapse:collapse;margin:1rem 0}"
-    "th,td{padding:.25rem .7rem;border-bottom:1px solid #ccc;text-align:left}"
-    "img{max-width:100%}caption{text-align:left;font-weight:bold;padding:.3rem 0}"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +72,13 @@ def markdown(runs: Mapping[str, Run]) -> str:
 
 def page(runs: Mapping[str, Run], drawn: Mapping[str, bytes]) -> str:
     """Return the report as one HTML file that needs no other."""
-    body = ["<h1>Few-shot evaluation</h1>"]
-    for name, run in runs.items():
-        body.append(f"<h2>{html.escape(name)}</h2><ul>")
-        body += [f"<li><b>{html.escape(label)}</b>: {html.escape(value)}</li>" for label, value in facts(run).items()]
-        body.append("</ul>")
-    body += ["<h2>Results</h2>", *map(_html, grids(runs))]
-    body += [f"<p>{html.escape(sentence)}</p>" for sentence in [*beaten(runs), *refusals(runs)]]
-    for name, data in drawn.items():
-        image = base64.b64encode(data).decode()
-        body.append(f'<img alt="{name.removesuffix(".png")} over shots" src="data:image/png;base64,{image}">')
-    head = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Few-shot evaluation</title><style>{_STYLE}'
+    pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
+    return pages.get_template("report.html.jinja").render(
+        runs={name: facts(run) for name, run in runs.items()},
+        grids=grids(runs),
+        sentences=[*beaten(runs), *refusals(runs)],
+        plots={name.removesuffix(".png"): base64.b64encode(data).decode() for name, data in drawn.items()},
     )
-    return f"{head}</style></head><body>\n" + "\n".join(body) + "\n</body></html>\n"
 
 
 def facts(run: Run) -> dict[str, str]:
@@ -237,14 +226,6 @@ def pipe_table(grid: Grid) -> str:
     lines = [grid.head, ("---",) * len(grid.head), *grid.rows]
     table = "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
     return f"**{_cell(grid.caption)}**\n\n{table}"
-
-
-def _html(grid: Grid) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    rows = "".join(line(row, "td") for row in grid.rows)
-    return f"<table><caption>{html.escape(grid.caption)}</caption>{line(grid.head, 'th')}{rows}</table>"
 
 
 def _cell(text: str) -> str:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -124,9 +125,7 @@ def advancing(description: str, total: int | None, *, shown: bool = True) -> Ite
 
 def clock(seconds: float) -> str:
     """Hours, minutes and seconds: ``0:01:30``."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
+    return str(timedelta(seconds=round(seconds)))
 
 
 def _pace(pace: float) -> str:

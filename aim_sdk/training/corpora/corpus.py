@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cachetools import LRUCache
 
 from aim_sdk.errors import ArtifactNotFoundError, ArtifactWriteError, InputError, MissingDependencyError
 from aim_sdk.files.atomic import expanded
@@ -33,6 +34,15 @@ _LOOKED_AT = 5
 """Files whose beginning is looked at to recognise a format."""
 
 
+class _OpenShards(LRUCache[int, Shard]):
+    """The files that are open; where there are too many, the one that was not read for longest is closed."""
+
+    def popitem(self) -> tuple[int, Shard]:
+        file, shard = super().popitem()
+        shard.close()
+        return file, shard
+
+
 class Corpus:
     """The documents of a corpus, by file and number. `open_corpus` makes one.
 
@@ -56,11 +66,11 @@ class Corpus:
         self._clip = ClipSimilarity(*clip) if config.similarity == "clip" else None
         self._sizes: dict[int, int] = {}
         self._damage: dict[int, str | None] = {}
-        self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._open = _OpenShards(_OPEN)
         self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": OrderedDict()}
+        return self.__dict__ | {"_open": _OpenShards(_OPEN)}
 
     def size(self, file: int) -> int:
         """How many documents a file has; it is opened once to find out."""
@@ -98,14 +108,11 @@ class Corpus:
 
     def _shard(self, file: int) -> Shard:
         if self._process != os.getpid():  # the file positions that a parent process has opened are shared with it
-            self._open, self._process = OrderedDict(), os.getpid()
-        if file not in self._open:
-            self._open[file] = self._opened(self.files[file])
-            self._sizes[file], self._damage[file] = len(self._open[file]), self._open[file].damage
-            if len(self._open) > _OPEN:
-                self._open.popitem(last=False)[1].close()
-        self._open.move_to_end(file)
-        return self._open[file]
+            self._open, self._process = _OpenShards(_OPEN), os.getpid()
+        if (shard := self._open.get(file)) is None:
+            shard = self._open[file] = self._opened(self.files[file])
+            self._sizes[file], self._damage[file] = len(shard), shard.damage
+        return shard
 
     def _opened(self, path: Path) -> Shard:
         try:

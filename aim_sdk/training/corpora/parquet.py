@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from aim_sdk.support.dependencies import imported
@@ -32,7 +33,7 @@ class ParquetShard(Shard):
         pyarrow, parquet = imported("pyarrow"), imported("pyarrow.parquet")
         self._broken, self._columns = (pyarrow.ArrowException, OSError, ValueError, OverflowError), columns
         self._starts, self._table = np.zeros(1, np.intp), pyarrow.Table
-        self._held: dict[int, Any] = {}
+        self._held: LRUCache[int, Any] = LRUCache(_HELD)
         self._handle = path.open("rb")
         try:
             self._file = parquet.ParquetFile(self._handle)
@@ -50,12 +51,10 @@ class ParquetShard(Shard):
 
     def read(self, index: int) -> dict[str, Any]:
         group = int(np.searchsorted(self._starts, index, side="right")) - 1
-        if group not in self._held:
-            self._held[group] = self._group(group)
-            if len(self._held) > _HELD:
-                del self._held[next(iter(self._held))]
+        if (rows := self._held.get(group)) is None:
+            rows = self._held[group] = self._group(group)
         try:
-            row: dict[str, Any] = self._held[group].slice(index - self._starts[group], 1).to_pylist()[0]
+            row: dict[str, Any] = rows.slice(index - self._starts[group], 1).to_pylist()[0]
         except (*self._broken, IndexError) as error:  # a text that is not UTF-8; fewer rows than are promised
             raise Dropped("malformed document") from error
         return row

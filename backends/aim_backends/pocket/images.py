@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from cachetools import LRUCache
 from torch import Tensor
 
 from aim_backends.pocket.model import PocketModel
@@ -23,7 +23,7 @@ class ImageEncoder:
 
     def __init__(self, model: PocketModel) -> None:
         self._model = model
-        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+        self._kept: LRUCache[str, Tensor] = LRUCache(CAPACITY)
         self._lock = threading.Lock()
 
     def encode(self, sources: Sequence[ImageInput]) -> list[Tensor]:
@@ -42,9 +42,5 @@ class ImageEncoder:
     def _encode(self, digests: list[str], tokens: dict[str, Tensor], pixels: dict[str, Tensor]) -> list[Tensor]:
         tokens = tokens | dict(zip(pixels, self._model.encode_pixels(list(pixels.values())), strict=True))
         with self._lock:
-            for digest in digests:
-                self._kept[digest] = tokens[digest]
-                self._kept.move_to_end(digest)
-            while len(self._kept) > CAPACITY:
-                self._kept.popitem(last=False)
+            self._kept.update((digest, tokens[digest]) for digest in digests)
         return [tokens[digest] for digest in digests]
