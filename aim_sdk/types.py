@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from aim_sdk.errors import ImageError, InputError
 
@@ -29,6 +29,7 @@ Metadata: TypeAlias = "Mapping[str, str | int | float | bool]"
 """Values by field name; what filters and class balance look at."""
 
 Mode = Literal["aim", "text-only", "interleaved", "zero-shot", "no-image", "nearest"]
+MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 """How demonstrations are used; everything but ``"aim"`` is a baseline or a control."""
 
 TokenKind = Literal[

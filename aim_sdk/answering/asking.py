@@ -15,6 +15,7 @@ from aim_sdk.files.images import describe
 from aim_sdk.injection.choices import Normalization
 from aim_sdk.injection.classification import Classification, Classifier
 from aim_sdk.injection.contexts import Contexts, text_key
+from aim_sdk.injection.shots import Shots
 from aim_sdk.support.terminal import Problems
 from aim_sdk.types import Demonstration, Generation, Mode
 
@@ -27,10 +28,7 @@ class Asking:
     """What stays the same for all queries of a job."""
 
     pipe: AIMPipeline
-    demonstrations: Sequence[Demonstration] | None
-    """None: the pipeline's selector chooses from its bank."""
-    mode: Mode
-    shots: int | None
+    shots: Shots
     max_new_tokens: int
     choices: Sequence[str] | None
     normalize: Normalization
@@ -45,20 +43,19 @@ class Asking:
 
     @cached_property
     def _classifier(self) -> Classifier:
-        made = self._made(self.mode, self.demonstrations)
+        made = self._made(self.shots)
         made.announce()
         return made
 
     @cached_property
     def _voters(self) -> Classifier:
         """Those nearest, the baseline of a report; they are read in mode "aim" alone."""
-        return self._made("nearest", None)
+        return self._made(Shots(self.shots.count, mode="nearest"))
 
-    def _made(self, mode: Mode, demonstrations: Sequence[Demonstration] | None) -> Classifier:
+    def _made(self, shots: Shots) -> Classifier:
         assert self.choices
-        contexts = Contexts(self.pipe.encoder, self.pipe.bank, labels=True)
-        selector = self.pipe.selector
-        return Classifier(contexts, self.choices, mode, self.shots, demonstrations, selector, self.normalize)
+        contexts = Contexts(self.pipe.encoder, self.pipe.bank, self.pipe.selector, labels=True)
+        return Classifier(contexts, self.choices, shots, self.normalize)
 
     def batch(self, items: Sequence[NumberedQuery]) -> list[str]:
         """The lines of those queries that are answered, each with its line feed; the others become problems.
@@ -77,8 +74,6 @@ class Asking:
         try:
             answers = self.pipe.generate(
                 [item.query for item in items],
-                demonstrations=self.demonstrations,
-                mode=self.mode,
                 shots=self.shots,
                 max_new_tokens=self.max_new_tokens,
                 batch_size=len(items),
@@ -104,7 +99,7 @@ class Asking:
     def _votes(self, items: Sequence[NumberedQuery]) -> dict[str, dict[str, Any]]:
         """What the nearest demonstrations say where the right label is known: the baseline of a report."""
         known = [item for item in items if item.reference is not None]
-        if self.mode != "aim" or self.shots == 0 or not known:
+        if self.shots.mode != "aim" or self.shots.count == 0 or not known:
             return {}
         return {key: {"nearest": vote.label} for key, vote in self._labelled(known, self._voters).items()}
 

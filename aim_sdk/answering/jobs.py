@@ -27,6 +27,8 @@ from aim_sdk.files.atomic import write_atomic, writing
 from aim_sdk.files.jobs import alone, differences, kept_settings
 from aim_sdk.files.json_lines import MAX_LINE, as_lines, is_stream, parse_object, reason
 from aim_sdk.injection.choices import Normalization
+from aim_sdk.injection.shots import Shots
+from aim_sdk.selection.builtin import FirstSelector
 from aim_sdk.support.progress import advancing
 from aim_sdk.support.terminal import Problems
 
@@ -102,13 +104,13 @@ class AnswerJob:
         shots: int | None,
         max_new_tokens: int,
         batch_size: int,
-        selector: str = "first",
         choices: Sequence[str] | None = None,
         normalize: Normalization = "tokens",
     ) -> Problems:
         """Answer what is left, one synced batch after the other; return a message for each query that is refused.
 
-        Without demonstrations, the pipeline's selector chooses from its bank. With `choices`, each query is labelled
+        The pipeline's selector chooses each query's demonstrations, from its bank or from those given. With `choices`,
+        each query is labelled
         with one of them; where its right label is known, the nearest demonstrations vote, too.
 
         Raises:
@@ -116,15 +118,16 @@ class AnswerJob:
         """
         problems = Problems()
         made_with = {"fingerprint": _digest(pipe.encoder.binding.scope)}
-        similar = selector != "first"
+        similar = not isinstance(pipe.selector, FirstSelector)
         if demonstrations is None:
-            made_with["bank"] = _digest("".join(pipe.bank.keys()))
+            made_with["bank"] = _digest("".join(pipe.bank))
         else:
             usable = usable_demonstrations(pipe, demonstrations, mode, similar, problems)
             with writing(self.path):
                 write_atomic(self.beside(SHOWN_SUFFIX), as_lines(shown_as(pipe, usable, mode, similar)))
             demonstrations = None if similar or mode == "nearest" else usable  # the bank has them
-        ask = Asking(pipe, demonstrations, mode, shots, max_new_tokens, choices, normalize, problems)
+        shown = Shots(shots, mode=mode, demonstrations=demonstrations)
+        ask = Asking(pipe, shown, max_new_tokens, choices, normalize, problems)
         self._check_settings(made_with)
         self.move_stale()
         with self._open(made_with) as file, advancing("answering", len(self.left)) as advance:

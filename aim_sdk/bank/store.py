@@ -67,6 +67,8 @@ class Store(ABC):
     """Keeps entries in the order of their positions, and vectors (features) of them by name."""
 
     path: Path | None = None
+    keep_readings: bool = True
+    """Whether readings are kept with the fused tokens."""
 
     @abstractmethod
     def add(
@@ -138,7 +140,7 @@ class Store(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of files; nothing is lost without it."""
+        """Close the files. Optional: nothing is lost without it."""
 
 
 class MemoryStore(Store):

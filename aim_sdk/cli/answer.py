@@ -25,10 +25,11 @@ def answer(
     demos: Annotated[
         Path | None, typer.Option(help="As --queries, with an answer; in a folder, a subfolder per answer.")
     ] = None,
-    bank: Annotated[Path | None, typer.Option(help="A bank's folder, in place of --demos.")] = None,
+    bank: Annotated[Path | None, typer.Option(help="A bank's folder, instead of --demos.")] = None,
     selector: Annotated[
-        str, typer.Option(help="How each query's are chosen: first | random | reading | rices | text | mmices.")
-    ] = "first",
+        str,
+        typer.Option(help="How each query's are chosen: reading (similar) | first | random | rices | text | mmices."),
+    ] = "reading",
     images: Annotated[
         Path | None,
         typer.Option(help="The folder that image paths in files are relative to; default: each file's own."),
@@ -50,7 +51,7 @@ def answer(
     projector: options.Projector = None,
     mode: Annotated[str, typer.Option(help="aim | text-only | interleaved | zero-shot | no-image | nearest.")] = "aim",
     shots: Annotated[
-        int | None, typer.Option(help="Demonstrations per query, as --selector has them; default: all.", min=0)
+        int | None, typer.Option(help="Demonstrations per query, as --selector has them; default: up to 8.", min=0)
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.", min=1)] = 32,
     batch_size: Annotated[int, typer.Option(help="Queries a forward.", min=1)] = 8,
@@ -74,11 +75,10 @@ def answer(
     from aim_sdk.errors import InputError, did_you_mean
     from aim_sdk.files.demonstrations import check_images
     from aim_sdk.injection.choices import check_normalize
-    from aim_sdk.injection.classification import shown_in
-    from aim_sdk.injection.contexts import MODES
     from aim_sdk.pipeline import AIMPipeline
     from aim_sdk.selection.registry import get_selector
     from aim_sdk.support.terminal import Problems, say, warn_all
+    from aim_sdk.types import MODES
 
     if (demos is None) == (bank is None):
         raise InputError("answer: pass --demos FILE or --bank FOLDER.")
@@ -101,7 +101,7 @@ def answer(
     else:  # there must be one, which is known before the model is loaded
         with DemonstrationBank.open(bank or Path()) as opened:
             needed = choices_from_bank or (text is None and bool(choices or choices_file))
-            held = list(shown_in(opened)) if needed else []
+            held = [entry.demonstration for entry in opened.values()] if needed else []
     classes = _choices(choices, choices_file, held if choices_from_bank else None)
     asked, bad_queries = read_queries(queries, classes=classes or (), images=images)
     text = _ask(asked, held, text, labels=classes is not None)
@@ -152,7 +152,6 @@ def answer(
                     shots=shots,
                     max_new_tokens=max_new_tokens,
                     batch_size=batch_size,
-                    selector=selector,
                     choices=classes,
                     normalize=normalize,  # type: ignore[arg-type]  # checked above
                 )

@@ -11,10 +11,9 @@ from aim_sdk.errors import AIMError, CapabilityError, ContextLengthError, InputE
 from aim_sdk.evaluation.demonstrations import Shown
 from aim_sdk.evaluation.items import Item
 from aim_sdk.evaluation.protocol import Prompt
-from aim_sdk.injection.contexts import Contexts
+from aim_sdk.injection.shots import Shots
 from aim_sdk.pipeline import AIMPipeline
 from aim_sdk.selection.nearest import log_shares, vote
-from aim_sdk.selection.registry import get_selector
 from aim_sdk.support.memory import peak
 from aim_sdk.types import Demonstration, ImageInput, Mode, Query
 
@@ -85,9 +84,9 @@ class Answering:
         """What a query was asked, to be looked at; None where it has no prompt, or could not be asked."""
         if mode == "nearest":
             return None
-        contexts = Contexts(self._pipe.encoder, self._pipe.bank)
         try:
-            (context,) = contexts.contexts([one.query], None, [one.demonstrations], mode, get_selector("first"))
+            shots = Shots(mode=mode, demonstrations=one.demonstrations)
+            (context,) = self._pipe.contexts([one.query], shots=shots)
             prompt = self._pipe.backend.show_prompt(one.query, context, prompt_format=self._pipe.prompt_format)
         except CapabilityError:
             prompt = None

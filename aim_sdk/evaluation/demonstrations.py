@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Sequence
-from copy import copy
 from functools import lru_cache
 from typing import Any
 
@@ -65,9 +64,10 @@ class Source:
                 f"task {task!r} brings each query's demonstrations itself: --selector {selector} cannot choose them. "
                 "Leave the option out."
             )
-        self.selector = None if selector == "random" else copy(get_selector(selector))
+        self.selector = None if selector == "random" else get_selector(selector)
         self.pool = self._pool(protocol.pool)
         self._by_key: dict[str, Item] = {}
+        self._candidates = frozenset[str]()
         # The same images are drawn for many queries.
         self._digest: Callable[[Any], str] = lru_cache(maxsize=1 << 16)(image_digest)
 
@@ -78,6 +78,7 @@ class Source:
     def in_bank(self, keys: Sequence[str]) -> None:
         """Take note of the keys that the pool's items have in the bank (`shown`), in order: selectors look there."""
         self._by_key = dict(zip(keys, self.pool, strict=True))
+        self._candidates = frozenset(self._by_key)
 
     def choose(self, queries: Sequence[Item], shots: int, bank: DemonstrationBank | None = None) -> list[list[Shown]]:
         """Return each query's demonstrations, in the order of the prompt.
@@ -120,9 +121,8 @@ class Source:
         Raises:
             ShotsError: there are fewer.
         """
-        selector = ReadingSelector()
-        selector.among = frozenset(self._by_key)
-        ranked = selector.ranked(bank, [self.query(item) for item in queries], shots)
+        view = bank.view().among(self._candidates)
+        ranked = ReadingSelector().ranked(view, [self.query(item) for item in queries], shots)
         return [[(self._shown(self._by_key[key]), similarity) for key, similarity in found] for found in ranked]
 
     @property
@@ -190,8 +190,7 @@ class Source:
 
     def _selected(self, queries: Sequence[Item], shots: int, bank: DemonstrationBank) -> list[list[Shown]]:
         assert self.selector is not None
-        self.selector.among = frozenset(self._by_key)
-        keys = self.selector.select(bank, [self.query(item) for item in queries], shots)
+        keys = self.selector.select(bank.view().among(self._candidates), [self.query(item) for item in queries], shots)
         return [[self._shown(self._by_key[key]) for key in found] for found in keys]
 
     def _name(self, item: Item) -> str | None:

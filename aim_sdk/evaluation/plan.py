@@ -174,7 +174,7 @@ def support_of(bank: Path) -> list[Item]:
         InputError: it is empty.
     """
     with DemonstrationBank.open(bank) as opened:
-        shown = [(entry.key, entry.demonstration) for entry in opened]
+        shown = [(entry.key, entry.demonstration) for entry in opened.values()]
     if not shown:
         raise InputError(f"{bank}: this bank holds no demonstrations. `aim-icl bank add {bank} demos.jsonl` adds some.")
     return [Item(key, item.image, item.text, (item.answer,), metadata=item.metadata) for key, item in shown]

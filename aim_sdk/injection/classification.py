@@ -12,17 +12,18 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TypeAlias
 
-from aim_sdk.bank import DemonstrationBank
+from aim_sdk.bank import BankEntry
 from aim_sdk.bank.adding import check_on_error, gave_nothing
 from aim_sdk.errors import InputError, ShotsError
 from aim_sdk.files.photo_folders import FolderWarning, Skipped, folder_images
 from aim_sdk.injection.choices import Normalization, listed, normalized, softmax, text_of
 from aim_sdk.injection.contexts import Contexts
+from aim_sdk.injection.given import of_each_query
 from aim_sdk.injection.label_notes import Astray, Own, bank_answers, note_choices_without_examples
-from aim_sdk.selection.base import Selector
-from aim_sdk.selection.builtin import ReadingSelector
-from aim_sdk.selection.nearest import vote, votes_among
-from aim_sdk.types import Demonstration, ImageInput, Mode, Query
+from aim_sdk.injection.prompting import fitting
+from aim_sdk.injection.shots import Shots
+from aim_sdk.selection.nearest import neighbours, vote, votes_among
+from aim_sdk.types import ChoiceScores, Context, Demonstration, ImageInput, Query
 
 Images: TypeAlias = "ImageInput | Query | Iterable[ImageInput | Query]"
 OnError = Callable[[int, InputError], None]
@@ -58,25 +59,22 @@ class Classifier:
 
     contexts: Contexts
     choices: Sequence[str]
-    mode: Mode
-    shots: int | None
-    demonstrations: Sequence[Demonstration] | None
-    selector: Selector
+    shots: Shots
     normalize: Normalization
     astray: Astray = field(default_factory=Astray)
 
     @cached_property
     def own(self) -> Own:
         """Queries that are demonstrations themselves."""
-        given = None if self.demonstrations is None else self.demonstrations[: self.shots]
-        if self.mode == "nearest":  # whose own never votes
-            return Own(self.contexts.bank, self.demonstrations, shown=False)
-        return Own(self.contexts.bank, given, shown=given is not None)
+        given = self._given
+        if self.shots.mode == "nearest":  # whose own never votes
+            return Own(self.contexts.bank, given, shown=False)
+        return Own(self.contexts.bank, None if given is None else given[: self.shots.count], shown=given is not None)
 
     def announce(self) -> None:
         """Note what is known before anything is labelled."""
-        if self.mode == "nearest":
-            given = self.demonstrations
+        if self.shots.mode == "nearest":
+            given = self._given
             answers = bank_answers(self.contexts.bank) if given is None else {item.answer.strip() for item in given}
             note_choices_without_examples(self.choices, answers)
 
@@ -91,8 +89,8 @@ class Classifier:
         Raises:
             InputError: its `query` is the place of the query that cannot be labelled, where it is one query's.
         """
-        made = self._voted(queries) if self.mode == "nearest" else self._scored(queries)
-        if self.mode != "zero-shot" and self.shots != 0:
+        made = self._voted(queries) if self.shots.mode == "nearest" else self._scored(queries)
+        if self.shots.mode != "zero-shot" and self.shots.count != 0:
             self.own.add(queries)
         return [replace(label, image=query.image) for label, query in zip(made, queries, strict=True)]
 
@@ -118,13 +116,12 @@ class Classifier:
         return {k: v for p in parts for k, v in self.those_that_can(queries[p], places[p], on_error).items()}
 
     def _scored(self, queries: Sequence[Query]) -> list[Classification]:
-        named = self.contexts.named(queries, self.shots, self.demonstrations, self.mode, self.selector)
-        scores = self.contexts.backend.injector.score_batch(
-            queries,
-            [context for context, _ in named],
-            self.choices,
-            prompt_format=self.contexts.encoder.prompt_format,
-        )
+        def score(prompts: list[Context]) -> list[ChoiceScores]:
+            return self.contexts.backend.injector.score_batch(
+                queries, prompts, self.choices, prompt_format=self.contexts.encoder.prompt_format
+            )
+
+        scores, named = fitting(self.contexts.of(queries, self.shots), self.shots, score)
         made = []
         for one, (_, keys) in zip(scores, named, strict=True):
             values = normalized(one, self.choices, self.normalize)
@@ -155,15 +152,22 @@ class Classifier:
 
     def _shares(self, queries: Sequence[Query]) -> Iterator[tuple[dict[str, float], tuple[str, ...]]]:
         """Each query's votes, and whose they are, where they are the bank's."""
-        bank = self.contexts.bank
-        if self.demonstrations is not None:
-            given = [self.demonstrations] * len(queries)
-            yield from ((shares, ()) for shares in votes_among(self.contexts.encoder, queries, given, self.shots))
+        bank, count = self.contexts.bank, self.shots.count
+        if (given := self._given) is not None:
+            found = votes_among(self.contexts.encoder, queries, [given] * len(queries), count)
+            yield from ((shares, ()) for shares in found)
             return
-        chosen = ReadingSelector(where=self.selector.where, balance=self.selector.balance)
-        for near in chosen.ranked(bank, queries, self.shots):
-            answers = [bank[key].demonstration.answer for key, _ in near]
-            yield vote([similarity for _, similarity in near], answers), tuple(key for key, _ in near)
+        rule = self.shots.selector or self.contexts.selector
+        for near in neighbours(bank, queries, count, where=rule.where, balance=rule.balance):
+            yield vote([one.similarity for one in near], [one.answer for one in near]), tuple(one.key for one in near)
+
+    @cached_property
+    def _given(self) -> list[Demonstration] | None:
+        """What every query is shown; None: a selector chooses from the bank."""
+        if self.shots.demonstrations is None:
+            return None
+        given = of_each_query(self.shots.demonstrations, 1)[0]
+        return [item.demonstration if isinstance(item, BankEntry) else item for item in given]
 
 
 def classify(
@@ -171,14 +175,14 @@ def classify(
     images: Iterator[ImageInput | Query],
     text: str | None,
     *,
-    shown: Sequence[Demonstration],
+    held: Sequence[Demonstration],
     batch_size: int,
     done: Callable[[int], None],
     on_error: OnError | None,
 ) -> list[Classification]:
     """Label images as they come, batch after batch; `done` is called with each batch's size.
 
-    Without a `text`, an image that is no query is asked what the demonstrations `shown` are.
+    Without a `text`, an image that is no query is asked what the demonstrations `held` are.
     """
     made: dict[int, Classification] = {}
     start = 0
@@ -188,7 +192,7 @@ def classify(
         queries: list[Query] = []
         places: list[int] = []
         if text is None and not all(isinstance(image, Query) for image in batch):
-            text = text_of(shown)
+            text = text_of(held)
         for place, image in enumerate(batch, start):
             try:
                 queries.append(image if isinstance(image, Query) else Query(image, text or ""))
@@ -239,11 +243,6 @@ def images_of(images: Images) -> tuple[Iterator[ImageInput | Query], int | None]
     if not (first := list(islice(given, 1))):
         raise gave_nothing("images", images)
     return chain(first, given), None
-
-
-def shown_in(bank: DemonstrationBank) -> Iterator[Demonstration]:
-    """The demonstrations of a bank, one after the other."""
-    return (entry.demonstration for entry in bank)
 
 
 def _image(given: ImageInput | Query) -> ImageInput:

@@ -7,96 +7,98 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
+from aim_sdk.backend.interfaces import Backend
 from aim_sdk.bank import BankEntry, DemonstrationBank
-from aim_sdk.errors import FormatError, InputError, ShotsError, did_you_mean
-from aim_sdk.injection.given import Demonstrations, demonstrations_of, first_shots, shots_of
+from aim_sdk.errors import FormatError, InputError, ShotsError
+from aim_sdk.injection.given import Shown, first_shots, of_each_query
 from aim_sdk.injection.label_notes import bank_answers, note_one_answer, one_answer
+from aim_sdk.injection.shots import Shots
 from aim_sdk.reading.encoder import Encoder
-from aim_sdk.selection.base import Selector
+from aim_sdk.selection.base import Selector, chosen
 from aim_sdk.selection.builtin import FirstSelector
 from aim_sdk.types import Context, Demonstration, FusedTokens, Mode, Query
 
-MODES: tuple[Mode, ...] = ("aim", "text-only", "interleaved", "zero-shot", "no-image", "nearest")
 READ_BATCH = 16
-"""Demonstrations a forward, where a call brings its own."""
+"""Demonstrations per forward, where a call brings its own."""
 
-Shown: TypeAlias = Demonstration | BankEntry
+NamedContext: TypeAlias = tuple[Context, tuple[str, ...]]
+"""What stands before a query, and the keys of what it shows: `Generation.demonstrations`."""
 
 
 class Contexts:
-    """Makes the contexts of one pipeline's queries."""
+    """Makes the contexts of one pipeline's queries.
 
-    def __init__(self, encoder: Encoder, bank: DemonstrationBank, *, labels: bool = False) -> None:
-        self.encoder, self.bank, self.backend = encoder, bank, encoder.backend
+    Args:
+        encoder: reads what is not banked.
+        bank: where demonstrations are chosen.
+        selector: chooses them, where `Shots` names no other one.
+        labels: the queries are labelled, so one demonstration is enough for a note that all say the same.
+    """
+
+    def __init__(self, encoder: Encoder, bank: DemonstrationBank, selector: Selector, *, labels: bool = False) -> None:
+        self.encoder, self.bank, self.selector = encoder, bank, selector
+        self.backend: Backend = encoder.backend
         self._fewest, self._noted = 1 if labels else 2, False
         """Demonstrations of one answer that are worth a note, and whether it was made."""
 
-    def contexts(
-        self,
-        queries: Sequence[Query],
-        shots: int | None,
-        demonstrations: Demonstrations | None,
-        mode: Mode,
-        selector: Selector,
-    ) -> list[Context]:
-        """Return what stands before each query; see [`AIMPipeline`][aim_sdk.pipeline.AIMPipeline] for the arguments."""
-        return [context for context, _ in self.named(queries, shots, demonstrations, mode, selector)]
+    def of(self, queries: Sequence[Query], shots: Shots) -> list[NamedContext]:
+        """Return what stands before each query.
 
-    def named(
-        self,
-        queries: Sequence[Query],
-        shots: int | None,
-        demonstrations: Demonstrations | None,
-        mode: Mode,
-        selector: Selector,
-    ) -> list[tuple[Context, tuple[str, ...]]]:
-        """Like `contexts`, each with the keys of what it shows: `Generation.demonstrations`."""
-        check_mode(mode)
+        Raises:
+            ShotsError: there are fewer demonstrations, or none.
+            FormatError: this backbone cannot be asked in that mode.
+            InputError: a query says nothing; or a demonstration cannot be read.
+        """
+        mode = shots.mode
         if mode == "nearest":
             raise InputError("mode 'nearest' has no prompt: the demonstrations vote.")
-        shots = shots_of(shots)
-        if mode == "zero-shot":
-            chosen: list[list[Shown]] = [[]] * len(queries)
-        elif demonstrations is not None:
-            given = demonstrations_of(demonstrations, len(queries))
-            chosen = first_shots([[self._ours(item) for item in items] for items in given], shots)
-            if all(items is given[0] for items in given):
-                self._note(chosen, lambda: {_demonstration(item).answer.strip() for item in given[0]})
-        else:
-            if shots is None and not len(self.bank):
-                raise nothing_to_show(self.bank, mode)
-            chosen = self._selected(queries, shots, selector)
-            if isinstance(selector, FirstSelector):
-                self._note(chosen, lambda: bank_answers(self.bank))
+        selected = self._chosen(queries, shots)
         if self.encoder.prompt_format.kind == "chat":
-            for query, items in zip(queries, chosen, strict=True):
+            for query, items in zip(queries, selected, strict=True):
                 if not items and not query.text.strip():
                     raise InputError("the query has no text and no demonstrations: nothing says what is asked.")
         if mode == "interleaved":
-            if not self.backend.supports_interleaved and any(chosen):
+            if not self.backend.supports_interleaved and any(selected):
                 raise FormatError(
                     f"backend {self.backend.name!r} takes one image per prompt: mode='interleaved' cannot run on it."
                 )
-            keys = {id(item): self._key(item) for items in chosen for item in items}
-            found = {id(item): _checked(item) for items in chosen for item in items}
-            return [([found[id(i)] for i in items], tuple(keys[id(i)] for i in items)) for items in chosen]
+            keys = {id(item): self._key(item) for items in selected for item in items}
+            found = {id(item): _checked(item) for items in selected for item in items}
+            return [([found[id(i)] for i in items], tuple(keys[id(i)] for i in items)) for items in selected]
         identity: Callable[[Shown], object] = id if mode == "aim" else _texts
-        unique = {identity(item): item for items in chosen for item in items}
+        unique = {identity(item): item for items in selected for item in items}
         fused = dict(zip(unique, self._fuse(list(unique.values()), mode), strict=True))
-        contexts = [[fused[identity(item)] for item in items] for items in chosen]
+        contexts = [[fused[identity(item)] for item in items] for items in selected]
         return [
             (context, tuple(self._key(item, tokens) for item, tokens in zip(items, context, strict=True)))
-            for items, context in zip(chosen, contexts, strict=True)
+            for items, context in zip(selected, contexts, strict=True)
         ]
 
-    def _note(self, chosen: Sequence[Sequence[Shown]], held: Callable[[], Collection[str]]) -> None:
+    def _chosen(self, queries: Sequence[Query], shots: Shots) -> list[list[Shown]]:
+        if shots.mode == "zero-shot":
+            return [[] for _ in queries]
+        if shots.demonstrations is not None:
+            given = of_each_query(shots.demonstrations, len(queries))
+            selected = first_shots([[self._ours(item) for item in items] for items in given], shots.count)
+            if all(items is given[0] for items in given):
+                self._note(selected, lambda: {_demonstration(item).answer.strip() for item in given[0]})
+            return selected
+        if shots.count is None and not len(self.bank):
+            raise nothing_to_show(self.bank, shots.mode)
+        selector = shots.selector or self.selector
+        found: list[list[Shown]] = [[*entries] for entries in chosen(self.bank, selector, queries, shots.count)]
+        if isinstance(selector, FirstSelector):
+            self._note(found, lambda: bank_answers(self.bank))
+        return found
+
+    def _note(self, shown: Sequence[Sequence[Shown]], held: Callable[[], Collection[str]]) -> None:
         """Note once that all queries are shown one answer, where they are shown the same."""
-        if self._noted or not chosen or len(chosen[0]) < self._fewest:
+        if self._noted or not shown or len(shown[0]) < self._fewest:
             return
-        answer = one_answer([_demonstration(item).answer for items in chosen for item in items])
+        answer = one_answer([_demonstration(item).answer for items in shown for item in items])
         if answer is not None and len(held()) > 1:
             self._noted = True
-            note_one_answer(len(chosen[0]), answer)
+            note_one_answer(len(shown[0]), answer)
 
     def _key(self, item: Shown, tokens: FusedTokens | None = None) -> str:
         """The key of a demonstration that is shown; of one that is not the bank's, its tokens' own."""
@@ -109,11 +111,6 @@ class Contexts:
         if not isinstance(item, BankEntry):
             return item
         return self.bank.get(item.key) or item.checked()
-
-    def _selected(self, queries: Sequence[Query], shots: int | None, selector: Selector) -> list[list[Shown]]:
-        chosen = selector.select(self.bank, queries, shots)
-        entries = {key: self.bank[key] for keys in chosen for key in keys}
-        return [[entries[key] for key in keys] for keys in chosen]
 
     def _fuse(self, shown: list[Shown], mode: Mode) -> list[FusedTokens]:
         if mode != "aim":
@@ -150,16 +147,6 @@ class Contexts:
 def text_key(demonstration: Demonstration, mode: Mode, scope: str) -> str:
     """Names the tokens of a demonstration whose image is not looked at."""
     return hashlib.sha256(repr([mode, *_texts(demonstration), scope]).encode()).hexdigest()
-
-
-def check_mode(mode: Mode) -> None:
-    """Refuse what is no mode.
-
-    Raises:
-        InputError: it names the modes.
-    """
-    if mode not in MODES:
-        raise InputError(f"unknown mode {mode!r}.{did_you_mean(str(mode), MODES)} Expected one of: {', '.join(MODES)}.")
 
 
 def nothing_to_show(bank: DemonstrationBank, mode: Mode) -> ShotsError:

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any, TypeAlias, TypeVar
 
 from aim_sdk.bank.adding import gave_nothing
-from aim_sdk.bank.bank import BankEntry
+from aim_sdk.bank.entry import BankEntry
 from aim_sdk.config import PromptFormat
-from aim_sdk.errors import InputError, ShotsError
+from aim_sdk.errors import InputError, ShotsError, did_you_mean
 from aim_sdk.support.numbers import whole_number
-from aim_sdk.types import Demonstration, ImageInput, Query, is_image
+from aim_sdk.types import MODES, Demonstration, ImageInput, Query, is_image
 
 T = TypeVar("T")
 
@@ -25,9 +25,13 @@ Demonstrations: TypeAlias = (
 )
 """The same ones for all queries, or some for each query."""
 
+Shown: TypeAlias = Demonstration | BankEntry
+Given: TypeAlias = "tuple[Shown, ...] | tuple[tuple[Shown, ...], ...]"
+"""The same, checked, and as often read as one likes."""
+
 
 def shots_of(shots: object) -> int | None:
-    """A number of shots; None for all demonstrations.
+    """A number of shots; None where none is given.
 
     Raises:
         InputError: something else.
@@ -35,7 +39,7 @@ def shots_of(shots: object) -> int | None:
     try:
         return None if shots is None else whole_number("shots", shots, 0)
     except InputError as error:
-        raise InputError(f"{str(error).removesuffix('.')}, or None for all demonstrations.") from None
+        raise InputError(f"{str(error).removesuffix('.')}, or None for the default.") from None
 
 
 def queries_of(given: object) -> list[Query]:
@@ -49,32 +53,68 @@ def queries_of(given: object) -> list[Query]:
     return [_query(item, f" {place}") for place, item in enumerate(_listed(given, "queries", "Query objects"))]
 
 
-def demonstrations_of(given: object, queries: int) -> list[list[Demonstration | BankEntry]]:
-    """The demonstrations of each of so many queries, out of one, several, or some for each query (`Demonstrations`).
+def query_of(given: object, text: str = "") -> Query:
+    """One query: a `Query`, an image with its text, or the two as a pair.
 
     Raises:
-        InputError: something is no demonstration, the queries are others in number, or an iterator gave nothing.
+        InputError: it is something else, or there are two texts.
+    """
+    made = _query(given, "")
+    if not text:
+        return made
+    if not is_image(given):
+        raise InputError("two texts: the query brings its own; leave the second argument out.")
+    return Query(made.image, text)
+
+
+def given_demonstrations(given: object) -> Given:
+    """Demonstrations out of one, several, or some for each query, as often read as one likes.
+
+    Raises:
+        InputError: something is no demonstration, or an iterator gave nothing.
     """
     if isinstance(given, Demonstration | BankEntry):
-        return [[given]] * queries
+        return (given,)
     items = _listed(given, "demonstrations", "Demonstration objects")
     if all(isinstance(item, Demonstration | BankEntry) for item in items):
-        return [items] * queries
+        return tuple(items)
     expected = "a Demonstration, or for each query some"
     if any(isinstance(item, Demonstration | BankEntry) for item in items):
         other = next(item for item in items if not isinstance(item, Demonstration | BankEntry))
         raise InputError(f"demonstrations: Demonstration objects and {_kind(other)}; expected {expected}, not both.")
-    chosen: list[list[Demonstration | BankEntry]] = []
+    chosen: list[tuple[Shown, ...]] = []
     for place, item in enumerate(items):
         name = f"demonstrations of query {place}"
         shown = _listed(item, name, "Demonstration objects")
         for one in shown:
             if not isinstance(one, Demonstration | BankEntry):
                 raise InputError(f"{name}: {_kind(one)}; expected Demonstration objects.")
-        chosen.append(shown)
-    if len(chosen) != queries:
-        raise InputError(f"{queries} queries, but demonstrations for {len(chosen)} of them.")
-    return chosen
+        chosen.append(tuple(shown))
+    return tuple(chosen)
+
+
+def of_each_query(given: Given, queries: int) -> list[list[Shown]]:
+    """The demonstrations of each of so many queries.
+
+    Raises:
+        InputError: the queries are others in number.
+    """
+    if all(isinstance(item, Demonstration | BankEntry) for item in given):
+        same: list[Shown] = list(given)  # type: ignore[arg-type]
+        return [same] * queries
+    if len(given) != queries:
+        raise InputError(f"{queries} queries, but demonstrations for {len(given)} of them.")
+    return [list(items) for items in given]  # type: ignore[arg-type]
+
+
+def check_mode(mode: object) -> None:
+    """Refuse what is no mode.
+
+    Raises:
+        InputError: it names the modes.
+    """
+    if mode not in MODES:
+        raise InputError(f"unknown mode {mode!r}.{did_you_mean(str(mode), MODES)} Expected one of: {', '.join(MODES)}.")
 
 
 def first_shots(chosen: Sequence[Sequence[T]], shots: int | None) -> list[list[T]]:

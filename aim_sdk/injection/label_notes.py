@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import warnings
-import weakref
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aim_sdk.bank.bank import DemonstrationBank
-from aim_sdk.bank.store import Listed
 from aim_sdk.errors import ImageError, did_you_mean
 from aim_sdk.files.images import image_digest
 from aim_sdk.types import Demonstration, Query
 
 _SHOWN = 10
 """Names that a note lists."""
-_known: weakref.WeakKeyDictionary[DemonstrationBank, tuple[Sequence[Listed], frozenset[str]]] = (
-    weakref.WeakKeyDictionary()
-)
 
 
 class LabelWarning(UserWarning):
@@ -31,11 +26,7 @@ def note(text: str) -> None:
 
 def bank_answers(bank: DemonstrationBank) -> frozenset[str]:
     """The distinct answers of a bank, without surrounding blanks; looked up once until the bank changes."""
-    listed = bank.listed()
-    known = _known.get(bank)
-    if known is None or known[0] is not listed:
-        known = _known[bank] = listed, frozenset(entry.demonstration.answer.strip() for entry in bank)
-    return known[1]
+    return bank.view().kept("answers", lambda: frozenset(entry.demonstration.answer.strip() for entry in bank.values()))
 
 
 def one_answer(shown: Sequence[str]) -> str | None:
@@ -119,7 +110,7 @@ class Own:
     def _is_own(self, query: Query) -> bool:
         try:
             if self.given is None:
-                return bool(self.bank.own(query))
+                return bool(self.bank.view().own(query))
             if self._keys is None:
                 self._keys = frozenset((image_digest(item.image), item.text) for item in self.given)
             return (image_digest(query.image), query.text) in self._keys

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from aim_sdk.bank.adding import POOLED
-from aim_sdk.bank.bank import DemonstrationBank
 from aim_sdk.bank.store import Where, query_origin
+from aim_sdk.bank.view import BankView
 from aim_sdk.selection.base import Selector
 from aim_sdk.support.vectors import blocks, unit
 from aim_sdk.types import Matrix, Query
@@ -25,7 +24,7 @@ class FirstSelector(Selector):
 
     name = "first"
 
-    def scores(self, bank: DemonstrationBank, queries: Sequence[Query], candidates: NDArray[np.intp]) -> Matrix:
+    def scores(self, view: BankView, queries: Sequence[Query], candidates: NDArray[np.intp]) -> Matrix:
         return np.broadcast_to(-np.arange(len(candidates), dtype=np.float32), (len(queries), len(candidates)))
 
     def order(self, best: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -46,7 +45,7 @@ class RandomSelector(Selector):
         super().__init__(where=where, balance=balance)
         self.seed = seed
 
-    def scores(self, bank: DemonstrationBank, queries: Sequence[Query], candidates: NDArray[np.intp]) -> Matrix:
+    def scores(self, view: BankView, queries: Sequence[Query], candidates: NDArray[np.intp]) -> Matrix:
         return np.stack([self._draw(query, len(candidates)) for query in queries])
 
     def _draw(self, query: Query, count: int) -> NDArray[np.float32]:
@@ -63,24 +62,12 @@ class ReadingSelector(Selector):
     """
 
     name = "reading"
-    _centre: tuple[weakref.ref[Matrix], NDArray[np.float64], NDArray[np.float64]] | None = None
 
-    def scores(self, bank: DemonstrationBank, queries: Sequence[Query], candidates: NDArray[np.intp]) -> Matrix:
-        vectors = bank.features(POOLED)
-        mean, norms = self._centred(vectors)
-        asked = unit(bank.pooled_queries(queries) - mean)
+    def scores(self, view: BankView, queries: Sequence[Query], candidates: NDArray[np.intp]) -> Matrix:
+        vectors = view.features(POOLED)
+        mean, norms = view.centred(POOLED)
+        asked = unit(view.pooled_queries(queries) - mean)
         scores = np.empty((len(queries), len(candidates)), np.float32)
         for places, rows in blocks(vectors, candidates):
             scores[:, places] = np.vecdot((rows - mean)[None], asked[:, None]) / norms[candidates[places]]
         return scores
-
-    def _centred(self, vectors: Matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The mean and each vector's distance from it; computed once until the bank changes."""
-        if self._centre and self._centre[0]() is vectors:
-            return self._centre[1:]
-        mean = vectors.mean(0, dtype=np.float64)
-        everything = np.arange(len(vectors))
-        norms = np.concatenate([np.linalg.norm(rows - mean, axis=1) for _, rows in blocks(vectors, everything)])
-        norms[norms <= 1e-9 * np.linalg.norm(mean)] = np.inf  # what is the mean is like nothing
-        self._centre = weakref.ref(vectors), mean, norms
-        return mean, norms

@@ -21,8 +21,8 @@ from aim_sdk.support.vectors import dot
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from aim_sdk.bank.bank import DemonstrationBank
     from aim_sdk.bank.store import Where
+    from aim_sdk.bank.view import BankView
     from aim_sdk.types import Demonstration, Matrix, Query
 
 
@@ -41,14 +41,14 @@ class _ClipSelector(Selector):
         super().__init__(where=where, balance=balance)
         self.encoder = shared_encoder(model, pretrained, device)
 
-    def image_scores(self, bank: DemonstrationBank, queries: Sequence[Query], candidates: NDArray[np.intp]) -> Matrix:
+    def image_scores(self, view: BankView, queries: Sequence[Query], candidates: NDArray[np.intp]) -> Matrix:
         """Cosines of the images."""
-        vectors = bank.features(f"clip-image {self.encoder.name}", self._images)
+        vectors = view.features(f"clip-image {self.encoder.name}", self._images)
         return dot(self.encoder.images([query.image for query in queries]), vectors, candidates)
 
-    def text_vectors(self, bank: DemonstrationBank) -> Matrix:
+    def text_vectors(self, view: BankView) -> Matrix:
         """The bank's texts."""
-        return bank.features(f"clip-text {self.encoder.name}", self._texts, of_images=False)
+        return view.features(f"clip-text {self.encoder.name}", self._texts, of_images=False)
 
     def _images(self, demonstrations: list[Demonstration]) -> Matrix:
         return self.encoder.images([item.image for item in demonstrations])
@@ -67,8 +67,8 @@ class RicesSelector(_ClipSelector):
 
     name = "rices"
 
-    def scores(self, bank: DemonstrationBank, queries: Sequence[Query], candidates: NDArray[np.intp]) -> Matrix:
-        return self.image_scores(bank, queries, candidates)
+    def scores(self, view: BankView, queries: Sequence[Query], candidates: NDArray[np.intp]) -> Matrix:
+        return self.image_scores(view, queries, candidates)
 
 
 class TextSelector(_ClipSelector):
@@ -84,8 +84,8 @@ class TextSelector(_ClipSelector):
 
     name = "text"
 
-    def scores(self, bank: DemonstrationBank, queries: Sequence[Query], candidates: NDArray[np.intp]) -> Matrix:
-        vectors = self.text_vectors(bank)
+    def scores(self, view: BankView, queries: Sequence[Query], candidates: NDArray[np.intp]) -> Matrix:
+        vectors = self.text_vectors(view)
         return dot(self.encoder.texts([query.text for query in queries]), vectors, candidates)
 
 
@@ -119,11 +119,11 @@ class MmicesSelector(_ClipSelector):
             raise InputError(f"prefilter={prefilter!r}; expected a whole number of at least 1.")
         self.prefilter = prefilter
 
-    def scores(self, bank: DemonstrationBank, queries: Sequence[Query], candidates: NDArray[np.intp]) -> Matrix:
-        scores, vectors = self.image_scores(bank, queries, candidates), self.text_vectors(bank)
+    def scores(self, view: BankView, queries: Sequence[Query], candidates: NDArray[np.intp]) -> Matrix:
+        scores, vectors = self.image_scores(view, queries, candidates), self.text_vectors(view)
         asked = self.encoder.texts([query.text for query in queries])
         for query, row, text in zip(queries, scores, asked, strict=True):
-            allowed = others(bank, query, candidates)
+            allowed = others(view, query, candidates)
             near = np.sort(allowed[best(row[allowed], self.prefilter)])
             row -= 4  # below every cosine
             row[near] = dot(text[None], vectors, candidates[near])[0]

@@ -11,6 +11,7 @@ import math
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +19,25 @@ from numpy.typing import NDArray
 from aim_sdk.bank.adding import POOLED
 from aim_sdk.bank.bank import DemonstrationBank
 from aim_sdk.bank.store import Where
+from aim_sdk.bank.view import BankView
 from aim_sdk.errors import InputError, ShotsError
 from aim_sdk.reading.encoder import Encoder
+from aim_sdk.selection.base import settled
 from aim_sdk.selection.builtin import ReadingSelector
 from aim_sdk.types import Demonstration, Query
 
 TEMPERATURE = 0.1
 """A neighbour whose cosine is higher by this much counts e (2.72) times as much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A demonstration near a query."""
+
+    key: str
+    answer: str
+    similarity: float
+    """The cosine of the two readings, round the bank's mean."""
 
 
 def vote(
@@ -84,7 +97,7 @@ def votes(
     Args:
         bank: of a pipeline: it reads the queries.
         queries: each is read once.
-        shots: how many vote; None: all.
+        shots: how many vote; None: up to `DEFAULT_SHOTS`.
         temperature: see `vote`.
         where, balance: which demonstrations may vote, as in [`Selector`][aim_sdk.selection.base.Selector].
 
@@ -92,15 +105,30 @@ def votes(
         ShotsError: the bank holds fewer that may be shown.
         InputError: see `vote`; or the bank was opened without a backbone.
     """
-    found = ReadingSelector(where=where, balance=balance).ranked(bank, queries, shots)
     return [
-        vote(
-            [similarity for _, similarity in near],
-            [bank[key].demonstration.answer for key, _ in near],
-            temperature=temperature,
-        )
-        for near in found
+        vote([one.similarity for one in near], [one.answer for one in near], temperature=temperature)
+        for near in neighbours(bank, queries, shots, where=where, balance=balance)
     ]
+
+
+def neighbours(
+    bank: DemonstrationBank,
+    queries: Sequence[Query],
+    shots: int | None,
+    *,
+    where: Where | None = None,
+    balance: str | None = None,
+) -> list[list[Neighbour]]:
+    """The ``shots`` demonstrations whose readings are most like each query's, the nearest first; see `votes`."""
+    selector = ReadingSelector(where=where, balance=balance)
+
+    def choose(view: BankView) -> list[list[Neighbour]]:
+        return [
+            [Neighbour(key, view.demonstration(key).answer, similarity) for key, similarity in near]
+            for near in selector.ranked(view, queries, shots)
+        ]
+
+    return settled(bank, choose)
 
 
 def votes_among(
@@ -122,13 +150,14 @@ def votes_among(
     bank = DemonstrationBank.in_memory(encoder)
     unique = {id(item): item for items in demonstrations for item in items}
     keys = bank.add(list(unique.values()))
-    places = {key: place for place, key in enumerate(bank.keys())}
+    places = {key: place for place, key in enumerate(bank)}
     rows = dict(zip(unique, (places[key] for key in keys), strict=True))
-    vectors = bank.features(POOLED)
+    view = bank.view()
+    vectors = view.features(POOLED)
     found: list[dict[str, float]] = []
-    asked = bank.pooled_queries(queries) if queries else ()
+    asked = view.pooled_queries(queries) if queries else ()
     for query, items, vector in zip(queries, demonstrations, asked, strict=True):
-        own = set(bank.own(query))
+        own = set(view.own(query))
         given = [(rows[id(item)], item.answer) for item in items]
         if not given:
             found.append({})

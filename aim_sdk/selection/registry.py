@@ -31,6 +31,10 @@ SELECTORS: Final = _Selectors(
 """Every selector by name."""
 
 
+DEFAULT_SELECTOR: Final = "reading"
+"""What chooses from a bank where nothing else is said: few, similar demonstrations beat many."""
+
+
 def get_selector(selector: str | Selector) -> Selector:
     """Return a selector by name, with its default settings; a selector as it is.
 

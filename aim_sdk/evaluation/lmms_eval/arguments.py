@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-from aim_sdk.bank.disk.folder import INDEX
-from aim_sdk.errors import ArtifactNotFoundError, InputError, did_you_mean
-from aim_sdk.files.atomic import expanded
+from aim_sdk.bank import DemonstrationBank
+from aim_sdk.errors import InputError, did_you_mean
 
 _MAX_NEW_TOKENS: Final = 1024
 """What lmms-eval's own models take where a task says nothing."""
@@ -48,8 +47,8 @@ def check_bank(bank: str | None, shots: int | None) -> None:
     if bank is None:
         if shots:
             raise InputError(f"shots={shots}, but no bank=FOLDER to take them from. `aim-icl bank add` makes one.")
-    elif not (expanded(bank) / INDEX).exists():
-        raise ArtifactNotFoundError(f"{bank}: no bank is there. `aim-icl bank add {bank} demos.jsonl` makes one.")
+    else:
+        DemonstrationBank.check_there(bank)
 
 
 def generation_of(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

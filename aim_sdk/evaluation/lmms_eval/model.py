@@ -26,8 +26,9 @@ from aim_sdk.evaluation.lmms_eval.arguments import (
     text_of,
 )
 from aim_sdk.evaluation.lmms_eval.likelihood import likelihoods
+from aim_sdk.injection.shots import Shots
 from aim_sdk.pipeline import AIMPipeline
-from aim_sdk.selection.registry import get_selector
+from aim_sdk.selection.registry import DEFAULT_SELECTOR
 from aim_sdk.types import Mode, Query
 
 
@@ -38,7 +39,7 @@ class AimModel(lmms):  # type: ignore[misc]
         backend: a registered name.
         model, projector, dtype, trust_remote_code: as in `aim_sdk.AIMPipeline.from_pretrained`.
         bank: the folder of a bank (``aim-icl bank add``) of this backbone, projector and format; None: zero-shot.
-        shots: demonstrations a query; None: all of the bank.
+        shots: demonstrations per query; None: up to 8, as many as fit the context.
         selector: which ones (`aim_sdk.selection`); a document's own is never shown to it.
         mode: ``aim``, or a baseline on the same demonstrations.
         template: a plain prompt format; None: the backend's.
@@ -58,7 +59,7 @@ class AimModel(lmms):  # type: ignore[misc]
         projector: str | None = None,
         bank: str | None = None,
         shots: int | None = None,
-        selector: str = "random",
+        selector: str = DEFAULT_SELECTOR,
         mode: Mode = "aim",
         template: str | None = None,
         dtype: str | None = None,
@@ -72,11 +73,7 @@ class AimModel(lmms):  # type: ignore[misc]
         check_known(unknown, [name for name in inspect.signature(type(self)).parameters if name != "unknown"])
         check_bank(bank, shots)
         self._batch_size = batch_size_of(batch_size)
-        self._asked: dict[str, Any] = {
-            "shots": shots,
-            "selector": get_selector(selector),
-            "mode": mode if bank is not None else "zero-shot",
-        }
+        self._shots = Shots(shots, selector=selector, mode=mode if bank is not None else "zero-shot")
         self.accelerator = Accelerator()
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         self.pipe = AIMPipeline.from_pretrained(
@@ -126,7 +123,7 @@ class AimModel(lmms):  # type: ignore[misc]
         with self._bar(len(requests)) as bar:
             for _, group in groupby(requests, key=lambda request: (request.args[0], *request.args[3:])):
                 choices = list(group)  # of one document: its prompt is computed once
-                found += likelihoods(self.pipe, self._query(choices[0]), map(self._continuation, choices), self._asked)
+                found += likelihoods(self.pipe, self._query(choices[0]), map(self._continuation, choices), self._shots)
                 bar.update(len(choices))
         return found
 
@@ -141,7 +138,7 @@ class AimModel(lmms):  # type: ignore[misc]
         given = requests[0].args[1]
         options, until = generation_of(given)
         queries = [self._query(request) for request in requests]
-        made = self.pipe.generate(queries, batch_size=len(queries), **self._asked, **options)
+        made = self.pipe.generate(queries, batch_size=len(queries), shots=self._shots, **options)
         answers = [stopped(answer.text, until) for answer in made]
         for request, answer in zip(requests, answers, strict=True):
             self.cache_hook.add_partial("generate_until", (request.args[0], given), answer)

@@ -1,0 +1,32 @@
+"""One demonstration of a bank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from aim_sdk.types import Demonstration, FusedTokens
+
+
+@dataclass(frozen=True)
+class BankEntry:
+    """A demonstration, its content key, and the fused tokens that stand for it (loaded when they are first used)."""
+
+    key: str
+    demonstration: Demonstration
+    _load: Callable[[], FusedTokens] = field(repr=False, compare=False)
+    _check: Callable[[], Demonstration] = field(repr=False, compare=False)
+
+    @cached_property
+    def fused(self) -> FusedTokens:
+        """The fused tokens, on the backbone's device where there is one."""
+        return self._load()
+
+    def checked(self) -> Demonstration:
+        """The demonstration, once its image is known to be the one that was read.
+
+        Raises:
+            ImageError: the file is not there any more, or holds another image.
+        """
+        return self._check()

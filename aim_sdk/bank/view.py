@@ -1,0 +1,149 @@
+"""What selectors look at: a bank as it was at one moment, with its vectors in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from copy import copy
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aim_sdk.bank.photos import Photos
+from aim_sdk.bank.store import Listed, Store, query_origin
+from aim_sdk.errors import CorruptArtifactError, InputError
+from aim_sdk.reading.encoder import Encoder
+from aim_sdk.support.vectors import blocks
+from aim_sdk.types import Demonstration, Matrix, Query
+
+CHUNK = 1024
+"""Vectors that are computed before they are kept."""
+
+Compute = Callable[[list[Demonstration]], Matrix]
+T = TypeVar("T")
+
+
+class BankView:
+    """A bank at one moment. It does not change; after a change, `DemonstrationBank.view` returns another one.
+
+    What is computed of it (matrices, means, candidates) is kept with it, and goes with it.
+
+    Args:
+        entries: what the bank held, in order.
+        store: where vectors are kept.
+        photos: finds the images.
+        encoder: reads queries; None for a bank without a backbone.
+    """
+
+    def __init__(self, entries: Sequence[Listed], store: Store, photos: Photos, encoder: Encoder | None = None) -> None:
+        self.entries = entries
+        self.keys: frozenset[str] | None = None
+        """Only demonstrations of these keys are candidates; None: all."""
+        self._store, self._photos, self._encoder = store, photos, encoder
+        self._kept: dict[Hashable, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def among(self, keys: frozenset[str]) -> BankView:
+        """The same view, of which demonstrations of these keys alone are candidates."""
+        narrowed = copy(self)
+        narrowed.keys = keys
+        return narrowed
+
+    def kept(self, name: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` returns, which is called once per name and view."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        found: T = self._kept[name]
+        return found
+
+    def features(self, name: str, compute: Compute | None = None, *, of_images: bool = True) -> NDArray[np.float32]:
+        """One vector per entry, ``(entries, dim)``, in the order of `entries`.
+
+        Args:
+            name: which vectors; names the model that makes them.
+            compute: makes the vectors ``(n, dim)`` of entries that have none yet; they are kept in the bank.
+            of_images: ``compute`` looks at images, which must then be those that were read.
+
+        Raises:
+            InputError: an entry has none, and there is no ``compute``.
+            ImageError: an image was moved or overwritten.
+        """
+        return self.kept(("features", name), lambda: self._matrix(name, compute, of_images=of_images))
+
+    def centred(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The mean ``(dim,)`` of the vectors of one name, and each one's distance from it, ``(entries,)``.
+
+        A vector that is the mean has no direction from it: its distance is infinity.
+        """
+        return self.kept(("centred", name), lambda: _centred(self.features(name)))
+
+    def own(self, query: Query) -> list[int]:
+        """Places in `entries` of the query's own demonstrations: with its id, or with its image and text."""
+        places = self.kept("places", lambda: _places(self.entries))
+        found = places.get(("origin", query_origin(query)), [])
+        return found if query.id is None else [*found, *places.get(("id", query.id), [])]
+
+    def pooled_queries(self, queries: Sequence[Query]) -> NDArray[np.float32]:
+        """The pooled readings ``(queries, hidden)`` of queries, to compare with ``features("reading")``.
+
+        Raises:
+            InputError: the bank was opened without a backbone.
+        """
+        if self._encoder is None:
+            raise without_backbone("queries")
+        return self._encoder.pooled_queries(queries)
+
+    def demonstration(self, key: str) -> Demonstration:
+        """The demonstration with that key.
+
+        Raises:
+            KeyError: it is not in the bank (any more).
+        """
+        return self._store.demonstration(key)
+
+    def _matrix(self, name: str, compute: Compute | None, *, of_images: bool) -> NDArray[np.float32]:
+        """Stack the vectors; those that are missing are computed and kept, of the images that were read."""
+        found = self._photos.checked if of_images else self._store.demonstration
+        vectors = self._store.features(name)
+        missing = [entry.key for entry in self.entries if entry.key not in vectors]
+        if missing and compute is None:
+            raise InputError(f"{len(missing)} of {len(self)} demonstrations have no vectors {name!r}.")
+        for start in range(0, len(missing), CHUNK):
+            keys = missing[start : start + CHUNK]
+            assert compute  # refused above
+            made = compute([found(key) for key in keys]).astype(np.float32)
+            self._store.add_features(name, keys, made)
+            vectors.update(zip(keys, made, strict=True))
+        if len(widths := {vectors[entry.key].shape for entry in self.entries}) > 1:
+            raise CorruptArtifactError(f"the bank holds vectors {name!r} of several widths: {sorted(widths)}.")
+        if not self.entries:
+            return np.zeros((0, 1), np.float32)
+        return np.stack([vectors[entry.key] for entry in self.entries])
+
+
+def without_backbone(what: str) -> InputError:
+    """What a bank without a backbone says when it is to read something."""
+    return InputError(
+        f"this bank was opened without a backbone, so it cannot read {what}.\n"
+        "Next: AIMPipeline.from_pretrained(..., bank=path), or `aim-icl bank add`."
+    )
+
+
+def _places(entries: Sequence[Listed]) -> dict[tuple[str, str], list[int]]:
+    """Places of the demonstrations by what makes one a query's own."""
+    places: dict[tuple[str, str], list[int]] = {}
+    for place, entry in enumerate(entries):
+        places.setdefault(("origin", entry.origin), []).append(place)
+        if "id" in entry.metadata:
+            places.setdefault(("id", str(entry.metadata["id"])), []).append(place)
+    return places
+
+
+def _centred(vectors: Matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    mean = vectors.mean(0, dtype=np.float64)
+    everything = np.arange(len(vectors))
+    norms = np.concatenate([np.linalg.norm(rows - mean, axis=1) for _, rows in blocks(vectors, everything)])
+    norms[norms <= 1e-9 * np.linalg.norm(mean)] = np.inf
+    return mean, norms

@@ -1,0 +1,166 @@
+"""``aim-icl bank add`` and ``convert``: the commands that read demonstrations with a backbone."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from aim_sdk.cli import options
+
+if TYPE_CHECKING:
+    from aim_sdk.pipeline import AIMPipeline
+    from aim_sdk.support.terminal import Problems
+
+Bank = Annotated[Path, typer.Argument(metavar="BANK", help="The bank's folder.")]
+KeepReadings = Annotated[
+    bool, typer.Option("--keep-readings", help="A new bank keeps readings, too: for another projector later.")
+]
+KeepImages = Annotated[bool, typer.Option("--keep-images", help="A new bank keeps the image files, too.")]
+BatchTokens = Annotated[int, typer.Option(help="Positions of one forward, visual tokens included.", min=1)]
+_LOADING = ("model", "projector", "device", "dtype", "trust_remote_code", "keep_readings", "keep_images")
+"""Options that `AIMPipeline.from_pretrained` takes as they are."""
+
+
+def add(
+    context: typer.Context,
+    bank: Bank,
+    source: Annotated[Path, typer.Argument(help="JSON lines or CSV of demonstrations, or a folder of images.")],
+    text: Annotated[str, typer.Option(help="What stands next to each image that has no text of its own.")] = "",
+    images: Annotated[
+        Path | None, typer.Option(help="The folder that image paths in SOURCE are relative to; default: its own.")
+    ] = None,
+    backend: options.Backend = "pocket",
+    model: options.Model = None,
+    projector: options.Projector = None,
+    template: options.Template = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    keep_readings: KeepReadings = False,
+    keep_images: KeepImages = False,
+    batch_tokens: BatchTokens = 4096,
+) -> None:
+    """Read demonstrations into a bank, which is made where there is none.
+
+    What is there already is not read again, so an interrupted command resumes where it stopped. SOURCE is JSON lines
+    or CSV (fields besides image, text and answer become metadata), or a folder whose images have a .txt with the answer
+    beside them, or stand in one subfolder per class. What cannot be used is reported; the exit code is then 3.
+    """
+    from aim_sdk.files.demonstrations import check_images, count_demonstrations, stream_demonstrations, where_images_are
+    from aim_sdk.files.images import describe
+    from aim_sdk.support.terminal import Problems, say
+
+    check_images(images, source)
+    total = count_demonstrations(source)
+    with _filled(bank, context.params) as pipe:
+        before, problems = len(pipe.bank), Problems()
+        found = stream_demonstrations(source, text=text, images=images, on_problem=problems.add)
+        first = list(islice(found, 1))  # there may be none that can be used
+        pipe.bank.add(
+            chain(first, found) if first else [],
+            batch_tokens=batch_tokens,
+            progress=True,
+            total=total,
+            on_error=lambda item, error: problems.add(
+                _once(describe(item.image), str(error) if source.is_dir() else where_images_are(error, item.image))
+            ),
+        )
+        say(f"{bank}: {len(pipe.bank) - before} demonstrations added, {len(pipe.bank)} in all.", err=True)
+    _report(problems)
+
+
+def convert(
+    context: typer.Context,
+    source: Annotated[Path, typer.Argument(metavar="BANK", help="The bank to convert; it is not changed.")],
+    target: Annotated[Path, typer.Argument(metavar="NEW_BANK", help="The new bank's folder.")],
+    backend: options.Backend = "pocket",
+    model: options.Model = None,
+    projector: options.Projector = None,
+    template: options.Template = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    keep_readings: KeepReadings = False,
+    keep_images: KeepImages = False,
+    batch_tokens: BatchTokens = 4096,
+) -> None:
+    """Make a bank for another projector, backbone or prompt format out of one that is there.
+
+    Where only the projector differs and the bank keeps its readings, they are projected and no image is read;
+    otherwise every demonstration is read again. An interrupted command resumes where it stopped.
+    """
+    from aim_sdk.bank import DemonstrationBank
+    from aim_sdk.bank.convert import convert as convert_bank
+    from aim_sdk.files.images import describe
+    from aim_sdk.support.progress import advancing
+    from aim_sdk.support.terminal import Problems, say
+
+    problems = Problems()
+    with DemonstrationBank.open(source) as old, _filled(target, context.params) as pipe:
+        with advancing("converting", len(old)) as advance:
+            projected = convert_bank(
+                old,
+                pipe.bank,
+                batch_tokens=batch_tokens,
+                on_error=lambda item, error: problems.add(_once(describe(item.image), error)),
+                advance=advance,
+            )
+        how = "projected from kept readings" if projected else "read again"
+        say(f"{target}: {len(pipe.bank)} demonstrations, {how}.", err=True)
+    _report(problems)
+
+
+@contextmanager
+def _filled(bank: Path, given: Mapping[str, Any]) -> Iterator[AIMPipeline]:
+    """A pipeline with that bank, which is made where there is none; says what an interruption has left."""
+    from aim_sdk.bank import NewBankWarning
+    from aim_sdk.config import PromptFormat
+    from aim_sdk.pipeline import AIMPipeline
+
+    template = given["template"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NewBankWarning)  # these commands make banks
+        pipe = AIMPipeline.from_pretrained(
+            given["backend"],
+            prompt_format=None if template is None else PromptFormat.plain(template),
+            bank=bank,
+            **{name: given[name] for name in _LOADING},
+        )
+    try:
+        yield pipe
+    except KeyboardInterrupt:
+        interrupted(bank)
+    finally:
+        pipe.bank.close()
+
+
+def interrupted(bank: Path) -> NoReturn:
+    """Say what an interruption has left, and end."""
+    from aim_sdk.bank import DemonstrationBank
+    from aim_sdk.errors import ArtifactNotFoundError
+    from aim_sdk.support.terminal import say
+
+    count = 0
+    with suppress(ArtifactNotFoundError), DemonstrationBank.open(bank) as left:
+        count = len(left)
+    say(f"interrupted: {count} demonstrations are kept; run the same command again to resume.", err=True)
+    raise typer.Exit(130) from None
+
+
+def _once(name: str, error: Exception | str) -> str:
+    text = str(error)
+    return text if text.startswith(name) else f"{name}: {text}"
+
+
+def _report(problems: Problems) -> None:
+    from aim_sdk.support.terminal import warn_all
+
+    warn_all(problems)
+    if problems:
+        raise typer.Exit(3)

@@ -1,0 +1,76 @@
+"""Which demonstrations stand before a query, and in which form: one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aim_sdk.errors import InputError
+from aim_sdk.injection.given import Demonstrations, Given, check_mode, given_demonstrations, shots_of
+from aim_sdk.selection.base import Selector
+from aim_sdk.selection.registry import get_selector
+from aim_sdk.types import Mode
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Shots:
+    """What is shown before each query: the ``shots=`` of every answering method, where a number does not say enough.
+
+    It can be made once and used for many calls.
+
+    Args:
+        count: how many demonstrations; None: of the bank's, up to 8
+            ([`DEFAULT_SHOTS`][aim_sdk.selection.base.DEFAULT_SHOTS]), as many as are there and fit the context; of
+            ``demonstrations``, all.
+        mode: ``"aim"``, or a baseline on the same demonstrations; see [`Mode`][aim_sdk.types.Mode].
+        selector: chooses each query's from the bank: a name or an object; None: the pipeline's own.
+        demonstrations: these instead of the bank's: the same for every query, or some for each.
+
+    Raises:
+        InputError: one of them is not what it should be.
+    """
+
+    count: int | None
+    mode: Mode
+    selector: Selector | None
+    demonstrations: Given | None
+
+    def __init__(
+        self,
+        count: int | None = None,
+        *,
+        mode: Mode = "aim",
+        selector: str | Selector | None = None,
+        demonstrations: Demonstrations | None = None,
+    ) -> None:
+        check_mode(mode)
+        object.__setattr__(self, "count", shots_of(count))
+        object.__setattr__(self, "mode", mode)
+        object.__setattr__(self, "selector", None if selector is None else get_selector(selector))
+        made = None if demonstrations is None else given_demonstrations(demonstrations)
+        object.__setattr__(self, "demonstrations", made)
+
+    @property
+    def may_be_fewer(self) -> bool:
+        """Whether as many are shown as fit the context: no number was asked for, and no demonstration was given."""
+        return self.count is None and self.demonstrations is None
+
+
+def shots_value(
+    shots: int | Shots | None,
+    mode: Mode | None = None,
+    selector: str | Selector | None = None,
+    demonstrations: Demonstrations | None = None,
+) -> Shots:
+    """One value out of the keywords of an answering method.
+
+    Raises:
+        InputError: a `Shots` was given, and a keyword that it holds besides; or see `Shots`.
+    """
+    if not isinstance(shots, Shots):
+        return Shots(shots, mode="aim" if mode is None else mode, selector=selector, demonstrations=demonstrations)
+    asked = {"mode": mode, "selector": selector, "demonstrations": demonstrations}
+    if given := [name for name, value in asked.items() if value is not None]:
+        raise InputError(
+            f"shots is a Shots, which holds {given[0]} as well; pass {given[0]} to it: Shots({given[0]}=...)."
+        )
+    return shots
