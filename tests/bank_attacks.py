@@ -51,7 +51,7 @@ def changes(bank: DemonstrationBank, content: Content, rounds: int = 3) -> Itera
         content.clear()
         content.update(renamed)
         yield "replace"
-        keys = bank.keys()
+        keys = list(bank)
         bank._store.add_features("more", keys, np.full((len(keys), 2), turn, np.float32))
         yield "add_features"
         if turn % 2:
@@ -93,13 +93,13 @@ def read(path: Path) -> Content:
 
 def read_of(bank: DemonstrationBank) -> Content:
     found: Content = {}
-    for entry in bank:
+    for entry in bank.values():
         assert torch.equal(entry.fused.embeddings, fused_of(entry.demonstration)), "half of one, or another's"
         found[entry.demonstration.answer] = dict(entry.demonstration.metadata)
-    assert [dict(listed.metadata) for listed in bank.listed()] == list(found.values())
+    assert [dict(listed.metadata) for listed in bank.view().entries] == list(found.values())
     assert len(bank) == len(found)
     if found:
-        assert len(bank.features("reading")) == len(found)
+        assert len(bank.view().features("reading")) == len(found)
     return found
 
 

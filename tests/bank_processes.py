@@ -60,7 +60,7 @@ def breaks_and_rebuilds(path: Path) -> Iterator[None]:
 def opens(path: Path) -> Iterator[None]:
     while True:
         with DemonstrationBank.open(path) as bank:
-            assert set(KEPT) <= {entry.demonstration.answer for entry in bank}
+            assert set(KEPT) <= {entry.demonstration.answer for entry in bank.values()}
         yield
 
 

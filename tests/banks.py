@@ -88,7 +88,7 @@ class CountingEncoder:
 def open_bank(encoder: CountingEncoder, path: Path | None, **options: Any) -> DemonstrationBank:
     if path is None:
         return DemonstrationBank(MemoryStore(), encoder.binding, encoder)  # type: ignore[arg-type]
-    return DemonstrationBank.open(path, encoder=encoder, **options)  # type: ignore[arg-type]
+    return DemonstrationBank.open(path, encoder=encoder, create=True, **options)  # type: ignore[arg-type]
 
 
 Open = Callable[[CountingEncoder], DemonstrationBank]

@@ -127,11 +127,11 @@ class DemonstrationBank(DemonstrationCollection):
         if not os.path.exists(path / INDEX):
             archive.check(file)  # before a bank is made for it
         binding, keep_readings, keep_images = archive.binding_of(file)
+        if encoder is not None:
+            check_binding(binding, encoder.binding, f"{file}: this exported bank", "the pipeline")
         store = DiskStore(path, binding, keep_readings=keep_readings, keep_images=keep_images)
         bank = DiskBank(store, store.binding, encoder)
         try:
-            if encoder is not None:
-                _check_encoder(store, encoder.binding)
             bank.import_from(file, progress=progress)
         except BaseException:
             bank.close()

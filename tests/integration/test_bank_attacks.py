@@ -126,7 +126,7 @@ def test_another_folder_under_an_open_bank_is_refused(tmp_path: Path, what: str)
         bank.add([item("a")])
     path.symlink_to(tmp_path / "real") if what == "linked" else (tmp_path / "real").rename(path)
     bank = open_bank(CountingEncoder(), path)
-    entry = bank[bank.keys()[0]]
+    entry = bank[next(iter(bank))]
     match what:
         case "moved":
             path.rename(tmp_path / "moved")
@@ -150,13 +150,13 @@ def test_another_folder_under_an_open_bank_is_refused(tmp_path: Path, what: str)
     for act in (
         lambda: bank.add([item("b")]),
         lambda: bank.compact(),
-        lambda: bank.keys(),
+        lambda: list(bank),
         lambda: len(bank),
-        lambda: bank.listed(),
+        lambda: bank.view().entries,
         lambda: bank.stats(),
         lambda: entry.fused,
         lambda: bank.remove(entry.key),
-        lambda: bank.features("reading"),
+        lambda: bank.view().features("reading"),
         lambda: bank.verify(),
     ):
         with pytest.raises(AIMError):

@@ -87,7 +87,7 @@ def test_a_bank_from_the_first_line_to_the_last(files: Path, model: list[str], c
     assert converted.returncode == 0, converted.stderr
     assert "3 demonstrations, projected from kept readings" in converted.stderr
     with DemonstrationBank.open(bank) as old, DemonstrationBank.open(files / "new") as new:
-        assert [e.demonstration.answer for e in old] == [e.demonstration.answer for e in new]
+        assert [e.demonstration.answer for e in old.values()] == [e.demonstration.answer for e in new.values()]
 
 
 def test_a_bank_answers_queries(files: Path, model: list[str], call_cli: CalledCli) -> None:
@@ -123,7 +123,9 @@ def test_folders_of_images(files: Path, model: list[str], pictures: list[Image.I
     assert added.returncode == 3
     assert "alone.png: no answer" in added.stderr
     with DemonstrationBank.open(files / "bank") as bank:
-        found = {(e.demonstration.text, e.demonstration.answer, e.demonstration.metadata.get("label")) for e in bank}
+        found = {
+            (e.demonstration.text, e.demonstration.answer, e.demonstration.metadata.get("label")) for e in bank.values()
+        }
     assert found == {
         ("What is it?", "cat", "cat"),
         ("What is it?", "dog", "dog"),

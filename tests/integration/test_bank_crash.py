@@ -118,10 +118,10 @@ def _apply(expected: dict[str, dict[str, Any]], line: dict[str, Any]) -> None:
 def _found(path: str) -> dict[str, dict[str, Any]]:
     with DemonstrationBank.open(path) as bank:
         assert bank.verify() == []
-        for entry in bank:
+        for entry in bank.values():
             assert torch.equal(entry.fused.embeddings, fused_of(entry.demonstration))
-        assert len(bank.features("reading")) == len(bank)
-        return {entry.demonstration.answer: dict(entry.demonstration.metadata) for entry in bank}
+        assert len(bank.view().features("reading")) == len(bank)
+        return {entry.demonstration.answer: dict(entry.demonstration.metadata) for entry in bank.values()}
 
 
 def _item(answer: str) -> Demonstration:

@@ -82,7 +82,7 @@ for number in range(5):
     child = os.fork()
     if child == 0:
         bank.add([item(f"child {{number}}")])
-        assert all(entry.demonstration.answer for entry in reader)  # the parent adds meanwhile
+        assert all(entry.demonstration.answer for entry in reader.values())  # the parent adds meanwhile
         if number % 2:
             bank.close()
         sys.exit(0)
@@ -120,7 +120,7 @@ def test_forks_while_threads_write_and_read_never_hang(tmp_path: Path, path: Pat
         def reading() -> None:
             while not stop.is_set():
                 with DemonstrationBank.open(path) as reader:
-                    assert set(KEPT) <= {entry.demonstration.answer for entry in reader}
+                    assert set(KEPT) <= {entry.demonstration.answer for entry in reader.values()}
 
         def guarded(act: Callable[[], None]) -> None:
             try:
@@ -136,7 +136,7 @@ def test_forks_while_threads_write_and_read_never_hang(tmp_path: Path, path: Pat
 
                 def work(number: int = number) -> None:
                     bank.add([item(f"child {number}")])
-                    assert f"child {number}" in {entry.demonstration.answer for entry in bank}
+                    assert f"child {number}" in {entry.demonstration.answer for entry in bank.values()}
 
                 assert wait(forked(work, said)) == 0, said.read_text()
                 kept.add(f"child {number}")

@@ -64,8 +64,7 @@ def test_a_malformed_export_is_refused_whole_or_harmless(tmp_path: Path, exporte
 def made_of_it(folder: Path, export: Path) -> None:
     """A bank is made of a whole export, or none is made."""
     try:
-        with DemonstrationBank.from_export(folder, export) as bank:
-            bank.import_from(export)
+        DemonstrationBank.import_file(export, into=folder).close()
     except AIMError:
         assert not folder.exists()
     else:
@@ -74,10 +73,10 @@ def made_of_it(folder: Path, export: Path) -> None:
 
 def read_quietly(bank: DemonstrationBank) -> list[str]:
     """All of it, but for vectors, which a stranger's export may lack."""
-    for key in bank.keys():  # noqa: SIM118
+    for key in bank:
         bank._store.reading(key)
     bank._store.features("reading")
-    return [entry.demonstration.answer for entry in bank if len(entry.fused)]
+    return [entry.demonstration.answer for entry in bank.values() if len(entry.fused)]
 
 
 def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, exported: bytes) -> None:
@@ -138,4 +137,4 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, exported: bytes) ->
         assert accepted == []
         assert bank.verify() == []
         assert bank.import_from(tmp_path / "plain.aim") == 1
-        assert len(bank.features("reading")) == 2
+        assert len(bank.view().features("reading")) == 2

@@ -30,25 +30,25 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bank.add([item("a"), item("b")])
         bank.compact()
         bank.add([item("c"), item("d")])
-        bank.tag(bank.keys()[0], label="x")
-        bank.remove(bank.keys()[1])
+        bank.tag(next(iter(bank)), label="x")
+        bank.remove(list(bank)[1])
     return path
 
 
 def use(path: Path, folder: Path) -> None:
     """Do everything with a bank; what is refused is refused by name."""
     every: list[Callable[[DemonstrationBank], object]] = [
-        lambda bank: [(entry.demonstration, entry.fused.embeddings.sum()) for entry in bank],
-        lambda bank: [bank._store.reading(key) for key in bank.keys()],  # noqa: SIM118
-        lambda bank: bank.listed({"label": {"x"}}),
-        lambda bank: bank.own(Query(IMAGE, "t", id="1")),
-        lambda bank: bank.features("reading"),
+        lambda bank: [(entry.demonstration, entry.fused.embeddings.sum()) for entry in bank.values()],
+        lambda bank: [bank._store.reading(key) for key in bank],
+        lambda bank: bank.matching({"label": {"x"}}),
+        lambda bank: bank.view().own(Query(IMAGE, "t", id="1")),
+        lambda bank: bank.view().features("reading"),
         lambda bank: bank.stats(),
         lambda bank: bank.verify(),
         lambda bank: bank.add([item("more")]),
-        lambda bank: bank.tag(bank.keys()[-1], label="x"),
+        lambda bank: bank.tag(list(bank)[-1], label="x"),
         lambda bank: bank.export(folder / "out.aim"),
-        lambda bank: bank.remove(bank.keys()[-1]),
+        lambda bank: bank.remove(list(bank)[-1]),
         lambda bank: bank.compact(),
     ]
     for act in [*every, None, *every]:

@@ -22,7 +22,7 @@ def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def answers(bank: DemonstrationBank) -> list[str]:
-    return [entry.demonstration.answer for entry in bank]
+    return [entry.demonstration.answer for entry in bank.values()]
 
 
 class Files:

@@ -60,13 +60,13 @@ def test_another_image_is_never_read_in_its_place(
         BLUE.save(photos / "one" / "a.png")
     else:
         (photos / "one" / "a.png").unlink()
-    key = bank.keys()[0]
+    key = next(iter(bank))
     with pytest.raises(ImageError, match=rf"one/a.png.*demonstration {key[:12]} of the bank"):
         pipe.generate([QUERY], mode="interleaved", max_new_tokens=2)
     with pytest.raises(ImageError, match=key[:12]):
-        pipe.generate([QUERY], mode="interleaved", demonstrations=list(pipe.bank), max_new_tokens=2)
+        pipe.generate([QUERY], mode="interleaved", demonstrations=list(pipe.bank.values()), max_new_tokens=2)
     assert pipe.generate([QUERY], max_new_tokens=2) == kept  # the fused tokens are there
-    assert pipe.generate([QUERY], demonstrations=list(pipe.bank), max_new_tokens=2) == kept
+    assert pipe.generate([QUERY], demonstrations=list(pipe.bank.values()), max_new_tokens=2) == kept
     (problem,) = pipe.bank.check_images()
     assert key[:12] in problem
 
@@ -74,15 +74,15 @@ def test_another_image_is_never_read_in_its_place(
         return np.ones((len(items), 2), np.float32)
 
     with pytest.raises(ImageError, match=key[:12]):
-        pipe.bank.features("look", vectors)
-    assert pipe.bank.features("text", vectors, of_images=False).shape == (2, 2)
+        pipe.bank.view().features("look", vectors)
+    assert pipe.bank.view().features("text", vectors, of_images=False).shape == (2, 2)
     verified = call_cli("bank", "verify", str(tmp_path / "bank"))
     assert (verified.returncode, key[:12] in verified.stderr) == (1, True)
     target = DemonstrationBank.in_memory(pipe.encoder)
     failed: list[str] = []
     if not pipe.bank.keeps_readings:
         convert(pipe.bank, target, on_error=lambda item, _: failed.append(item.answer))
-        assert (failed, [entry.demonstration.answer for entry in target]) == (["one"], ["two"])
+        assert (failed, [entry.demonstration.answer for entry in target.values()]) == (["one"], ["two"])
 
 
 def test_photos_that_moved_are_found_below_another_root(

@@ -27,23 +27,22 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def looks(bank: DemonstrationBank, tmp_path: Path) -> dict[str, Callable[[], object]]:
     def fresh() -> None:
         with DemonstrationBank.open(tmp_path / "bank") as opened:
-            assert set(KEPT) <= {entry.demonstration.answer for entry in opened if len(entry.fused)}
+            assert set(KEPT) <= {entry.demonstration.answer for entry in opened.values() if len(entry.fused)}
 
     def export() -> None:
         bank.export(tmp_path / "bank.aim")
         shutil.rmtree(tmp_path / "imported", ignore_errors=True)
-        with DemonstrationBank.from_export(tmp_path / "imported", tmp_path / "bank.aim") as other:
-            other.import_from(tmp_path / "bank.aim")
-            assert set(KEPT) <= {entry.demonstration.answer for entry in other}
+        with DemonstrationBank.import_file(tmp_path / "bank.aim", into=tmp_path / "imported") as other:
+            assert set(KEPT) <= {entry.demonstration.answer for entry in other.values()}
 
     def iterate() -> None:
-        assert set(KEPT) <= {entry.demonstration.answer for entry in bank if len(entry.fused)}
+        assert set(KEPT) <= {entry.demonstration.answer for entry in bank.values() if len(entry.fused)}
 
     def stats() -> None:
         assert bank.stats().demonstrations >= len(KEPT)
 
     def features() -> None:
-        assert len(bank.features("reading")) >= len(KEPT)
+        assert len(bank.view().features("reading")) >= len(KEPT)
 
     def verify() -> None:
         assert bank.verify() == []

@@ -73,11 +73,11 @@ def test_what_was_shown(pipe: AIMPipeline, pictures: list[Image.Image]) -> None:
     query = Query(pictures[5], "What?")
     for mode in ("aim", "text-only", "interleaved", "no-image"):
         (answer,) = pipe.generate([query], shots=2, mode=mode, max_new_tokens=1)
-        assert answer.demonstrations == tuple(pipe.bank.keys()[:2])
-    own = [Demonstration(pictures[7], "What?", "new"), *(entry.demonstration for entry in pipe.bank)]
+        assert answer.demonstrations == tuple(list(pipe.bank)[:2])
+    own = [Demonstration(pictures[7], "What?", "new"), *(entry.demonstration for entry in pipe.bank.values())]
     for mode in ("aim", "interleaved"):
         (answer,) = pipe.generate([query], demonstrations=own, mode=mode, max_new_tokens=1)
-        assert answer.demonstrations == (pipe.bank.key(own[0]), *pipe.bank.keys())
+        assert answer.demonstrations == (pipe.bank.key(own[0]), *pipe.bank)
     (answer,) = pipe.generate([query], mode="zero-shot", max_new_tokens=1)
     assert answer.demonstrations == ()
 

@@ -148,7 +148,7 @@ def test_the_bank_that_is_there_is_shown_and_not_changed(settings: dict[str, Any
         assert "queries-0.png" in kept
         assert "support-" not in kept, "the bank's keys say which images its demonstrations had"
     with DemonstrationBank.open(tmp_path / "things") as bank:
-        assert bank.keys() == keys
+        assert list(bank) == keys
         assert not any(path.is_dir() for path in (tmp_path / "things").iterdir())
 
 

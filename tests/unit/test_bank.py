@@ -1,7 +1,8 @@
 """The bank's rules, in memory and on disk, with a counting encoder in place of a backbone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import torch
 from PIL import Image
 
 from aim_sdk import Demonstration, DemonstrationBank, Query
-from aim_sdk.errors import ImageError, InputError, ShotsError, UnknownEntryError
+from aim_sdk.bank import DiskBank, NewBankWarning
+from aim_sdk.errors import ArtifactNotFoundError, ImageError, InputError, UnknownEntryError
 from tests.banks import CountingEncoder, fused_of, open_bank
 
 Open = Callable[..., DemonstrationBank]
@@ -30,7 +32,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
 
 
 def answers(bank: DemonstrationBank) -> list[str]:
-    return [entry.demonstration.answer for entry in bank]
+    return [entry.demonstration.answer for entry in bank.values()]
 
 
 def test_adding_again_reads_nothing(opened: Open, items: list[Demonstration]) -> None:
@@ -42,8 +44,8 @@ def test_adding_again_reads_nothing(opened: Open, items: list[Demonstration]) ->
     assert encoder.read == ["answer 0", "answer 1", "answer 2"]
     assert answers(bank) == encoder.read
     assert len(bank) == 3
-    assert items[0] in bank
-    assert items[4] not in bank
+    assert bank.holds(items[0])
+    assert not bank.holds(items[4])
 
 
 def test_what_was_added_comes_back(opened: Open, items: list[Demonstration], tmp_path: Path) -> None:
@@ -73,7 +75,7 @@ def test_the_order_is_that_of_addition_whatever_the_batches(opened: Open, items:
     bank.add(items[4:])
     bank.add(items[:4])
     assert answers(bank) == [f"answer {i}" for i in (4, 5, 6, 7, 0, 1, 2, 3)]
-    assert [entry.demonstration.answer for entry in bank.first(3)] == ["answer 4", "answer 5", "answer 6"]
+    assert [entry.demonstration.answer for entry in list(bank.values())[:3]] == ["answer 4", "answer 5", "answer 6"]
 
 
 def test_keys_depend_on_content_and_binding(opened: Open, items: list[Demonstration], tmp_path: Path) -> None:
@@ -118,9 +120,8 @@ def test_first_and_remove(opened: Open, items: list[Demonstration]) -> None:
     bank = opened()
     keys = bank.add(items[:3])
     bank.remove(keys[0])
-    assert [entry.demonstration.answer for entry in bank.first(2)] == ["answer 1", "answer 2"]
-    with pytest.raises(ShotsError, match="3 shots asked for, but the bank holds 2"):
-        bank.first(3)
+    assert [entry.demonstration.answer for entry in list(bank.values())[:2]] == ["answer 1", "answer 2"]
+    assert (len(bank), list(bank)) == (2, keys[1:])
     with pytest.raises(UnknownEntryError) as raised:
         bank.remove(keys[1], keys[0])
     assert isinstance(raised.value, KeyError)
@@ -134,8 +135,8 @@ def test_replace_keeps_the_place(opened: Open, items: list[Demonstration]) -> No
     keys = bank.add(items[:3])
     new = bank.replace(keys[1], Demonstration(items[1].image, "What?", "better"))
     assert answers(bank) == ["answer 0", "better", "answer 2"]
-    assert bank.keys()[1] == new
-    assert keys[1] not in bank.keys()  # noqa: SIM118
+    assert list(bank)[1] == new
+    assert keys[1] not in bank
     with pytest.raises(InputError, match="already"):
         bank.replace(new, items[0])
     assert bank.replace(new, Demonstration(items[1].image, "What?", "better", {"seen": 1})) == new
@@ -145,12 +146,12 @@ def test_replace_keeps_the_place(opened: Open, items: list[Demonstration]) -> No
 def test_metadata_filters_tags_and_is_renewed(opened: Open, items: list[Demonstration]) -> None:
     bank = opened()
     keys = bank.add(items)
-    assert bank.keys({"label": "b"}) == keys[1::2]
-    assert bank.keys({"label": ["a", "b"], "id": ["d1", "d2", "d9"]}) == keys[1:3]
-    assert bank.keys({"nothing": 1}) == []
+    assert bank.matching({"label": "b"}) == keys[1::2]
+    assert bank.matching({"label": ["a", "b"], "id": ["d1", "d2", "d9"]}) == keys[1:3]
+    assert bank.matching({"nothing": 1}) == []
     bank.tag(keys[0], label="c", seen=True)
     bank.tag(keys[1], label=None)
-    assert bank.keys({"label": "c"}) == keys[:1]
+    assert bank.matching({"label": "c"}) == keys[:1]
     assert dict(bank[keys[1]].demonstration.metadata) == {"id": "d1"}
     bank.add(
         [
@@ -173,41 +174,50 @@ def test_features_are_aligned_computed_once_and_kept(opened: Open, items: list[D
         asked.extend(item.answer for item in demonstrations)
         return np.array([[float(item.answer[-1]), 1.0] for item in demonstrations])
 
-    assert bank.features("toy", compute)[:, 0].tolist() == [0, 1, 2, 3, 4]
+    assert bank.view().features("toy", compute)[:, 0].tolist() == [0, 1, 2, 3, 4]
     bank.remove(keys[2])
     bank.add(items[5:7])
-    assert bank.features("toy", compute)[:, 0].tolist() == [0, 1, 3, 4, 5, 6]
+    assert bank.view().features("toy", compute)[:, 0].tolist() == [0, 1, 3, 4, 5, 6]
     assert asked == [f"answer {i}" for i in range(7)]
-    assert bank.features("toy")[:, 0].tolist() == [0, 1, 3, 4, 5, 6]
-    assert bank.features("reading").shape == (6, 4), "adding keeps the pooled readings"
+    assert bank.view().features("toy")[:, 0].tolist() == [0, 1, 3, 4, 5, 6]
+    assert bank.view().features("reading").shape == (6, 4), "adding keeps the pooled readings"
     with pytest.raises(InputError, match="have no vectors 'other'"):
-        bank.features("other")
+        bank.view().features("other")
 
 
 def test_own_is_by_id_or_by_image_and_text(opened: Open, items: list[Demonstration]) -> None:
     bank = opened()
     bank.add(items)
-    assert bank.own(Query(items[2].image, "What?")) == [2]
-    assert bank.own(Query(items[2].image, "Who?")) == []
-    assert bank.own(Query(items[2].image, "Who?", id="d5")) == [5]
-    assert sorted(bank.own(Query(items[2].image, "What?", id="d5"))) == [2, 5]
+    assert bank.view().own(Query(items[2].image, "What?")) == [2]
+    assert bank.view().own(Query(items[2].image, "Who?")) == []
+    assert bank.view().own(Query(items[2].image, "Who?", id="d5")) == [5]
+    assert sorted(bank.view().own(Query(items[2].image, "What?", id="d5"))) == [2, 5]
 
 
-def test_find_by_the_beginning_of_a_key(opened: Open, items: list[Demonstration]) -> None:
+def test_a_bank_is_a_mapping(opened: Open, items: list[Demonstration]) -> None:
     bank = opened()
     keys = bank.add(items)
-    assert bank.find(keys[3][:16]) == keys[3]
-    with pytest.raises(UnknownEntryError, match=f"{len(items)} entries begin with ''"):
-        bank.find("")
-    with pytest.raises(UnknownEntryError, match="holds no demonstration"):
-        bank.find("xyz")
+    assert isinstance(bank, Mapping)
+    assert list(bank) == list(bank.keys()) == [entry.key for entry in bank.values()] == keys
+    assert [(key, entry.demonstration) for key, entry in bank.items()] == [
+        (key, bank[key].demonstration) for key in keys
+    ]
+    assert keys[0] in bank
+    assert "xyz" not in bank
+    assert items[0] not in bank
+    assert bank.get("xyz") is None
+    assert bank.get(keys[0]) == bank[keys[0]]
+    assert [bank[key].demonstration.answer for key in bank] == [item.answer for item in items]
+    assert bank == bank
+    assert bank != opened()
+    assert len({bank, bank}) == 1
 
 
 def test_iteration_survives_changes(opened: Open, items: list[Demonstration]) -> None:
     bank = opened()
     keys = bank.add(items[:4])
     seen = []
-    for entry in bank:
+    for entry in bank.values():
         seen.append(entry.demonstration.answer)
         if len(seen) == 1:
             bank.remove(keys[2])
@@ -231,8 +241,24 @@ def test_any_iterator_is_read_as_it_is_needed(opened: Open, items: list[Demonstr
     assert keys == [bank.key(item) for item in items]
 
 
-def test_a_bank_in_memory_says_what_it_cannot_do() -> None:
-    bank = open_bank(CountingEncoder(), None)
-    for call in (bank.verify, bank.compact, bank.stats):
-        with pytest.raises(InputError, match="lives in memory"):
-            call()
+def test_the_care_of_files_is_a_bank_s_on_disk_alone(tmp_path: Path) -> None:
+    in_memory, on_disk = open_bank(CountingEncoder(), None), open_bank(CountingEncoder(), tmp_path / "bank")
+    assert isinstance(on_disk, DiskBank)
+    assert isinstance(in_memory, DemonstrationBank)
+    assert not isinstance(in_memory, DiskBank)
+    assert [name for name in ("verify", "compact", "stats", "export", "import_from") if hasattr(in_memory, name)] == []
+
+
+def test_nothing_is_made_where_it_was_not_asked_for(tmp_path: Path) -> None:
+    encoder: Any = CountingEncoder()
+    for options in ({}, {"encoder": encoder}):
+        with pytest.raises(ArtifactNotFoundError, match=r"brids: no bank is there.*`aim-icl bank add` makes one"):
+            DemonstrationBank.open(tmp_path / "brids", **options)
+    with pytest.raises(ArtifactNotFoundError, match="no bank is there"):
+        DemonstrationBank.check_there(tmp_path / "brids")
+    with pytest.raises(InputError, match="create=True needs an encoder"):
+        DemonstrationBank.open(tmp_path / "brids", create=True)
+    assert not (tmp_path / "brids").exists()
+    with pytest.warns(NewBankWarning, match="an empty one is made"):
+        DemonstrationBank.open(tmp_path / "brids", encoder=encoder, create=True).close()
+    DemonstrationBank.check_there(tmp_path / "brids")

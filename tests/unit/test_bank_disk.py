@@ -52,7 +52,7 @@ def bank(path: Path, items: list[Demonstration]) -> Iterator[DemonstrationBank]:
 
 
 def answers(bank: DemonstrationBank) -> list[str]:
-    return [entry.demonstration.answer for entry in bank]
+    return [entry.demonstration.answer for entry in bank.values()]
 
 
 def segment(path: Path) -> Path:
@@ -95,7 +95,7 @@ def test_a_torn_tail_is_set_aside(path: Path, bank: DemonstrationBank, items: li
     with open_bank(CountingEncoder(), path) as again:
         assert len(again) == len(items)
         assert again.verify() == []
-        again.tag(again.keys()[0], label="x")
+        again.tag(next(iter(again)), label="x")
         assert again.verify() == []
         assert torn.stat().st_size == whole + 333, "nothing is deleted or cut"
         assert segment(path) != torn, "and nothing is written after it"
@@ -177,7 +177,7 @@ def test_every_flipped_byte_of_a_segment_is_noticed(
 def test_a_flipped_byte_costs_one_demonstration(
     path: Path, bank: DemonstrationBank, items: list[Demonstration]
 ) -> None:
-    keys = bank.keys()
+    keys = list(bank)
     damaged = bank._store.log.index.get(keys[3])  # type: ignore[attr-defined]
     with segment(path).open("r+b") as file:
         file.seek(damaged.offset + damaged.bytes - 5)
@@ -203,7 +203,7 @@ def test_a_flipped_byte_costs_one_demonstration(
 
 def test_every_flipped_byte_of_the_index_is_noticed_or_harmless(path: Path, bank: DemonstrationBank) -> None:
     """Never another answer, another place or another tensor; and the index comes back from the segments."""
-    before = {entry.key: (entry.demonstration.answer, dict(entry.demonstration.metadata)) for entry in bank}
+    before = {entry.key: (entry.demonstration.answer, dict(entry.demonstration.metadata)) for entry in bank.values()}
     bank.close()
     index = path / "bank.sqlite"
     data = index.read_bytes()
@@ -211,7 +211,7 @@ def test_every_flipped_byte_of_the_index_is_noticed_or_harmless(path: Path, bank
         index.write_bytes(data[:place] + bytes([data[place] ^ 0x21]) + data[place + 1 :])
         try:
             with DemonstrationBank.open(path) as opened:
-                found = {e.key: (e.demonstration.answer, dict(e.demonstration.metadata)) for e in opened}
+                found = {e.key: (e.demonstration.answer, dict(e.demonstration.metadata)) for e in opened.values()}
                 noticed = bool(opened.verify())
         except ArtifactError:
             continue
@@ -219,7 +219,7 @@ def test_every_flipped_byte_of_the_index_is_noticed_or_harmless(path: Path, bank
         assert all(before[key] == value for key, value in found.items()), place
     rebuild_index(path)
     with DemonstrationBank.open(path) as again:
-        assert {e.key: (e.demonstration.answer, dict(e.demonstration.metadata)) for e in again} == before
+        assert {e.key: (e.demonstration.answer, dict(e.demonstration.metadata)) for e in again.values()} == before
         assert again.verify() == []
 
 
@@ -248,7 +248,7 @@ def test_a_missing_segment_or_index_is_named(path: Path, bank: DemonstrationBank
     with DemonstrationBank.open(path) as opened:
         assert "is missing" in opened.verify()[0]
         with pytest.raises(CorruptArtifactError, match="is missing"):
-            list(opened)
+            list(opened.values())
     with pytest.raises(ArtifactNotFoundError, match="no segment"):
         rebuild_index(path)
 
@@ -266,7 +266,7 @@ def test_a_newer_version_is_refused(path: Path, bank: DemonstrationBank) -> None
 def test_a_closed_bank_says_so(bank: DemonstrationBank) -> None:
     bank.close()
     with pytest.raises(ArtifactError, match="closed"):
-        bank.keys()
+        list(bank)
 
 
 # --- what it belongs to -----------------------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ def test_library_versions_do_not_matter(path: Path, bank: DemonstrationBank, ite
     newer = encoder.binding.fingerprint.model_copy(update={"libraries": {"torch": "99"}, "weights_hash": None})
     encoder.binding = encoder.binding.model_copy(update={"fingerprint": newer})
     with open_bank(encoder, path) as again:
-        assert again.add(items) == bank.keys()
+        assert again.add(items) == list(bank)
         assert encoder.read == []
 
 
@@ -372,8 +372,8 @@ def test_kept_readings_are_projected_and_nothing_is_read(
         assert convert(old, new) is True
         assert encoder.read == []
         assert answers(new) == answers(bank)
-        assert [dict(e.demonstration.metadata) for e in new] == [dict(item.metadata) for item in items]
-        for entry, item in zip(new, items, strict=True):
+        assert [dict(e.demonstration.metadata) for e in new.values()] == [dict(item.metadata) for item in items]
+        for entry, item in zip(new.values(), items, strict=True):
             hidden = encoder.reading(item).hidden
             assert torch.equal(entry.fused.embeddings, hidden[:, :2] * 2)
         assert convert(old, new) is True, "again changes nothing"
@@ -398,7 +398,7 @@ def test_a_read_only_folder_is_read_and_not_written(
         assert answers(opened) == expected
         assert opened.verify() == []
         with pytest.raises(ArtifactWriteError, match="read-only"):
-            opened.remove(opened.keys()[0])
+            opened.remove(next(iter(opened)))
     assert {file.name: file.stat().st_mtime_ns for file in path.iterdir()} == before
 
 
@@ -420,11 +420,11 @@ def test_a_second_writer_waits_and_then_gives_up(
         monkeypatch.setattr(folder, "LOCK_SECONDS", 0.2)
         assert len(answers(bank)) == len(items), "reading works meanwhile"
         with pytest.raises(BankLockedError, match="another process has been writing") as raised:
-            bank.remove(bank.keys()[0])
+            bank.remove(next(iter(bank)))
         assert isinstance(raised.value, TimeoutError)
         monkeypatch.setattr(folder, "LOCK_SECONDS", 20)
         threading.Timer(0.2, free.set).start()
-        bank.remove(bank.keys()[0])
+        bank.remove(next(iter(bank)))
     finally:
         free.set()
         thread.join()
@@ -433,15 +433,15 @@ def test_a_second_writer_waits_and_then_gives_up(
 def test_a_reader_follows_the_writer(path: Path, bank: DemonstrationBank, items: list[Demonstration]) -> None:
     with DemonstrationBank.open(path) as reader:
         assert answers(reader) == answers(bank)
-        listed = reader.listed()
-        assert reader.listed() is listed
-        bank.remove(bank.keys()[0])
-        entry = reader[bank.keys()[0]]
+        listed = reader.view().entries
+        assert reader.view().entries is listed
+        bank.remove(next(iter(bank)))
+        entry = reader[next(iter(bank))]
         bank.compact()
         assert torch.equal(entry.fused.embeddings, fused_of(items[1])), "moved by the compaction meanwhile"
         bank.add([Demonstration(items[0].image, "", "new")])
         assert answers(reader) == answers(bank) == [*(f"answer {i}" for i in range(1, 8)), "new"]
-        assert len(reader.listed()) == len(items)
+        assert len(reader.view().entries) == len(items)
 
 
 def add_some(path: str, name: str) -> None:
@@ -469,7 +469,7 @@ def test_two_processes_add_and_one_reads(path: Path) -> None:
             except ArtifactNotFoundError:
                 continue  # it is being made
             with reader:
-                now = {entry.key for entry in reader if entry.fused.embeddings.numel()}
+                now = {entry.key for entry in reader.values() if entry.fused.embeddings.numel()}
                 assert seen <= now
                 seen = now
     assert [writer.communicate()[1] for writer in writers] == ["", ""]
@@ -483,16 +483,16 @@ def test_two_processes_add_and_one_reads(path: Path) -> None:
 
 
 def test_compaction_gives_back_what_was_removed(path: Path, bank: DemonstrationBank) -> None:
-    bank.remove(*bank.keys()[:6])
+    bank.remove(*list(bank)[:6])
     before = bank.stats()
     assert before.reclaimable > before.bytes // 20
-    expected = [(entry.demonstration.answer, entry.fused.embeddings) for entry in bank]
+    expected = [(entry.demonstration.answer, entry.fused.embeddings) for entry in bank.values()]
     bank.compact()
     after = bank.stats()
     assert segment(path).stat().st_size < before.bytes
     assert after.reclaimable < 100
     assert len(list(path.glob("segment-*"))) == 1
-    for (answer, fused), entry in zip(expected, bank, strict=True):
+    for (answer, fused), entry in zip(expected, bank.values(), strict=True):
         assert answer == entry.demonstration.answer
         assert torch.equal(fused, entry.fused.embeddings)
     assert after.demonstrations == 2
@@ -510,7 +510,7 @@ def test_a_crash_during_compaction_loses_nothing(
     """Stopped before each thing that it asks of the system, with segments of a few records."""
     monkeypatch.setattr(segments, "SEGMENT_BYTES", 1500)
     monkeypatch.setattr(segments, "SEGMENT_BYTES", 1500)
-    bank.remove(bank.keys()[2])
+    bank.remove(list(bank)[2])
     expected = answers(bank)
     left = step
 
@@ -534,7 +534,7 @@ def test_a_crash_during_compaction_loses_nothing(
     with DemonstrationBank.open(path) as again:
         assert answers(again) == expected
         assert again.verify() == []
-        again.tag(again.keys()[0], label="x")
+        again.tag(next(iter(again)), label="x")
         assert again.verify() == []
     (path / "bank.sqlite").unlink()
     rebuild_index(path)
@@ -550,7 +550,7 @@ def test_large_banks_have_several_segments(
         bank.add(items)
         assert len(list(path.glob("segment-*"))) > 2
         assert bank.verify() == []
-        bank.remove(bank.keys()[0])
+        bank.remove(next(iter(bank)))
         bank.compact()
         assert bank.verify() == []
         assert answers(bank) == [item.answer for item in items[1:]]
@@ -561,14 +561,14 @@ def test_large_banks_have_several_segments(
 
 def test_an_export_comes_back_whole_or_not_at_all(path: Path, bank: DemonstrationBank, tmp_path: Path) -> None:
     file = tmp_path / "bank.aim"
-    bank.tag(bank.keys()[0], label="x")
+    bank.tag(next(iter(bank)), label="x")
     size = bank.export(file)
     data = file.read_bytes()
     assert size == len(data)
-    with DemonstrationBank.from_export(tmp_path / "new", file) as new:
-        assert new.import_from(file) == 8
+    with DemonstrationBank.import_file(file, into=tmp_path / "new") as new:
+        assert len(new) == 8
         assert new.import_from(file) == 0
-        assert [(e.key, e.demonstration) for e in new] == [(e.key, e.demonstration) for e in bank]
+        assert [(e.key, e.demonstration) for e in new.values()] == [(e.key, e.demonstration) for e in bank.values()]
         assert new.keeps_readings
         before = answers(new)
         for cut in (10, 50, size // 2, size - 1):
@@ -583,6 +583,9 @@ def test_an_export_comes_back_whole_or_not_at_all(path: Path, bank: Demonstratio
     other = open_bank(CountingEncoder("other"), tmp_path / "other")
     with pytest.raises(FingerprintError, match=r"this exported bank was made with 'toy'.*has 'other'"):
         other.import_from(file)
+    with pytest.raises(FingerprintError, match=r"this exported bank was made with 'toy'.*has 'other'"):
+        DemonstrationBank.import_file(file, into=tmp_path / "newer", encoder=CountingEncoder("other"))
+    assert not (tmp_path / "newer").exists()
     with pytest.raises(ArtifactNotFoundError, match="No such file"):
         other.import_from(tmp_path / "nothing.aim")
     with pytest.raises(ArtifactNotFoundError, match="a folder"):

@@ -79,14 +79,14 @@ class InMemory(RuleBasedStateMachine):
 
     @invariant()
     def same(self) -> None:
-        assert self.bank.keys() == [key for key, *_ in self.model]
+        assert list(self.bank) == [key for key, *_ in self.model]
         assert len(self.bank) == len(self.model)
-        for (key, answer, fields), listed in zip(self.model, self.bank.listed(), strict=True):
+        for (key, answer, fields), listed in zip(self.model, self.bank.view().entries, strict=True):
             entry = self.bank[key]
             assert entry.demonstration.answer == answer
             assert dict(entry.demonstration.metadata) == fields == dict(listed.metadata)
             assert torch.equal(entry.fused.embeddings, fused_of(entry.demonstration))
-        features = self.bank.features("reading")
+        features = self.bank.view().features("reading")
         assert features.shape[0] == len(self.model)
 
 
@@ -131,10 +131,10 @@ class OnDisk(InMemory):
     @rule()
     def through_an_export(self) -> None:
         self.bank.export(self.folder / "bank.aim")
-        copied = DemonstrationBank.from_export(self.folder / "copy", self.folder / "bank.aim")
-        assert copied.import_from(self.folder / "bank.aim") == len(self.model)
-        assert copied.keys() == self.bank.keys()
-        assert np.array_equal(copied.features("reading"), self.bank.features("reading"))
+        copied = DemonstrationBank.import_file(self.folder / "bank.aim", into=self.folder / "copy")
+        assert len(copied) == len(self.model)
+        assert list(copied) == list(self.bank)
+        assert np.array_equal(copied.view().features("reading"), self.bank.view().features("reading"))
         copied.close()
         shutil.rmtree(self.folder / "copy")
 

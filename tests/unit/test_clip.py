@@ -150,7 +150,7 @@ def test_image_and_text_selection_equal_brute_force(
     np.testing.assert_allclose(selector.scores(bank, queries, np.arange(12)), cosines[kind], atol=1e-5)
     assert cosines[kind].std() > 0.05, "the pictures and the texts differ"
     best = [ranked(row, others(query))[:4] for query, row in enumerate(cosines[kind])]
-    assert selector.select(bank, queries, 4) == [[keys[n] for n in places[::-1]] for places in best]
+    assert selector.select(bank.view(), queries, 4) == [[keys[n] for n in places[::-1]] for places in best]
 
 
 @pytest.mark.parametrize("prefilter", [1, 4, 100])
@@ -163,7 +163,7 @@ def test_mmices_ranks_the_nearest_images_by_their_texts(
         order = ranked(cosines["image"][query], others(query))
         best = [*ranked(cosines["text"][query], order[:prefilter]), *order[prefilter:]][:6]
         expected.append([keys[n] for n in best[::-1]])
-    assert MmicesSelector(folder, device="cpu", prefilter=prefilter).select(bank, queries, 6) == expected
+    assert MmicesSelector(folder, device="cpu", prefilter=prefilter).select(bank.view(), queries, 6) == expected
 
 
 def test_where_and_balance_hold_for_clip_too(
@@ -171,11 +171,11 @@ def test_where_and_balance_hold_for_clip_too(
 ) -> None:
     labels = {key: item.metadata["label"] for key, item in zip(bank.keys(), items, strict=True)}
     for cls in (RicesSelector, TextSelector, MmicesSelector):
-        for chosen in cls(folder, device="cpu", balance="label").select(bank, queries, 6):
+        for chosen in cls(folder, device="cpu", balance="label").select(bank.view(), queries, 6):
             assert sorted(labels[key] for key in chosen) == list("aaabbb")
-        for chosen in cls(folder, device="cpu", where={"label": "b"}).select(bank, queries, None):
+        for chosen in cls(folder, device="cpu", where={"label": "b"}).select(bank.view(), queries, None):
             assert {labels[key] for key in chosen} == {"b"}
-    few = MmicesSelector(folder, device="cpu", prefilter=2, balance="label").select(bank, queries, 6)
+    few = MmicesSelector(folder, device="cpu", prefilter=2, balance="label").select(bank.view(), queries, 6)
     assert all(sorted(labels[key] for key in chosen) == list("aaabbb") for chosen in few)
 
 
@@ -184,22 +184,22 @@ def test_demonstrations_are_encoded_once_and_queries_each_time(
 ) -> None:
     bank = open_bank(CountingEncoder(), tmp_path / "bank")
     bank.add(items[:10])
-    first = RicesSelector(folder, device="cpu").select(bank, queries, 2)
+    first = RicesSelector(folder, device="cpu").select(bank.view(), queries, 2)
     assert sorted(encoded) == [4, 10]
     encoded.clear()
     bank.close()
     bank = open_bank(CountingEncoder(), tmp_path / "bank")
-    assert RicesSelector(folder, device="cpu").select(bank, queries, 2) == first
+    assert RicesSelector(folder, device="cpu").select(bank.view(), queries, 2) == first
     assert encoded == [4], "kept in the bank's folder"
     encoded.clear()
     bank.add(items)
-    RicesSelector(folder, device="cpu").select(bank, queries, 2)
+    RicesSelector(folder, device="cpu").select(bank.view(), queries, 2)
     assert sorted(encoded) == [2, 4], "only those that are new"
     encoded.clear()
-    MmicesSelector(folder, device="cpu").select(bank, queries, 2)
+    MmicesSelector(folder, device="cpu").select(bank.view(), queries, 2)
     assert sorted(encoded) == [4, 4, 12], "the images of rices, and texts"
     encoded.clear()
-    RicesSelector(save_folder(tmp_path / "one", 1), device="cpu").select(bank, queries, 2)
+    RicesSelector(save_folder(tmp_path / "one", 1), device="cpu").select(bank.view(), queries, 2)
     assert sorted(encoded) == [4, 12], "other weights"
 
 

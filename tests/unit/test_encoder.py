@@ -193,7 +193,7 @@ def test_a_projector_of_other_layers_is_given_them(
     assert not convert(deep.bank, flat.bank), "other layers: read again"
     (expected,) = pipe.encoder.encode(items[:1])
     torch.testing.assert_close(
-        flat.bank[flat.bank.keys()[0]].fused.embeddings, expected.embeddings, atol=1e-5, rtol=1e-4
+        flat.bank[next(iter(flat.bank))].fused.embeddings, expected.embeddings, atol=1e-5, rtol=1e-4
     )
 
 

@@ -13,7 +13,15 @@ from PIL import Image
 from aim_sdk import AIMPipeline, Demonstration, PromptFormat, Query
 from aim_sdk.backend.prefixes import PrefixCache
 from aim_sdk.errors import InputError, ShotsError
-from aim_sdk.injection.given import candidates_of, demonstrations_of, first_shots, format_of, queries_of, shots_of
+from aim_sdk.injection.given import (
+    candidates_of,
+    first_shots,
+    format_of,
+    given_demonstrations,
+    of_each_query,
+    queries_of,
+    shots_of,
+)
 from aim_sdk.support.numbers import whole_number
 
 RED = Image.new("RGB", (24, 24), "red")
@@ -53,9 +61,9 @@ WAYS["Series"] = Series
 @pytest.mark.parametrize("way", WAYS)
 def test_demonstrations_come_in_any_iterable(way: str) -> None:
     if way != "dict keys":
-        assert demonstrations_of(WAYS[way]([A, B]), 2) == [[A, B], [A, B]]
+        assert of_each_query(given_demonstrations(WAYS[way]([A, B])), 2) == [[A, B], [A, B]]
     nested = [WAYS[way]([Demonstration("a.png", "", "a")]), WAYS[way]([Demonstration("b.png", "", "b")])]
-    assert [[d.answer for d in items] for items in demonstrations_of(nested, 2)] == [["a"], ["b"]]
+    assert [[d.answer for d in items] for items in of_each_query(given_demonstrations(nested), 2)] == [["a"], ["b"]]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -66,7 +74,7 @@ def test_queries_and_choices_come_in_any_iterable(way: str) -> None:
 
 
 def test_one_stands_for_a_list() -> None:
-    assert demonstrations_of(A, 2) == [[A], [A]]
+    assert of_each_query(given_demonstrations(A), 2) == [[A], [A]]
     assert queries_of(Query("a.png")) == queries_of("a.png") == [Query("a.png")]
     assert queries_of(Path("a.png")) == [Query(Path("a.png"))]
     assert [q.text for q in queries_of(["a.png", ("b.png", "What?"), Query("c.png", "Who?")])] == ["", "What?", "Who?"]
@@ -76,10 +84,10 @@ def test_one_stands_for_a_list() -> None:
 @pytest.mark.parametrize("used", [iter([]), (d for d in ()), map(str, []), filter(None, [])])
 def test_an_iterator_that_is_used_up_is_refused(used: Any) -> None:
     with pytest.raises(InputError, match="gave nothing; was it used up before"):
-        demonstrations_of(used, 1)
+        of_each_query(given_demonstrations(used), 1)
     with pytest.raises(InputError, match=r"demonstrations of query 1: .*used up"):
-        demonstrations_of([[A], iter([])], 2)
-    assert demonstrations_of([], 2) == [[], []]
+        of_each_query(given_demonstrations([[A], iter([])]), 2)
+    assert of_each_query(given_demonstrations([]), 2) == [[], []]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +104,7 @@ def test_an_iterator_that_is_used_up_is_refused(used: Any) -> None:
 )
 def test_what_are_no_demonstrations(given: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        demonstrations_of(given, 1)
+        of_each_query(given_demonstrations(given), 1)
 
 
 @pytest.mark.parametrize("given", [{"image": "a.png"}, [{"image": "a.png"}], [("a.png", "b", "c")], [7], 7, None])

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from aim_sdk import AIMPipeline, Demonstration, DemonstrationBank, Query, get_selector
+from aim_sdk.bank import BankView
 from aim_sdk.errors import InputError, ShotsError
 from aim_sdk.selection import base
-from aim_sdk.selection.base import Selector
+from aim_sdk.selection.base import DEFAULT_SHOTS, Selector, chosen
 from aim_sdk.selection.builtin import FirstSelector, RandomSelector, ReadingSelector
 from aim_sdk.selection.ranking import best
 from aim_sdk.support.vectors import dot, unit
@@ -35,9 +36,9 @@ class VectorSelector(Selector):
         super().__init__(**options)
         self.vectors, self.asked, self.calls = unit(vectors), unit(asked), 0
 
-    def scores(self, bank: DemonstrationBank, queries: Sequence[Query], candidates: np.ndarray) -> np.ndarray:
+    def scores(self, view: BankView, queries: Sequence[Query], candidates: np.ndarray) -> np.ndarray:
         self.calls += 1
-        kept = bank.features("vectors", lambda items: np.stack([self.vectors[int(item.text)] for item in items]))
+        kept = view.features("vectors", lambda items: np.stack([self.vectors[int(item.text)] for item in items]))
         return dot(np.stack([self.asked[int(query.text)] for query in queries]), kept, candidates)
 
 
@@ -67,7 +68,7 @@ def brute_force(
             turns[n] = seen[labels[n]]
             seen[labels[n]] += 1
         chosen = sorted(ranked, key=turns.__getitem__)
-    return sorted(chosen[:shots], key=ranked.index, reverse=True)
+    return sorted(chosen[: DEFAULT_SHOTS if shots is None else shots], key=ranked.index, reverse=True)
 
 
 @settings(max_examples=80, deadline=None)
@@ -82,7 +83,7 @@ def test_the_best_are_chosen_as_brute_force_chooses(data: st.DataObject) -> None
     where = data.draw(st.sampled_from([None, {"group": 1}, {"group": [1, 2], "label": "a"}]))
     balance = data.draw(st.sampled_from([None, "label"]))
     own = data.draw(st.lists(st.integers(0, count), min_size=len(asked), max_size=len(asked)))
-    shots = data.draw(st.one_of(st.none(), st.integers(0, 8)))
+    shots = data.draw(st.one_of(st.none(), st.integers(0, 9)))
 
     bank, keys = filled(demonstrations(labels, groups))
     # OTHER: the query's image and text are no demonstration's, its id may be one's
@@ -96,13 +97,13 @@ def test_the_best_are_chosen_as_brute_force_chooses(data: st.DataObject) -> None
     pools = [[n for n in allowed if n != place] for place in own]
     if shots != 0 and (not allowed or min(map(len, pools)) < (shots or 0)):
         with pytest.raises(ShotsError):
-            selector.select(bank, queries, shots)
+            selector.select(bank.view(), queries, shots)
         return
     expected = [
         brute_force([float(np.dot(v, q)) for v in unit(rows)], pool, labels if balance else None, shots)
         for q, pool in zip(unit(asked), pools, strict=True)
     ]
-    assert selector.select(bank, queries, shots) == [[keys[n] for n in places] for places in expected]
+    assert selector.select(bank.view(), queries, shots) == [[keys[n] for n in places] for places in expected]
 
 
 @settings(max_examples=100, deadline=None)
@@ -140,43 +141,44 @@ def test_many_queries_are_chosen_for_in_parts(monkeypatch: pytest.MonkeyPatch) -
     selector = VectorSelector(*(generator.standard_normal((n, 5)).astype(np.float32) for n in (12, 7)))
     bank, _ = filled(demonstrations(["a"] * 12))
     queries = [Query(OTHER, str(n)) for n in range(7)]
-    together = selector.select(bank, queries, 3)
+    together = selector.select(bank.view(), queries, 3)
     monkeypatch.setattr(base, "_SCORES", 12 * 3)
-    assert selector.select(bank, queries, 3) == together
+    assert selector.select(bank.view(), queries, 3) == together
     assert selector.calls == 1 + 3
 
 
 def test_first_shows_the_order_of_addition() -> None:
     bank, keys = filled(demonstrations(["a", "a", "b", "b", "b"]))
     query = Query(OTHER, "?")
-    assert FirstSelector().select(bank, [query, query], 3) == [keys[:3]] * 2
-    assert FirstSelector().select(bank, [query], None) == [keys]
-    assert FirstSelector(where={"label": "b"}).select(bank, [query], 2) == [keys[2:4]]
-    assert FirstSelector(balance="label").select(bank, [query], 3) == [[keys[0], keys[1], keys[2]]]
-    assert FirstSelector(balance="label").select(bank, [query], 4) == [[keys[0], keys[1], keys[2], keys[3]]]
-    assert FirstSelector().select(bank, [query], 0) == [[]]
-    assert FirstSelector().select(bank, [], 3) == []
+    assert FirstSelector().select(bank.view(), [query, query], 3) == [keys[:3]] * 2
+    assert FirstSelector().select(bank.view(), [query], None) == [keys]
+    assert FirstSelector(where={"label": "b"}).select(bank.view(), [query], 2) == [keys[2:4]]
+    assert FirstSelector(balance="label").select(bank.view(), [query], 3) == [[keys[0], keys[1], keys[2]]]
+    assert FirstSelector(balance="label").select(bank.view(), [query], 4) == [[keys[0], keys[1], keys[2], keys[3]]]
+    assert FirstSelector().select(bank.view(), [query], 0) == [[]]
+    assert FirstSelector().select(bank.view(), [], 3) == []
 
 
 def test_a_draw_depends_on_seed_and_query_alone() -> None:
     bank, keys = filled(demonstrations(["a"] * 40))
     queries = [Query(OTHER, "?", id=name) for name in ("x", "y", "z")]
-    draws = RandomSelector(seed=3).select(bank, queries, 6)
-    assert RandomSelector(seed=3).select(bank, queries[::-1], 6) == draws[::-1]
-    assert RandomSelector(seed=3).select(bank, queries[1:2], 6) == draws[1:2]
-    assert RandomSelector(seed=3).select(bank, [Query(PICTURE, "else", id="y")], 6) == draws[1:2], "seeded by the id"
-    assert RandomSelector(seed=4).select(bank, queries, 6) != draws
+    view = bank.view()
+    draws = RandomSelector(seed=3).select(view, queries, 6)
+    assert RandomSelector(seed=3).select(view, queries[::-1], 6) == draws[::-1]
+    assert RandomSelector(seed=3).select(view, queries[1:2], 6) == draws[1:2]
+    assert RandomSelector(seed=3).select(view, [Query(PICTURE, "else", id="y")], 6) == draws[1:2], "seeded by the id"
+    assert RandomSelector(seed=4).select(view, queries, 6) != draws
     assert len(set(map(tuple, draws))) == 3
     assert all(len(set(draw)) == 6 and set(draw) < set(keys) for draw in draws)
     unnamed = [Query(OTHER, "one"), Query(OTHER, "two"), Query(PICTURE, "one")]
-    assert len(set(map(tuple, RandomSelector().select(bank, unnamed, 6)))) == 3, "without an id: by image and text"
-    assert RandomSelector().select(bank, unnamed[:1], 6) == RandomSelector().select(bank, unnamed, 6)[:1]
+    assert len(set(map(tuple, RandomSelector().select(view, unnamed, 6)))) == 3, "without an id: by image and text"
+    assert RandomSelector().select(view, unnamed[:1], 6) == RandomSelector().select(view, unnamed, 6)[:1]
 
 
 def test_draws_are_even() -> None:
     bank, keys = filled(demonstrations(["a"] * 10))
     queries = [Query(OTHER, "?", id=f"q{n}") for n in range(1000)]
-    counts = Counter(key for draw in RandomSelector().select(bank, queries, 2) for key in draw)
+    counts = Counter(key for draw in RandomSelector().select(bank.view(), queries, 2) for key in draw)
     assert set(counts) == set(keys)
     assert 140 < min(counts.values()) <= max(counts.values()) < 260  # 200 each, sigma 13
 
@@ -188,10 +190,10 @@ def test_a_query_is_never_shown_its_own(name: str) -> None:
     by_id = Query(OTHER, "something else", id="d2")
     by_content = Query(PICTURE, "4")
     alike = Query(OTHER, "4")
-    chosen = get_selector(name).select(bank, [by_id, by_content, alike], None)
+    chosen = get_selector(name).select(bank.view(), [by_id, by_content, alike], None)
     assert [set(keys) - set(shown) for shown in chosen] == [{keys[2]}, {keys[4]}, set()]
     with pytest.raises(ShotsError, match=r"6 shots asked for, but only 5 of the bank's 6 demonstrations may be shown"):
-        get_selector(name).select(bank, [by_id], 6)
+        get_selector(name).select(bank.view(), [by_id], 6)
 
 
 @pytest.mark.parametrize("name", ["first", "random", "reading"])
@@ -201,62 +203,87 @@ def test_balance_shows_each_label_as_often_as_the_others(name: str) -> None:
     selector = type(get_selector(name))(balance="label")
     of = dict(zip(keys, labels, strict=True))
     for shots, expected in ((3, [1, 1, 1]), (5, [2, 2, 1]), (7, [4, 2, 1])):
-        (chosen,) = selector.select(bank, [Query(OTHER, "?")], shots)
+        (chosen,) = selector.select(bank.view(), [Query(OTHER, "?")], shots)
         assert sorted(Counter(of[key] for key in chosen).values(), reverse=True) == expected
 
 
 def test_a_balance_field_that_is_missing_is_explained() -> None:
     bank, _ = filled([*demonstrations(["a", "b"]), Demonstration(PICTURE, "bare", "yes")])
     with pytest.raises(InputError, match=r"balance='lable': 3 of 3 .* Did you mean 'label'"):
-        FirstSelector(balance="lable").select(bank, [Query(OTHER, "?")], 1)
+        FirstSelector(balance="lable").select(bank.view(), [Query(OTHER, "?")], 1)
     with pytest.raises(InputError, match="balance='label': 1 of 3"):
-        FirstSelector(balance="label").select(bank, [Query(OTHER, "?")], 1)
-    assert FirstSelector(balance="label", where={"label": ["a", "b"]}).select(bank, [Query(OTHER, "?")], 2)
+        FirstSelector(balance="label").select(bank.view(), [Query(OTHER, "?")], 1)
+    assert FirstSelector(balance="label", where={"label": ["a", "b"]}).select(bank.view(), [Query(OTHER, "?")], 2)
 
 
 def test_where_narrows_and_says_when_nothing_is_left() -> None:
     bank, keys = filled(demonstrations(["a", "b", "a"], [1, 1, 2]))
     query = [Query(OTHER, "?")]
-    assert FirstSelector(where={"label": "a"}).select(bank, query, None) == [[keys[0], keys[2]]]
-    assert FirstSelector(where={"label": ["a", "b"], "group": 1}).select(bank, query, None) == [keys[:2]]
+    assert FirstSelector(where={"label": "a"}).select(bank.view(), query, None) == [[keys[0], keys[2]]]
+    assert FirstSelector(where={"label": ["a", "b"], "group": 1}).select(bank.view(), query, None) == [keys[:2]]
     with pytest.raises(ShotsError, match=r"3 shots .* only 2 of the bank's 3 demonstrations may be shown: where="):
-        FirstSelector(where={"label": "a"}).select(bank, query, 3)
-    with pytest.raises(ShotsError, match=r"none of 3 demonstrations is so"):
-        FirstSelector(where={"label": "c"}).select(bank, query, None)
+        FirstSelector(where={"label": "a"}).select(bank.view(), query, 3)
+    with pytest.raises(ShotsError, match=r"no demonstration of 3 matches where"):
+        FirstSelector(where={"label": "c"}).select(bank.view(), query, None)
     with pytest.raises(ShotsError, match=r"Did you mean 'label'"):
-        FirstSelector(where={"labels": "a"}).select(bank, query, None)
+        FirstSelector(where={"labels": "a"}).select(bank.view(), query, None)
 
 
 def test_what_is_looked_up_once_follows_the_bank() -> None:
     bank, keys = filled(demonstrations(["a", "b", "a"]))
     selector, query = FirstSelector(where={"label": "a"}, balance="label"), [Query(OTHER, "?")]
-    assert selector.select(bank, query, None) == [[keys[0], keys[2]]]
+    assert selector.select(bank.view(), query, None) == [[keys[0], keys[2]]]
     bank.tag(keys[1], label="a")
-    assert selector.select(bank, query, None) == [keys]
+    assert selector.select(bank.view(), query, None) == [keys]
     bank.remove(keys[0])
-    assert selector.select(bank, query, None) == [keys[1:]]
+    assert selector.select(bank.view(), query, None) == [keys[1:]]
     another, others = filled(demonstrations(["b", "a"]))
-    assert selector.select(another, query, None) == [others[1:]]
+    assert selector.select(another.view(), query, None) == [others[1:]]
 
 
 def test_an_empty_bank_has_nothing_to_choose_from() -> None:
     bank = open_bank(CountingEncoder(), None)
     for name in ("first", "random", "reading"):
-        assert get_selector(name).select(bank, [Query(OTHER, "?")], None) == [[]]
+        assert get_selector(name).select(bank.view(), [Query(OTHER, "?")], None) == [[]]
         with pytest.raises(ShotsError, match="1 shots asked for, but the bank holds 0"):
-            get_selector(name).select(bank, [Query(OTHER, "?")], 1)
+            get_selector(name).select(bank.view(), [Query(OTHER, "?")], 1)
 
 
 def test_a_bank_that_changes_meanwhile_is_looked_at_again() -> None:
     bank, keys = filled(demonstrations(["a"] * 5))
 
     class Meddler(FirstSelector):
-        def scores(self, bank: DemonstrationBank, queries: Sequence[Query], candidates: np.ndarray) -> np.ndarray:
+        def scores(self, view: BankView, queries: Sequence[Query], candidates: np.ndarray) -> np.ndarray:
             if len(bank) == 5:
                 bank.remove(keys[0])
-            return super().scores(bank, queries, candidates)
+            return super().scores(view, queries, candidates)
 
-    assert Meddler().select(bank, [Query(OTHER, "?")], 2) == [keys[1:3]]
+    (found,) = chosen(bank, Meddler(), [Query(OTHER, "?")], 2)
+    assert [entry.key for entry in found] == keys[1:3]
+
+
+def test_a_view_is_the_bank_of_one_moment() -> None:
+    bank, keys = filled(demonstrations(["a"] * 5))
+    before = bank.view()
+    assert bank.view() is before
+    bank.remove(keys[0])
+    assert [entry.key for entry in before.entries] == keys
+    assert [entry.key for entry in bank.view().entries] == keys[1:]
+    few = bank.view().among(frozenset(keys[2:4]))
+    assert FirstSelector().select(few, [Query(OTHER, "?")], None) == [keys[2:4]]
+    with pytest.raises(ShotsError, match="3 shots asked for, but only 2 of the bank's 4"):
+        FirstSelector().select(few, [Query(OTHER, "?")], 3)
+
+
+def test_without_a_number_up_to_eight_are_shown() -> None:
+    bank, keys = filled(demonstrations(["a"] * 12))
+    asked = [Query(OTHER, "?")]
+    assert DEFAULT_SHOTS == 8
+    assert FirstSelector().select(bank.view(), asked, None) == [keys[:8]]
+    assert FirstSelector(balance="id").select(bank.view(), asked, None) == [keys[:8]]
+    assert FirstSelector().select(bank.view(), asked, 12) == [keys]
+    bank.remove(*keys[:9])
+    assert FirstSelector().select(bank.view(), asked, None) == [keys[9:]]
 
 
 class ReadingEncoder(CountingEncoder):
@@ -302,7 +329,7 @@ def test_reading_equals_the_cosine_round_the_bank_s_mean(where: dict[str, str] |
     selector = ReadingSelector(where=where)
     np.testing.assert_allclose(selector.scores(bank, queries, pool), cosines[:, pool], atol=1e-6)
     expected = [[keys[n] for n in brute_force(row, pool, None, 5)] for row in cosines]
-    assert selector.select(bank, queries, 5) == expected
+    assert selector.select(bank.view(), queries, 5) == expected
     bank.remove(keys[0])  # another mean
     centred, wanted = vectors[1:] - vectors[1:].mean(0), asked - vectors[1:].mean(0)
     cosines = wanted @ centred.T / np.outer(np.linalg.norm(wanted, axis=1), np.linalg.norm(centred, axis=1))
@@ -313,7 +340,7 @@ def test_equal_readings_keep_the_order_of_addition() -> None:
     """All of them are the mean, up to rounding: there is no direction to compare."""
     bank = open_bank(ReadingEncoder(), None)
     keys = bank.add([Demonstration(PICTURE, "12", f"answer {n}") for n in range(7)])
-    assert ReadingSelector().select(bank, [Query(OTHER, "31")], None) == [keys[::-1]]
+    assert ReadingSelector().select(bank.view(), [Query(OTHER, "31")], None) == [keys[::-1]]
 
 
 @pytest.fixture
@@ -338,7 +365,7 @@ def test_reading_uses_what_add_has_read(
         type(pipe.encoder), "pooled_queries", lambda self, queries: read.extend(queries) or original(self, queries)
     )
     monkeypatch.setattr(type(pipe.encoder), "stream", None)
-    (chosen,) = get_selector("reading").select(pipe.bank, [asked], 3)
+    (chosen,) = get_selector("reading").select(pipe.bank.view(), [asked], 3)
     assert chosen == [keys[n] for n in brute_force(cosines, range(6), None, 3)]
     assert read == [asked]
 
@@ -350,8 +377,8 @@ def test_a_selector_of_one_s_own_chooses_in_the_pipeline(pipe: AIMPipeline, pict
         def __init__(self, sign: int) -> None:
             self.sign = sign
 
-        def scores(self, bank: DemonstrationBank, queries: Sequence[Query], candidates: np.ndarray) -> np.ndarray:
-            answers = [entry.demonstration.answer for entry in bank]
+        def scores(self, view: BankView, queries: Sequence[Query], candidates: np.ndarray) -> np.ndarray:
+            answers = [view.demonstration(entry.key).answer for entry in view.entries]
             return np.array([[self.sign * len(answers[n]) for n in candidates]] * len(queries))
 
     items = [Demonstration(picture, "What?", "x" * (n + 1)) for n, picture in enumerate(pictures[:4])]
@@ -377,7 +404,7 @@ def test_scores_that_cannot_be_ranked_are_explained(made: np.ndarray, message: s
 
     bank, _ = filled(demonstrations(["a"] * 3))
     with pytest.raises(InputError, match=message):
-        Bad().select(bank, [Query(OTHER, "?")] * 2, 1)
+        Bad().select(bank.view(), [Query(OTHER, "?")] * 2, 1)
 
 
 def test_names() -> None:
