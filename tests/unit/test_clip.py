@@ -146,7 +146,7 @@ def test_image_and_text_selection_equal_brute_force(
     cls: type[RicesSelector],
     kind: str,
 ) -> None:
-    selector, keys = cls(folder, device="cpu"), bank.keys()
+    selector, keys = cls(folder, device="cpu"), list(bank)
     np.testing.assert_allclose(selector.scores(bank, queries, np.arange(12)), cosines[kind], atol=1e-5)
     assert cosines[kind].std() > 0.05, "the pictures and the texts differ"
     best = [ranked(row, others(query))[:4] for query, row in enumerate(cosines[kind])]
@@ -158,7 +158,7 @@ def test_mmices_ranks_the_nearest_images_by_their_texts(
     folder: Path, bank: DemonstrationBank, queries: list[Query], cosines: dict[str, np.ndarray], prefilter: int
 ) -> None:
     """The query's own demonstration is left out before the images are counted."""
-    keys, expected = bank.keys(), []
+    keys, expected = list(bank), []
     for query in range(len(queries)):
         order = ranked(cosines["image"][query], others(query))
         best = [*ranked(cosines["text"][query], order[:prefilter]), *order[prefilter:]][:6]
