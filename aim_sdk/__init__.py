@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from aim_sdk.backend.interfaces import Backend
     from aim_sdk.backend.reader import DemoReader
     from aim_sdk.backend.registry import BackendInfo, get_backend, list_backends
-    from aim_sdk.bank import DemonstrationBank
+    from aim_sdk.bank import DemonstrationBank, DiskBank
     from aim_sdk.config import Fingerprint, ProjectorConfig, PromptFormat
     from aim_sdk.errors import AIMError
     from aim_sdk.files.downloads import fetch_image
     from aim_sdk.files.images import load_image
     from aim_sdk.injection.classification import Classification
+    from aim_sdk.injection.shots import Shots
     from aim_sdk.pipeline import AIMPipeline
     from aim_sdk.projectors import (
         AttentionProjector,
@@ -48,6 +49,7 @@ __all__ = [
     "DemoReader",
     "Demonstration",
     "DemonstrationBank",
+    "DiskBank",
     "Fingerprint",
     "FusedTokens",
     "Generation",
@@ -64,6 +66,7 @@ __all__ = [
     "ResidualMLPProjector",
     "ResidualProjector",
     "Selector",
+    "Shots",
     "fetch_image",
     "get_backend",
     "get_selector",
@@ -79,12 +82,13 @@ if not TYPE_CHECKING:  # a type checker that saw it would accept any attribute
             "backend.interfaces": ["Backend"],
             "backend.reader": ["DemoReader"],
             "backend.registry": ["BackendInfo", "get_backend", "list_backends"],
-            "bank": ["DemonstrationBank"],
+            "bank": ["DemonstrationBank", "DiskBank"],
             "config": ["Fingerprint", "ProjectorConfig", "PromptFormat"],
             "errors": ["AIMError"],
             "files.downloads": ["fetch_image"],
             "files.images": ["load_image"],
             "injection.classification": ["Classification"],
+            "injection.shots": ["Shots"],
             "pipeline": ["AIMPipeline"],
             "projectors": [
                 "AttentionProjector",

@@ -40,7 +40,7 @@ class Newest(Selector):
 
     name = "newest"
 
-    def scores(self, bank: Any, queries: Any, candidates: Any) -> Any:
+    def scores(self, view: Any, queries: Any, candidates: Any) -> Any:
         return np.broadcast_to(np.arange(len(candidates), dtype=np.float32), (len(queries), len(candidates)))
 
 
