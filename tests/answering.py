@@ -13,9 +13,31 @@ from typing import Any
 from aim_sdk.answering.jobs import AnswerJob
 from aim_sdk.answering.queries import read_queries
 from aim_sdk.errors import AIMError, ContextLengthError, FormatError, InputError
+from aim_sdk.injection.shots import Shots
+from aim_sdk.selection.builtin import FirstSelector
 from aim_sdk.types import Demonstration, Generation, Query
 
 SETTINGS: dict[str, Any] = {"backend": "echo", "mode": "aim", "shots": None}
+
+
+class Held(dict[str, Demonstration]):
+    """A bank whose keys are texts; it refuses those of over 100 letters."""
+
+    def add(
+        self,
+        items: Sequence[Demonstration],
+        *,
+        progress: bool,
+        on_error: Callable[[Demonstration, InputError], None],
+    ) -> None:
+        for item in items:
+            if len(item.text) > 100:
+                on_error(item, ContextLengthError("does not fit"))
+            else:
+                self[item.text] = item
+
+    def key(self, item: Demonstration) -> str:
+        return item.text
 
 
 class Pipe:
@@ -24,13 +46,11 @@ class Pipe:
     def __init__(self, seconds: float = 0, scope: str = "scope") -> None:
         self.seconds, self.asked = seconds, list[str]()
         self.encoder = SimpleNamespace(binding=SimpleNamespace(scope=scope), lengths=self._lengths)
-        self.bank = SimpleNamespace(add=self._add, key=lambda item: item.text, keys=lambda: list(self.held))
-        self.held: dict[str, Demonstration] = {}
+        self.bank, self.selector = Held(), FirstSelector()
 
-    def generate(
-        self, queries: Sequence[Query], *, demonstrations: Sequence[Demonstration] | None, **_: object
-    ) -> list[Generation]:
+    def generate(self, queries: Sequence[Query], *, shots: Shots, **_: object) -> list[Generation]:
         time.sleep(self.seconds)
+        demonstrations: Any = shots.demonstrations
         for item in [*queries, *(demonstrations or ())]:
             if "<image>" in item.text:
                 raise FormatError(f"{item.text!r} holds an image token")
@@ -45,19 +65,6 @@ class Pipe:
             if "<image>" in item.text:
                 on_error(place, FormatError(f"{item.text!r} holds an image token"))
         return {}
-
-    def _add(
-        self,
-        items: Sequence[Demonstration],
-        *,
-        progress: bool,
-        on_error: Callable[[Demonstration, InputError], None],
-    ) -> None:
-        for item in items:
-            if len(item.text) > 100:
-                on_error(item, ContextLengthError("does not fit"))
-            else:
-                self.held[item.text] = item
 
 
 def answer(queries: Path, out: Path, pipe: Any = None, demonstrations: Any = (), **settings: Any) -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ from aim_sdk.cli import bank_reading
 from aim_sdk.cli.bank_reading import Bank, interrupted
 
 if TYPE_CHECKING:
-    from aim_sdk.bank import BankEntry, DemonstrationBank
+    from aim_sdk.bank import BankEntry, DemonstrationBank, DiskBank
 
 app = typer.Typer(help="Demonstration Banks on disk: read once, found and reused.", no_args_is_help=True)
 app.command("add")(bank_reading.add)
@@ -39,7 +39,7 @@ def list_(
     from aim_sdk.support.terminal import console, say, say_json
 
     filters = _filters(where)
-    with DemonstrationBank.open(bank) as opened:
+    with _opened(bank) as opened:
         keys = _chosen(opened, filters)
         shown = keys[: limit or None]
         if as_json:
@@ -63,7 +63,7 @@ def show(bank: Bank, key: Key) -> None:
     """Show one demonstration and what is kept of it, as JSON."""
     from aim_sdk.support.terminal import say_json
 
-    with DemonstrationBank.open(bank) as opened:
+    with _opened(bank) as opened:
         entry = opened[_found(opened, key)]
         fused = entry.fused.embeddings
         kept = {"fused": {"shape": list(fused.shape), "dtype": str(fused.dtype).removeprefix("torch.")}}
@@ -83,7 +83,7 @@ def remove(
     if not keys and not where:
         raise InputError("bank remove: say which: one KEY or more, or --where FIELD=VALUE.")
     filters = _filters(where)
-    with DemonstrationBank.open(bank) as opened:
+    with _opened(bank) as opened:
         chosen = [_found(opened, key) for key in keys or []]
         if filters:
             chosen += _chosen(opened, filters)
@@ -104,7 +104,7 @@ def verify(
     from aim_sdk.support.terminal import say, warn
 
     lost = rebuild_index(bank) if rebuild else []
-    with DemonstrationBank.open(bank, images=images) as opened:
+    with _opened(bank, images) as opened:
         problems = lost + opened.verify(progress=True)
         if not problems:
             problems = opened.check_images(progress=True)
@@ -122,7 +122,7 @@ def compact(bank: Bank) -> None:
 
     from aim_sdk.support.terminal import say
 
-    with DemonstrationBank.open(bank) as opened:
+    with _opened(bank) as opened:
         before = opened.stats().bytes
         opened.compact(progress=True)
         say(f"{bank}: {decimal(before)} before, {decimal(opened.stats().bytes)} now.", err=True)
@@ -135,7 +135,7 @@ def export(bank: Bank, file: Annotated[Path, typer.Argument(help="The file to wr
 
     from aim_sdk.support.terminal import say
 
-    with DemonstrationBank.open(bank) as opened:
+    with _opened(bank) as opened:
         size = opened.export(file, progress=True)
         say(f"{file}: {len(opened)} demonstrations, {decimal(size)}.", err=True)
 
@@ -148,7 +148,7 @@ def import_(bank: Bank, file: Annotated[Path, typer.Argument(help="What `bank ex
     from aim_sdk.support.terminal import say
 
     before = 0
-    with suppress(ArtifactNotFoundError), DemonstrationBank.open(bank) as opened:
+    with suppress(ArtifactNotFoundError), _opened(bank) as opened:
         before = len(opened)
     try:
         with DemonstrationBank.import_file(file, into=bank, progress=True) as opened:
@@ -167,7 +167,7 @@ def stats(bank: Bank, as_json: Annotated[bool, typer.Option("--json", help="As J
     from aim_sdk.support.fitted import FittedTable
     from aim_sdk.support.terminal import console, say_json
 
-    with DemonstrationBank.open(bank) as opened:
+    with _opened(bank) as opened:
         found = opened.stats()
         if as_json:
             say_json(asdict(found) | {"binding": opened.binding.model_dump(mode="json")}, indent=2)
@@ -185,6 +185,12 @@ def stats(bank: Bank, as_json: Annotated[bool, typer.Option("--json", help="As J
             "prompt format": made.prompt_format.template or made.prompt_format.kind,
         }
         console().print(FittedTable(("", ""), rows.items()))
+
+
+def _opened(bank: Path, images: Path | None = None) -> DiskBank:
+    from aim_sdk.bank import DemonstrationBank
+
+    return DemonstrationBank.open(bank, images=images)
 
 
 def _fields(entry: BankEntry) -> dict[str, Any]:

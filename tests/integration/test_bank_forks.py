@@ -46,7 +46,7 @@ def test_both_sides_of_a_fork_keep_what_they_add(
                     bank.add([item(f"{who} {turn} {number}")])
                     bank.tag(key_of(bank, f"{who} {turn} {number}"), who=who)
                 for seen in (bank, reader):
-                    assert expected <= {entry.demonstration.answer for entry in seen}
+                    assert expected <= {entry.demonstration.answer for entry in seen.values()}
                 if turn % 2:
                     bank.compact()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aim_sdk import Demonstration, DemonstrationBank
-from aim_sdk.bank import bank as bank_module
+from aim_sdk.bank import collection
 from aim_sdk.errors import InputError
 from tests.bank_attacks import IMAGE, item
 from tests.banks import CountingEncoder, open_bank
@@ -17,7 +17,7 @@ from tests.banks import CountingEncoder, open_bank
 
 @pytest.fixture(params=["memory", "disk"])
 def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path | None:
-    monkeypatch.setattr(bank_module, "WINDOW", 6)
+    monkeypatch.setattr(collection, "WINDOW", 6)
     return tmp_path / "bank" if request.param == "disk" else None
 
 
@@ -115,7 +115,7 @@ def test_stops_at_random_lead_to_the_given_order(tmp_path: Path, path: Path | No
 
 @pytest.mark.parametrize("seed", range(2))
 def test_kills_lead_to_the_given_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    monkeypatch.setattr(bank_module, "WINDOW", 6)
+    monkeypatch.setattr(collection, "WINDOW", 6)
     given, path = [item(f"{number:02}") for number in range(20)], tmp_path / "bank"
     for batches in itertools.cycle((1, 2, 0)):
         child = os.fork()

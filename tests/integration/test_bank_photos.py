@@ -93,7 +93,9 @@ def test_photos_that_moved_are_found_below_another_root(
     assert opened(images=moved).generate([QUERY], mode="interleaved", max_new_tokens=2) == before
     with DemonstrationBank.open(tmp_path / "bank", images=moved) as found:
         assert found.check_images() == []
-        assert [entry.demonstration.image for entry in found] == [str(moved / n / "a.png") for n in ("one", "two")]
+        assert [entry.demonstration.image for entry in found.values()] == [
+            str(moved / n / "a.png") for n in ("one", "two")
+        ]
     assert call_cli("bank", "verify", str(tmp_path / "bank")).returncode == 1
     assert call_cli("bank", "verify", str(tmp_path / "bank"), "--images", str(moved)).returncode == 0
     with pytest.raises(ImageError, match="no such folder"):

@@ -155,7 +155,7 @@ def test_of_queries_that_are_read_together_the_bad_one_is_named(
 
 
 def test_projecting_kept_readings_is_projecting(pipe: AIMPipeline, items: list[Demonstration], tmp_path: Path) -> None:
-    with DemonstrationBank.open(tmp_path / "bank", encoder=pipe.encoder, keep_readings=True) as bank:
+    with DemonstrationBank.open(tmp_path / "bank", encoder=pipe.encoder, create=True, keep_readings=True) as bank:
         keys = bank.add(items)
         kept = [bank._store.reading(key) for key in keys]
         again = pipe.encoder.project([reading for reading in kept if reading is not None])
