@@ -10,14 +10,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from aim_backends.pocket.backend import PocketBackend
-from aim_backends.pocket.model import PocketModel, answer_segment
+from aim_backends.pocket.model import PocketModel
 from aim_sdk.projectors import CarrierProjector
 from benchmarks.pocket.aim_episodes import Cell, Episode, EpisodeMaker
 from benchmarks.pocket.config import SEED, SHIPPED, THREADS, WORK
 from benchmarks.pocket.corpus import Corpus
 from benchmarks.pocket.episodes import question
 from benchmarks.pocket.loop import Loop, Schedule
-from benchmarks.pocket.prompts import Assembler, Prompt, Text
+from benchmarks.pocket.prompts import Assembler, Prompt, Text, answer_segment
 from benchmarks.pocket.readings import Reader, ReadingKey, carried, carriers, keys_of, newline_embedding
 from benchmarks.pocket.training_lm import TrainingLM
 

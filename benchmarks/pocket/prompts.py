@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aim_backends.pocket.connector import Connector
-from aim_backends.pocket.model import PROMPT_SUFFIX, PocketModel, answer_segment, question_segment
+from aim_backends.pocket.model import PocketModel
 from aim_backends.pocket.vision import VISUAL_TOKENS
 
+PROMPT_SUFFIX: Final = "\nAnswer:"
+"""What stands between a question's image and its answer."""
 _IGNORED: Final = -100
 _TOKENS_A_BATCH: Final = 1400
 _BUCKET: Final = 8
@@ -42,6 +44,16 @@ class Embedded:
 Segment = Text | Visual | Embedded
 Prompt = list[Segment]
 Forward = Callable[[Tensor], Tensor]
+
+
+def question_segment(text: str) -> str:
+    """Return what stands before the image."""
+    return f"Question: {text}\n"
+
+
+def answer_segment(answer: str) -> str:
+    """Return what stands after `PROMPT_SUFFIX` in a demonstration."""
+    return f" {answer}\n"
 
 
 def ask(question: str, content: Segment) -> Prompt:

@@ -6,10 +6,20 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from aim_backends.pocket.model import PROMPT_SUFFIX, answer_segment, question_segment
 from aim_sdk.projectors import CarrierProjector
 from benchmarks.pocket.aim_episodes import Episode, EpisodeMaker, PictureKey, Shown
-from benchmarks.pocket.prompts import Assembler, Embedded, Prompt, Segment, Text, ask, show
+from benchmarks.pocket.prompts import (
+    PROMPT_SUFFIX,
+    Assembler,
+    Embedded,
+    Prompt,
+    Segment,
+    Text,
+    answer_segment,
+    ask,
+    question_segment,
+    show,
+)
 from benchmarks.pocket.training_lm import TrainingLM
 
 MODES: Final = ("zero-shot", "text-only", "interleaved", "names as text", "aim", "no-image")

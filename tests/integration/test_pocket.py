@@ -11,6 +11,7 @@ from PIL import Image
 
 from aim_backends.pocket.backend import PocketBackend
 from aim_backends.pocket.prompts import DEFAULT_FORMAT
+from aim_backends.pocket.vision import preprocess
 from aim_sdk import AIMPipeline, Demonstration, FusedTokens, PromptFormat, Query, ResidualProjector
 from aim_sdk.errors import ContextLengthError, DeviceError, FormatError, InputError, ModelNotFoundError, NonFiniteError
 from aim_sdk.testing import check_backend
@@ -90,7 +91,7 @@ def test_injecting_the_text_is_the_plain_model_on_that_text(
     for item in demonstrations:
         for segment in (f"Question: {item.text}\n", "\nAnswer:", f" {item.answer}\n"):
             ids += model.tokenize(segment)
-    visual = model.encode_images([query.image])[0]
+    visual = model.encode_pixels([preprocess(query.image)])[0]
     before, after = model.tokenize(f"Question: {query.text}\n"), model.tokenize("\nAnswer:")
     prompt = torch.cat([model.lm.embed(torch.tensor(ids + before)), visual, model.lm.embed(torch.tensor(after))])
     expected = model.lm.head(model.lm(prompt[None])[0, -1])
@@ -101,7 +102,7 @@ def test_injecting_the_text_is_the_plain_model_on_that_text(
 def test_no_fused_tokens_is_the_plain_model(backend: PocketBackend, queries: list[Query]) -> None:
     model, query = backend.model, queries[0]
     before, after = model.tokenize(f"Question: {query.text}\n"), model.tokenize("\nAnswer:")
-    visual = model.encode_images([query.image])[0]
+    visual = model.encode_pixels([preprocess(query.image)])[0]
     parts = [model.lm.embed(torch.tensor([model.bos_id, *before])), visual, model.lm.embed(torch.tensor(after))]
     expected = model.lm.head(model.lm(torch.cat(parts)[None])[0, -1])
     assert torch.equal(logits(backend, query, []), expected)

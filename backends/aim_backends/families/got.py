@@ -20,8 +20,7 @@ class GotOcr2(Backbone):
         turns = f"{begin}user\n{{image}}\n{{text}}{end}{begin}assistant\n{{answer}}{end}"
         return PromptFormat.plain(turns, system=f"{begin}{self.processor.system_query}{end}")
 
-    @property
-    def placeholder(self) -> str:
+    def _placeholder(self) -> str:
         """The processor expands the token, but leaves the marks round it to the prompt."""
         return f"{self.processor.img_start_token}{self.processor.image_token}{self.processor.img_end_token}"
 

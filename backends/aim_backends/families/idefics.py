@@ -19,14 +19,14 @@ from aim_sdk.config import PromptFormat
 from aim_sdk.errors import FormatError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _SpacedLayout(Layout):
     """Idefics 2's processor puts a blank between an image and a word that touches it."""
 
     fake: str
 
     def body(self, text: str) -> str:
-        return re.sub(rf"{re.escape(self.fake)}(?=[^\s<])", f"{self.fake} ", Layout.body(self, text))
+        return re.sub(rf"{re.escape(self.fake)}(?=[^\s<])", f"{self.fake} ", super().body(text))
 
 
 class Idefics2(Backbone):
@@ -35,7 +35,7 @@ class Idefics2(Backbone):
         return _SpacedLayout(layout.placeholder, layout.expansion, self.processor.fake_image_token)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _StrippedLayout(Layout):
     """Idefics 1's processor writes BOS itself and strips the blanks round an image."""
 
@@ -48,7 +48,9 @@ class _StrippedLayout(Layout):
 class Idefics1(Backbone):
     """Images enter through cross-attention: its mask and the image states go with every forward."""
 
-    placeholder = "<image>"
+    def _placeholder(self) -> str:
+        return "<image>"
+
     plain_template = "User:{image}{text}\nAssistant: {answer}\n"
 
     @property

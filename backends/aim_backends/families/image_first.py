@@ -19,7 +19,7 @@ from aim_backends.hf.text import Layout, Tokens
 from aim_sdk.errors import ContextLengthError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _ImageFirst(Layout):
     """Writes the expansion (an image and BOS) in front of a text without its placeholder."""
 
@@ -36,7 +36,8 @@ class _ImageFirst(Layout):
 class _ImageFirstBackbone(Backbone):
     """Fused tokens stand after the image and BOS; there is one image, so demonstrations cannot be interleaved."""
 
-    placeholder = "<image>"
+    def _placeholder(self) -> str:
+        return "<image>"
 
     supports_interleaved = False
 
@@ -73,7 +74,7 @@ class PaliGemma(_ImageFirstBackbone):
         return _ImageFirst(self.placeholder, expansion, end="\n", mark=self.placeholder, writes_bos=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Stripped(_ImageFirst):
     """Kosmos-2's processor strips the text."""
 
@@ -102,7 +103,7 @@ class Kosmos2(_ImageFirstBackbone):
         return _Stripped(self.placeholder, expansion, writes_bos=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _ApartLayout(_ImageFirst):
     """The expansion as tokens."""
 
@@ -116,7 +117,7 @@ class _ImageApart(Tokens):
 
     def encode(self, prompt: str) -> tuple[list[int], list[tuple[int, int]]]:
         head, width = self.layout.head, len(self.layout.expansion)
-        ids, offsets = Tokens.encode(self, prompt[width:])
+        ids, offsets = super().encode(prompt[width:])
         ends = list(accumulate(map(len, head)))
         return (
             [*self._tokenizer.convert_tokens_to_ids(list(head)), *ids],

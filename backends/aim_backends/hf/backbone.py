@@ -59,6 +59,8 @@ class Backbone:
         self.source = source
         self.family = family_of(model.config.model_type)
         config = model.config.to_dict()
+        self.placeholder = self._placeholder()
+        """What stands for an image in the processor's input."""
         self.image_ids = image_ids(processor, config)
         self.slot = choose_slot(self.tokenizer, self.rows, config, self.image_ids, str(self._chat_template or ""))
         self.tokens = self.tokens_class(self.tokenizer, self.image_ids, self._layout())
@@ -144,9 +146,7 @@ class Backbone:
         except FormatError:  # a template that is asked in plain formats only
             return frozenset()
 
-    @property
-    def placeholder(self) -> str:
-        """What stands for an image in the processor's input."""
+    def _placeholder(self) -> str:
         return str(self.processor.image_token)
 
     def process(

@@ -41,7 +41,7 @@ class Decoding:
     """Runs ``generate`` after one batch of prompts of ``width`` positions."""
 
     def __init__(self, backbone: Backbone, width: int, stop: str | None) -> None:
-        self._backbone, self._width, self._stop = backbone, width, stop
+        self._backbone, self.width, self._stop = backbone, width, stop
         self._mark = self._special(stop)
         self._ends: set[int] = set()
 
@@ -94,7 +94,7 @@ class Decoding:
             raise InputError(f"a generation option is unknown to this backbone: {error}") from error
         finite.check()
         pad = options.get("pad_token_id", self._backbone.model.generation_config.pad_token_id)
-        new: Tensor = output.sequences[:, self._width :]
+        new: Tensor = output.sequences[:, self.width :]
         rows = [self._cut(row, pad) for row in new.tolist()]
         if not log_probs:
             return [Generated(row) for row in rows]
@@ -208,7 +208,7 @@ class _AnswerEnds(StoppingCriteria):
         self._decoding = decoding
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
-        width = self._decoding._width
+        width = self._decoding.width
         done = [self._decoding.ended(row) for row in input_ids[:, width:].tolist()]
         return torch.tensor(done, device=input_ids.device)
 

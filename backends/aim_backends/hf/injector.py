@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aim_backends.hf.blame import naming_the_image, of_query
 from aim_backends.hf.decoding import Decoding
-from aim_backends.hf.prefix import ONCE, behind, copies
+from aim_backends.hf.prefix import ONCE, continued, rows_per_prompt
 from aim_backends.hf.scoring import score, whole
 from aim_backends.hf.tap import Injection, injected
 from aim_backends.hf.writing import Prepared, PromptWriter, check_one_each, images_of
@@ -67,7 +67,7 @@ class TransformersInjector(Injector):
         options = decoding.options(generation, max_new_tokens, slots=prepared.fused is not None)
         with (
             naming_the_image(self.backbone, images_of(queries, contexts)),
-            self._prompt(prepared, contexts, copies(self.backbone, options)) as inputs,
+            self._prompt(prepared, contexts, rows_per_prompt(self.backbone, options)) as inputs,
         ):
             answers = decoding.run(inputs, options, log_probs=log_probs)
         each = len(answers) // len(queries)
@@ -79,7 +79,7 @@ class TransformersInjector(Injector):
         prepared = self.prepare([query], [context], prompt_format=prompt_format, max_new_tokens=max_new_tokens)
         decoding = Decoding(self.backbone, prepared.inputs["input_ids"].shape[1], prompt_format.stop)
         options = decoding.options(generation, max_new_tokens, slots=prepared.fused is not None)
-        prompt = self._prompt(prepared, [context], copies(self.backbone, options))
+        prompt = self._prompt(prepared, [context], rows_per_prompt(self.backbone, options))
         return self._streamed(decoding.stream(prompt, options), query, context)
 
     def _streamed(self, pieces: Iterator[str], query: Query, context: Context) -> Iterator[str]:
@@ -119,7 +119,7 @@ class TransformersInjector(Injector):
             one = replace(prepared, texts=prepared.texts * len(choices))
             tokens = self._answers(one, [query] * len(choices), choices, prompt_format, ended=False)
             self.writer.check_length(prepared.lengths, [query], [context], prompt_format, max(map(len, tokens)))
-            once = copies(self.backbone, ONCE) if self.backbone.family.continues_cache else 0
+            once = rows_per_prompt(self.backbone, ONCE) if self.backbone.family.continues_cache else 0
             with self._prompt(prepared, [context], once) as inputs:
                 found = score(self.backbone, inputs, tokens)
         return ChoiceScores(tuple(map(tuple, found)), prepared.lengths[0])
@@ -158,14 +158,14 @@ class TransformersInjector(Injector):
                 return whole(self.backbone, prepared.inputs, tokens)
 
     @contextmanager
-    def _prompt(self, prepared: Prepared, contexts: Sequence[Context], copies: int) -> Iterator[dict[str, Any]]:
+    def _prompt(self, prepared: Prepared, contexts: Sequence[Context], rows: int) -> Iterator[dict[str, Any]]:
         """Inside the block, the backbone is locked and its slots are the fused tokens; yields its inputs.
 
-        Prompts that share what was computed before stand after it, in a cache of ``copies`` rows each; 0: they do not.
+        Prompts that share what was computed before stand after it, in a cache of ``rows`` rows each; 0: they do not.
         """
         backbone, prefixes = self.backbone, self.prefixes
         with backbone.lock:
-            found = None if prefixes is None else behind(backbone, prefixes, prepared, contexts, copies)
+            found = None if prefixes is None else continued(backbone, prefixes, prepared, contexts, rows)
             with self.injected(prepared) if found is None else injected(found.injection):
                 yield dict(prepared.inputs) if found is None else found.inputs
 

@@ -43,7 +43,7 @@ ONCE: Final[Mapping[str, Any]] = {"do_sample": False, "num_beams": 1, "num_retur
 
 
 @dataclass(frozen=True, slots=True)
-class Behind:
+class Continued:
     """A batch of prompts whose prefix is in a cache."""
 
     inputs: dict[str, Any]
@@ -52,7 +52,7 @@ class Behind:
     """The fused tokens after the prefix."""
 
 
-def copies(backbone: Backbone, options: Mapping[str, Any]) -> int:
+def rows_per_prompt(backbone: Backbone, options: Mapping[str, Any]) -> int:
     """How many rows of a cache each prompt takes in ``generate``; 0 where it may not begin with a filled one."""
     asked = {**backbone.model.generation_config.to_diff_dict(), **options}
     if any(name not in _ANY_CACHE and not _usual(name, value) for name, value in asked.items()):
@@ -60,35 +60,35 @@ def copies(backbone: Backbone, options: Mapping[str, Any]) -> int:
     return max(asked.get("num_beams") or 1, asked.get("num_return_sequences") or 1)
 
 
-def behind(
+def continued(
     backbone: Backbone,
     prefixes: PrefixCache[DynamicCache],
     prepared: Prepared,
     contexts: Sequence[Context],
-    copies: int,
-) -> Behind | None:
+    rows_each: int,
+) -> Continued | None:
     """Put the prompts after what they share, if that is worth it; None: run them whole.
 
     The backbone's lock is held: another thread that wants the same prefix waits until it is kept.
     """
     equal = len(set(prepared.lengths)) == 1
-    if not copies or prepared.fused is None or not (equal or backbone.family.prefix.padded):
+    if not rows_each or prepared.fused is None or not (equal or backbone.family.prefix.padded):
         return None
     heads = set(_heads(prepared))
     # A tokenizer may merge the system prompt's end with a query's beginning.
     if len(heads) > 1 or (shared := prefixes.shared(head := heads.pop(), contexts)) is None:
         return None
     done, slots = (_tokens(contexts[0][:count]) for count in (shared.done, len(shared.keys)))
-    inputs = dict[str, Any](_padded_behind(prepared, prefix := len(head) + slots))
+    inputs = dict[str, Any](_padded_after(prepared, prefix := len(head) + slots))
     state, kept = shared.state, True
     if state is None or done < slots:
         state = _computed(backbone, inputs["input_ids"][:1, :prefix], prepared.fused[:1, done:slots], state)
         if kept := (nbytes := _nbytes(state)) <= prefixes.info()["max_bytes"]:
             prefixes.put(head, shared.keys, state, nbytes)
-    rows = len(prepared.lengths) * copies
+    rows = len(prepared.lengths) * rows_each
     inputs["past_key_values"] = _repeated(deepcopy(state) if kept else state, rows)
     _forget_positions(backbone.model)
-    return Behind(inputs, _injection(backbone, prepared.fused[:, slots:]))
+    return Continued(inputs, _injection(backbone, prepared.fused[:, slots:]))
 
 
 @torch.no_grad()
@@ -142,7 +142,7 @@ def _injection(backbone: Backbone, fused: Float[Tensor, "rows slots embed"]) -> 
     return Injection(fused, backbone.slot, backbone.pad_token_id) if fused.shape[1] else None
 
 
-def _padded_behind(prepared: Prepared, prefix: int) -> dict[str, Tensor]:
+def _padded_after(prepared: Prepared, prefix: int) -> dict[str, Tensor]:
     """Move the padding before each prompt after its first ``prefix`` tokens."""
     inputs = dict(prepared.inputs)
     for name in {"input_ids", "attention_mask", *PER_TOKEN} & inputs.keys():

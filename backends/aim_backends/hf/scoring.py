@@ -68,12 +68,12 @@ def whole(
     backbone: Backbone, inputs: Mapping[str, Tensor], answers: Sequence[Sequence[int]]
 ) -> list[Float[Tensor, " tokens"]]:
     """Return each answer's token log-probabilities after its own prompt, in one forward without a cache."""
-    behind = answered(inputs, answers, pad=backbone.pad_token_id, answer_type=backbone.answer_type)
+    after = answered(inputs, answers, pad=backbone.pad_token_id, answer_type=backbone.answer_type)
     lengths, counts = inputs["attention_mask"].sum(1).tolist(), [len(answer) for answer in answers]
     places = [(row, lengths[row] - 1 + n) for row, count in enumerate(counts) for n in range(count)]
     rows, columns = torch.tensor(places).T.to(backbone.device)
     with predicting(Positions(rows, columns)):
-        (logits,) = backbone.model(**behind, use_cache=False).logits  # (places, vocabulary)
+        (logits,) = backbone.model(**after, use_cache=False).logits  # (places, vocabulary)
     ids = torch.tensor([index for answer in answers for index in answer], device=logits.device)
     log_probs = -F.cross_entropy(logits.float(), ids, reduction="none")
     return list(torch.split(log_probs, counts))

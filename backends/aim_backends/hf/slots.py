@@ -148,17 +148,17 @@ def answered(
         source[row, :length] = torch.arange(width - length, width)
         source[row, length:end] = width - 1  # what it copies of the last token is what images it sees
         answer_ids[row, length:end] = torch.tensor(answer, dtype=ids.dtype)
-    behind = (torch.arange(grown) >= torch.tensor(lengths)[:, None]) & (source != _PAD)
-    source, answer_ids, behind = (tensor.to(ids.device) for tensor in (source, answer_ids, behind))
+    after = (torch.arange(grown) >= torch.tensor(lengths)[:, None]) & (source != _PAD)
+    source, answer_ids, after = (tensor.to(ids.device) for tensor in (source, answer_ids, after))
     result = dict(inputs)
-    result["input_ids"] = _take(ids, source, pad).where(~behind, answer_ids)
+    result["input_ids"] = _take(ids, source, pad).where(~after, answer_ids)
     result["attention_mask"] = _take(mask, source, 0)
     for name in PER_TOKEN:
         if name in inputs:
             result[name] = _take(inputs[name], source, 0)
             if name not in _IMAGE_MASKS:
                 value = answer_type if name == "token_type_ids" else 0
-                result[name] = result[name].masked_fill(behind, value)
+                result[name] = result[name].masked_fill(after, value)
     return result
 
 

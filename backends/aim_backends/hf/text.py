@@ -16,7 +16,7 @@ from aim_backends.hf.prompts import Piece, Prompts
 from aim_sdk.errors import FormatError, UnsupportedModelError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
     """What the processor writes for an image, without the visual tokens between the first and the last one."""
 
@@ -41,14 +41,14 @@ class Layout:
         return text.removesuffix(self.end)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BosLayout(Layout):
     """A processor that puts BOS after an image which begins the prompt; BOS is written first, so it does not."""
 
     bos: str
 
     def body(self, text: str) -> str:
-        return Layout.body(self, self.given(text))
+        return super().body(self.given(text))
 
     def given(self, text: str) -> str:
         return text if text.startswith(self.bos) else self.bos + text
@@ -141,9 +141,9 @@ class Tokens:
         start = len(self.layout(prompt))
         stop = start + len(answer)
         ids, offsets = self.encode(self.layout(prompt) + answer + end)
-        behind = [(index, first) for index, (first, last) in zip(ids, offsets, strict=True) if last > start]
-        ended = sum(first < stop for _, first in behind) + bool(end)
-        return [index for index, _ in behind[:ended]]
+        after = [(index, first) for index, (first, last) in zip(ids, offsets, strict=True) if last > start]
+        ended = sum(first < stop for _, first in after) + bool(end)
+        return [index for index, _ in after[:ended]]
 
     def image_span(self, ids: Sequence[int]) -> tuple[int, int]:
         """First and last place of the image's tokens.

@@ -42,8 +42,8 @@ def read_attention(
 
 
 def _kinds(segments: Segments, visual: int, seen: TokenKind, written: TokenKind) -> list[TokenKind]:
-    behind = len(segments.after) + len(segments.answer)
-    return _repeat((written, len(segments.before)), (seen, visual), (written, behind))
+    after = len(segments.after) + len(segments.answer)
+    return _repeat((written, len(segments.before)), (seen, visual), (written, after))
 
 
 def _repeat(*runs: tuple[TokenKind, int]) -> list[TokenKind]:

@@ -6,7 +6,7 @@ Prompt layout:
     Question: {text}\\n  [16 visual tokens]  \\nAnswer:  {answer}\\n      one a demonstration
     Question: {text}\\n  [16 visual tokens]  \\nAnswer:                 the query
 
-The segments (``question``, ``PROMPT_SUFFIX``, ``answer``) are tokenised separately, and an answer ends at the newline.
+What stands before, between and after is tokenised separately, and an answer ends at the newline.
 Text-only demonstrations are the same without the visual tokens.
 """
 
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final, Self
 
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
@@ -25,25 +24,13 @@ from torch import Tensor
 from aim_backends.pocket.connector import Connector
 from aim_backends.pocket.lm import Llama
 from aim_backends.pocket.memory import keep_freed_memory
-from aim_backends.pocket.vision import Trunk, preprocess
+from aim_backends.pocket.vision import Trunk
 from aim_backends.pocket.weights import PocketFiles, prepare_weights
 from aim_sdk.errors import ArtifactNotFoundError, CorruptArtifactError
 
 DATA: Final = Path(__file__).parent / "data"
 BOS: Final = "<|im_start|>"
-PROMPT_SUFFIX: Final = "\nAnswer:"
-STOP: Final = "\n"
 _IMAGE_BATCH = 32
-
-
-def question_segment(text: str) -> str:
-    """Return what stands before the image."""
-    return f"Question: {text}\n"
-
-
-def answer_segment(answer: str) -> str:
-    """Return what stands after ``PROMPT_SUFFIX`` in a demonstration."""
-    return f" {answer}\n"
 
 
 @dataclass
@@ -84,11 +71,6 @@ class PocketModel:
     def bos_id(self) -> int:
         return self._token_id(BOS)
 
-    @property
-    def stop_id(self) -> int:
-        """The token that ends an answer: the newline."""
-        return self.tokenize(STOP)[0]
-
     def tokenize(self, text: str) -> list[int]:
         """Return the ids of one segment, without special tokens around it."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
@@ -98,10 +80,6 @@ class PocketModel:
         """Return the text of ids, special tokens left out."""
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
-
-    def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
-        """Return the visual tokens of images, ``(B, 16, 576)``."""
-        return self.encode_pixels([preprocess(image) for image in images])
 
     @torch.no_grad()
     def encode_pixels(self, images: Sequence[Tensor]) -> Tensor:
