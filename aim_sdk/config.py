@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from aim_sdk.errors import FormatError
+from aim_sdk.errors import FormatError, problem
 
 
 class PromptFormat(BaseModel):
@@ -44,7 +44,7 @@ class PromptFormat(BaseModel):
         try:
             return cls(kind="plain", template=template, system=system)
         except ValidationError as error:
-            raise FormatError(f"prompt template {template!r}: {error.errors()[0]['msg']}") from error
+            raise FormatError(f"prompt template {template!r}: {problem(error)}.") from error
 
     @model_validator(mode="after")
     def _template_is_complete(self) -> Self:

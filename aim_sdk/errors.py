@@ -31,8 +31,17 @@ Each member also subclasses the builtin that a caller would catch:
         └── FingerprintError         ValueError          made with another backbone or projector
 """
 
+from __future__ import annotations
+
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+_SHOWN: Final = 200
+"""Characters of a value that a message shows."""
 
 
 class AIMError(Exception):
@@ -154,3 +163,29 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest of ``choices``, or an empty string."""
     near = difflib.get_close_matches(name, list(choices), n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def unknown(what: str, name: object, choices: Iterable[str]) -> str:
+    """Return the message for a name that does not exist, with the nearest ones and all.
+
+    ``no mode named 'aims'. Did you mean 'aim'? Expected one of: aim, text-only.``
+    """
+    known = list(choices)
+    expected = f"Expected one of: {', '.join(known)}." if known else "There is none."
+    return f"no {what} named {str(name)!r}.{did_you_mean(str(name), known)} {expected}"
+
+
+def problem(error: ValidationError) -> str:
+    """Return the first thing that pydantic found wrong: ``optimizer.steps: Input should be ... (got 0)``."""
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {said(first)}" if place else said(first)
+
+
+def said(found: Mapping[str, Any]) -> str:
+    """Return what pydantic says of one of its errors, and which value it is of where it is one field's."""
+    text: str = found["msg"].removeprefix("Value error, ").removesuffix(".")
+    if found["type"] == "missing" or not found["loc"]:
+        return text
+    value = repr(found["input"])
+    return f"{text} (got {value if len(value) <= _SHOWN else value[: _SHOWN - 1] + '…'})"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from aim_sdk.errors import InputError, did_you_mean
+from aim_sdk.errors import InputError, unknown
 from aim_sdk.files.photo_folders import folder_images
 from aim_sdk.injection.classification import Classification
 from aim_sdk.support.dependencies import imported
@@ -108,8 +108,7 @@ def _names(frame: Any) -> list[Any]:
 
 
 def _no_column(frame: Any, name: str) -> str:
-    names = list(map(str, _names(frame)))
-    return f"no column {name!r}.{did_you_mean(name, names)} The columns are: {', '.join(names)}."
+    return unknown("column", name, map(str, _names(frame)))
 
 
 def _column(frame: Any, name: str) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from aim_sdk.errors import DeviceError, did_you_mean
+from aim_sdk.errors import DeviceError, did_you_mean, unknown
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """The precisions a backbone may run in, by name."""
@@ -44,5 +44,5 @@ def resolve_dtype(dtype: str | torch.dtype | None, default: torch.dtype) -> torc
         return dtype
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
-        raise DeviceError(f"dtype {name!r}:{did_you_mean(name, DTYPES)} Expected one of: {', '.join(DTYPES)}.")
+        raise DeviceError(unknown("dtype", name, DTYPES))
     return DTYPES[name]

@@ -72,7 +72,7 @@ def answer(
     from aim_sdk.answering.tables import kept_as
     from aim_sdk.bank import DemonstrationBank
     from aim_sdk.config import PromptFormat
-    from aim_sdk.errors import InputError, did_you_mean
+    from aim_sdk.errors import InputError, unknown
     from aim_sdk.files.demonstrations import check_images
     from aim_sdk.injection.choices import check_normalize
     from aim_sdk.pipeline import AIMPipeline
@@ -83,7 +83,7 @@ def answer(
     if (demos is None) == (bank is None):
         raise InputError("answer: pass --demos FILE or --bank FOLDER.")
     if mode not in MODES:
-        raise InputError(f"--mode {mode!r}.{did_you_mean(mode, MODES)} Expected one of: {', '.join(MODES)}.")
+        raise InputError(f"--mode: {unknown('mode', mode, MODES)}")
     get_selector(selector)
     if mode == "nearest" and selector not in ("first", "reading"):
         raise InputError(

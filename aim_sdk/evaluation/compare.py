@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from aim_sdk.errors import InputError, did_you_mean
+from aim_sdk.errors import InputError, did_you_mean, unknown
 from aim_sdk.evaluation.paired import Difference, Modes, difference, holm
 from aim_sdk.evaluation.report import Grid, console, pipe_table
 from aim_sdk.evaluation.results import Run, Score
@@ -69,7 +69,7 @@ def modes_of(names: Sequence[str]) -> Modes:
     """
     for name in names:
         if name not in LABELS:
-            raise InputError(f"no mode {name!r}.{did_you_mean(name, LABELS)} Expected two of: {', '.join(LABELS)}.")
+            raise InputError(unknown("mode", name, LABELS))
     if len(names) != 2:
         raise InputError(f"modes {', '.join(names)}: expected two, as in text-only,aim.")
     first, second = (next(mode for mode in LABELS if mode == name) for name in names)

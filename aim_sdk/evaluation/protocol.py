@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from aim_sdk.config import PromptFormat
-from aim_sdk.errors import FormatError, InputError, did_you_mean
+from aim_sdk.errors import FormatError, InputError, unknown
 from aim_sdk.evaluation.tasks.config import TaskConfig
 from aim_sdk.files.yaml_files import read_yaml, yaml_in
 
@@ -124,10 +124,7 @@ def get_protocol(name: str | Path) -> Protocol:
         return _read(Path(name))
     built_in = _built_in()
     if name not in built_in:
-        raise InputError(
-            f"no protocol named {str(name)!r}.{did_you_mean(str(name), built_in)} Expected one of: "
-            f"{', '.join(built_in)}, or a YAML file."
-        )
+        raise InputError(f"{unknown('protocol', name, built_in)} Or name a YAML file.")
     return _read(built_in[str(name)])
 
 

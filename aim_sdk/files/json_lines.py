@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 from pydantic import ValidationError
 
-from aim_sdk.errors import InputError
+from aim_sdk.errors import InputError, problem
 
 MAX_LINE: Final = 8 << 20
 """Bytes of the longest line that is read; a longer one is passed over without being held in memory."""
@@ -165,8 +165,7 @@ def is_stream(path: Path) -> bool:
 def reason(error: Exception) -> str:
     """What is wrong with one line."""
     if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'line'}: {first['msg']}"
+        return problem(error)
     return str(error)
 
 

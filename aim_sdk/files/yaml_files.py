@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from aim_sdk.errors import InputError, did_you_mean
+from aim_sdk.errors import InputError, did_you_mean, said
 from aim_sdk.files.json_lines import open_regular
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -23,8 +23,6 @@ MAX_NESTING: Final = 32
 _NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError)
 """What PyYAML raises; all but the first where a date, a number or a tag's value is none."""
 _LONGEST_NUMBER: Final = 100
-_SHOWN: Final = 200
-"""Characters of a value that a message shows."""
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -130,7 +128,7 @@ def _described(model: type[BaseModel], error: Mapping[str, Any]) -> str:
     """One error of pydantic's, with the nearest name for a name that does not exist."""
     place = [str(part) for part in error["loc"]]
     if error["type"] != "extra_forbidden":
-        return f"{'.'.join(place) or 'settings'}: {error['msg']} (got {_shown(error.get('input'))})"
+        return f"{'.'.join(place) or 'settings'}: {said(error)}"
     for part in place[:-1]:
         inner = model.model_fields[part].annotation if part in model.model_fields else None
         inner = next((t for t in getattr(inner, "__args__", ()) if t is not type(None)), inner)
@@ -138,8 +136,3 @@ def _described(model: type[BaseModel], error: Mapping[str, Any]) -> str:
             model = inner
     known = sorted(model.model_fields)
     return f"{'.'.join(place)}: no such setting.{did_you_mean(place[-1], known)} Expected: {', '.join(known)}."
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final, Literal, get_args
 
-from aim_sdk.errors import InputError, did_you_mean
+from aim_sdk.errors import InputError, unknown
 from aim_sdk.types import ChoiceScores, Demonstration
 
 Normalization = Literal["none", "tokens", "characters"]
@@ -41,8 +41,7 @@ def check_normalize(normalize: object) -> None:
         InputError: naming the known ones.
     """
     if normalize not in get_args(Normalization):
-        near = did_you_mean(str(normalize), get_args(Normalization))
-        raise InputError(f"normalize={normalize!r}; expected 'none', 'tokens' or 'characters'.{near}")
+        raise InputError(f"normalize: {unknown('normalization', normalize, get_args(Normalization))}")
 
 
 def choices_of(demonstrations: Iterable[Demonstration]) -> list[str]:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from aim_sdk.errors import InputError, did_you_mean
+from aim_sdk.errors import InputError, unknown
 from aim_sdk.layers import LAST
 from aim_sdk.projectors.base import Projector
 from aim_sdk.projectors.batch import ReadingBatch
@@ -51,8 +51,7 @@ class Carrier(Projector):
         self, hidden_size: int, embedding_size: int, *, layers: Sequence[int] = LAST, place: Place = "before"
     ) -> None:
         if place not in get_args(Place):
-            known = ", ".join(map(repr, get_args(Place)))
-            raise InputError(f"carrier place {place!r}: expected one of {known}.{did_you_mean(place, get_args(Place))}")
+            raise InputError(unknown("carrier place", place, get_args(Place)))
         super().__init__(hidden_size, embedding_size, layers=layers, place=place)
         self.place = place
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from aim_sdk.errors import InputError, did_you_mean
+from aim_sdk.errors import InputError, unknown
 from aim_sdk.layers import LAST
 from aim_sdk.support.plugins import Registry
 from aim_sdk.types import Vocabulary
@@ -63,5 +63,4 @@ def check_options(kind: type[Projector], options: Iterable[str]) -> None:
     known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "layers"]
     for name in options:
         if name not in known and not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            expected = f"Options: {', '.join(known)}." if known else "It has none."
-            raise InputError(f"a {kind.kind!r} projector has no option {name!r}.{did_you_mean(name, known)} {expected}")
+            raise InputError(f"a {kind.kind!r} projector: {unknown('option', name, known)}")

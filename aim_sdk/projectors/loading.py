@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from aim_sdk.errors import ArtifactError, CorruptArtifactError, did_you_mean
+from aim_sdk.errors import ArtifactError, CorruptArtifactError, unknown
 from aim_sdk.projectors.kinds import KINDS, check_options
 from aim_sdk.projectors.saved import CONFIG_FILE, WEIGHTS_FILE, read_config, read_weights
 
@@ -28,9 +28,8 @@ def load(folder: Path) -> Projector:
     config = read_config(path)
     if config.kind not in KINDS:
         raise CorruptArtifactError(
-            f"{path}: unknown projector kind {config.kind!r}.{did_you_mean(config.kind, KINDS)} Known: "
-            f"{', '.join(sorted(KINDS))}. A kind of your own must be imported before it is loaded, or registered as an "
-            "entry point."
+            f"{path}: {unknown('projector kind', config.kind, sorted(KINDS))} A kind of your own must be imported "
+            "before it is loaded, or registered as an entry point."
         )
     kind = KINDS[config.kind]
 

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from aim_sdk.config import ProjectorConfig
-from aim_sdk.errors import ArtifactError, ArtifactNotFoundError, CorruptArtifactError
+from aim_sdk.errors import ArtifactError, ArtifactNotFoundError, CorruptArtifactError, problem
 from aim_sdk.files.atomic import write_atomic
 
 CONFIG_FILE: Final = "projector_config.json"
@@ -88,9 +88,7 @@ def read_config(path: Path) -> ProjectorConfig:
     try:
         config = ProjectorConfig.model_validate_json(data, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the file"
-        raise CorruptArtifactError(f"{path}: {field}: {first['msg']}.") from error
+        raise CorruptArtifactError(f"{path}: {problem(error)}.") from error
     if config.config_sha256 != config_hash(raw):
         raise CorruptArtifactError(
             f"{path}: altered: its SHA-256 is not the one that it was saved with. Copy or download the folder again."

@@ -29,7 +29,7 @@ from aim_sdk.errors import (
     DuplicatePluginError,
     InputError,
     MissingDependencyError,
-    did_you_mean,
+    unknown,
 )
 
 Part = TypeVar("Part")
@@ -141,8 +141,7 @@ class Registry(Mapping[str, Part], Generic[Part]):
         return dict.fromkeys([*self._built_in, *(name for name, *_ in _registered(self.group)), *self._here])
 
     def _unknown(self, name: str, infos: list[PluginInfo]) -> str:
-        names = list(self._names())
-        return f"no {self.what} named {name!r}.{did_you_mean(str(name), names)} Expected one of: {', '.join(names)}."
+        return unknown(self.what, name, self._names())
 
     def _load(self, info: PluginInfo) -> Part:
         what = f"{self.what} {info.name!r} of {info.origin} (target {info.target!r})"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from aim_sdk.backend.interfaces import Backend
-from aim_sdk.errors import InputError, did_you_mean
+from aim_sdk.errors import InputError, unknown
 from aim_sdk.testing.process import process_kept
 from aim_sdk.testing.tracing import explained
 
@@ -127,7 +127,7 @@ def known_checks(names: Iterable[str]) -> None:
     """
     for name in names:
         if name not in CHECKS:
-            raise InputError(f"unknown check {name!r}.{did_you_mean(name, CHECKS)} Checks: {', '.join(CHECKS)}.")
+            raise InputError(unknown("check", name, CHECKS))
 
 
 def check_backend(

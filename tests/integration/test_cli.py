@@ -93,7 +93,7 @@ def test_an_interruption_keeps_what_is_finished(files: Path, command: list[str])
         ({"--projector": "./nowhere"}, "no such projector folder"),
         ({"--mode": "text_only"}, "Did you mean 'text-only'"),
         ({"--template": "{image}"}, "expected {image} and {answer}"),
-        ({"--dtype": "float8"}, "dtype 'float8'"),
+        ({"--dtype": "float8"}, "dtype named 'float8'"),
         ({"--shots": "4"}, "4 shots asked for"),
     ],
 )

@@ -76,7 +76,7 @@ def test_shots_need_a_bank_that_is_there(tmp_path: Path) -> None:
 
 
 def test_an_unknown_argument_is_named_with_the_nearest() -> None:
-    with pytest.raises(InputError, match=r"takes no 'shot'\. Did you mean 'shots'"):
+    with pytest.raises(InputError, match=r"no argument named 'shot'\. Did you mean 'shots'"):
         check_known({"shot": 3}, ["bank", "shots"])
 
 
@@ -180,7 +180,7 @@ def test_the_greedy_continuation_is_known_as_such() -> None:
 
 def test_what_it_cannot_do_is_said(folder: str, pictures: list[Image.Image], tmp_path: Path) -> None:
     pytest.importorskip("lmms_eval")
-    with pytest.raises(InputError, match=r"takes no 'shot'\. Did you mean 'shots'"):
+    with pytest.raises(InputError, match=r"no argument named 'shot'\. Did you mean 'shots'"):
         aim(backend="llava", model=folder, shot=3)
     pipe = AIMPipeline.from_pretrained("llava", model=folder, projector="carrier", device="cpu", bank=tmp_path / "none")
     pipe.bank.close()

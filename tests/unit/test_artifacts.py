@@ -205,7 +205,7 @@ def test_any_damage_to_the_weights_is_found(tmp_path_factory: pytest.TempPathFac
         ({"hidden_size": 10**18, "embedding_size": 10**18}, "options"),
         ({"hidden_size": 10**30}, "hidden_size|options"),
         ({"kind": "attention", "options": {"heads": 1, "inner": 10**12}}, "does not hold"),
-        ({"options": {"heads": 3}}, "no option 'heads'"),
+        ({"options": {"heads": 3}}, "no option named 'heads'"),
         ({"kind": "attention", "options": {"head": 3}}, "Did you mean 'heads'"),
         ({"kind": "attention", "options": {"heads": 3}}, "multiple"),
         ({"kind": "attention", "options": {"heads": "many"}}, "heads"),

@@ -270,7 +270,7 @@ def test_one_to_one_matching_equals_brute_force(matrix: list[list[float]]) -> No
 
 def test_every_format_can_be_named() -> None:
     assert [(name, FORMATS[name].name) for name in FORMATS] == [(format.name, format.name) for format in usable()]
-    with pytest.raises(ValueError, match=r"no format 'mcm4'\. Did you mean 'mmc4'"):
+    with pytest.raises(ValueError, match=r"no format named 'mcm4'\. Did you mean 'mmc4'"):
         CorpusConfig(path=Path("anywhere"), format="mcm4")
 
 

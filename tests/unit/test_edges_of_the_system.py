@@ -22,7 +22,7 @@ def test_a_cache_folder_that_cannot_be_made_names_its_variable(tmp_path: Path, m
 
 
 def test_a_tiny_model_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no tiny model 'llava'\. .* Expected one of: llava-1.5, llava-next"):
+    with pytest.raises(InputError, match=r"no tiny model named 'llava'\. .* Expected one of: llava-1.5, llava-next"):
         tiny_models.build("llava", tmp_path)
 
 

@@ -38,7 +38,7 @@ def test_an_exception_has_its_place_in_the_adapter() -> None:
 
 
 def test_expected_failures_name_checks() -> None:
-    with pytest.raises(InputError, match=r"unknown check 'sensitivty'\. Did you mean 'sensitivity'"):
+    with pytest.raises(InputError, match=r"no check named 'sensitivty'\. Did you mean 'sensitivity'"):
         type("TestMine", (BackendTests,), {"expected_failures": {"sensitivty": "no reason"}})
     type("TestMine", (BackendTests,), {"expected_failures": {"sensitivity": "a reason"}})
 

@@ -223,8 +223,8 @@ def test_a_carrier_says_that_it_is_not_attached() -> None:
     ("kind", "options", "message"),
     [
         ("residul", {}, "Did you mean 'residual'"),
-        ("attention", {"head": 2}, "no option 'head'. Did you mean 'heads'"),
-        ("linear", {"heads": 2}, "It has none"),
+        ("attention", {"head": 2}, "no option named 'head'. Did you mean 'heads'"),
+        ("linear", {"heads": 2}, "There is none"),
         ("attention", {"heads": 3, "inner": 8}, "multiple"),
         ("attention", {"heads": 0}, "multiple"),
         ("residual-mlp", {"inner": 0}, "width"),

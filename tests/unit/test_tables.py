@@ -128,7 +128,7 @@ def test_demonstrations_of_columns() -> None:
         ("a.png", "", "cat", {"place": "Köln"}),
         ("b.png", "", "dog", {}),
     ]
-    with pytest.raises(InputError, match=r"no column 'image'.*photo, label, place"):
+    with pytest.raises(InputError, match=r"no column named 'image'.*photo, label, place"):
         demonstrations_from(frame)
     with pytest.raises(InputError, match=r"row 1: the answer is missing"):
         demonstrations_from(frame, image="photo", text=None, answer="place")

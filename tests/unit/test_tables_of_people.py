@@ -100,7 +100,7 @@ def test_one_text_for_all_rows() -> None:
     frame = {"image": ["a.png", "b.png"], "answer": ["cat", "dog"], "text": ["?", math.nan]}
     assert [item.text for item in demonstrations_from(frame)] == ["?", ""]
     assert [item.text for item in demonstrations_from(frame, same_text="What?")] == ["What?", "What?"]
-    with pytest.raises(InputError, match=r"no column 'text'.*(.|\n)*text=None.*same_text="):
+    with pytest.raises(InputError, match=r"no column named 'text'.*(.|\n)*text=None.*same_text="):
         demonstrations_from({"image": ["a.png"], "answer": ["cat"]})
 
 

@@ -23,7 +23,7 @@ from aim_sdk.bank.disk.rows import Row
 from aim_sdk.bank.disk.snapshot import snapshot
 from aim_sdk.bank.disk.store import DiskStore
 from aim_sdk.config import Binding
-from aim_sdk.errors import ArtifactNotFoundError, ArtifactWriteError, CorruptArtifactError, InputError
+from aim_sdk.errors import ArtifactNotFoundError, ArtifactWriteError, CorruptArtifactError, InputError, problem
 from aim_sdk.files import records
 from aim_sdk.files.atomic import atomic, writing
 from aim_sdk.files.records import Record, Source
@@ -253,7 +253,7 @@ def _opening(source: Source, path: Path) -> Opening:
     try:
         return Opening.model_validate(header)
     except ValidationError as error:
-        raise CorruptArtifactError(f"{path}: its beginning is malformed ({error.errors()[0]['msg']}).") from error
+        raise CorruptArtifactError(f"{path}: its beginning is malformed ({problem(error)}).") from error
 
 
 @contextmanager

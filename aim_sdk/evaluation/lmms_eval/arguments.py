@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from aim_sdk.bank import DemonstrationBank
-from aim_sdk.errors import InputError, did_you_mean
+from aim_sdk.errors import InputError, unknown
 
 _MAX_NEW_TOKENS: Final = 1024
 """What lmms-eval's own models take where a task says nothing."""
@@ -14,14 +14,14 @@ _PASSED: Final = ("num_beams", "top_p", "top_k", "repetition_penalty", "length_p
 _IMAGE: Final = "<image>"
 
 
-def check_known(unknown: Mapping[str, object], names: Collection[str]) -> None:
+def check_known(given: Mapping[str, object], names: Collection[str]) -> None:
     """Refuse arguments of ``--model_args`` that the model does not take.
 
     Raises:
         InputError: there is one.
     """
-    for name in unknown:
-        raise InputError(f"model aim takes no {name!r}.{did_you_mean(name, names)} Expected: {', '.join(names)}.")
+    for name in given:
+        raise InputError(f"model aim: {unknown('argument', name, names)}")
 
 
 def batch_size_of(given: int | str) -> int:

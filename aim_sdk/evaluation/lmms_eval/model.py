@@ -75,6 +75,7 @@ class AimModel(lmms):  # type: ignore[misc]
         self._batch_size = batch_size_of(batch_size)
         self._shots = Shots(shots, selector=selector, mode=mode if bank is not None else "zero-shot")
         self.accelerator = Accelerator()
+        # lmms-eval's base class reads both
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         self.pipe = AIMPipeline.from_pretrained(
             backend,

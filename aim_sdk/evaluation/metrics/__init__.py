@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any, Final
 
-from aim_sdk.errors import InputError, did_you_mean
+from aim_sdk.errors import InputError, unknown
 from aim_sdk.evaluation.metrics.metric import Metric
 from aim_sdk.support.plugins import Registry
 
@@ -34,6 +34,5 @@ def get_metric(name: str, **options: Any) -> Metric:
     known = list(inspect.signature(metric).parameters)
     for option in options:
         if option not in known:
-            expected = f"Expected: {', '.join(known)}." if known else "It has none."
-            raise InputError(f"metric {name!r} has no option {option!r}.{did_you_mean(option, known)} {expected}")
+            raise InputError(f"metric {name!r}: {unknown('option', option, known)}")
     return metric(**options)

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, get_args
 
-from aim_sdk.errors import InputError, did_you_mean
+from aim_sdk.errors import InputError, unknown
 from aim_sdk.evaluation.items import Answered
 from aim_sdk.evaluation.metrics.metric import Metric
 
@@ -39,9 +39,7 @@ class ExactMatch(Metric):
             InputError: it does not exist.
         """
         if rule not in _RULES:
-            raise InputError(
-                f"exact_match has no rule {rule!r}.{did_you_mean(str(rule), _RULES)} Expected: {', '.join(_RULES)}."
-            )
+            raise InputError(f"exact_match: {unknown('rule', rule, _RULES)}")
         self.rule = rule
 
     def per_item(self, answered: Sequence[Answered]) -> list[float]:

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from aim_sdk.errors import InputError, MissingDataError, did_you_mean
+from aim_sdk.errors import InputError, MissingDataError, unknown
 from aim_sdk.evaluation.items import Dataset
 from aim_sdk.evaluation.tasks.config import TaskConfig
 from aim_sdk.files.atomic import expanded
@@ -76,8 +76,7 @@ def get_task(name: str | Path) -> TaskConfig:
     built_in = _built_in()
     if name not in built_in:
         raise InputError(
-            f"no task named {str(name)!r}.{did_you_mean(str(name), built_in)} Expected one of: "
-            f"{', '.join(built_in)}, or a YAML file. `aim-icl eval tasks` shows which can run here."
+            f"{unknown('task', name, built_in)} Or name a YAML file. `aim-icl eval tasks` shows which can run here."
         )
     return _read(built_in[str(name)])
 
@@ -157,8 +156,5 @@ def _built_in() -> dict[str, Traversable]:
 def _read(file: Traversable | Path) -> TaskConfig:
     config = read_yaml(file, TaskConfig)
     if config.loader not in LOADERS:
-        raise InputError(
-            f"{file}: no loader named {config.loader!r}.{did_you_mean(config.loader, LOADERS)} "
-            f"Expected one of: {', '.join(LOADERS)}."
-        )
+        raise InputError(f"{file}: {unknown('loader', config.loader, LOADERS)}")
     return config

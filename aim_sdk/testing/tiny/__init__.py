@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from aim_sdk.errors import InputError, did_you_mean
+from aim_sdk.errors import InputError, unknown
 
 from . import (
     blip,
@@ -82,8 +82,7 @@ def build(variant: str, folder: str | Path) -> Path:
         InputError: there is no such variant.
     """
     if variant not in FAMILIES:
-        near = did_you_mean(variant, FAMILIES)
-        raise InputError(f"no tiny model {variant!r}.{near} Expected one of: {', '.join(FAMILIES)}.")
+        raise InputError(unknown("tiny model", variant, FAMILIES))
     path = Path(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from aim_sdk.errors import did_you_mean
+from aim_sdk.errors import unknown
 from aim_sdk.training.corpora.registry import AUTO, FORMATS
 
 
@@ -55,8 +55,7 @@ class CorpusConfig(BaseModel):
     @classmethod
     def _known(cls, name: str) -> str:
         if name != AUTO and name not in FORMATS:
-            names = [AUTO, *FORMATS]
-            raise ValueError(f"no format {name!r}.{did_you_mean(name, names)} Expected one of: {', '.join(names)}")
+            raise ValueError(unknown("format", name, [AUTO, *FORMATS]))
         return name
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aim_backends.pocket.cache import KVCache
 from aim_backends.pocket.model import PocketModel
-from aim_sdk.errors import InputError, did_you_mean
+from aim_sdk.errors import InputError, problem, unknown
 from aim_sdk.support.finite import not_finite
 
 END_TOKENS: Final = ("<|im_end|>", "<|endoftext|>")
@@ -37,15 +37,11 @@ class Sampling(BaseModel):
         """Validate generation options by name and value."""
         for name in options:
             if name not in cls.model_fields:
-                raise InputError(
-                    f"pocket takes no generation option {name!r}.{did_you_mean(name, cls.model_fields)} "
-                    f"Expected: {', '.join(cls.model_fields)}."
-                )
+                raise InputError(f"pocket: {unknown('generation option', name, cls.model_fields)}")
         try:
             return cls(**options)
         except ValidationError as error:
-            first = error.errors()[0]
-            raise InputError(f"{first['loc'][0]}={first['input']!r}: {first['msg']}.") from error
+            raise InputError(f"{problem(error)}.") from error
 
 
 @dataclass(frozen=True, slots=True)
