@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 from aim_sdk.errors import ImageError, InputError
 
@@ -19,8 +19,17 @@ if TYPE_CHECKING:
 
     from aim_sdk.config import Fingerprint
 
-ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | Image"
-"""A path, the bytes of an image file, or a PIL image."""
+
+@runtime_checkable
+class LazyImage(Protocol):
+    """An image that is made when it is needed: always the same one, and picklable where worker processes read it."""
+
+    def image_file(self) -> bytes:
+        """The bytes of its image file."""
+
+
+ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | Image | LazyImage"
+"""A path, the bytes of an image file, a PIL image, or one that is made when it is needed."""
 
 Matrix: TypeAlias = "NDArray[np.float32]"
 """Vectors as rows."""
@@ -47,7 +56,7 @@ separators. ``answer`` is the part of the answer that stands before the token to
 def is_image(value: object) -> bool:
     """Whether a value is of a type that images come in (`ImageInput`); nothing is opened."""
     is_pil = any(f"{cls.__module__}.{cls.__name__}" == "PIL.Image.Image" for cls in type(value).__mro__)
-    return is_pil or isinstance(value, str | os.PathLike | bytes)
+    return is_pil or isinstance(value, str | os.PathLike | bytes | LazyImage)
 
 
 def _check_image(image: object, owner: str) -> None:

@@ -13,8 +13,8 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from aim_sdk.errors import ImageError, InputError
-from aim_sdk.files.demonstrations import DemonstrationLine, resolve, stream_demonstrations, where_images_are
-from aim_sdk.files.images import describe, image_digest, is_url, load_image
+from aim_sdk.files.demonstrations import resolve, stream_demonstrations, where_images_are
+from aim_sdk.files.images import describe, image_digest, is_url
 from aim_sdk.files.json_lines import OnProblem, json_lines
 from aim_sdk.files.photo_folders import Skipped, check_name, folder_images
 from aim_sdk.files.tables import is_table, table_rows
@@ -102,7 +102,7 @@ class NumberedQuery:
 def read_demonstrations(
     path: Path, *, text: str = "", images: Path | None = None
 ) -> tuple[list[Demonstration], Problems]:
-    """Read demonstrations of a JSON lines or CSV file, or of a folder (`stream_demonstrations`).
+    """Read the demonstrations of a file or a folder that `stream_demonstrations` yields, with their images decoded.
 
     Returns:
         The good ones, and a message for each bad line.
@@ -111,27 +111,7 @@ def read_demonstrations(
         InputError: it cannot be read, or no line of it is good.
     """
     problems = Problems()
-
-    def parse(_: int, raw: dict[str, Any]) -> Demonstration:
-        line = DemonstrationLine.model_validate(raw)
-        try:
-            return loaded(line.demonstration(path, text=text, images=images))
-        except ImageError as error:
-            raise ImageError(where_images_are(error, line.image)) from error
-
-    def loaded(item: Demonstration) -> Demonstration:
-        load_image(item.image)
-        return item
-
-    def in_folder() -> Iterator[Demonstration]:
-        for item in stream_demonstrations(path, text=text, on_problem=problems.add):
-            try:
-                yield loaded(item)
-            except InputError as error:
-                problems.add(str(error))
-
-    lines = table_rows if is_table(path) else json_lines
-    found = list(in_folder() if path.is_dir() else lines(path, parse, problems.add))
+    found = list(stream_demonstrations(path, text=text, images=images, decode=True, on_problem=problems.add))
     return _some(path, found, problems), problems
 
 

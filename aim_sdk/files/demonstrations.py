@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from aim_sdk.errors import InputError
-from aim_sdk.files.images import is_url
+from aim_sdk.errors import ImageError, InputError
+from aim_sdk.files.images import is_url, load_image
 from aim_sdk.files.json_lines import OnProblem, count_lines, folder_of, json_lines
 from aim_sdk.files.photo_folders import Skipped, check_name, folder_images, warn_of_empty_classes
 from aim_sdk.files.tables import is_table, table_rows
@@ -44,24 +44,37 @@ class DemonstrationLine(BaseModel):
 
 
 def stream_demonstrations(
-    path: Path, *, text: str = "", images: Path | None = None, on_problem: OnProblem
+    path: Path, *, text: str = "", images: Path | None = None, decode: bool = False, on_problem: OnProblem
 ) -> Iterator[Demonstration]:
     """Yield the demonstrations of a JSON lines file, of a CSV file (`.csv`, `.tsv`), or of a folder of images.
 
     In a folder, an image's answer is the content of the ``.txt`` file beside it, or else the name of the subfolder that
-    it stands in (one per class), which is also its metadata ``label``. ``text`` stands beside every image without one.
-    Paths in a file are relative to ``images``, or to the file's own folder.
+    it stands in (one per class), which is also its metadata ``label``.
+
+    Args:
+        path: the file or folder.
+        text: stands next to every image that has none.
+        images: what relative paths in a file are relative to; None: the file's own folder.
+        decode: look at every image; one that cannot be decoded is a problem now, and not when it is read.
+        on_problem: is called with each line or image that cannot be used.
 
     Raises:
         InputError: there is no such file or folder.
     """
     if path.is_dir():
-        yield from _folder(path, text, on_problem)
+        yield from _folder(path, text, decode, on_problem)
         return
     lines = table_rows if is_table(path) else json_lines
 
     def parse(_: int, raw: dict[str, Any]) -> Demonstration:
-        return DemonstrationLine.model_validate(raw).demonstration(path, text=text, images=images)
+        line = DemonstrationLine.model_validate(raw)
+        found = line.demonstration(path, text=text, images=images)
+        if decode:
+            try:
+                load_image(found.image)
+            except ImageError as error:
+                raise ImageError(where_images_are(error, line.image)) from error
+        return found
 
     yield from lines(path, parse, on_problem)
 
@@ -108,7 +121,7 @@ def where_images_are(error: Exception, image: object) -> str:
     return f"{text} Paths are relative to the file that names them; --images FOLDER says where the images are."
 
 
-def _folder(path: Path, text: str, on_problem: OnProblem) -> Iterator[Demonstration]:
+def _folder(path: Path, text: str, decode: bool, on_problem: OnProblem) -> Iterator[Demonstration]:
     skipped, classes = Skipped(path), False
     for image in folder_images(path, skipped):
         metadata: dict[str, Any] = {}
@@ -122,9 +135,13 @@ def _folder(path: Path, text: str, on_problem: OnProblem) -> Iterator[Demonstrat
                 classes = True
             else:
                 raise InputError(f"no answer; expected {beside.name} beside it, or a subfolder named like its class.")
-            yield Demonstration(str(image), text, answer, metadata)
+            if decode:
+                load_image(image)
+            found = Demonstration(str(image), text, answer, metadata)
         except InputError as error:
-            on_problem(f"{image}: {error}")
+            on_problem(str(error) if isinstance(error, ImageError) else f"{image}: {error}")
+            continue
+        yield found
     skipped.report(on_problem)
     if classes:
         warn_of_empty_classes(path)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from aim_sdk.errors import ImageError
+from aim_sdk.types import LazyImage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,7 +57,7 @@ _TILE_WIDTH, _TILE_LENGTH = 0x0142, 0x0143
 
 
 def load_image(source: ImageInput) -> Image:
-    """Decode a path, the bytes of an image file, or a PIL image, to RGB, turned as its EXIF orientation says.
+    """Decode an image (a path, the bytes of its file, a PIL image, a lazy one) to RGB, turned as its EXIF data says.
 
     Transparency is put on white. Grey values of 16 bits and floats in 0..1 are scaled to 8 bits; a PIL image is left
     as it is. Besides the file, about 9 bytes a pixel are needed at a time (AVIF 12, WebP 17, JPEG 2000 25).
@@ -152,11 +153,8 @@ def describe(source: object) -> str:
 
         if isinstance(source, PIL.Image.Image):
             return f"PIL image {source.width} x {source.height}"
-        return f"image of type {type(source).__name__}"
-    try:
-        text = os.fsdecode(source) if isinstance(source, os.PathLike) else source
-    except Exception:  # the path of an image that is made when it is asked for
-        text = repr(source)
+        return _printable(repr(source)) if isinstance(source, LazyImage) else f"image of type {type(source).__name__}"
+    text = os.fsdecode(source)
     if text[:5].lower() == "data:":
         return f"{_printable(text.partition(',')[0][:60])},... ({len(text)} characters)"
     return _printable(text if len(text) <= 400 else f"{text[:200]}...{text[-100:]} ({len(text)} characters)")
@@ -185,6 +183,8 @@ def _data(source: ImageInput) -> bytes | Image:
         return source
     if isinstance(source, str | os.PathLike):
         return read_image_file(source)
+    if isinstance(source, LazyImage):
+        return source.image_file()
     raise ImageError(
         f"{describe(source)}: expected a path, the bytes of an image file or a PIL image; "
         "of an array make one by PIL.Image.fromarray(array), of other bytes by bytes(data)."

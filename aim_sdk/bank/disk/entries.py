@@ -27,11 +27,11 @@ from torch import Tensor
 from aim_sdk.bank.disk.rows import Row
 from aim_sdk.bank.store import NewEntry, origin_of
 from aim_sdk.config import Binding
-from aim_sdk.errors import CorruptArtifactError
+from aim_sdk.errors import CorruptArtifactError, problem
 from aim_sdk.files import records
 from aim_sdk.files.images import load_image, read_image_file
 from aim_sdk.files.records import Part, Record
-from aim_sdk.types import ImageInput, Matrix
+from aim_sdk.types import ImageInput, LazyImage, Matrix
 
 FORMAT: Literal[2] = 2
 """Of segments. An exported bank has one of its own: there, records are not grouped into writes."""
@@ -188,10 +188,8 @@ def header_of(record: Record, kind: type[Header], where: str) -> Header:
     try:
         return kind.model_validate(record.header)
     except ValidationError as error:
-        first = error.errors()[0]
-        what = ".".join(map(str, first["loc"]))
         raise CorruptArtifactError(
-            f"{where}: the record at byte {record.offset} is malformed ({what}{': ' if what else ''}{first['msg']})."
+            f"{where}: the record at byte {record.offset} is malformed ({problem(error)})."
         ) from error
 
 
@@ -205,13 +203,13 @@ def row_of(entry: Entry, record: Record, segment: int = 0) -> Row:
 def entry_record(entry: NewEntry, *, keep_reading: bool, keep_image: bool) -> tuple[Row, bytes]:
     """The record of one demonstration, and its row but for its place."""
     shown = entry.demonstration
-    is_path = isinstance(shown.image, str | os.PathLike)
+    path = os.path.abspath(shown.image) if isinstance(shown.image, str | os.PathLike) else None
     parts: dict[str, Tensor | bytes] = {"fused": entry.fused}
     header: dict[str, Any] = {
         "key": entry.key,
         "position": entry.position,
         "digest": entry.digest,
-        "image": os.path.abspath(shown.image) if isinstance(shown.image, str | os.PathLike) else None,
+        "image": path,
         "text": shown.text,
         "answer": shown.answer,
         "metadata": dict(shown.metadata),
@@ -220,7 +218,7 @@ def entry_record(entry: NewEntry, *, keep_reading: bool, keep_image: bool) -> tu
         parts |= {"hidden": entry.reading.hidden, "token_ids": entry.reading.token_ids}
         header["image_position"] = entry.reading.image_position
         header["answer_start"] = entry.reading.answer_start
-    if keep_image or not is_path:
+    if keep_image or path is None:
         parts["image"] = image_bytes(shown.image)
     data = records.encode(header, parts)
     origin = origin_of(entry.digest, shown.text)
@@ -240,6 +238,8 @@ def image_bytes(image: ImageInput) -> bytes:
         return image
     if isinstance(image, str | os.PathLike):
         return read_image_file(image)
+    if isinstance(image, LazyImage):
+        return image.image_file()
     file = io.BytesIO()
     load_image(image).save(file, "PNG")
     return file.getvalue()

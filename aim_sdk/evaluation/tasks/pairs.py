@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
+import io
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Final
 
-from aim_sdk.files.atomic import write_atomic
+from cachetools import LRUCache, cached
+
 from aim_sdk.files.images import load_image
 
 if TYPE_CHECKING:
@@ -17,24 +16,27 @@ if TYPE_CHECKING:
 
 _GAP: Final = 16
 """White columns between the images are the height's 16th part."""
+_KEPT: Final = 64 << 20
+"""Bytes of files that are kept: an image is asked for its digest, its size and its pixels in turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class SideBySide:
-    """The path of an image of two images, side by side, which is made when the path is asked for.
+    """An image of two images, side by side, which is made when it is needed (a `LazyImage`).
 
-    It lies in a temporary folder that goes with the process; the same two files give the same bytes.
+    The same two files give the same bytes.
     """
 
     left: str
     right: str
 
-    def __fspath__(self) -> str:
-        name = hashlib.sha256(f"{self.left}\n{self.right}".encode(errors="surrogatepass")).hexdigest()
-        path = Path(_folder().name, f"{name}.png")
-        if not path.exists():
-            write_atomic(path, _png(joined(load_image(self.left), load_image(self.right))))
-        return str(path)
+    def image_file(self) -> bytes:
+        """The bytes of a PNG.
+
+        Raises:
+            ImageError: one of the two cannot be decoded.
+        """
+        return _png(self.left, self.right)
 
 
 def joined(left: Image, right: Image) -> Image:
@@ -49,13 +51,7 @@ def joined(left: Image, right: Image) -> Image:
     return canvas
 
 
-@cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="aim-pairs-")
-
-
-def _png(image: Image) -> bytes:
-    import io
-
-    image.save(file := io.BytesIO(), "PNG")
+@cached(LRUCache(_KEPT, getsizeof=len), lock=Lock())
+def _png(left: str, right: str) -> bytes:
+    joined(load_image(left), load_image(right)).save(file := io.BytesIO(), "PNG")
     return file.getvalue()
