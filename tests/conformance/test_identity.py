@@ -2,13 +2,12 @@
 position id or lost image. And nothing but them is changed, ever."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from aim_backends.hf import TransformersBackend
-from aim_sdk import FusedTokens, PromptFormat, Query, ResidualProjector, load_image
+from aim_sdk import FusedTokens, PromptFormat, load_image
 from tests.conformance.families import DEMONSTRATIONS, QUERIES, Family
 
 UNEQUAL = [[0, 1, 2], [], [1]]
@@ -80,50 +79,6 @@ def test_gradient_reaches_the_fused_tokens_only(family: Family) -> None:
         assert item.embeddings.grad is not None
         assert (item.embeddings.grad.abs().sum(1) > 0).all()
     assert all(parameter.grad is None for parameter in family.backend.model.parameters())
-
-
-def test_the_untrained_residual_projector_is_text_only_bit_for_bit(family: Family) -> None:
-    backend, print_ = family.backend, family.backend.fingerprint
-    readings = backend.reader.read(DEMONSTRATIONS, prompt_format=family.form)
-    fused = ResidualProjector(print_.hidden_size, print_.embedding_size).project(readings)
-    for found, expected in zip(fused, family.text_only(0, 1, 2), strict=True):
-        assert torch.equal(found.embeddings, expected.embeddings)
-
-
-def test_nothing_stays_injected_after_an_exception(family: Family) -> None:
-    backend = family.backend
-    prepared = backend.injector.prepare(QUERIES[:1], [family.text_only(0)], prompt_format=family.form)
-    with torch.no_grad():
-        before = backend.model(**prepared.inputs).logits
-        broken = backend.model.get_output_embeddings().register_forward_pre_hook(_fail)
-        try:
-            with pytest.raises(RuntimeError, match="broken on purpose"), backend.injector.injected(prepared):
-                backend.model(**prepared.inputs)
-            with pytest.raises(RuntimeError, match="broken on purpose"):
-                backend.reader.read(DEMONSTRATIONS[:1], prompt_format=family.form)
-        finally:
-            broken.remove()
-        after = backend.model(**prepared.inputs).logits
-    assert torch.equal(before, after)
-    assert after.shape[1] == prepared.inputs["input_ids"].shape[1]
-
-
-def _fail(*_: object) -> None:
-    raise RuntimeError("broken on purpose")
-
-
-def test_two_threads_never_mix(family: Family) -> None:
-    backend = family.backend
-    work = [(QUERIES[0], family.text_only(0, 1)), (QUERIES[1], family.text_only(2)), (QUERIES[2], [])]
-
-    def answer(item: tuple[Query, list[FusedTokens]]) -> tuple[int, ...]:
-        query, context = item
-        (generation,) = backend.injector.generate([query], [context], prompt_format=family.form, max_new_tokens=4)
-        return generation.token_ids
-
-    expected = [answer(item) for item in work]
-    with ThreadPoolExecutor(3) as pool:
-        assert list(pool.map(answer, work * 2)) == expected * 2
 
 
 def test_another_thread_sees_no_injection(llava: TransformersBackend) -> None:
