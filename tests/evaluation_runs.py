@@ -3,14 +3,14 @@
 import math
 from typing import Any
 
-from aim_sdk.evaluation.results import Answers, Cell, Prediction, Run, Score
+from aim_sdk.evaluation.results import Cell, CellAnswers, Prediction, Run, Score
 from aim_sdk.types import Mode
 
 
-def cells(mode: Mode, shots: int, by_seed: dict[int, list[float | None]], task: str = "colours") -> list[Answers]:
+def cells(mode: Mode, shots: int, by_seed: dict[int, list[float | None]], task: str = "colours") -> list[CellAnswers]:
     """One number of the table: the scores of its answers, by seed."""
     return [
-        Answers(
+        CellAnswers(
             cell=Cell(task=task, mode=mode, shots=shots, seed=seed),
             predictions=tuple(
                 Prediction(
@@ -30,9 +30,11 @@ def cells(mode: Mode, shots: int, by_seed: dict[int, list[float | None]], task: 
     ]
 
 
-def run(answers: list[Answers], protocol: str = "aim", options: dict[str, Any] | None = None, **changes: Any) -> Run:
+def run(
+    answers: list[CellAnswers], protocol: str = "aim", options: dict[str, Any] | None = None, **changes: Any
+) -> Run:
     """A run of these answers; ``changes`` are put in place of what its scores hold."""
-    groups: dict[tuple[str, Mode, int], list[Answers]] = {}
+    groups: dict[tuple[str, Mode, int], list[CellAnswers]] = {}
     for cell in answers:
         groups.setdefault((cell.cell.task, cell.cell.mode, cell.cell.shots), []).append(cell)
     scores = []

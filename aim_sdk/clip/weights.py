@@ -26,7 +26,7 @@ _LISTED = 'python -c "import open_clip; print(*open_clip.list_pretrained(), sep=
 
 
 @dataclass(frozen=True)
-class Source:
+class ClipSource:
     """Where the weights are, as open_clip takes it."""
 
     model: str
@@ -47,7 +47,7 @@ class Clip:
         return self.transform(load_image(image))
 
 
-def find_source(model: str, pretrained: str) -> Source:
+def find_source(model: str, pretrained: str) -> ClipSource:
     """Check a model's and its weights' names, or their files; nothing is loaded."""
     named = model.replace("/", "-")  # ViT-B/32, as papers write it
     if named in _open_clip().list_models():
@@ -64,7 +64,7 @@ def find_source(model: str, pretrained: str) -> Source:
     if pretrained not in ("", PRETRAINED):
         raise InputError(f"pretrained={pretrained!r}: {model} brings its own weights; leave `pretrained` out.")
     if model.startswith("hf-hub:"):
-        return Source(model)
+        return ClipSource(model)
     if not (folder / "open_clip_config.json").is_file():
         raise ModelNotFoundError(
             f"{folder}: no open_clip_config.json. Pass a folder that was saved for open_clip (a CLIP of transformers "
@@ -72,10 +72,10 @@ def find_source(model: str, pretrained: str) -> Source:
         )
     if not _weights_in(folder):
         raise ModelNotFoundError(f"{folder}: no weights (*.safetensors, *.bin or *.pth) beside open_clip_config.json.")
-    return Source(f"local-dir:{folder}")
+    return ClipSource(f"local-dir:{folder}")
 
 
-def _weights_of(model: str, pretrained: str) -> Source:
+def _weights_of(model: str, pretrained: str) -> ClipSource:
     tags = _open_clip().list_pretrained_tags_by_model(model)
     known = f"{', '.join(map(repr, tags)) or 'no tag is known'}; or the path of a weights file"
     if not pretrained:
@@ -84,11 +84,11 @@ def _weights_of(model: str, pretrained: str) -> Source:
             f"(for that there is selector='random'). Expected one of: {known}."
         )
     if (tag := pretrained.lower().replace("-", "_")) in tags:
-        return Source(model, tag, tag=True)
+        return ClipSource(model, tag, tag=True)
     file = expanded(pretrained)
     suffixes = (".safetensors", ".pt", ".pth", ".bin")
     if file.is_file() and file.suffix in suffixes:
-        return Source(model, str(file))
+        return ClipSource(model, str(file))
     if file.exists():
         raise InputError(f"pretrained={pretrained!r}: expected a file {', '.join(suffixes)}; a folder goes to `model`.")
     if file.suffix in suffixes or pretrained.startswith(("/", ".", "~")):
@@ -99,7 +99,7 @@ def _weights_of(model: str, pretrained: str) -> Source:
     )
 
 
-def load_clip(source: Source, device: torch.device) -> Clip:
+def load_clip(source: ClipSource, device: torch.device) -> Clip:
     """Load the weights (downloaded if need be), without a pickle and without code of theirs."""
     open_clip, files = _open_clip(), _files(source)
     for file in files:
@@ -129,7 +129,7 @@ def load_clip(source: Source, device: torch.device) -> Clip:
     return Clip(model, transform, tokenizer, _name(source, files))
 
 
-def _files(source: Source) -> list[Path]:
+def _files(source: ClipSource) -> list[Path]:
     """The files that hold the weights, and the model's settings where they are beside them; downloaded if need be."""
     open_clip = _open_clip()
     if source.model.startswith("local-dir:"):
@@ -165,7 +165,7 @@ def _refuse_code(file: Path) -> None:
                 )
 
 
-def _refuse_code_of_text(source: Source, text: Mapping[str, Any]) -> None:
+def _refuse_code_of_text(source: ClipSource, text: Mapping[str, Any]) -> None:
     """Refuse a text tower of transformers', or its tokenizer, that needs code of its own: open_clip would ask."""
     if text.get("tokenizer_kwargs", {}).get("trust_remote_code"):
         raise InputError(f"{source.model}: its tokenizer would run code of its own, which is not done.")
@@ -177,7 +177,7 @@ def _refuse_code_of_text(source: Source, text: Mapping[str, Any]) -> None:
         raise InputError(f"{source.model}: its text tower {tower!r} would run code of its own, which is not done.")
 
 
-def _name(source: Source, files: Sequence[Path]) -> str:
+def _name(source: ClipSource, files: Sequence[Path]) -> str:
     if source.tag:
         return f"{source.model} {source.pretrained}"
     digest = hashlib.sha256()
@@ -187,7 +187,7 @@ def _name(source: Source, files: Sequence[Path]) -> str:
     return f"{source.model if source.pretrained else 'model'} sha256:{digest.hexdigest()}"
 
 
-def _unreachable(source: Source, error: Exception) -> ModelNotFoundError:
+def _unreachable(source: ClipSource, error: Exception) -> ModelNotFoundError:
     return ModelNotFoundError(
         f"CLIP {source.model} {source.pretrained}: it cannot be downloaded ({error}).\nNext: without network, pass "
         "model='/path/to/folder' (open_clip_config.json and weights), or pretrained='/path/to/weights.safetensors'."

@@ -10,7 +10,7 @@ from typing import Any
 from aim_sdk.errors import AIMError, CapabilityError, ContextLengthError, InputError
 from aim_sdk.evaluation.demonstrations import Shown
 from aim_sdk.evaluation.items import Item
-from aim_sdk.evaluation.protocol import Prompt
+from aim_sdk.evaluation.protocol import PromptSettings
 from aim_sdk.injection.shots import Shots
 from aim_sdk.pipeline import AIMPipeline
 from aim_sdk.selection.nearest import log_shares, vote
@@ -19,7 +19,7 @@ from aim_sdk.types import Demonstration, ImageInput, Mode, Query
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class QueryInContext:
     """One query with what stands before it."""
 
     item: Item
@@ -46,7 +46,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class AnsweredBatch:
     """The answers of one batch, without scores."""
 
     predictions: list[dict[str, Any]]
@@ -54,10 +54,10 @@ class Batch:
     reading_seconds: float
 
 
-class Answering:
+class BatchAnswerer:
     """Answers batches by one pipeline, one prompt."""
 
-    def __init__(self, pipe: AIMPipeline, prompt: Prompt, *, may_read: bool = True) -> None:
+    def __init__(self, pipe: AIMPipeline, prompt: PromptSettings, *, may_read: bool = True) -> None:
         """``may_read``: whether demonstrations may be added to the pipeline's bank; a user's own is not changed."""
         self._pipe, self._prompt, self._may_read = pipe, prompt, may_read
         self._device = pipe.backend.input_embeddings.device
@@ -71,16 +71,16 @@ class Answering:
         self._pipe.bank.add(demonstrations, on_error=lambda *_: None)
         return time.perf_counter() - started
 
-    def answer(self, asked: Sequence[Asked], mode: Mode) -> Batch:
+    def answer(self, asked: Sequence[QueryInContext], mode: Mode) -> AnsweredBatch:
         """Answer one batch; the demonstrations of mode `aim` are in the bank or are read into it before."""
         reading = (
             self.read([d for one in asked for d in one.demonstrations]) if mode == "aim" and self._may_read else 0.0
         )
         with peak(self._device) as memory:
             predictions = self._fitting(asked, mode)
-        return Batch(predictions, memory.bytes, reading)
+        return AnsweredBatch(predictions, memory.bytes, reading)
 
-    def example(self, one: Asked, mode: Mode) -> dict[str, Any] | None:
+    def example(self, one: QueryInContext, mode: Mode) -> dict[str, Any] | None:
         """What a query was asked, to be looked at; None where it has no prompt, or could not be asked."""
         if mode == "nearest":
             return None
@@ -95,7 +95,7 @@ class Answering:
         shown = [(item.text, item.answer) for item in one.demonstrations]
         return {"item": one.item.id, "shots": len(shown), "shown": shown, "prompt": prompt}
 
-    def _fitting(self, asked: Sequence[Asked], mode: Mode) -> list[dict[str, Any]]:
+    def _fitting(self, asked: Sequence[QueryInContext], mode: Mode) -> list[dict[str, Any]]:
         try:
             return self._answered(asked, mode)
         except InputError as error:
@@ -103,7 +103,7 @@ class Answering:
                 return [prediction for one in asked for prediction in self._fitting([one], mode)]
             return [self._prediction(asked[0], seconds=None, refused=_reason(error))]
 
-    def _answered(self, asked: Sequence[Asked], mode: Mode) -> list[dict[str, Any]]:
+    def _answered(self, asked: Sequence[QueryInContext], mode: Mode) -> list[dict[str, Any]]:
         started = time.perf_counter()
         if mode == "nearest":
             made = [self._voted(one) for one in asked]
@@ -114,7 +114,7 @@ class Answering:
         seconds = (time.perf_counter() - started) / len(asked)
         return [self._prediction(one, seconds=seconds, **found) for one, found in zip(asked, made, strict=True)]
 
-    def _generated(self, asked: Sequence[Asked], mode: Mode) -> list[dict[str, Any]]:
+    def _generated(self, asked: Sequence[QueryInContext], mode: Mode) -> list[dict[str, Any]]:
         answers = self._pipe.generate(
             [one.query for one in asked],
             demonstrations=[one.demonstrations for one in asked],
@@ -127,7 +127,7 @@ class Answering:
             {"raw": a.text, "answer": self._prompt.finish(a.text), "prompt_tokens": a.prompt_tokens} for a in answers
         ]
 
-    def _scored(self, one: Asked, mode: Mode) -> dict[str, Any]:
+    def _scored(self, one: QueryInContext, mode: Mode) -> dict[str, Any]:
         choices = one.item.choices
         log_probs = self._pipe.score(
             one.query,
@@ -139,7 +139,7 @@ class Answering:
         best = max(range(len(choices)), key=log_probs.__getitem__)
         return {"answer": choices[best], "log_probs": log_probs}
 
-    def _voted(self, one: Asked) -> dict[str, Any]:
+    def _voted(self, one: QueryInContext) -> dict[str, Any]:
         if one.similarities is None:
             (shares,) = self._pipe.nearest(one.query, demonstrations=[one.demonstrations])
         else:
@@ -150,7 +150,7 @@ class Answering:
         log_probs = log_shares(shares, choices)
         return {"answer": choices[log_probs.index(max(log_probs))], "log_probs": log_probs, "prompt_tokens": 0}
 
-    def _prediction(self, one: Asked, **found: Any) -> dict[str, Any]:
+    def _prediction(self, one: QueryInContext, **found: Any) -> dict[str, Any]:
         empty = {"raw": None, "answer": None, "prompt_tokens": None, "score": None}
         return {"item": one.item.id, "demonstrations": [name for name, _ in one.shown], **empty, **found}
 

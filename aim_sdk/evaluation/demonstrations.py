@@ -16,7 +16,7 @@ import numpy as np
 from aim_sdk.bank import DemonstrationBank
 from aim_sdk.errors import InputError, ShotsError
 from aim_sdk.evaluation.items import Dataset, Item
-from aim_sdk.evaluation.protocol import Prompt, Protocol, shown_answer
+from aim_sdk.evaluation.protocol import PromptSettings, Protocol, shown_answer
 from aim_sdk.files.images import image_digest
 from aim_sdk.selection.builtin import ReadingSelector
 from aim_sdk.selection.registry import get_selector
@@ -31,7 +31,7 @@ Neighbour = tuple[Shown, float]
 """A demonstration with its similarity to a query."""
 
 
-class Source:
+class DemonstrationDraw:
     """Gives the demonstrations of one task's queries under one seed.
 
     ``random`` draws for every query by a hash of seed, task and query: what else is asked, in which order or by which
@@ -50,7 +50,7 @@ class Source:
         self,
         task: str,
         dataset: Dataset,
-        prompt: Prompt,
+        prompt: PromptSettings,
         protocol: Protocol,
         selector: str,
         seed: int,

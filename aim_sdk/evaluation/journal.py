@@ -23,7 +23,7 @@ Unit = tuple[Cell, int]
 """A batch of a cell: its number."""
 
 
-class Journal:
+class AnswerJournal:
     """Each process appends to a file of its own and reads everybody's.
 
     Raises:
@@ -93,7 +93,7 @@ def refused(record: Mapping[str, Any]) -> set[str]:
     return {p["item"] for p in record.get("predictions", ()) if p.get("refused") is not None}
 
 
-class _Record(BaseModel):
+class _JournalLine(BaseModel):
     """A line; what else it holds is the batch's answers."""
 
     model_config = ConfigDict(extra="allow")
@@ -101,10 +101,10 @@ class _Record(BaseModel):
     number: int
 
 
-def _records(path: Path) -> Iterator[_Record]:
+def _records(path: Path) -> Iterator[_JournalLine]:
     for line in path.read_bytes().split(b"\n")[:-1]:
         try:
-            yield _Record.model_validate(json.loads(line))
+            yield _JournalLine.model_validate(json.loads(line))
         except (ValueError, RecursionError):  # half a line, with others after it, or what is none of ours
             continue
 

@@ -10,7 +10,7 @@ import torch
 from accelerate import PartialState
 
 from aim_sdk.bank.bank import NewBankWarning
-from aim_sdk.evaluation.plan import Work
+from aim_sdk.evaluation.plan import TaskPlan
 from aim_sdk.evaluation.settings import EvalSettings
 from aim_sdk.files.atomic import expanded
 from aim_sdk.pipeline import AIMPipeline
@@ -34,7 +34,7 @@ class Pipelines:
         self.backend, self.projector, self._settings = whole.backend, whole.projector, settings
         self._current: tuple[str, AIMPipeline] | None = None
 
-    def of(self, work: Work) -> AIMPipeline:
+    def of(self, work: TaskPlan) -> AIMPipeline:
         """The pipeline of a task, with the user's bank; or else with one of its own, below the cache folder if any.
 
         Raises:

@@ -14,12 +14,12 @@ import numpy as np
 from aim_sdk.bank import DemonstrationBank
 from aim_sdk.errors import InputError
 from aim_sdk.evaluation import tasks
-from aim_sdk.evaluation.answering import Asked
-from aim_sdk.evaluation.demonstrations import Shown, Source
+from aim_sdk.evaluation.answering import QueryInContext
+from aim_sdk.evaluation.demonstrations import DemonstrationDraw, Shown
 from aim_sdk.evaluation.items import Dataset, Item
 from aim_sdk.evaluation.metrics import get_metric
 from aim_sdk.evaluation.metrics.metric import Metric
-from aim_sdk.evaluation.protocol import Prompt, Protocol, get_protocol
+from aim_sdk.evaluation.protocol import PromptSettings, Protocol, get_protocol
 from aim_sdk.evaluation.results import Cell
 from aim_sdk.evaluation.settings import EvalSettings
 from aim_sdk.evaluation.tasks.config import TaskConfig
@@ -29,11 +29,11 @@ from aim_sdk.types import Mode
 
 
 @dataclass(frozen=True)
-class Work:
+class TaskPlan:
     """One task of a run."""
 
     config: TaskConfig
-    prompt: Prompt
+    prompt: PromptSettings
     metric: Metric
     dataset: Dataset
     queries: Sequence[Item]
@@ -82,7 +82,7 @@ class Plan:
             if set(settings.modes) != {"zero-shot"}:
                 self.source(work, self.seeds[0]).check(work.queries, max(self.shots))
 
-    def cells(self, work: Work, modes: Sequence[Mode]) -> list[Cell]:
+    def cells(self, work: TaskPlan, modes: Sequence[Mode]) -> list[Cell]:
         """A task's cells; zero-shot has one at 0 shots. What is not drawn (zero-shot, a vote) has one seed."""
         few = [k for k in self.shots if k]
         drawn = self.protocol.zero_shot_texts > 0
@@ -97,14 +97,14 @@ class Plan:
                 found += [Cell(task=work.config.name, mode=mode, shots=k, seed=seed) for seed in seeds]
         return found
 
-    def _votes_once(self, work: Work) -> bool:
+    def _votes_once(self, work: TaskPlan) -> bool:
         """Whether no seed changes who is near: nothing is drawn, neither candidates of a query's own nor a pool."""
         pool = self.protocol.pool
         return work.dataset.draw is None and (pool is None or pool >= len(work.dataset.support))
 
-    def source(self, work: Work, seed: int) -> Source:
+    def source(self, work: TaskPlan, seed: int) -> DemonstrationDraw:
         """What gives a task's demonstrations under one seed."""
-        return Source(
+        return DemonstrationDraw(
             work.config.name,
             work.dataset,
             work.prompt,
@@ -114,26 +114,34 @@ class Plan:
             ready=self.settings.bank is not None,
         )
 
-    def places(self, work: Work) -> range:
+    def places(self, work: TaskPlan) -> range:
         """The numbers of each of a task's cells' batches."""
         return range(-(-len(work.queries) // self.settings.batch_size))
 
-    def batches(self, work: Work, cell: Cell, source: Source, bank: DemonstrationBank) -> list[list[Asked]]:
+    def batches(
+        self, work: TaskPlan, cell: Cell, source: DemonstrationDraw, bank: DemonstrationBank
+    ) -> list[list[QueryInContext]]:
         """A cell's batches, of prompts of like length."""
         if cell.mode == "nearest" and not source.draws_its_own:
             near = source.neighbours(work.queries, cell.shots, bank)
             asked = [
-                Asked(item, source.query(item), [shown for shown, _ in found], [similarity for _, similarity in found])
+                QueryInContext(
+                    item, source.query(item), [shown for shown, _ in found], [similarity for _, similarity in found]
+                )
                 for item, found in zip(work.queries, near, strict=True)
             ]
         else:
             shown = self._shown(work, cell, source, bank)
-            asked = [Asked(item, source.query(item), found) for item, found in zip(work.queries, shown, strict=True)]
+            asked = [
+                QueryInContext(item, source.query(item), found) for item, found in zip(work.queries, shown, strict=True)
+            ]
         asked.sort(key=lambda one: (one.length, one.item.id))
         size = self.settings.batch_size
         return [asked[start : start + size] for start in range(0, len(asked), size)]
 
-    def _shown(self, work: Work, cell: Cell, source: Source, bank: DemonstrationBank) -> list[list[Shown]]:
+    def _shown(
+        self, work: TaskPlan, cell: Cell, source: DemonstrationDraw, bank: DemonstrationBank
+    ) -> list[list[Shown]]:
         if cell.mode == "zero-shot":
             return source.texts(work.queries, self.protocol.zero_shot_texts)
         return source.choose(work.queries, cell.shots, bank)
@@ -187,13 +195,13 @@ def _name(item: Item) -> str:
     return PurePath(item.image).name if isinstance(item.image, str | PathLike) else image_digest(item.image)
 
 
-def _work(config: TaskConfig, protocol: Protocol, settings: EvalSettings, support: Sequence[Item] | None) -> Work:
+def _work(config: TaskConfig, protocol: Protocol, settings: EvalSettings, support: Sequence[Item] | None) -> TaskPlan:
     prompt = protocol.prompt(config)
     metric = get_metric(config.metric, **(config.metric_options | protocol.metrics.get(config.metric, {})))
     dataset = tasks.load(config, settings.data)
     if support is not None:
         dataset = Dataset(dataset.queries, support)
-    return Work(config, prompt, metric, dataset, list(_limited(config.name, dataset.queries, settings.limit)))
+    return TaskPlan(config, prompt, metric, dataset, list(_limited(config.name, dataset.queries, settings.limit)))
 
 
 def _limited(task: str, queries: Sequence[Item], limit: int | None) -> Iterator[Item]:

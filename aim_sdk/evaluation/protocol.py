@@ -19,11 +19,11 @@ from aim_sdk.files.yaml_files import read_yaml, yaml_in
 _FOLDER = "protocols"
 
 
-class _Settings(BaseModel):
+class _ProtocolPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Prompt(_Settings):
+class PromptSettings(_ProtocolPart):
     """How one kind of task is asked, and how its answers are cut."""
 
     template: str | None = Field(
@@ -51,7 +51,7 @@ class Prompt(_Settings):
         return patterns
 
     @model_validator(mode="after")
-    def _formats(self) -> Prompt:
+    def _formats(self) -> PromptSettings:
         try:
             self.text.format(text="")
             if self.template is not None:
@@ -73,7 +73,7 @@ class Prompt(_Settings):
         return text.strip()
 
 
-class Protocol(_Settings):
+class Protocol(_ProtocolPart):
     """All that a score depends on besides the model and the data."""
 
     name: str = Field(description="by which `--protocol` finds it")
@@ -92,9 +92,9 @@ class Protocol(_Settings):
         default=0, ge=0, description="text-only demonstrations that stand before a zero-shot query"
     )
     metrics: dict[str, dict[str, Any]] = Field(default_factory=dict, description="options of a metric, by its name")
-    prompts: dict[str, Prompt] = Field(description="by a task's name, or else by its kind")
+    prompts: dict[str, PromptSettings] = Field(description="by a task's name, or else by its kind")
 
-    def prompt(self, task: TaskConfig) -> Prompt:
+    def prompt(self, task: TaskConfig) -> PromptSettings:
         """How a task is asked.
 
         Raises:

@@ -26,11 +26,11 @@ _Number = Annotated[
 """NaN is null in JSON."""
 
 
-class _Record(BaseModel):
+class _ResultModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Cell(_Record):
+class Cell(_ResultModel):
     """What is answered with one set of demonstrations a query."""
 
     task: str = Field(description="the task's name")
@@ -42,7 +42,7 @@ class Cell(_Record):
         return f"{self.task}, {self.mode}, {self.shots} shots, seed {self.seed}"
 
 
-class Prediction(_Record):
+class Prediction(_ResultModel):
     """One query's answer."""
 
     item: str = Field(description="the query's id")
@@ -62,7 +62,7 @@ class Prediction(_Record):
         return self.answer is not None or self.refused is not None
 
 
-class Answers(_Record):
+class CellAnswers(_ResultModel):
     """All predictions of one cell."""
 
     cell: Cell = Field(description="what was asked")
@@ -75,7 +75,7 @@ class Answers(_Record):
     )
 
 
-class Score(_Record):
+class Score(_ResultModel):
     """One number of the table: a task, mode and number of shots, over all seeds."""
 
     task: str = Field(description="the task's name")
@@ -97,7 +97,7 @@ class Score(_Record):
     peak_bytes: int | None = Field(default=None, description="of results of before; not shown")
 
 
-class Question(_Record):
+class Question(_ResultModel):
     """One query, as the task's files have it."""
 
     text: str = Field(description="a question, ...; empty for captions")
@@ -109,7 +109,7 @@ class Question(_Record):
     choices: tuple[str, ...] = Field(default=(), description="what could be answered, where choices were scored")
 
 
-class Example(_Record):
+class Example(_ResultModel):
     """What one query of a task was asked in one mode, whole, at the most shots."""
 
     item: str = Field(description="the query's id")
@@ -120,7 +120,7 @@ class Example(_Record):
     )
 
 
-class Run(_Record):
+class Run(_ResultModel):
     """A whole run."""
 
     format_version: Literal[1] = Field(default=1, description="of this file")
@@ -146,7 +146,7 @@ class Run(_Record):
     )
     reading_seconds: float = Field(description="spent on reading demonstrations into the bank, over all processes")
     scores: tuple[Score, ...] = Field(description="the table")
-    answers: tuple[Answers, ...] = Field(description="what the table was made from")
+    answers: tuple[CellAnswers, ...] = Field(description="what the table was made from")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -171,7 +171,7 @@ class Run(_Record):
         write_atomic(path := Path(folder, RESULT), (self.model_dump_json() + "\n").encode())
         return path
 
-    def answered(self, task: str, mode: Mode, shots: int) -> Iterable[Answers]:
+    def answered(self, task: str, mode: Mode, shots: int) -> Iterable[CellAnswers]:
         """The cells of one number of the table, a seed each."""
         wanted = (task, mode, shots)
         return (a for a in self.answers if (a.cell.task, a.cell.mode, a.cell.shots) == wanted)

@@ -17,12 +17,12 @@ from aim_sdk.backend.hashing import versions
 from aim_sdk.bank.bank import DemonstrationBank
 from aim_sdk.errors import InputError
 from aim_sdk.evaluation import scoring
-from aim_sdk.evaluation.answering import Answering, Asked
-from aim_sdk.evaluation.demonstrations import Source
-from aim_sdk.evaluation.journal import Journal, refused
+from aim_sdk.evaluation.answering import BatchAnswerer, QueryInContext
+from aim_sdk.evaluation.demonstrations import DemonstrationDraw
+from aim_sdk.evaluation.journal import AnswerJournal, refused
 from aim_sdk.evaluation.pipelines import Pipelines
-from aim_sdk.evaluation.plan import Plan, Work, how
-from aim_sdk.evaluation.results import Answers, Cell, Example, Question, Run
+from aim_sdk.evaluation.plan import Plan, TaskPlan, how
+from aim_sdk.evaluation.results import Cell, CellAnswers, Example, Question, Run
 from aim_sdk.evaluation.seen import Seen
 from aim_sdk.evaluation.settings import MODES, EvalSettings
 from aim_sdk.evaluation.tasks import folder_of
@@ -68,7 +68,7 @@ def evaluate(
         with state.main_process_first():  # it makes the folder, and holds its lock for all of them
             if state.is_main_process:
                 stack.enter_context(alone(settings.output / LOCK))
-            journal = Journal(settings.output, _identity(plan), state.process_index)
+            journal = AnswerJournal(settings.output, _identity(plan), state.process_index)
         journal.mend()
         folders = {work.config.name: folder_of(work.config, settings.data) for work in plan.works}
         seen = Seen(settings.output, folders, state.process_index)
@@ -91,7 +91,7 @@ def evaluate(
 class _Evaluation:
     """One process's part of a run."""
 
-    def __init__(self, plan: Plan, journal: Journal, seen: Seen, note: Note, state: PartialState) -> None:
+    def __init__(self, plan: Plan, journal: AnswerJournal, seen: Seen, note: Note, state: PartialState) -> None:
         self.plan, self.journal, self.seen, self.note, self.state = plan, journal, seen, note, state
         self.pipelines = Pipelines(plan.settings, state)
         self.left_out: dict[str, str] = {}
@@ -122,7 +122,7 @@ class _Evaluation:
         return True
 
     def _answer_task(
-        self, work: Work, mine: Mapping[Cell, Sequence[int]], interrupted: Callable[[], bool], show: bool
+        self, work: TaskPlan, mine: Mapping[Cell, Sequence[int]], interrupted: Callable[[], bool], show: bool
     ) -> bool:
         pipe = self.pipelines.of(work)
         sources = {seed: self.plan.source(work, seed) for seed in self.plan.seeds}
@@ -134,7 +134,7 @@ class _Evaluation:
                 if (keys := source.keys() or _read(pipe.bank, source.shown(), interrupted, show)) is None:
                     return False
                 source.in_bank(keys)
-        answering = Answering(pipe, work.prompt, may_read=self.plan.settings.bank is None)
+        answering = BatchAnswerer(pipe, work.prompt, may_read=self.plan.settings.bank is None)
         with advancing(f"{work.config.name}, batches", sum(map(len, mine.values())), shown=show) as advance:
             for cell, places in mine.items():
                 batches = self.plan.batches(work, cell, sources[cell.seed], pipe.bank)
@@ -145,7 +145,9 @@ class _Evaluation:
                         return False
         return True
 
-    def _answer_batch(self, answering: Answering, work: Work, cell: Cell, place: int, asked: Sequence[Asked]) -> None:
+    def _answer_batch(
+        self, answering: BatchAnswerer, work: TaskPlan, cell: Cell, place: int, asked: Sequence[QueryInContext]
+    ) -> None:
         """Answer a batch, or those of its queries that were refused before, and keep the answers and their images."""
         before, mode = self.kept.get((cell, place)), how(cell, self.plan.protocol)
         if before is not None:
@@ -170,7 +172,7 @@ class _Evaluation:
                 return
         self.journal.add((cell, place), found)
 
-    def _looks_in_bank(self, source: Source, mine: Mapping[Cell, Sequence[int]]) -> bool:
+    def _looks_in_bank(self, source: DemonstrationDraw, mine: Mapping[Cell, Sequence[int]]) -> bool:
         """Whether the whole pool must be in the bank: a selector or a vote looks for demonstrations there."""
         nearest = any(cell.mode == "nearest" for cell in mine) and not source.draws_its_own
         return nearest or (source.selector is not None and any(cell.shots for cell in mine))
@@ -179,7 +181,7 @@ class _Evaluation:
         """Score what the journal holds."""
         self.seen.read()
         kept, plan = self.journal.read(), self.plan
-        answers: list[Answers] = []
+        answers: list[CellAnswers] = []
         examples: dict[str, dict[Mode, Example]] = {work.config.name: {} for work in plan.works}
         for work in plan.works:
             for cell in plan.cells(work, self.modes):
@@ -219,7 +221,7 @@ class _Evaluation:
             answers=tuple(answers),
         )
 
-    def _questions(self, work: Work) -> dict[str, Question]:
+    def _questions(self, work: TaskPlan) -> dict[str, Question]:
         task = work.config.name
         return {
             item.id: Question(

@@ -11,23 +11,23 @@ from typing import Any
 from aim_sdk.evaluation.items import Answered, Item
 from aim_sdk.evaluation.metrics import errors
 from aim_sdk.evaluation.metrics.metric import Metric
-from aim_sdk.evaluation.results import Answers, Cell, Prediction, Score
+from aim_sdk.evaluation.results import Cell, CellAnswers, Prediction, Score
 from aim_sdk.support.clusters import clustered_error
 from aim_sdk.types import Mode
 
 
 def answers_of(
     cell: Cell, found: Sequence[Mapping[str, Any]], items: Mapping[str, Item], metric: Metric, memory_bytes: int | None
-) -> Answers:
+) -> CellAnswers:
     """Give each of a cell's predictions its own score."""
     answered = _answered(found, items)
     scores = metric.per_item(answered) if answered else None
     own = {} if scores is None else dict(zip((a.item.id for a in answered), scores, strict=True))
     predictions = tuple(Prediction(**{**p, "score": own.get(p["item"])}) for p in found)
-    return Answers(cell=cell, predictions=predictions, memory_bytes=memory_bytes)
+    return CellAnswers(cell=cell, predictions=predictions, memory_bytes=memory_bytes)
 
 
-def score(cells: Sequence[Answers], items: Mapping[str, Item], metric: Metric) -> Score:
+def score(cells: Sequence[CellAnswers], items: Mapping[str, Item], metric: Metric) -> Score:
     """One number of the table, from the cells of its seeds."""
     first = cells[0].cell
     predictions = [p for cell in cells for p in cell.predictions]
@@ -53,10 +53,10 @@ def score(cells: Sequence[Answers], items: Mapping[str, Item], metric: Metric) -
 
 
 def table(
-    answers: Iterable[Answers], items: Mapping[str, Mapping[str, Item]], metrics: Mapping[str, Metric]
+    answers: Iterable[CellAnswers], items: Mapping[str, Mapping[str, Item]], metrics: Mapping[str, Metric]
 ) -> list[Score]:
     """All numbers of the table, in the order of the cells."""
-    groups: dict[tuple[str, Mode, int], list[Answers]] = defaultdict(list)
+    groups: dict[tuple[str, Mode, int], list[CellAnswers]] = defaultdict(list)
     for cell in answers:
         groups[cell.cell.task, cell.cell.mode, cell.cell.shots].append(cell)
     return [score(cells, items[task], metrics[task]) for (task, _, _), cells in groups.items()]
@@ -75,7 +75,7 @@ def _score_of(predictions: Sequence[Prediction], items: Mapping[str, Item], metr
     return statistics.fmean(own) if own else metric.score(_seed(predictions, items))
 
 
-def _error(cells: Sequence[Answers], items: Mapping[str, Item], metric: Metric) -> float:
+def _error(cells: Sequence[CellAnswers], items: Mapping[str, Item], metric: Metric) -> float:
     """Over queries: a query's answers of all seeds are one draw."""
     own = [(p.score, p.item) for cell in cells for p in cell.predictions if p.score is not None]
     if own:

@@ -53,7 +53,7 @@ class UnreadableError(CorruptArtifactError):
     """The system could not read some bytes, whatever they are."""
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Bytes of a file by place."""
 
     def __call__(self, offset: int, size: int) -> bytes:
@@ -85,7 +85,7 @@ def encode(header: Mapping[str, Any], parts: Mapping[str, Tensor | bytes] | None
     return _framed({**header, "parts": listed}, b"".join(payload))
 
 
-def read_record(source: Source, offset: int, where: str) -> Record:
+def read_record(source: ByteSource, offset: int, where: str) -> Record:
     """Read the header of the record at ``offset``.
 
     Raises:
@@ -121,7 +121,7 @@ def _header(text: bytes, payload: int, offset: int, where: str) -> dict[str, Any
     return found
 
 
-def read_part(source: Source, record: Record, name: str, where: str) -> Tensor:
+def read_part(source: ByteSource, record: Record, name: str, where: str) -> Tensor:
     """Read one part of a record's payload; bytes come as ``uint8``.
 
     Raises:
@@ -141,7 +141,7 @@ def read_part(source: Source, record: Record, name: str, where: str) -> Tensor:
     raise KeyError(name)
 
 
-def check_record(source: Source, record: Record, where: str) -> None:
+def check_record(source: ByteSource, record: Record, where: str) -> None:
     """Read every part.
 
     Raises:
@@ -151,7 +151,7 @@ def check_record(source: Source, record: Record, where: str) -> None:
         read_part(source, record, name, where)
 
 
-def rewrite(source: Source, record: Record, where: str, changes: Mapping[str, Any]) -> bytes:
+def rewrite(source: ByteSource, record: Record, where: str, changes: Mapping[str, Any]) -> bytes:
     """Copy a record with other header fields.
 
     Raises:
@@ -162,7 +162,7 @@ def rewrite(source: Source, record: Record, where: str, changes: Mapping[str, An
     return _framed({**record.header, **changes}, payload)
 
 
-def scan(source: Source, size: int, where: str, offset: int = 0) -> Iterator[Record | CorruptArtifactError]:
+def scan(source: ByteSource, size: int, where: str, offset: int = 0) -> Iterator[Record | CorruptArtifactError]:
     """Yield the records from ``offset`` to ``size``; for a damaged one, what is wrong, and then the next whole one.
 
     Raises:
@@ -191,7 +191,7 @@ def _framed(header: Mapping[str, Any], payload: bytes) -> bytes:
     return b"".join([frame, _CRC.pack(zlib.crc32(text, zlib.crc32(frame))), text, payload])
 
 
-def next_magic(source: Source, offset: int, size: int) -> int:
+def next_magic(source: ByteSource, offset: int, size: int) -> int:
     """Where the next record may begin, at ``offset`` or later; ``size`` if nowhere."""
     step = 1 << 20
     while offset < size:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aim_sdk.errors import CorruptArtifactError
-from aim_sdk.files.records import Record, Source, encode, read_part, read_record
+from aim_sdk.files.records import ByteSource, Record, encode, read_part, read_record
 from aim_sdk.reading.encoder import Encoder
 from aim_sdk.types import Reading
 
@@ -133,7 +133,7 @@ def _records(handle: int, path: Path) -> Iterator[Record]:
         offset = record.end
 
 
-def _source(handle: int) -> Source:
+def _source(handle: int) -> ByteSource:
     def read(offset: int, size: int) -> bytes:
         return os.pread(handle, size, offset)
 

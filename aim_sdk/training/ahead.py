@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from aim_sdk.reading.encoder import yield_cores
-from aim_sdk.training.data import Batch
+from aim_sdk.training.data import EpisodeBatch
 from aim_sdk.training.forward import Forward, Work
 
 _AHEAD: Final = 2
@@ -17,15 +17,15 @@ _AHEAD: Final = 2
 
 
 @contextmanager
-def prepared_ahead(batches: Iterator[Batch], forward: Forward) -> Iterator[Iterator[tuple[Batch, Work]]]:
+def prepared_ahead(batches: Iterator[EpisodeBatch], forward: Forward) -> Iterator[Iterator[tuple[EpisodeBatch, Work]]]:
     """Inside the block, iterate over the batches in order, each with what was prepared of it."""
 
-    def prepare() -> tuple[Batch, Work]:
+    def prepare() -> tuple[EpisodeBatch, Work]:
         batch = next(batches)
         return batch, forward.prepare(batch.episodes)
 
-    def works(pool: ThreadPoolExecutor) -> Iterator[tuple[Batch, Work]]:
-        waiting: deque[Future[tuple[Batch, Work]]] = deque()
+    def works(pool: ThreadPoolExecutor) -> Iterator[tuple[EpisodeBatch, Work]]:
+        waiting: deque[Future[tuple[EpisodeBatch, Work]]] = deque()
         while True:
             while len(waiting) <= _AHEAD:
                 waiting.append(pool.submit(prepare))

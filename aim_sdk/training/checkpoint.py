@@ -33,7 +33,7 @@ _PREFIX = "step-"
 _PARTIAL = ".partial-"
 
 
-class State(BaseModel):
+class TrainingState(BaseModel):
     """What a checkpoint says besides its tensors."""
 
     model_config = ConfigDict(extra="forbid")
@@ -51,7 +51,9 @@ class State(BaseModel):
         return {stream: Cursor(*place) for stream, place in self.cursors.items()}
 
 
-def save(output: Path, state: State, projector: Projector, optimizer: torch.optim.Optimizer, *, keep: int) -> Path:
+def save(
+    output: Path, state: TrainingState, projector: Projector, optimizer: torch.optim.Optimizer, *, keep: int
+) -> Path:
     """Write a checkpoint, then remove all but the last ``keep``; one that is there already stays.
 
     Raises:
@@ -77,7 +79,7 @@ def save(output: Path, state: State, projector: Projector, optimizer: torch.opti
     return folder
 
 
-def _write(folder: Path, state: State, projector: Projector, optimizer: torch.optim.Optimizer) -> None:
+def _write(folder: Path, state: TrainingState, projector: Projector, optimizer: torch.optim.Optimizer) -> None:
     folder.mkdir()
     parts = {"projector": projector.state_dict(), "optimizer": _moments(optimizer)}
     hashes = {}
@@ -89,7 +91,7 @@ def _write(folder: Path, state: State, projector: Projector, optimizer: torch.op
     write_atomic(folder / "state.json", (written.model_dump_json(indent=2) + "\n").encode())
 
 
-def load(output: Path, projector: Projector, optimizer: torch.optim.Optimizer) -> State:
+def load(output: Path, projector: Projector, optimizer: torch.optim.Optimizer) -> TrainingState:
     """Take over the last checkpoint; the first state, where there is none.
 
     Raises:
@@ -97,10 +99,10 @@ def load(output: Path, projector: Projector, optimizer: torch.optim.Optimizer) -
     """
     folders = _folders(output)
     if not folders:
-        return State()
+        return TrainingState()
     folder = folders[-1]
     try:
-        state = State.model_validate_json((folder / "state.json").read_bytes())
+        state = TrainingState.model_validate_json((folder / "state.json").read_bytes())
         projector.load_state_dict(_tensors(folder, "projector", state))
         _take_moments(optimizer, _tensors(folder, "optimizer", state))
     except (OSError, ValidationError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
@@ -118,7 +120,7 @@ def steps_taken(output: Path) -> int:
     return int(folders[-1].name.removeprefix(_PREFIX)) if folders else 0
 
 
-def _tensors(folder: Path, name: str, state: State) -> dict[str, Tensor]:
+def _tensors(folder: Path, name: str, state: TrainingState) -> dict[str, Tensor]:
     data = (folder / f"{name}.safetensors").read_bytes()
     if hashlib.sha256(data).hexdigest() != state.sha256[name]:
         raise ValueError(f"{name}.safetensors is not what was written")

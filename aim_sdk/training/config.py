@@ -13,7 +13,7 @@ from aim_sdk.files.yaml_files import read_yaml
 from aim_sdk.training.corpora.config import CorpusConfig
 
 
-class _Settings(BaseModel):
+class _TrainingPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -24,7 +24,7 @@ def _listed(layers: Any) -> Any:
     return [layers] if type(layers) is int else layers
 
 
-class ProjectorSettings(_Settings):
+class ProjectorSettings(_TrainingPart):
     """Which projector is trained."""
 
     kind: str = Field(default="carrier", description="see aim_sdk.projectors.KINDS")
@@ -41,7 +41,7 @@ class ProjectorSettings(_Settings):
     )
 
 
-class EpisodeSettings(_Settings):
+class EpisodeSettings(_TrainingPart):
     """How a document becomes episodes: k demonstrations, a query, and the text that is learnt."""
 
     shots: tuple[int, int] = Field(default=(1, 4), description="the fewest and the most demonstrations of an episode")
@@ -72,7 +72,7 @@ class EpisodeSettings(_Settings):
         return self
 
 
-class OptimizerSettings(_Settings):
+class OptimizerSettings(_TrainingPart):
     """AdamW with a warm-up and a cosine."""
 
     learning_rate: float = Field(default=1e-4, gt=0, description="some projectors learn some parameters faster")
@@ -91,7 +91,7 @@ class OptimizerSettings(_Settings):
     clip: float = Field(default=1.0, gt=0, description="the largest norm of a step's gradient")
 
 
-class EvaluationSettings(_Settings):
+class EvaluationSettings(_TrainingPart):
     """What is measured on documents that are never trained on."""
 
     every: int = Field(default=200, ge=0, description="steps between two evaluations; 0: none")
@@ -106,7 +106,7 @@ class EvaluationSettings(_Settings):
     corpus: CorpusConfig | None = Field(default=None, description="a corpus of its own")
 
 
-class TrainingConfig(_Settings):
+class TrainingConfig(_TrainingPart):
     """One training run."""
 
     output: Path = Field(description="the run's folder: checkpoints, logs, plot, and the trained projector")

@@ -25,7 +25,7 @@ from aim_sdk.types import Demonstration
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class EpisodeBatch:
     """Episodes of one forward."""
 
     stream: int
@@ -36,7 +36,7 @@ class Batch:
     """What was left out on the way to this batch, by reason."""
 
 
-class EpisodeBatches(IterableDataset[Batch]):
+class EpisodeBatches(IterableDataset[EpisodeBatch]):
     """The batches of some streams in turns, one of each: endless, or until a corpus gives no more.
 
     Args:
@@ -51,7 +51,7 @@ class EpisodeBatches(IterableDataset[Batch]):
     ) -> None:
         self.config, self.corpus, self.streams, self.cursors = config, corpus, tuple(streams), dict(cursors)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[EpisodeBatch]:
         info = get_worker_info()
         streams = self.streams[info.id :: info.num_workers] if info else self.streams
         batches = [self._batches(stream) for stream in streams]
@@ -62,7 +62,7 @@ class EpisodeBatches(IterableDataset[Batch]):
                     return
                 yield batch
 
-    def _batches(self, number: int) -> Iterator[Batch]:
+    def _batches(self, number: int) -> Iterator[EpisodeBatch]:
         config = self.config
         maker = EpisodeMaker(config.episodes, seed=config.seed)
         stream = DocumentStream(
@@ -89,13 +89,13 @@ class EpisodeBatches(IterableDataset[Batch]):
             episodes += made
             if len(episodes) >= config.batch_size:
                 dropped = stream.dropped + lost
-                yield Batch(number, cursor, tuple(episodes[: config.batch_size]), dropped - reported)
+                yield EpisodeBatch(number, cursor, tuple(episodes[: config.batch_size]), dropped - reported)
                 episodes, reported = [], dropped
 
 
 def training_batches(
     config: TrainingConfig, *, rank: int = 0, world: int = 1, cursors: Mapping[int, Cursor] | None = None
-) -> Iterator[Batch]:
+) -> Iterator[EpisodeBatch]:
     """The batches of one process, ``batches_per_step / world`` a step.
 
     Raises:
@@ -113,7 +113,7 @@ def training_batches(
     workers = max(n for n in range(config.workers + 1) if n == 0 or len(streams) % n == 0)
     # Spawned: a fork of a process whose threads compute may hang.
     context = "spawn" if workers else None
-    loader: DataLoader[Batch] = DataLoader(
+    loader: DataLoader[EpisodeBatch] = DataLoader(
         dataset, batch_size=None, num_workers=workers, multiprocessing_context=context, worker_init_fn=_uninterrupted
     )
     yield from loader

@@ -24,7 +24,7 @@ LOG = "log.jsonl"
 PLOT = "loss.png"
 
 
-class Journal:
+class TrainingJournal:
     """The log of one run, from a step on."""
 
     def __init__(self, output: Path, step: int) -> None:

@@ -29,7 +29,7 @@ from aim_sdk.training import checkpoint, evaluation, optimizer, starting
 from aim_sdk.training.ahead import prepared_ahead
 from aim_sdk.training.config import TrainingConfig
 from aim_sdk.training.data import (
-    Batch,
+    EpisodeBatch,
     held_out_episodes,
     training_batches,
     with_held_out,
@@ -38,7 +38,7 @@ from aim_sdk.training.episodes import Episode
 from aim_sdk.training.failures import claim, no_parameters, not_a_number, out_of_memory
 from aim_sdk.training.forward import Forward, Work
 from aim_sdk.training.frozen import check_frozen, checksum
-from aim_sdk.training.journal import Journal
+from aim_sdk.training.journal import TrainingJournal
 from aim_sdk.training.origin import Origin
 from aim_sdk.training.progress import TrainingProgress
 
@@ -71,11 +71,11 @@ def train(config: TrainingConfig, *, show: bool = True) -> Result:
     """
     accelerator = Accelerator(cpu=config.device == "cpu")
     with contextlib.ExitStack() as stack:
-        run = Run(config, accelerator, stack, show=show)
+        run = TrainingRun(config, accelerator, stack, show=show)
         return run.finish(run.loop())
 
 
-class Run:
+class TrainingRun:
     """One process's part of a run."""
 
     def __init__(
@@ -111,7 +111,7 @@ class Run:
         cache = self._cache(stack)
         self.forward = Forward(self.encoder, reading_tokens=config.reading_tokens, cache=cache)
         self._fixed: dict[evaluation.Row, evaluation.Scores] = {}
-        self.journal = Journal(config.output, self.state.step) if self.main else None
+        self.journal = TrainingJournal(config.output, self.state.step) if self.main else None
         self.progress = TrainingProgress(config, self.state.step, shown=show and self.main)
         if self.journal:
             stack.callback(self.journal.close)
@@ -154,7 +154,7 @@ class Run:
             self.journal.plot()
         return Result(self.state.step, finished, folder if finished else None, Counter(self.state.dropped))
 
-    def _step(self, ahead: Iterator[tuple[Batch, Work]], interrupted: Callable[[], bool]) -> bool:
+    def _step(self, ahead: Iterator[tuple[EpisodeBatch, Work]], interrupted: Callable[[], bool]) -> bool:
         """One optimizer step; whether to stop after it."""
         config, state = self.config, self.state
         rate = optimizer.set_rate(self.optimizer, config.optimizer, state.step + 1, config.steps)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.pocket import episodes
-from benchmarks.pocket.corpus import NAME, Corpus
+from benchmarks.pocket.corpus import NAME, PictureCorpus
 from benchmarks.pocket.prompts import Visual
 from benchmarks.pocket.words import COLOURS, SHAPES
 
@@ -15,7 +15,7 @@ _FACTS: Final = {"What color is the shape?": COLOURS, "What shape is in the imag
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableRow:
     """A row of the evaluation table: task, shots, classes."""
 
     task: str
@@ -27,7 +27,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownPicture:
     """A demonstration: the picture, its true name (for the caption control) and its answer."""
 
     picture: PictureKey
@@ -36,22 +36,22 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Episode:
+class AimEpisode:
     """k demonstrations, a query picture, and the candidates among which one is right."""
 
-    cell: Cell
+    cell: TableRow
     held_out: bool
     question: str
-    shown: tuple[Shown, ...]
+    shown: tuple[ShownPicture, ...]
     query: PictureKey
     candidates: tuple[str, ...]
     right: int
 
 
-class EpisodeMaker:
+class AimEpisodeMaker:
     """Draws episodes; ``held_out``: held-out concepts, query in the held-out style; ``new_labels``: held-out labels."""
 
-    def __init__(self, corpus: Corpus) -> None:
+    def __init__(self, corpus: PictureCorpus) -> None:
         self.corpus = corpus
         self._facts = {asked: self._pictures_by_answer(asked) for asked in _FACTS}
 
@@ -63,13 +63,13 @@ class EpisodeMaker:
     def make(
         self,
         rng: random.Random,
-        cell: Cell,
+        cell: TableRow,
         held_out: bool,
         new_labels: bool,
         question: str = NAME,
         *,
         wide: bool = False,
-    ) -> Episode:
+    ) -> AimEpisode:
         """Draw one episode of a cell; ``wide``: names are bound to concepts half of which are wide ones."""
         if cell.task == "C":
             return self._styles(rng, cell, held_out, new_labels, question)
@@ -85,16 +85,16 @@ class EpisodeMaker:
         query = self._query(rng, query_concept, held_out)
         order = [index % cell.classes for index in range(cell.shots)]
         rng.shuffle(order)
-        shown: list[Shown] = []
+        shown: list[ShownPicture] = []
         used = {query}
         for position, which in enumerate(order):
             concept = pools[which][order[:position].count(which) % len(pools[which])]
             picture = self._fresh(rng, concept, used)
             used.add(picture)
-            shown.append(Shown(picture, self.corpus.name(concept), labels[which]))
-        return Episode(cell, held_out, question, tuple(shown), query, tuple(labels), asked)
+            shown.append(ShownPicture(picture, self.corpus.name(concept), labels[which]))
+        return AimEpisode(cell, held_out, question, tuple(shown), query, tuple(labels), asked)
 
-    def _pools(self, rng: random.Random, cell: Cell, held_out: bool) -> tuple[int, list[list[int]]]:
+    def _pools(self, rng: random.Random, cell: TableRow, held_out: bool) -> tuple[int, list[list[int]]]:
         """Return the class asked for, and each class's concepts."""
         concepts = self._concepts(held_out)
         asked = rng.randrange(cell.classes)
@@ -105,7 +105,7 @@ class EpisodeMaker:
         groups = self.corpus.by_key(concepts, "category", smallest=8)
         return asked, [rng.sample(groups[name], 8) for name in rng.sample(sorted(groups), cell.classes)]
 
-    def _wide_pools(self, rng: random.Random, cell: Cell) -> tuple[int, list[list[int]]]:
+    def _wide_pools(self, rng: random.Random, cell: TableRow) -> tuple[int, list[list[int]]]:
         drawn = self.corpus.draw_distinct(rng, cell.classes, drawings=2)
         return rng.randrange(cell.classes), [[concept] for concept in drawn]
 
@@ -122,14 +122,14 @@ class EpisodeMaker:
         pictures: list[PictureKey] = [("drawing", concept, style) for style in self.corpus.styles(concept)]
         return rng.choice([picture for picture in pictures if picture not in used] or pictures)
 
-    def _styles(self, rng: random.Random, cell: Cell, held_out: bool, new: bool, question: str) -> Episode:
+    def _styles(self, rng: random.Random, cell: TableRow, held_out: bool, new: bool, question: str) -> AimEpisode:
         """The answer is the name in the style of the demonstrations' answers."""
         style, other = episodes.answer_style(rng, new), episodes.answer_style(rng, new)
         while other == style:
             other = episodes.answer_style(rng, new)
         *concepts, asked, wrong = rng.sample(self._concepts(held_out), cell.shots + 2)
         shown = [
-            Shown(self._fresh(rng, c, set()), self.corpus.name(c), episodes.styled(style, self.corpus.name(c)))
+            ShownPicture(self._fresh(rng, c, set()), self.corpus.name(c), episodes.styled(style, self.corpus.name(c)))
             for c in concepts
         ]
         name, stranger = self.corpus.name(asked), self.corpus.name(wrong)
@@ -140,9 +140,9 @@ class EpisodeMaker:
             name,
         ]
         query = self._query(rng, asked, held_out)
-        return Episode(cell, held_out, question, tuple(shown), query, tuple(dict.fromkeys(candidates)), 0)
+        return AimEpisode(cell, held_out, question, tuple(shown), query, tuple(dict.fromkeys(candidates)), 0)
 
-    def _facts_episode(self, rng: random.Random, cell: Cell, labels: list[str]) -> Episode:
+    def _facts_episode(self, rng: random.Random, cell: TableRow, labels: list[str]) -> AimEpisode:
         """A label for each colour or each shape of easy-VQA's training images."""
         question = rng.choice(sorted(self._facts))
         facts = self._facts[question]
@@ -150,18 +150,18 @@ class EpisodeMaker:
         asked = rng.randrange(cell.classes)
         order = [index % cell.classes for index in range(cell.shots)]
         rng.shuffle(order)
-        shown = [Shown(("easy-vqa", rng.choice(facts[chosen[c]]), ""), chosen[c], labels[c]) for c in order]
+        shown = [ShownPicture(("easy-vqa", rng.choice(facts[chosen[c]]), ""), chosen[c], labels[c]) for c in order]
         query = ("easy-vqa", rng.choice(facts[chosen[asked]]), "")
-        return Episode(cell, False, question, tuple(shown), query, tuple(labels), asked)
+        return AimEpisode(cell, False, question, tuple(shown), query, tuple(labels), asked)
 
-    def _true_answers(self, rng: random.Random, cell: Cell) -> Episode:
+    def _true_answers(self, rng: random.Random, cell: TableRow) -> AimEpisode:
         """Colours or shapes of easy-VQA's training images, each by its own name."""
         question = rng.choice(sorted(self._facts))
         facts = self._facts[question]
         *shown, asked = [rng.choice([answer for answer in facts if facts[answer]]) for _ in range(cell.shots + 1)]
-        pictures = [Shown(("easy-vqa", rng.choice(facts[answer]), ""), answer, answer) for answer in shown]
+        pictures = [ShownPicture(("easy-vqa", rng.choice(facts[answer]), ""), answer, answer) for answer in shown]
         query = ("easy-vqa", rng.choice(facts[asked]), "")
-        return Episode(cell, False, question, tuple(pictures), query, tuple(facts), list(facts).index(asked))
+        return AimEpisode(cell, False, question, tuple(pictures), query, tuple(facts), list(facts).index(asked))
 
     def _pictures_by_answer(self, question: str) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {answer: [] for answer in _FACTS[question]}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from aim_backends.pocket.connector import Connector
 from aim_backends.pocket.model import PocketModel
-from benchmarks.pocket.corpus import Corpus
+from benchmarks.pocket.corpus import PictureCorpus
 
 _DROPOUT: Final = 0.15
 _POSITIONS: Final = 6  # of 16: cheaper, and the object is not always in the same place
@@ -20,7 +20,7 @@ _EASY_VQA: Final = 0.12  # share of easy-VQA images in a batch
 class Alignment(nn.Module):
     """A softmax over the tokens of all training names: which of them does this image's mean visual token point at?"""
 
-    def __init__(self, model: PocketModel, corpus: Corpus) -> None:
+    def __init__(self, model: PocketModel, corpus: PictureCorpus) -> None:
         super().__init__()
         self._corpus = corpus
         table = model.lm.embed_tokens.weight
@@ -77,7 +77,7 @@ def partner_loss(vectors: Tensor, concepts: Tensor, sharpness: float) -> Tensor:
 
 
 @torch.no_grad()
-def retrieval(model: PocketModel, connector: Connector, corpus: Corpus) -> dict[str, float]:
+def retrieval(model: PocketModel, connector: Connector, corpus: PictureCorpus) -> dict[str, float]:
     """Return the top-1 retrieval of names among the catalogue's, for each split.
 
     Beside it, without any name: does a drawing in the held-out style find its concept's other one in the split?

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from aim_backends.pocket.backend import PocketBackend
 from aim_backends.pocket.model import PocketModel
 from aim_sdk.projectors import CarrierProjector
-from benchmarks.pocket.aim_episodes import Cell, Episode, EpisodeMaker
+from benchmarks.pocket.aim_episodes import AimEpisode, AimEpisodeMaker, TableRow
 from benchmarks.pocket.config import SEED, SHIPPED, THREADS, WORK
-from benchmarks.pocket.corpus import Corpus
+from benchmarks.pocket.corpus import PictureCorpus
 from benchmarks.pocket.episodes import question
 from benchmarks.pocket.loop import Loop, Schedule
 from benchmarks.pocket.prompts import Assembler, Prompt, Text, answer_segment
@@ -35,8 +35,8 @@ class FrozenPocket:
     def __init__(self, folder: Path = SHIPPED) -> None:
         torch.set_num_threads(THREADS)
         self.model = load_model(folder)
-        self.corpus = Corpus(self.model)
-        self.maker = EpisodeMaker(self.corpus)
+        self.corpus = PictureCorpus(self.model)
+        self.maker = AimEpisodeMaker(self.corpus)
         lm = TrainingLM(self.model.lm)
         self.assembler = Assembler(self.model, self.model.connector, lm)
         self.reader = Reader(self.assembler, lm, self.maker, LAYERS)
@@ -62,7 +62,7 @@ def train(steps: int) -> None:
         episodes = [_draw(rng, pocket.maker) for _ in range(EPISODES)]
         return _backward(pocket, projector, episodes, newline)
 
-    modules: dict[str, nn.Module] = {"matrix": _Matrix(projector), "rest": _Rest(projector)}
+    modules: dict[str, nn.Module] = {"matrix": _SlowPart(projector), "rest": _FastPart(projector)}
     Loop(Schedule("carrier", steps), modules, {"matrix": 1.5e-4, "rest": 3e-3}).run(step)
     state = {name: tensor.to(torch.bfloat16) for name, tensor in projector.state_dict().items()}
     save_file(state, WORK / "carrier_shipped.safetensors")
@@ -92,7 +92,7 @@ def load(name: str, pocket: FrozenPocket) -> CarrierProjector:
     return projector.requires_grad_(False).eval()
 
 
-class _Matrix(nn.Module):
+class _SlowPart(nn.Module):
     """The part of a carrier that learns slowly."""
 
     def __init__(self, projector: CarrierProjector) -> None:
@@ -100,7 +100,7 @@ class _Matrix(nn.Module):
         self.weight, self.others = projector.weight, projector.others
 
 
-class _Rest(nn.Module):
+class _FastPart(nn.Module):
     """The part that learns fast."""
 
     def __init__(self, projector: CarrierProjector) -> None:
@@ -108,22 +108,22 @@ class _Rest(nn.Module):
         self.norm, self.others_norm, self.gate = projector.norm, projector.others_norm, projector.gate
 
 
-def _draw(rng: random.Random, maker: EpisodeMaker) -> Episode:
+def _draw(rng: random.Random, maker: AimEpisodeMaker) -> AimEpisode:
     """Draw a training episode: training concepts, styles and labels only."""
     kind, shots = rng.random(), rng.choice((2, 2, 3, 4, 4, 5, 6, 8))
     asked = question(rng)
     if kind < 0.55:
         classes = 2 if shots < 3 or rng.random() < 0.5 else rng.choice((3, 4) if shots > 3 else (3,))
-        return maker.make(rng, Cell("A", shots, classes), False, False, asked, wide=rng.random() < _WIDE)
+        return maker.make(rng, TableRow("A", shots, classes), False, False, asked, wide=rng.random() < _WIDE)
     if kind < 0.75:
-        return maker.make(rng, Cell("B", max(4, shots), 2), False, False, asked)
+        return maker.make(rng, TableRow("B", max(4, shots), 2), False, False, asked)
     if kind < 0.9:
-        return maker.make(rng, Cell("V", shots, 2) if kind < 0.85 else Cell("T", shots, 0), False, False)
-    return maker.make(rng, Cell("C", min(3, shots), 0), False, False, asked)
+        return maker.make(rng, TableRow("V", shots, 2) if kind < 0.85 else TableRow("T", shots, 0), False, False)
+    return maker.make(rng, TableRow("C", min(3, shots), 0), False, False, asked)
 
 
 def _backward(
-    pocket: FrozenPocket, projector: CarrierProjector, episodes: list[Episode], newline: Tensor
+    pocket: FrozenPocket, projector: CarrierProjector, episodes: list[AimEpisode], newline: Tensor
 ) -> dict[str, float]:
     """Leave the gradient of LM loss + contrast between candidates."""
     keys = [keys_of(episode) for episode in episodes]
@@ -146,7 +146,7 @@ def _backward(
     return losses
 
 
-def _losses(pocket: FrozenPocket, episodes: list[Episode], prompts: list[Prompt]) -> tuple[Tensor, Tensor]:
+def _losses(pocket: FrozenPocket, episodes: list[AimEpisode], prompts: list[Prompt]) -> tuple[Tensor, Tensor]:
     """Return the mean loss of the answers, and of choosing the right candidate by its first token."""
     assembler = pocket.assembler
     batch = assembler.pack(prompts)
@@ -165,5 +165,5 @@ def _losses(pocket: FrozenPocket, episodes: list[Episode], prompts: list[Prompt]
     return lm, torch.stack(contrasts).sum() / len(episodes) if contrasts else lm.new_zeros(())
 
 
-def _target(episode: Episode) -> Text:
+def _target(episode: AimEpisode) -> Text:
     return Text(answer_segment(episode.candidates[episode.right]), True)

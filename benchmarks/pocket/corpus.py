@@ -19,7 +19,7 @@ KIND: Final = "What kind of thing is this?"
 _WIDE: Final = 0.5  # share of wide concepts among those drawn
 
 
-class Corpus:
+class PictureCorpus:
     """Concepts by split, and the pictures that may be used for each."""
 
     def __init__(self, model: PocketModel) -> None:
@@ -114,7 +114,7 @@ class Corpus:
         image = Visual(self.easy_vqa.matrix[question.image])
         return [*ask(question.text, image), Text(f" {question.answer}\n", True)]
 
-    def fact(self, rng: random.Random) -> features.Question:
+    def fact(self, rng: random.Random) -> features.QuestionFeatures:
         """One question of easy-VQA's training split about an image in `described`."""
         return rng.choice(self._facts)
 

@@ -3,7 +3,7 @@
 import random
 from typing import Final
 
-from benchmarks.pocket.corpus import NAME, Corpus
+from benchmarks.pocket.corpus import NAME, PictureCorpus
 from benchmarks.pocket.prompts import Prompt, Segment, Text, show
 
 _PREFIXES: Final = (
@@ -85,7 +85,7 @@ def styled(style: AnswerStyle, name: str) -> str:
     return f"{prefix}{getattr(name, case)()}{suffix}"
 
 
-def text_only(rng: random.Random, corpus: Corpus) -> Prompt:
+def text_only(rng: random.Random, corpus: PictureCorpus) -> Prompt:
     """Look-up, category to label, or answer style, with texts where images would stand."""
     kind = rng.random()
     if kind < 0.85:
@@ -96,7 +96,7 @@ def text_only(rng: random.Random, corpus: Corpus) -> Prompt:
     return _prompt(rng, items, [index > 0 for index in range(len(items))])
 
 
-def one_image(rng: random.Random, corpus: Corpus) -> Prompt:
+def one_image(rng: random.Random, corpus: PictureCorpus) -> Prompt:
     """Name binding, easy-VQA, category to label, or answer style; one content, mostly the query's, is an image."""
     kind = rng.random()
     if kind < 0.7:
@@ -129,7 +129,7 @@ def _order(rng: random.Random, classes: int, shots: int) -> list[int]:
     return order
 
 
-def _look_up(rng: random.Random, corpus: Corpus) -> Items:
+def _look_up(rng: random.Random, corpus: PictureCorpus) -> Items:
     classes = rng.choice((2, 2, 3, 4, 4, 6))
     labels = corpus.words.labels(rng, classes)
     if rng.random() < 0.45:
@@ -142,7 +142,7 @@ def _look_up(rng: random.Random, corpus: Corpus) -> Items:
     return [(Text(_mention(rng, corpus, contents[c]) if noisy else " ".join(contents[c])), labels[c]) for c in order]
 
 
-def _mention(rng: random.Random, corpus: Corpus, words: list[str]) -> str:
+def _mention(rng: random.Random, corpus: PictureCorpus, words: list[str]) -> str:
     """Repeat a content inexactly: words left out, shuffled, or one added."""
     words = list(words)
     if len(words) > 1 and rng.random() < 0.5:
@@ -153,7 +153,7 @@ def _mention(rng: random.Random, corpus: Corpus, words: list[str]) -> str:
     return " ".join(words)
 
 
-def _categories(rng: random.Random, corpus: Corpus) -> Items:
+def _categories(rng: random.Random, corpus: PictureCorpus) -> Items:
     groups = corpus.by_key(corpus.training, rng.choice(("group", "category")))
     chosen = rng.sample(sorted(groups), rng.choice((2, 2, 3)))
     labels = corpus.words.labels(rng, len(chosen))
@@ -162,14 +162,14 @@ def _categories(rng: random.Random, corpus: Corpus) -> Items:
     return [(Text(corpus.name(rng.choice(pools[c]))), labels[c]) for c in order]
 
 
-def _styles(rng: random.Random, corpus: Corpus) -> Items:
+def _styles(rng: random.Random, corpus: PictureCorpus) -> Items:
     style = answer_style(rng)
     concepts = rng.sample(corpus.training, rng.choice((3, 4, 5)))
     contents = [corpus.name(c) if rng.random() < 0.6 else corpus.words.phrase(rng, (1, 2)) for c in concepts]
     return [(Text(content), styled(style, content)) for content in contents]
 
 
-def _name_binding(rng: random.Random, corpus: Corpus) -> Prompt:
+def _name_binding(rng: random.Random, corpus: PictureCorpus) -> Prompt:
     classes = rng.choice((2, 2, 3, 4))
     labels = corpus.words.labels(rng, classes)
     concepts = corpus.draw_distinct(rng, classes)
@@ -186,7 +186,7 @@ def _name_binding(rng: random.Random, corpus: Corpus) -> Prompt:
     return _asking_last(rng, [*items, (image, labels[asked])])
 
 
-def _image_categories(rng: random.Random, corpus: Corpus) -> tuple[Items, tuple[Segment, str]]:
+def _image_categories(rng: random.Random, corpus: PictureCorpus) -> tuple[Items, tuple[Segment, str]]:
     groups = corpus.by_key(corpus.training, rng.choice(("group", "category", "category")))
     chosen = rng.sample(sorted(groups), 2)
     labels = corpus.words.labels(rng, 2)
@@ -196,14 +196,14 @@ def _image_categories(rng: random.Random, corpus: Corpus) -> tuple[Items, tuple[
     return items, (corpus.any_view(rng, rng.choice(groups[chosen[asked]])), labels[asked])
 
 
-def _image_styles(rng: random.Random, corpus: Corpus) -> tuple[Items, tuple[Segment, str]]:
+def _image_styles(rng: random.Random, corpus: PictureCorpus) -> tuple[Items, tuple[Segment, str]]:
     style = answer_style(rng)
     *shown, asked = rng.sample(corpus.training, rng.choice((3, 4)))
     items: Items = [(Text(corpus.name(c)), styled(style, corpus.name(c))) for c in shown]
     return items, (corpus.any_view(rng, asked), styled(style, corpus.name(asked)))
 
 
-def _visual_question(rng: random.Random, corpus: Corpus) -> Prompt:
+def _visual_question(rng: random.Random, corpus: PictureCorpus) -> Prompt:
     """An image is asked about, after true answers about other images: nothing in them is to be looked up."""
     told = rng.random() < 0.6
     prompt: Prompt = []

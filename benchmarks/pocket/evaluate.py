@@ -13,17 +13,17 @@ from typing import Any, Final
 import torch
 
 from benchmarks.pocket import carrier
-from benchmarks.pocket.aim_episodes import Cell, Episode
+from benchmarks.pocket.aim_episodes import AimEpisode, TableRow
 from benchmarks.pocket.catalog import CATEGORIES
 from benchmarks.pocket.config import RESULTS, SEED, THREADS
 from benchmarks.pocket.corpus import KIND, NAME
-from benchmarks.pocket.features import Question, load_easy_vqa
+from benchmarks.pocket.features import QuestionFeatures, load_easy_vqa
 from benchmarks.pocket.prompts import Prompt, Text, Visual, ask, show
 from benchmarks.pocket.readings import carried, carriers, keys_of, newline_embedding, prompt_of
 from benchmarks.pocket.words import COLOURS, SHAPES
 
-BINDING: Final = (Cell("A", 2, 2), Cell("A", 4, 2), Cell("A", 8, 2), Cell("A", 4, 4))
-OTHERS: Final = (Cell("B", 4, 2), Cell("B", 8, 2), Cell("C", 2, 0))
+BINDING: Final = (TableRow("A", 2, 2), TableRow("A", 4, 2), TableRow("A", 8, 2), TableRow("A", 4, 4))
+OTHERS: Final = (TableRow("B", 4, 2), TableRow("B", 8, 2), TableRow("C", 2, 0))
 LOOK_UP: Final = ((2, 2), (4, 4), (2, 8), (8, 8))  # classes, shots
 _EVALUATION_SEED: Final = 4242
 _PACKAGES: Final = ("torch", "tokenizers", "safetensors", "pillow", "numpy")
@@ -144,11 +144,11 @@ def few_shot(pocket: carrier.FrozenPocket, sizes: Sizes, report: Report) -> None
     fewer = [episode for index, episode in numbered if index < sizes.controls]
     without = "demonstrations read without their images"
 
-    def aim(title: str, carry: Carry, chosen: Sequence[Episode], images: bool = True) -> None:
+    def aim(title: str, carry: Carry, chosen: Sequence[AimEpisode], images: bool = True) -> None:
         prompts = _carried(pocket, carry, chosen, images)
         report.add(title, _tabulate(chosen, _right(pocket, chosen, prompts)))
 
-    def baseline(mode: str, chosen: Sequence[Episode]) -> None:
+    def baseline(mode: str, chosen: Sequence[AimEpisode]) -> None:
         prompts = [prompt_of(episode, mode, pocket.maker) for episode in chosen]
         report.add(mode, _tabulate(chosen, _right(pocket, chosen, prompts)))
 
@@ -169,11 +169,11 @@ def _carry(pocket: carrier.FrozenPocket, file: str) -> Carry:
     return lambda hidden: carriers(projector, hidden, newline)
 
 
-def _episode(pocket: carrier.FrozenPocket, rng: random.Random, cell: Cell, index: int) -> Episode:
+def _episode(pocket: carrier.FrozenPocket, rng: random.Random, cell: TableRow, index: int) -> AimEpisode:
     return pocket.maker.make(rng, cell, held_out=index % 2 == 1, new_labels=True)
 
 
-def _carried(pocket: carrier.FrozenPocket, carry: Carry, episodes: Sequence[Episode], images: bool) -> list[Prompt]:
+def _carried(pocket: carrier.FrozenPocket, carry: Carry, episodes: Sequence[AimEpisode], images: bool) -> list[Prompt]:
     pocket.reader.read([key for episode in episodes for key in keys_of(episode, images)])  # in large batches
     prompts = []
     for episode in episodes:
@@ -182,7 +182,7 @@ def _carried(pocket: carrier.FrozenPocket, carry: Carry, episodes: Sequence[Epis
     return prompts
 
 
-def _right(pocket: carrier.FrozenPocket, episodes: Sequence[Episode], prompts: Sequence[Prompt]) -> list[bool]:
+def _right(pocket: carrier.FrozenPocket, episodes: Sequence[AimEpisode], prompts: Sequence[Prompt]) -> list[bool]:
     """Labels differ in their first token and are chosen by it; styled answers by their whole log-probability."""
     right = [False] * len(episodes)
     for styled, pick in ((False, pocket.assembler.choose), (True, pocket.assembler.rank)):
@@ -193,7 +193,7 @@ def _right(pocket: carrier.FrozenPocket, episodes: Sequence[Episode], prompts: S
     return right
 
 
-def _tabulate(episodes: Sequence[Episode], right: Sequence[bool]) -> Scores:
+def _tabulate(episodes: Sequence[AimEpisode], right: Sequence[bool]) -> Scores:
     groups: dict[str, list[bool]] = {}
     for episode, hit in zip(episodes, right, strict=True):
         split = "held-out concepts and style" if episode.held_out else "training concepts"
@@ -202,7 +202,7 @@ def _tabulate(episodes: Sequence[Episode], right: Sequence[bool]) -> Scores:
     return {group: _score(hits) for group, hits in groups.items()}
 
 
-def _options(question: Question) -> Sequence[str]:
+def _options(question: QuestionFeatures) -> Sequence[str]:
     if question.answer in ("yes", "no"):
         return "yes", "no"
     return COLOURS if question.answer in COLOURS else SHAPES

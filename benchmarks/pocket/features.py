@@ -20,7 +20,7 @@ from aim_backends.pocket.vision import Trunk, preprocess
 from aim_backends.pocket.weights import prepare_weights
 from benchmarks.pocket.catalog import Concept, load_catalog
 from benchmarks.pocket.config import EASY_VQA, EXTRA_VIEWS, FEATURES, THREADS, WIDE_FEATURES, WIDE_VIEWS, WORK
-from benchmarks.pocket.sources import HELD_OUT_STYLE, STYLES, WIDE_STYLES, Style
+from benchmarks.pocket.sources import HELD_OUT_STYLE, STYLES, WIDE_STYLES, DrawingStyle
 from benchmarks.pocket.wide import load_wide
 
 _BATCH: Final = 32
@@ -37,7 +37,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Drawings:
+class DrawingFeatures:
     """Features of all drawings: ``matrix`` is ``float16 (N, 16, 1416)``."""
 
     matrix: Tensor
@@ -45,7 +45,7 @@ class Drawings:
 
 
 @dataclass(frozen=True)
-class Question:
+class QuestionFeatures:
     text: str
     answer: str
     image: int
@@ -55,7 +55,7 @@ class Question:
 class EasyVQA:
     """One split of easy-VQA: questions, and their images' features ``float16 (N, 16, 1416)``."""
 
-    questions: tuple[Question, ...]
+    questions: tuple[QuestionFeatures, ...]
     matrix: Tensor
 
 
@@ -69,28 +69,28 @@ def build() -> None:
             compute(trunk)
 
 
-def load_drawings() -> Drawings:
+def load_drawings() -> DrawingFeatures:
     """Read the catalogue's drawings' features, regrouped into pictures."""
     return _load(FEATURES, STYLES)
 
 
-def load_wide_drawings() -> Drawings:
+def load_wide_drawings() -> DrawingFeatures:
     """Read the wide concepts' drawings' features."""
     return _load(WIDE_FEATURES, WIDE_STYLES)
 
 
-def _load(path: Path, styles: Sequence[Style]) -> Drawings:
+def _load(path: Path, styles: Sequence[DrawingStyle]) -> DrawingFeatures:
     data = load_file(path)
     rows: dict[tuple[int, str], list[int]] = {}
     for row, (concept, style) in enumerate(data["index"].tolist()):
         rows.setdefault((concept, styles[style].name), []).append(row)
-    return Drawings(data["matrix"], {key: Picture(*key, tuple(value)) for key, value in rows.items()})
+    return DrawingFeatures(data["matrix"], {key: Picture(*key, tuple(value)) for key, value in rows.items()})
 
 
 def load_easy_vqa(split: str) -> EasyVQA:
     """Read ``train`` or ``test``."""
     entries = json.loads((easy_vqa_folder(split) / "questions.json").read_text(encoding="utf-8"))
-    questions = tuple(Question(text[0].upper() + text[1:], answer, image) for text, answer, image in entries)
+    questions = tuple(QuestionFeatures(text[0].upper() + text[1:], answer, image) for text, answer, image in entries)
     return EasyVQA(questions, load_file(EASY_VQA)[split])
 
 

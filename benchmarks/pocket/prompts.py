@@ -68,7 +68,7 @@ def show(question: str, content: Segment | None, answer: str, target: bool = Fal
 
 
 @dataclass(frozen=True)
-class Batch:
+class PromptBatch:
     """Right-padded prompts: embeddings ``(B, T, 576)``, labels ``(B, T)``, lengths ``(B,)``."""
 
     embeddings: Tensor
@@ -93,7 +93,7 @@ class Assembler:
         """Count tokens, BOS included."""
         return 1 + sum(self._length(segment) for segment in prompt)
 
-    def pack(self, prompts: Sequence[Prompt]) -> Batch:
+    def pack(self, prompts: Sequence[Prompt]) -> PromptBatch:
         """Embed prompts and pad them on the right."""
         visuals = [segment.features for prompt in prompts for segment in prompt if isinstance(segment, Visual)]
         tokens = iter(self.connector(torch.stack(visuals).float())) if visuals else iter(())
@@ -104,7 +104,7 @@ class Assembler:
         labels = torch.full((len(rows), width), _IGNORED)
         for row, prompt in enumerate(prompts):
             self._label(labels[row], prompt)
-        return Batch(embeddings, labels, lengths)
+        return PromptBatch(embeddings, labels, lengths)
 
     def batches(self, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
         """Yield groups of prompts of like length, by index."""
@@ -129,7 +129,7 @@ class Assembler:
             total += float(loss.detach())
         return total
 
-    def losses(self, batch: Batch, hidden: Tensor) -> Tensor:
+    def losses(self, batch: PromptBatch, hidden: Tensor) -> Tensor:
         """Return the loss of every target token."""
         chosen = batch.labels[:, 1:] != _IGNORED
         logits = self.model.lm.head(hidden[:, :-1][chosen])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from aim_sdk.projectors import CarrierProjector
-from benchmarks.pocket.aim_episodes import Episode, EpisodeMaker, PictureKey, Shown
+from benchmarks.pocket.aim_episodes import AimEpisode, AimEpisodeMaker, PictureKey, ShownPicture
 from benchmarks.pocket.prompts import (
     PROMPT_SUFFIX,
     Assembler,
@@ -34,7 +34,7 @@ class Reader:
     In a causal model that reading does not depend on the answer, so it can be shared between episodes.
     """
 
-    def __init__(self, assembler: Assembler, lm: TrainingLM, maker: EpisodeMaker, layers: Sequence[int]) -> None:
+    def __init__(self, assembler: Assembler, lm: TrainingLM, maker: AimEpisodeMaker, layers: Sequence[int]) -> None:
         self._assembler, self._lm, self._maker, self._layers = assembler, lm, maker, layers
         self._readings: dict[ReadingKey, Tensor] = {}
 
@@ -56,7 +56,7 @@ class Reader:
         return ask(question, self._maker.visual(picture))
 
 
-def keys_of(episode: Episode, images: bool = True) -> list[ReadingKey]:
+def keys_of(episode: AimEpisode, images: bool = True) -> list[ReadingKey]:
     """List what must be read for an episode's demonstrations."""
     return [(shown.picture if images else None, episode.question) for shown in episode.shown]
 
@@ -73,7 +73,7 @@ def newline_embedding(assembler: Assembler) -> Tensor:
     return assembler.model.lm.embed(torch.tensor(token))
 
 
-def carried(episode: Episode, vectors: Tensor, query: Segment) -> Prompt:
+def carried(episode: AimEpisode, vectors: Tensor, query: Segment) -> Prompt:
     """Return the prompt of fused tokens and the query; ``vectors`` is ``(k, 576)``."""
     prompt: Prompt = []
     for shown, vector in zip(episode.shown, vectors, strict=True):
@@ -82,10 +82,10 @@ def carried(episode: Episode, vectors: Tensor, query: Segment) -> Prompt:
     return [*prompt, *ask(episode.question, query)]
 
 
-def prompt_of(episode: Episode, mode: str, maker: EpisodeMaker) -> Prompt:
+def prompt_of(episode: AimEpisode, mode: str, maker: AimEpisodeMaker) -> Prompt:
     """Return the prompt of a baseline."""
 
-    def content(shown: Shown) -> Segment | None:
+    def content(shown: ShownPicture) -> Segment | None:
         if mode == "interleaved":
             return maker.visual(shown.picture)
         return Text(shown.name) if mode == "names as text" else None

@@ -21,7 +21,7 @@ _PIXELS: Final = 96
 
 
 @dataclass(frozen=True)
-class Style:
+class DrawingStyle:
     """One drawing style: a package, its licence, and whom to credit."""
 
     name: str
@@ -39,7 +39,7 @@ class Style:
 
 HELD_OUT_STYLE: Final = "emojione"
 STYLES: Final = (
-    Style(
+    DrawingStyle(
         "google",
         "emoji-datasource-google",
         "16.0.0",
@@ -47,7 +47,7 @@ STYLES: Final = (
         "Apache-2.0",
         "Noto Emoji, Google Inc., packaged by Cal Henderson",
     ),
-    Style(
+    DrawingStyle(
         "twitter",
         "emoji-datasource-twitter",
         "16.0.0",
@@ -55,7 +55,7 @@ STYLES: Final = (
         "CC-BY-4.0",
         "Twemoji, Twitter Inc. and other contributors, packaged by Cal Henderson",
     ),
-    Style(
+    DrawingStyle(
         "fluent-flat",
         "@iconify-json/fluent-emoji-flat",
         "1.2.6",
@@ -63,7 +63,7 @@ STYLES: Final = (
         "MIT",
         "Fluent Emoji Flat, Microsoft Corporation",
     ),
-    Style(
+    DrawingStyle(
         "fluent",
         "@iconify-json/fluent-emoji",
         "1.2.7",
@@ -71,7 +71,7 @@ STYLES: Final = (
         "MIT",
         "Fluent Emoji, Microsoft Corporation",
     ),
-    Style(
+    DrawingStyle(
         "noto-v1",
         "@iconify-json/noto-v1",
         "1.2.5",
@@ -79,7 +79,7 @@ STYLES: Final = (
         "Apache-2.0",
         "Noto Emoji (v1), Google Inc.",
     ),
-    Style(
+    DrawingStyle(
         "fxemoji",
         "@iconify-json/fxemoji",
         "1.2.2",
@@ -87,7 +87,7 @@ STYLES: Final = (
         "Apache-2.0",
         "Firefox OS Emoji, Mozilla",
     ),
-    Style(
+    DrawingStyle(
         HELD_OUT_STYLE,
         "@iconify-json/emojione",
         "1.2.3",
@@ -97,7 +97,7 @@ STYLES: Final = (
     ),
 )
 WIDE_STYLES: Final = (
-    Style(
+    DrawingStyle(
         "streamline-emojis",
         "@iconify-json/streamline-emojis",
         "1.2.4",
@@ -106,7 +106,7 @@ WIDE_STYLES: Final = (
         "Streamline Emojis, Streamline",
         depictable=True,
     ),
-    Style(
+    DrawingStyle(
         "flat-color-icons",
         "@iconify-json/flat-color-icons",
         "1.2.3",
@@ -114,7 +114,7 @@ WIDE_STYLES: Final = (
         "MIT",
         "Flat Color Icons, Icons8",
     ),
-    Style(
+    DrawingStyle(
         "icon-park",
         "@iconify-json/icon-park",
         "1.2.4",
@@ -122,7 +122,7 @@ WIDE_STYLES: Final = (
         "Apache-2.0",
         "IconPark, ByteDance",
     ),
-    Style(
+    DrawingStyle(
         "streamline-ultimate-color",
         "@iconify-json/streamline-ultimate-color",
         "1.2.2",
@@ -130,7 +130,7 @@ WIDE_STYLES: Final = (
         "CC-BY-4.0",
         "Ultimate color icons, Streamline",
     ),
-    Style(
+    DrawingStyle(
         "streamline-kameleon-color",
         "@iconify-json/streamline-kameleon-color",
         "1.2.2",
@@ -138,7 +138,7 @@ WIDE_STYLES: Final = (
         "CC-BY-4.0",
         "Kameleon color icons, Streamline",
     ),
-    Style(
+    DrawingStyle(
         "streamline-cyber-color",
         "@iconify-json/streamline-cyber-color",
         "1.2.2",
@@ -146,7 +146,7 @@ WIDE_STYLES: Final = (
         "CC-BY-4.0",
         "Cyber color icons, Streamline",
     ),
-    Style(
+    DrawingStyle(
         "streamline-color",
         "@iconify-json/streamline-color",
         "1.2.2",
@@ -154,7 +154,7 @@ WIDE_STYLES: Final = (
         "CC-BY-4.0",
         "Streamline color, Streamline",
     ),
-    Style(
+    DrawingStyle(
         "game-icons",
         "@iconify-json/game-icons",
         "1.2.4",
@@ -163,7 +163,7 @@ WIDE_STYLES: Final = (
         "Game Icons, GameIcons",
         depictable=True,
     ),
-    Style(
+    DrawingStyle(
         "fluent-emoji-high-contrast",
         "@iconify-json/fluent-emoji-high-contrast",
         "1.2.6",
@@ -172,7 +172,7 @@ WIDE_STYLES: Final = (
         "Fluent Emoji High Contrast, Microsoft Corporation",
         depictable=True,
     ),
-    Style(
+    DrawingStyle(
         "mdi",
         "@iconify-json/mdi",
         "1.2.3",
@@ -180,7 +180,7 @@ WIDE_STYLES: Final = (
         "Apache-2.0",
         "Material Design Icons, Pictogrammers",
     ),
-    Style(
+    DrawingStyle(
         "ph",
         "@iconify-json/ph",
         "1.2.2",
@@ -188,7 +188,7 @@ WIDE_STYLES: Final = (
         "MIT",
         "Phosphor, Phosphor Icons",
     ),
-    Style(
+    DrawingStyle(
         "tabler",
         "@iconify-json/tabler",
         "1.2.41",
@@ -196,7 +196,7 @@ WIDE_STYLES: Final = (
         "MIT",
         "Tabler Icons, Paweł Kuna",
     ),
-    Style(
+    DrawingStyle(
         "lucide",
         "@iconify-json/lucide",
         "1.2.137",
@@ -204,7 +204,7 @@ WIDE_STYLES: Final = (
         "ISC",
         "Lucide, Lucide Contributors",
     ),
-    Style(
+    DrawingStyle(
         "lucide-lab",
         "@iconify-json/lucide-lab",
         "1.2.3",
@@ -213,7 +213,7 @@ WIDE_STYLES: Final = (
         "Lucide Lab, Lucide Contributors",
         depictable=True,
     ),
-    Style(
+    DrawingStyle(
         "fa6-solid",
         "@iconify-json/fa6-solid",
         "1.2.4",
@@ -221,7 +221,7 @@ WIDE_STYLES: Final = (
         "CC-BY-4.0",
         "Font Awesome 6 Solid, Dave Gandy",
     ),
-    Style(
+    DrawingStyle(
         "healthicons",
         "@iconify-json/healthicons",
         "1.2.13",
@@ -229,7 +229,7 @@ WIDE_STYLES: Final = (
         "MIT",
         "Health Icons, Resolve to Save Lives",
     ),
-    Style(
+    DrawingStyle(
         "temaki",
         "@iconify-json/temaki",
         "1.2.6",
@@ -238,7 +238,7 @@ WIDE_STYLES: Final = (
         "Temaki, Bryan Housel",
         depictable=True,
     ),
-    Style(
+    DrawingStyle(
         "maki",
         "@iconify-json/maki",
         "1.2.5",
@@ -246,7 +246,7 @@ WIDE_STYLES: Final = (
         "CC0-1.0",
         "Maki, Mapbox",
     ),
-    Style(
+    DrawingStyle(
         "hugeicons",
         "@iconify-json/hugeicons",
         "1.2.35",
@@ -254,7 +254,7 @@ WIDE_STYLES: Final = (
         "MIT",
         "Huge Icons, Hugeicons",
     ),
-    Style(
+    DrawingStyle(
         "material-symbols",
         "@iconify-json/material-symbols",
         "1.2.98",
@@ -262,7 +262,7 @@ WIDE_STYLES: Final = (
         "Apache-2.0",
         "Material Symbols, Google",
     ),
-    Style(
+    DrawingStyle(
         "mingcute",
         "@iconify-json/mingcute",
         "1.2.8",
@@ -270,7 +270,7 @@ WIDE_STYLES: Final = (
         "Apache-2.0",
         "MingCute Icon, MingCute Design",
     ),
-    Style(
+    DrawingStyle(
         "solar",
         "@iconify-json/solar",
         "1.2.13",
@@ -278,7 +278,7 @@ WIDE_STYLES: Final = (
         "CC-BY-4.0",
         "Solar, 480 Design",
     ),
-    Style(
+    DrawingStyle(
         "guidance",
         "@iconify-json/guidance",
         "1.2.2",
@@ -287,7 +287,7 @@ WIDE_STYLES: Final = (
         "Guidance, Streamline",
         depictable=True,
     ),
-    Style(
+    DrawingStyle(
         "iconoir",
         "@iconify-json/iconoir",
         "1.2.11",
@@ -298,7 +298,7 @@ WIDE_STYLES: Final = (
 )
 
 
-def fetch(styles: Iterable[Style]) -> None:
+def fetch(styles: Iterable[DrawingStyle]) -> None:
     """Pack the missing packages with npm and check every archive's hash."""
     PACKAGES.mkdir(parents=True, exist_ok=True)
     for style in styles:
@@ -326,7 +326,7 @@ def fluent_names() -> dict[str, str]:
 class IconSet:
     """An iconify package: drawings as SVG bodies, found by name whatever its hyphens and case."""
 
-    def __init__(self, style: Style) -> None:
+    def __init__(self, style: DrawingStyle) -> None:
         self._data: dict[str, Any] = read_json(style, "icons.json")
 
     @cached_property
@@ -360,7 +360,7 @@ def squeeze(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def bitmaps(style: Style) -> Iterator[tuple[str, Image.Image]]:
+def bitmaps(style: DrawingStyle) -> Iterator[tuple[str, Image.Image]]:
     """Yield (file name, image) of an emoji-datasource package's 64-pixel drawings."""
     prefix = f"package/img/{style.name}/64/"
     with tarfile.open(style.archive) as archive:
@@ -369,7 +369,7 @@ def bitmaps(style: Style) -> Iterator[tuple[str, Image.Image]]:
                 yield member.name.removeprefix(prefix), Image.open(io.BytesIO(file.read()))
 
 
-def read_json(style: Style, name: str, default: Any = None) -> Any:
+def read_json(style: DrawingStyle, name: str, default: Any = None) -> Any:
     """Read a file of the package; ``default`` where it lacks the file."""
     with tarfile.open(style.archive) as archive:
         if default is not None and f"package/{name}" not in archive.getnames():

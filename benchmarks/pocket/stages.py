@@ -14,7 +14,7 @@ from aim_backends.pocket.model import PocketModel
 from benchmarks.pocket import episodes
 from benchmarks.pocket.alignment import Alignment, partner_loss, retrieval
 from benchmarks.pocket.config import SEED, SHIPPED, THREADS, WORK
-from benchmarks.pocket.corpus import NAME, Corpus
+from benchmarks.pocket.corpus import NAME, PictureCorpus
 from benchmarks.pocket.loop import Loop, Schedule, part
 from benchmarks.pocket.prompts import Assembler, Prompt, Text, ask
 from benchmarks.pocket.training_lm import RANK, TrainingLM
@@ -60,7 +60,7 @@ def stage_a(steps: int) -> None:
     alignment = _alignment(model, corpus, "stage1")
     lm = TrainingLM(model.lm, RANK)
     assembler = Assembler(model, connector, lm)
-    kinds: Sequence[tuple[str, Callable[[random.Random, Corpus], Prompt], int, float]] = (
+    kinds: Sequence[tuple[str, Callable[[random.Random, PictureCorpus], Prompt], int, float]] = (
         ("text", episodes.text_only, 6, 0.4),
         ("image", episodes.one_image, 6, 0.4),
         ("single", lambda rng, corpus: corpus.single(rng), 6, 0.2),
@@ -128,7 +128,7 @@ def _realign(
     return {"align": float(named.detach()), "pair": float(paired.detach())}
 
 
-def _backward_pairs(assembler: Assembler, corpus: Corpus, rng: random.Random, pairs: int) -> tuple[float, float]:
+def _backward_pairs(assembler: Assembler, corpus: PictureCorpus, rng: random.Random, pairs: int) -> tuple[float, float]:
     """Leave the gradient of naming pairs of drawings, and of telling by their readings which belong together."""
     drawn = [corpus.draw_pair(rng) for _ in range(pairs)]
     views = [first for _, first, _ in drawn] + [second for _, _, second in drawn]
@@ -156,17 +156,17 @@ def ship() -> None:
         save_file(packed, SHIPPED / f"{name}.safetensors")
 
 
-def _start(previous: str | None = None) -> tuple[PocketModel, Corpus, Connector]:
+def _start(previous: str | None = None) -> tuple[PocketModel, PictureCorpus, Connector]:
     torch.set_num_threads(THREADS)
     torch.manual_seed(SEED)
     model = PocketModel.load_base()
     connector = Connector()
     if previous:
         connector.load_state_dict(part(load_file(WORK / f"{previous}.safetensors"), "connector"))
-    return model, Corpus(model), connector
+    return model, PictureCorpus(model), connector
 
 
-def _alignment(model: PocketModel, corpus: Corpus, previous: str) -> Alignment:
+def _alignment(model: PocketModel, corpus: PictureCorpus, previous: str) -> Alignment:
     alignment = Alignment(model, corpus)
     alignment.load_state_dict(part(load_file(WORK / f"{previous}.safetensors"), "alignment"))
     return alignment

@@ -23,7 +23,7 @@ from PIL import Image
 from aim_backends.pocket.model import PocketModel
 from benchmarks.pocket.catalog import load_catalog
 from benchmarks.pocket.config import DRAWINGS, WIDE, WORK
-from benchmarks.pocket.sources import WIDE_STYLES, Style, fetch, icon_svg, read_json
+from benchmarks.pocket.sources import WIDE_STYLES, DrawingStyle, fetch, icon_svg, read_json
 from benchmarks.pocket.words import Words
 
 _PIXELS: Final = 96
@@ -70,7 +70,7 @@ def build() -> None:
 class _Set:
     """An iconify package: plain name -> its icons."""
 
-    def __init__(self, style: Style) -> None:
+    def __init__(self, style: DrawingStyle) -> None:
         self.style = style
         self.data: dict[str, Any] = read_json(style, "icons.json")
         metadata = read_json(style, "metadata.json", default={})

@@ -46,7 +46,7 @@ SHOTS, SEED = 2, 0
 OUT = Path(__file__).parents[1] / "results"
 
 
-class Bench:
+class PlaceBench:
     """One backbone, and the name-binding episodes of its demo."""
 
     def __init__(self, episodes: int) -> None:
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=200, help="of each cell")
     parser.add_argument("--date", default=f"{datetime.now(UTC):%Y-%m-%d}")
     options = parser.parse_args()
-    bench, started, formats = Bench(options.episodes), time.time(), []
+    bench, started, formats = PlaceBench(options.episodes), time.time(), []
     for name, template in FORMATS.items():
         margins = bench.margins(template)
         cells = {rule: summary(rows, margins["after"]) for rule, rows in margins.items()}

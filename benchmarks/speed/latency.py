@@ -36,7 +36,7 @@ def images() -> Iterator[Image.Image]:
         yield Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8))
 
 
-class Bench:
+class LatencyBench:
     """One pipe with a bank of 32 demonstrations, and every way to answer after the first k of them."""
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class Bench:
 
 def measure(rounds: int, shots: Sequence[int]) -> dict[str, Any]:
     """Every way at every k, and zero-shot, in turns."""
-    bench = Bench()
+    bench = LatencyBench()
     spec = bench.backend.model.lm.spec
     kv = 2 * spec.layers * spec.key_value_heads * spec.head_size * bench.backend.input_embeddings.element_size()
     variants = {("zero-shot", 0): lambda: bench.answer([])}

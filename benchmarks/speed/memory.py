@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.latency import WAYS, Bench
+from benchmarks.speed.latency import WAYS, LatencyBench
 from benchmarks.speed.measure import write_result
 
 SHOTS = (4, 16)
@@ -35,7 +35,7 @@ def _status(name: str) -> int:
 
 def measure() -> list[dict[str, Any]]:
     """The median of three queries a cell; the prefix of the reused ones is there before."""
-    bench = Bench()
+    bench = LatencyBench()
     variants: dict[tuple[str, int], Callable[[], int]] = {("zero-shot", 0): lambda: bench.answer([])}
     variants |= {(way, k): bench.variant(way, k) for k in SHOTS for way in WAYS}
     cells = []

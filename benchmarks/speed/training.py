@@ -43,7 +43,7 @@ from aim_sdk.projectors.batch import ReadingBatch
 from aim_sdk.reading.cache import ReadingCache
 from aim_sdk.reading.encoder import Encoder
 from aim_sdk.training import TrainingConfig, optimizer, train
-from aim_sdk.training.data import Batch, training_batches
+from aim_sdk.training.data import EpisodeBatch, training_batches
 from aim_sdk.training.forward import Forward
 from aim_sdk.types import Reading
 from benchmarks.speed.measure import ratio, seconds, write_result
@@ -132,7 +132,7 @@ class Pocket:
         return logits
 
 
-class Llava:
+class LlavaFloor:
     """The model on the processor's ready outputs."""
 
     def __init__(self, backend: LlavaBackend) -> None:
@@ -176,7 +176,7 @@ class Llava:
         return logits
 
 
-Bare = Pocket | Llava
+Bare = Pocket | LlavaFloor
 
 
 def corpus(folder: Path, documents: int, seed: int = 0) -> Path:
@@ -200,7 +200,7 @@ def corpus(folder: Path, documents: int, seed: int = 0) -> Path:
 
 
 def prepared(
-    bare: Bare, encoder: Encoder, batches: Sequence[Batch], cache: ReadingCache, reading_tokens: int
+    bare: Bare, encoder: Encoder, batches: Sequence[EpisodeBatch], cache: ReadingCache, reading_tokens: int
 ) -> list[Step]:
     """Run the batches once, and keep what the backbone was given; the readings go to ``cache``."""
     forward, steps = Forward(encoder, reading_tokens=reading_tokens), []
@@ -306,7 +306,7 @@ def measure(backend: str, model: str | None, folder: Path, batch_size: int, coun
     projector = untrained(config.projector.kind, loaded.vocabulary, layers=config.projector.layers).requires_grad_()
     encoder = Encoder(loaded, projector, loaded.default_format)
     batches = list(islice(training_batches(config.model_copy(update={"workers": 0})), count + AHEAD))
-    bare: Bare = Pocket(loaded) if backend == "pocket" else Llava(loaded)
+    bare: Bare = Pocket(loaded) if backend == "pocket" else LlavaFloor(loaded)
     kept = folder / "kept"
     cache = ReadingCache(kept, encoder, limit=10e9)
     steps = prepared(bare, encoder, batches, cache, config.reading_tokens)[:count]

@@ -11,7 +11,7 @@ import yaml
 
 from aim_sdk import AIMPipeline, Demonstration, DemonstrationBank, Query
 from aim_sdk.errors import ArtifactNotFoundError, InputError, ShotsError
-from aim_sdk.evaluation.answering import Answering
+from aim_sdk.evaluation.answering import BatchAnswerer
 from aim_sdk.evaluation.plan import Plan
 from aim_sdk.evaluation.report import markdown
 from aim_sdk.evaluation.runner import evaluate
@@ -98,7 +98,7 @@ def test_a_run_is_scored_again_by_another_metric_without_new_answers(
 ) -> None:
     first = run(settings, tasks=(str(changed(task, tmp_path / "task", title="One")),))
     changed(task, tmp_path / "task", title="Other", metric_options={"rule": "vl-icl"})
-    monkeypatch.setattr(Answering, "answer", lambda *_: pytest.fail("answered again"))
+    monkeypatch.setattr(BatchAnswerer, "answer", lambda *_: pytest.fail("answered again"))
     second = run(settings, tasks=(str(tmp_path / "task" / "task.yaml"),))
     assert second.tasks["colours"]["metric_options"] == {"rule": "vl-icl"}
     assert [a.answer for c in second.answers for a in c.predictions] == [

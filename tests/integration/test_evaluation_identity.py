@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from aim_sdk.errors import InputError
-from aim_sdk.evaluation.answering import Answering
+from aim_sdk.evaluation.answering import BatchAnswerer
 from aim_sdk.evaluation.plan import Plan
 from aim_sdk.evaluation.runner import evaluate
 from aim_sdk.evaluation.settings import EvalSettings
@@ -68,7 +68,7 @@ def test_a_run_resumes_from_another_directory(
     first = run({**settings, "model": model.name, "tasks": (os.path.relpath(task),)})
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    monkeypatch.setattr(Answering, "answer", lambda *_: pytest.fail("answered again"))
+    monkeypatch.setattr(BatchAnswerer, "answer", lambda *_: pytest.fail("answered again"))
     second = run({**settings, "model": os.path.relpath(model), "tasks": (os.path.relpath(task),)})
     assert comparable(second) == comparable(first)
 
@@ -114,7 +114,7 @@ def test_images_that_change_while_it_is_away_are_not_mixed(
     settings: dict[str, Any], task: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half of the answers to the old images are kept, the other half is to come."""
-    answer, left = Answering.answer, [2]
+    answer, left = BatchAnswerer.answer, [2]
 
     def killed(*arguments: Any) -> Any:
         left[0] -= 1
@@ -123,7 +123,7 @@ def test_images_that_change_while_it_is_away_are_not_mixed(
         return answer(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Answering, "answer", killed)
+        patched.setattr(BatchAnswerer, "answer", killed)
         with pytest.raises(KeyboardInterrupt):
             run(settings)
     for number in range(7):

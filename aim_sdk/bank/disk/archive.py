@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from aim_sdk.bank.binding import check_binding, key_of
 from aim_sdk.bank.disk.compaction import live_records
-from aim_sdk.bank.disk.entries import EXPORT, Entry, Opening, Vectors, feature_record, header_of, row_of
+from aim_sdk.bank.disk.entries import EXPORT, Entry, Opening, VectorsHeader, feature_record, header_of, row_of
 from aim_sdk.bank.disk.folder import INDEX
 from aim_sdk.bank.disk.reading import vectors_at
 from aim_sdk.bank.disk.rows import Row
@@ -26,7 +26,7 @@ from aim_sdk.config import Binding
 from aim_sdk.errors import ArtifactNotFoundError, ArtifactWriteError, CorruptArtifactError, InputError, problem
 from aim_sdk.files import records
 from aim_sdk.files.atomic import atomic, writing
-from aim_sdk.files.records import Record, Source
+from aim_sdk.files.records import ByteSource, Record
 from aim_sdk.support.progress import Advance
 from aim_sdk.types import Demonstration, Matrix
 
@@ -114,7 +114,7 @@ def import_(store: DiskStore, path: Path, advance: Advance = lambda _: None) -> 
 class _Content:
     """A checked export: where its entries are, and of each name where an entry's vector is."""
 
-    source: Source
+    source: ByteSource
     where: str
     binding: Binding
     widths: dict[str, int]
@@ -192,7 +192,7 @@ class _Content:
         return entry.key
 
     def _check_vectors(self, record: Record, known: set[str]) -> None:
-        header = header_of(record, Vectors, self.where)
+        header = header_of(record, VectorsHeader, self.where)
         vectors = records.read_part(self.source, record, "vectors", self.where)
         if not torch.isfinite(vectors).all() or not known.issuperset(header.keys):
             raise CorruptArtifactError(f"{self.where}: the vectors at byte {record.offset} are not of its entries.")
@@ -240,7 +240,7 @@ def _key(entry: Entry, binding: Binding) -> str:
     return key_of(binding, entry.digest, Demonstration(entry.image or b"", entry.text, entry.answer, entry.metadata))
 
 
-def _opening(source: Source, path: Path) -> Opening:
+def _opening(source: ByteSource, path: Path) -> Opening:
     try:
         header = records.read_record(source, 0, str(path)).header
     except CorruptArtifactError as error:
@@ -257,7 +257,7 @@ def _opening(source: Source, path: Path) -> Opening:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Source, int]]:
+def _opened(path: Path) -> Iterator[tuple[ByteSource, int]]:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         status = os.fstat(handle)

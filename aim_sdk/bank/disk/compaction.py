@@ -37,7 +37,7 @@ def compact(store: DiskStore, advance: Advance = lambda _: None) -> None:
         live = live_records(taken(index, store.log.segments), advance)
         while True:
             base = Base(run=run, through=write, part=number - first)
-            part = _Part(store.log.opening.model_copy(update={"base": base}))
+            part = _SegmentPart(store.log.opening.model_copy(update={"base": base}))
             size = store.log.segments.create(number, part.copy(live))
             known[number] = Known(size, size, base=True)
             rows += [replace(row, segment=number, offset=offset) for row, offset in part.rows]
@@ -74,7 +74,7 @@ def live_records(now: Snapshot, advance: Advance = lambda _: None) -> Iterator[t
             yield name, feature_record(name, part, np.stack([vectors[key] for key in part]))
 
 
-class _Part:
+class _SegmentPart:
     """One segment of a compaction: notes where it puts what."""
 
     def __init__(self, opening: Opening) -> None:

@@ -160,7 +160,7 @@ class VectorParts(BaseModel):
     vectors: Part
 
 
-class Vectors(BaseModel):
+class VectorsHeader(BaseModel):
     """The header of a record of vectors, one per key."""
 
     model_config = {"strict": True}
@@ -169,7 +169,7 @@ class Vectors(BaseModel):
     parts: VectorParts
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> Vectors:
+    def _parts_fit(self) -> VectorsHeader:
         part = self.parts.vectors
         if part.dtype != "float32" or len(part.shape) != 2 or part.shape[0] != len(self.keys) or not part.bytes:
             raise ValueError("expected a vector of float32 per key")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aim_sdk.bank.disk.entries import Entry, Vectors, header_of
+from aim_sdk.bank.disk.entries import Entry, VectorsHeader, header_of
 from aim_sdk.bank.disk.rows import Row
 from aim_sdk.bank.disk.segments import Segments
 from aim_sdk.errors import CorruptArtifactError
@@ -48,6 +48,6 @@ def vectors_at(segments: Segments, places: Iterable[tuple[str, int, int]]) -> di
     for _, segment, offset in places:
         source, where = segments.source(segment), str(segments.path(segment))
         record = records.read_record(source, offset, where)
-        keys = header_of(record, Vectors, where).keys
+        keys = header_of(record, VectorsHeader, where).keys
         found.update(zip(keys, records.read_part(source, record, "vectors", where).numpy(), strict=True))
     return found

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aim_sdk.errors import ArtifactWriteError, CorruptArtifactError
 from aim_sdk.files.atomic import sync_folder
-from aim_sdk.files.records import Source, UnreadableError
+from aim_sdk.files.records import ByteSource, UnreadableError
 
 SEGMENT_BYTES = 1 << 30
 """A new segment begins after so many bytes."""
@@ -48,7 +48,7 @@ class Segments:
             raise _unreadable(self.folder, error) from error
         return dict(sorted(found.items()))
 
-    def source(self, segment: int) -> Source:
+    def source(self, segment: int) -> ByteSource:
         """Read from a segment.
 
         Raises:

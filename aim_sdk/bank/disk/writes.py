@@ -17,7 +17,7 @@ from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
 
 from aim_sdk.errors import CorruptArtifactError
 from aim_sdk.files import records
-from aim_sdk.files.records import Record, Source, UnreadableError
+from aim_sdk.files.records import ByteSource, Record, UnreadableError
 
 _CHUNK = 1 << 20
 
@@ -60,7 +60,7 @@ def framed(number: int, data: Sequence[bytes]) -> tuple[bytes, ...]:
     return records.encode({"write": number, "bytes": sum(map(len, data)), "crc32": checksum}), *data
 
 
-def writes_of(source: Source, segment: int, start: int, size: int, where: str) -> Iterator[Write | Rest]:
+def writes_of(source: ByteSource, segment: int, start: int, size: int, where: str) -> Iterator[Write | Rest]:
     """Yield the writes of a segment's bytes from ``start`` to ``size``, and what lies between them, in order.
 
     A write is as long as it says; whether its bytes are whole is another question (`is_whole`).
@@ -86,7 +86,7 @@ def writes_of(source: Source, segment: int, start: int, size: int, where: str) -
         yield Rest(segment, lost, size, cut=is_cut(source, lost, size))
 
 
-def record_at(source: Source, offset: int, where: str) -> Record | None:
+def record_at(source: ByteSource, offset: int, where: str) -> Record | None:
     """The record at ``offset``, if it is whole as far as its header goes."""
     try:
         return records.read_record(source, offset, where)
@@ -103,7 +103,7 @@ def _head(record: Record) -> _Head | None:
         return None
 
 
-def is_whole(source: Source, write: Write) -> bool:
+def is_whole(source: ByteSource, write: Write) -> bool:
     """Whether every byte of a write is as it was written."""
     checksum = 0
     for offset in range(write.start, write.end, _CHUNK):
@@ -111,7 +111,7 @@ def is_whole(source: Source, write: Write) -> bool:
     return checksum == write.crc32
 
 
-def is_cut(source: Source, start: int, size: int) -> bool:
+def is_cut(source: ByteSource, start: int, size: int) -> bool:
     """Whether bytes are the beginning of a record and no more, as a killed process leaves it."""
     head = source(start, records.HEAD)
     if len(head) < records.HEAD:

@@ -14,7 +14,7 @@ from aim_sdk.evaluation.tasks.files import TaskFiles
 _KINDS: Final = dict.fromkeys(("yes", "no"), "yes/no") | dict.fromkeys(("circle", "rectangle", "triangle"), "shape")
 
 
-class _Entries(RootModel[list[tuple[str, str, int]]]):
+class _EasyVqaEntries(RootModel[list[tuple[str, str, int]]]):
     pass
 
 
@@ -37,5 +37,5 @@ def _items(files: TaskFiles, part: str) -> list[Item]:
             (answer,),
             metadata={"kind": _KINDS.get(answer, "colour"), "image": image},
         )
-        for place, (question, answer, image) in enumerate(files.read(f"{part}_questions", _Entries).root)
+        for place, (question, answer, image) in enumerate(files.read(f"{part}_questions", _EasyVqaEntries).root)
     ]

@@ -17,30 +17,30 @@ from pydantic import Field
 
 from aim_sdk.evaluation.items import Dataset, Item
 from aim_sdk.evaluation.tasks.config import TaskConfig
-from aim_sdk.evaluation.tasks.files import Options, Record, TaskFiles
+from aim_sdk.evaluation.tasks.files import Options, TaskFiles, TaskRecord
 
 Group = Literal["category", "concept"]
 
 
-class _Options(Options):
+class _EmojiOptions(Options):
     question: str
     query_style: str
 
 
-class _BindingOptions(_Options):
+class _BindingOptions(_EmojiOptions):
     group: Group
 
 
-class _Drawing(Record):
+class _EmojiDrawing(TaskRecord):
     concept: str
     category: str
     style: str
     file: str
 
 
-class _Drawings(Record):
+class _EmojiDrawings(TaskRecord):
     label_words: list[str] = Field(min_length=2)
-    drawings: list[_Drawing]
+    drawings: list[_EmojiDrawing]
 
 
 def load(config: TaskConfig, folder: Path) -> Dataset:
@@ -49,8 +49,8 @@ def load(config: TaskConfig, folder: Path) -> Dataset:
     Options: ``question``, and the ``query_style`` that is asked and never shown.
     """
     files = TaskFiles(config, folder)
-    options = files.options(_Options)
-    return files.dataset(*_parts(files, files.read("drawings", _Drawings).drawings, options, "category"))
+    options = files.options(_EmojiOptions)
+    return files.dataset(*_parts(files, files.read("drawings", _EmojiDrawings).drawings, options, "category"))
 
 
 def load_binding(config: TaskConfig, folder: Path) -> Dataset:
@@ -62,7 +62,7 @@ def load_binding(config: TaskConfig, folder: Path) -> Dataset:
     Options: those of `load`, and ``group``: ``category`` or ``concept``.
     """
     files = TaskFiles(config, folder)
-    options, content = files.options(_BindingOptions), files.read("drawings", _Drawings)
+    options, content = files.options(_BindingOptions), files.read("drawings", _EmojiDrawings)
     queries, support = _parts(files, content.drawings, options, options.group)
     words = {query.id: random.Random(f"{config.name} {query.id}").sample(content.label_words, 2) for query in queries}
     groups = _groups(support, options.group)
@@ -78,7 +78,7 @@ def load_binding(config: TaskConfig, folder: Path) -> Dataset:
 
 
 def _parts(
-    files: TaskFiles, drawings: Sequence[_Drawing], options: _Options, answer: Group
+    files: TaskFiles, drawings: Sequence[_EmojiDrawing], options: _EmojiOptions, answer: Group
 ) -> tuple[list[Item], list[Item]]:
     """Queries and support; the answer of each is its own category or concept."""
     queries: list[Item] = []

@@ -30,7 +30,7 @@ class DataWarning(UserWarning):
     """Data that can be used, but is perhaps not what it should be."""
 
 
-class Record(BaseModel):
+class TaskRecord(BaseModel):
     """One entry of a published file; fields that no one reads are passed over."""
 
     model_config = ConfigDict(frozen=True)

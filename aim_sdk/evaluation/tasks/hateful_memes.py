@@ -7,13 +7,13 @@ from typing import Literal
 
 from aim_sdk.evaluation.items import Dataset, Item
 from aim_sdk.evaluation.tasks.config import TaskConfig
-from aim_sdk.evaluation.tasks.files import Id, Record, TaskFiles
+from aim_sdk.evaluation.tasks.files import Id, TaskFiles, TaskRecord
 
 CHOICES = ("yes", "no")
 """Whether it is hateful; the first is what ROC-AUC calls positive."""
 
 
-class _Meme(Record):
+class _Meme(TaskRecord):
     id: Id
     img: str
     text: str

@@ -10,11 +10,11 @@ from pydantic import ConfigDict, Field, model_validator
 from aim_sdk.errors import InputError
 from aim_sdk.evaluation.items import Dataset, Item
 from aim_sdk.evaluation.tasks.config import TaskConfig
-from aim_sdk.evaluation.tasks.files import Id, Record, TaskFiles, Text
+from aim_sdk.evaluation.tasks.files import Id, TaskFiles, TaskRecord, Text
 from aim_sdk.files.images import is_url
 
 
-class _Line(Record):
+class _Line(TaskRecord):
     """Other fields are metadata, if they are strings, numbers or truth values."""
 
     model_config = ConfigDict(extra="allow")

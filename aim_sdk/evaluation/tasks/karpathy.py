@@ -8,24 +8,24 @@ from pydantic import Field
 
 from aim_sdk.evaluation.items import Dataset, Item
 from aim_sdk.evaluation.tasks.config import TaskConfig
-from aim_sdk.evaluation.tasks.files import Id, Options, Record, TaskFiles
+from aim_sdk.evaluation.tasks.files import Id, Options, TaskFiles, TaskRecord
 
 
-class _Options(Options):
+class _KarpathyOptions(Options):
     queries: str
     support: str
 
 
-class _Sentence(Record):
+class _Caption(TaskRecord):
     raw: str
 
 
-class _Image(Record):
+class _KarpathyImage(TaskRecord):
     filename: str
     filepath: str = "images"
     split: str
     cocoid: Id | None = None
-    sentences: list[_Sentence] = Field(min_length=1)
+    sentences: list[_Caption] = Field(min_length=1)
 
     @property
     def id(self) -> str:
@@ -33,8 +33,8 @@ class _Image(Record):
         return self.cocoid or Path(self.filename).stem
 
 
-class _Annotations(Record):
-    images: list[_Image]
+class _KarpathyFile(TaskRecord):
+    images: list[_KarpathyImage]
 
 
 def load(config: TaskConfig, folder: Path) -> Dataset:
@@ -43,7 +43,7 @@ def load(config: TaskConfig, folder: Path) -> Dataset:
     Options: ``queries`` and ``support``, the split of each.
     """
     files = TaskFiles(config, folder)
-    options, images = files.options(_Options), files.read("annotations", _Annotations).images
+    options, images = files.options(_KarpathyOptions), files.read("annotations", _KarpathyFile).images
 
     def items(split: str) -> list[Item]:
         return [_item(image, files) for image in images if image.split == split]
@@ -51,6 +51,6 @@ def load(config: TaskConfig, folder: Path) -> Dataset:
     return files.dataset(items(options.queries), items(options.support))
 
 
-def _item(image: _Image, files: TaskFiles) -> Item:
+def _item(image: _KarpathyImage, files: TaskFiles) -> Item:
     path = files.image(files.path(image.filepath), image.filename)
     return Item(image.id, path, "", tuple(sentence.raw for sentence in image.sentences))

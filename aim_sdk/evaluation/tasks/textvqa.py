@@ -8,18 +8,18 @@ from pydantic import Field
 
 from aim_sdk.evaluation.items import Dataset, Item
 from aim_sdk.evaluation.tasks.config import TaskConfig
-from aim_sdk.evaluation.tasks.files import Id, Record, TaskFiles, Text
+from aim_sdk.evaluation.tasks.files import Id, TaskFiles, TaskRecord, Text
 
 
-class _Entry(Record):
+class _TextVqaEntry(TaskRecord):
     question_id: Id
     image_id: str
     question: str
     answers: list[Text] = Field(min_length=1)
 
 
-class _Entries(Record):
-    data: list[_Entry]
+class _TextVqaEntries(TaskRecord):
+    data: list[_TextVqaEntry]
 
 
 def load(config: TaskConfig, folder: Path) -> Dataset:
@@ -32,5 +32,5 @@ def _items(files: TaskFiles, name: str) -> list[Item]:
     images = files.path("images")
     return [
         Item(entry.question_id, files.image(images, f"{entry.image_id}.jpg"), entry.question, tuple(entry.answers))
-        for entry in files.read(name, _Entries).data
+        for entry in files.read(name, _TextVqaEntries).data
     ]

@@ -8,20 +8,20 @@ from pydantic import Field, RootModel
 
 from aim_sdk.evaluation.items import Dataset, Item
 from aim_sdk.evaluation.tasks.config import TaskConfig
-from aim_sdk.evaluation.tasks.files import Record, TaskFiles, Text
+from aim_sdk.evaluation.tasks.files import TaskFiles, TaskRecord, Text
 
 
-class _Answer(Record):
+class _VizWizAnswer(TaskRecord):
     answer: Text
 
 
-class _Entry(Record):
+class _VizWizEntry(TaskRecord):
     image: str
     question: str
-    answers: list[_Answer] = Field(min_length=1)
+    answers: list[_VizWizAnswer] = Field(min_length=1)
 
 
-class _Entries(RootModel[list[_Entry]]):
+class _VizWizEntries(RootModel[list[_VizWizEntry]]):
     pass
 
 
@@ -38,5 +38,5 @@ def _items(files: TaskFiles, part: str) -> list[Item]:
     images = files.path(f"{part}_images")
     return [
         Item(entry.image, files.image(images, entry.image), entry.question, tuple(a.answer for a in entry.answers))
-        for entry in files.read(f"{part}_annotations", _Entries).root
+        for entry in files.read(f"{part}_annotations", _VizWizEntries).root
     ]

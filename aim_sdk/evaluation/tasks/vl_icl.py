@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, RootModel, model_validator
 from aim_sdk.errors import ShotsError
 from aim_sdk.evaluation.items import Dataset, Item
 from aim_sdk.evaluation.tasks.config import TaskConfig
-from aim_sdk.evaluation.tasks.files import Id, Options, Record, TaskFiles, Text
+from aim_sdk.evaluation.tasks.files import Id, Options, TaskFiles, TaskRecord, Text
 from aim_sdk.evaluation.tasks.pairs import SideBySide
 from aim_sdk.types import ImageInput
 
@@ -30,21 +30,21 @@ _Images = Annotated[
 """Named from the benchmark's folder on."""
 
 
-class _Shown(Record):
+class _VlIclShown(TaskRecord):
     id: Id | None = None
     image: _Images
     question: str
 
 
-class _Entry(_Shown):
+class _VlIclEntry(_VlIclShown):
     answer: Text
 
 
-class _Entries(RootModel[list[_Entry]]):
+class _VlIclEntries(RootModel[list[_VlIclEntry]]):
     pass
 
 
-class _Sum(_Shown):
+class _Sum(_VlIclShown):
     answer: list[Text] = Field(min_length=len(_OPERATORS), max_length=len(_OPERATORS))
 
 
@@ -52,7 +52,7 @@ class _Sums(RootModel[list[_Sum]]):
     pass
 
 
-class _SumQuery(_Entry):
+class _SumQuery(_VlIclEntry):
     operator: Literal["+", "-", "x"]
 
 
@@ -60,20 +60,20 @@ class _SumQueries(RootModel[list[_SumQuery]]):
     pass
 
 
-class _Pair(Record):
-    same: _Entry
-    diff: _Entry
+class _TwoImages(TaskRecord):
+    same: _VlIclEntry
+    diff: _VlIclEntry
 
 
-class _Pairs(RootModel[list[_Pair]]):
+class _Pairs(RootModel[list[_TwoImages]]):
     pass
 
 
-class _Class(Record):
+class _Class(TaskRecord):
     images: list[str] = Field(min_length=1)
 
 
-class _ClassQuery(_Entry):
+class _ClassQuery(_VlIclEntry):
     classes: list[str]
     support: dict[str, _Class]
 
@@ -95,14 +95,14 @@ class _ClassQueries(RootModel[list[_ClassQuery]]):
     pass
 
 
-class _Question(Options):
+class _VlIclQuestion(Options):
     question: str
 
 
 def load(config: TaskConfig, folder: Path) -> Dataset:
     """Read ``queries`` and ``support`` of a task whose demonstrations are any of the support's (CLEVR, TextOCR)."""
     files = TaskFiles(config, folder)
-    queries, support = files.read("queries", _Entries).root, files.read("support", _Entries).root
+    queries, support = files.read("queries", _VlIclEntries).root, files.read("support", _VlIclEntries).root
     return files.dataset(_items(files, queries), _items(files, support))
 
 
@@ -130,7 +130,7 @@ def load_pairs(config: TaskConfig, folder: Path) -> Dataset:
     A shot is two demonstrations, of images that match and then of images that do not.
     """
     files = TaskFiles(config, folder)
-    queries = _items(files, files.read("queries", _Entries).root)
+    queries = _items(files, files.read("queries", _VlIclEntries).root)
     pairs = [
         (
             _item(files, f"{place}-same", pair.same, pair.same.answer),
@@ -153,7 +153,7 @@ def load_classes(config: TaskConfig, folder: Path) -> Dataset:
     Option: ``question``, what stands beside a demonstration's image.
     """
     files = TaskFiles(config, folder)
-    question = files.options(_Question).question
+    question = files.options(_VlIclQuestion).question
     asked = files.read("queries", _ClassQueries).root
     queries = _items(files, asked)
     entries = {item.id: entry for item, entry in zip(queries, asked, strict=True)}
@@ -175,17 +175,17 @@ def load_classes(config: TaskConfig, folder: Path) -> Dataset:
     return files.dataset(queries, list(support.values()), draw)
 
 
-def _items(files: TaskFiles, entries: Sequence[_Entry]) -> list[Item]:
+def _items(files: TaskFiles, entries: Sequence[_VlIclEntry]) -> list[Item]:
     return [_item(files, name, entry, entry.answer) for name, entry in zip(_ids(entries), entries, strict=True)]
 
 
-def _item(files: TaskFiles, name: str, entry: _Shown, *answers: str) -> Item:
+def _item(files: TaskFiles, name: str, entry: _VlIclShown, *answers: str) -> Item:
     paths = [files.image(files.folder, image) for image in entry.image]
     image: ImageInput = paths[0] if len(paths) == 1 else SideBySide(*paths)
     return Item(name, image, entry.question, answers)
 
 
-def _ids(entries: Sequence[_Shown]) -> list[str]:
+def _ids(entries: Sequence[_VlIclShown]) -> list[str]:
     """The file's own ids where each has one; else the places, which are unique."""
     ids = [entry.id for entry in entries if entry.id is not None]
     return ids if len(set(ids)) == len(entries) else [str(place) for place in range(len(entries))]

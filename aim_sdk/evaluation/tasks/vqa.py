@@ -12,37 +12,37 @@ from pydantic import Field
 from aim_sdk.errors import InputError
 from aim_sdk.evaluation.items import Dataset, Item
 from aim_sdk.evaluation.tasks.config import TaskConfig
-from aim_sdk.evaluation.tasks.files import Id, Options, Record, TaskFiles, Text
+from aim_sdk.evaluation.tasks.files import Id, Options, TaskFiles, TaskRecord, Text
 
 
-class _Options(Options):
+class _VqaOptions(Options):
     query_image: str
     support_image: str
 
 
 @dataclass(frozen=True, slots=True)  # there are millions: a record of pydantic's takes ten times the memory
-class _Question:
+class _VqaQuestion:
     question_id: Id
     image_id: int
     question: str
 
 
-class _Questions(Record):
-    questions: list[_Question]
+class _Questions(TaskRecord):
+    questions: list[_VqaQuestion]
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _VqaAnswer:
     answer: Text
 
 
 @dataclass(frozen=True, slots=True)
 class _Annotation:
     question_id: Id
-    answers: Annotated[list[_Answer], Field(min_length=1)]
+    answers: Annotated[list[_VqaAnswer], Field(min_length=1)]
 
 
-class _Annotations(Record):
+class _VqaAnnotations(TaskRecord):
     annotations: list[_Annotation]
 
 
@@ -55,7 +55,7 @@ def load(config: TaskConfig, folder: Path) -> Dataset:
         InputError: besides what damage raises, a question has no annotation.
     """
     files = TaskFiles(config, folder)
-    options = files.options(_Options)
+    options = files.options(_VqaOptions)
     queries = _items(files, "query", options.query_image)
     return files.dataset(queries, _items(files, "support", options.support_image))
 
@@ -87,5 +87,5 @@ def _answers(files: TaskFiles, name: str) -> dict[str, tuple[str, ...]]:
     """The annotators' answers by question. Most of VQAv2's six million are a few words: each is kept once."""
     return {
         annotation.question_id: tuple(sys.intern(answer.answer) for answer in annotation.answers)
-        for annotation in files.read(name, _Annotations).annotations
+        for annotation in files.read(name, _VqaAnnotations).annotations
     }

@@ -15,7 +15,7 @@ from aim_sdk.files.atomic import expanded
 from aim_sdk.support.dependencies import imported
 from aim_sdk.training.corpora.documents import Document, Pair
 from aim_sdk.training.corpora.drops import Dropped, Drops
-from aim_sdk.training.corpora.formats import Format, Source, sift
+from aim_sdk.training.corpora.formats import CorpusSource, Format, sift
 from aim_sdk.training.corpora.images import URL_MAPS, CorpusImages, Resolver
 from aim_sdk.training.corpora.json_files import JsonShard
 from aim_sdk.training.corpora.registry import AUTO, FORMATS, usable
@@ -95,7 +95,7 @@ class Corpus:
     def document(self, file: int, index: int, drops: Drops) -> Document | None:
         """One document, or None where it cannot be used; ``drops`` counts why, and what is left out of it."""
         place, lost = f"{self.name(file)}:{index}", list[Dropped]()
-        source = Source(self.config, self._images, self._clip, self.files[file])
+        source = CorpusSource(self.config, self._images, self._clip, self.files[file])
         pairs: tuple[Pair, ...] = ()
         try:
             record = self._shard(file).read(index)

@@ -24,7 +24,7 @@ Record = TypeVar("Record", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Source:
+class CorpusSource:
     """What a format makes pairs with."""
 
     config: CorpusConfig
@@ -65,7 +65,7 @@ class Format(ABC):
         """
 
     @abstractmethod
-    def pairs(self, record: Any, source: Source) -> Iterator[Pair | Dropped]:
+    def pairs(self, record: Any, source: CorpusSource) -> Iterator[Pair | Dropped]:
         """A record's pairs before any filter but that of the images' sizes, and what of it is lost.
 
         Raises:
@@ -89,7 +89,9 @@ def validated(kind: type[Record], raw: object, unit: Unit = "document") -> Recor
         raise Dropped(f"malformed {unit}", unit) from error
 
 
-def sift(format: Format, found: Iterable[Pair | Dropped], source: Source, lost: list[Dropped]) -> tuple[Pair, ...]:
+def sift(
+    format: Format, found: Iterable[Pair | Dropped], source: CorpusSource, lost: list[Dropped]
+) -> tuple[Pair, ...]:
     """The pairs of a document that the filters leave; what they take away goes to ``lost``.
 
     Raises:

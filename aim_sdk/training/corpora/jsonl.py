@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from aim_sdk.training.corpora.documents import Pair
 from aim_sdk.training.corpora.drops import Dropped
-from aim_sdk.training.corpora.formats import Format, Source, validated
+from aim_sdk.training.corpora.formats import CorpusSource, Format, validated
 from aim_sdk.training.corpora.json_files import first_json, open_json
 
 if TYPE_CHECKING:
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from aim_sdk.training.corpora.shards import Shard
 
 
-class _Document(BaseModel):
+class _JsonDocument(BaseModel):
     model_config = ConfigDict(strict=True)
     pairs: list[Any]
 
 
-class _Pair(BaseModel):
+class _JsonPair(BaseModel):
     model_config = ConfigDict(strict=True)
     image: str
     text: str = ""
@@ -48,10 +48,10 @@ class JsonLines(Format):
     def open(self, path: Path, config: CorpusConfig) -> Shard:
         return open_json(path)
 
-    def pairs(self, record: Any, source: Source) -> Iterator[Pair | Dropped]:
-        for raw in validated(_Document, record).pairs:
+    def pairs(self, record: Any, source: CorpusSource) -> Iterator[Pair | Dropped]:
+        for raw in validated(_JsonDocument, record).pairs:
             try:
-                pair = validated(_Pair, raw, "pair")
+                pair = validated(_JsonPair, raw, "pair")
                 image = source.images.anywhere(pair.image, source.shard)
                 yield Pair(image, pair.text, pair.answer, pair.similarity)
             except Dropped as lost:

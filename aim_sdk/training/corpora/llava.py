@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aim_sdk.training.corpora.documents import Pair
 from aim_sdk.training.corpora.drops import Dropped
-from aim_sdk.training.corpora.formats import Format, Source, validated
+from aim_sdk.training.corpora.formats import CorpusSource, Format, validated
 from aim_sdk.training.corpora.json_files import first_json, open_json
 from aim_sdk.training.corpora.shards import GroupedShard
 
@@ -53,14 +53,14 @@ class Llava(Format):
     def open(self, path: Path, config: CorpusConfig) -> Shard:
         return GroupedShard(open_json(path), config.group)
 
-    def pairs(self, record: Any, source: Source) -> Iterator[Pair | Dropped]:
+    def pairs(self, record: Any, source: CorpusSource) -> Iterator[Pair | Dropped]:
         for raw in record:
             try:
                 yield from self._sample(raw, source)
             except Dropped as lost:
                 yield lost
 
-    def _sample(self, raw: Any, source: Source) -> Iterator[Pair | Dropped]:
+    def _sample(self, raw: Any, source: CorpusSource) -> Iterator[Pair | Dropped]:
         if isinstance(raw, Dropped):
             raise raw
         sample = validated(_Sample, raw, "sample")

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from aim_sdk.training.corpora.documents import Pair
 from aim_sdk.training.corpora.drops import Dropped
-from aim_sdk.training.corpora.formats import Format, Source, validated
+from aim_sdk.training.corpora.formats import CorpusSource, Format, validated
 from aim_sdk.training.corpora.json_files import JsonShard, first_json, open_json, parse_json
 from aim_sdk.training.corpora.shards import read_span
 from aim_sdk.training.corpora.similarity import match
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from aim_sdk.types import ImageInput
 
 
-class _Document(BaseModel):
+class _Mmc4Document(BaseModel):
     model_config = ConfigDict(strict=True)
     text_list: list[str]
     image_info: list[Any]
     similarity_matrix: list[list[float]] | None = None
 
 
-class _Image(BaseModel):
+class _Mmc4Image(BaseModel):
     model_config = ConfigDict(strict=True)
     image_name: str | None = None
     raw_url: str | None = None
@@ -68,15 +68,15 @@ class Mmc4(Format):
     def requires(self, config: CorpusConfig) -> tuple[str, ...]:
         return ("scipy.optimize",) if config.one_to_one else ()
 
-    def pairs(self, record: Any, source: Source) -> Iterator[Pair | Dropped]:
-        document = validated(_Document, record)
+    def pairs(self, record: Any, source: CorpusSource) -> Iterator[Pair | Dropped]:
+        document = validated(_Mmc4Document, record)
         if not any(text.strip() for text in document.text_list):
             raise Dropped("document without text")
         images: dict[int, ImageInput] = {}
-        infos: dict[int, _Image] = {}
+        infos: dict[int, _Mmc4Image] = {}
         for number, raw in enumerate(document.image_info):
             try:
-                infos[number] = validated(_Image, raw, "pair")
+                infos[number] = validated(_Mmc4Image, raw, "pair")
                 images[number] = _find(infos[number], source)
             except Dropped as lost:
                 yield lost
@@ -121,7 +121,7 @@ def _parsed(data: bytes) -> Any:
         return None
 
 
-def _find(info: _Image, source: Source) -> ImageInput:
+def _find(info: _Mmc4Image, source: CorpusSource) -> ImageInput:
     if info.image_base64 is not None:
         return source.images.base64(info.image_base64)
     lost = Dropped("image missing", "pair")
@@ -136,7 +136,7 @@ def _find(info: _Image, source: Source) -> ImageInput:
 
 
 def _similarities(
-    document: _Document, infos: dict[int, _Image], images: dict[int, ImageInput], source: Source
+    document: _Mmc4Document, infos: dict[int, _Mmc4Image], images: dict[int, ImageInput], source: CorpusSource
 ) -> NDArray[np.float64]:
     """``(images found, sentences)``, NaN where a pair is ruled out."""
     if source.clip is not None:

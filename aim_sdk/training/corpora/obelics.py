@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from aim_sdk.training.corpora.documents import Pair
 from aim_sdk.training.corpora.drops import Dropped
-from aim_sdk.training.corpora.formats import Format, Source, validated
+from aim_sdk.training.corpora.formats import CorpusSource, Format, validated
 from aim_sdk.training.corpora.parquet import ParquetShard, parquet_columns
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _COLUMNS = ["images", "texts"]
 
 
-class _Document(BaseModel):
+class _ObelicsDocument(BaseModel):
     """At each place there is an image or a text."""
 
     model_config = ConfigDict(strict=True)
@@ -30,7 +30,7 @@ class _Document(BaseModel):
     texts: list[str | None]
 
     @model_validator(mode="after")
-    def _one_at_each_place(self) -> _Document:
+    def _one_at_each_place(self) -> _ObelicsDocument:
         if len(self.images) != len(self.texts):
             raise ValueError("images and texts are not of one length")
         if any((image is None) == (text is None) for image, text in zip(self.images, self.texts, strict=True)):
@@ -59,8 +59,8 @@ class Obelics(Format):
     def requires(self, config: CorpusConfig) -> tuple[str, ...]:
         return ("pyarrow.parquet",)
 
-    def pairs(self, record: Any, source: Source) -> Iterator[Pair | Dropped]:
-        document = validated(_Document, record)
+    def pairs(self, record: Any, source: CorpusSource) -> Iterator[Pair | Dropped]:
+        document = validated(_ObelicsDocument, record)
         found: dict[int, ImageInput] = {}
         for place, address in enumerate(document.images):
             if address is not None:

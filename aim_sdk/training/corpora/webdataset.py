@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from aim_sdk.files.photo_folders import IMAGE_SUFFIXES
 from aim_sdk.training.corpora.documents import Pair
 from aim_sdk.training.corpora.drops import Dropped
-from aim_sdk.training.corpora.formats import Format, Source, validated
+from aim_sdk.training.corpora.formats import CorpusSource, Format, validated
 from aim_sdk.training.corpora.json_files import parse_json
 from aim_sdk.training.corpora.shards import GroupedShard
 from aim_sdk.training.corpora.tars import SampleShard, split_name, tar_spans
@@ -51,14 +51,14 @@ class WebDataset(Format):
     def open(self, path: Path, config: CorpusConfig) -> Shard:
         return GroupedShard(SampleShard(path), config.group)
 
-    def pairs(self, record: Any, source: Source) -> Iterator[Pair | Dropped]:
+    def pairs(self, record: Any, source: CorpusSource) -> Iterator[Pair | Dropped]:
         for sample in record:
             try:
                 yield self._pair(sample, source)
             except Dropped as lost:
                 yield lost
 
-    def _pair(self, sample: dict[str, bytes] | Dropped, source: Source) -> Pair:
+    def _pair(self, sample: dict[str, bytes] | Dropped, source: CorpusSource) -> Pair:
         if isinstance(sample, Dropped):
             raise sample
         image = next((data for suffix, data in sample.items() if f".{suffix}" in IMAGE_SUFFIXES), None)

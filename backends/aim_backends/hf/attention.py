@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from aim_backends.hf.prompts import Prompts
+from aim_backends.hf.prompts import PromptRenderer
 from aim_backends.hf.slots import append_tokens
 from aim_backends.hf.tap import recording
 from aim_sdk.config import PromptFormat
@@ -110,7 +110,7 @@ def _reduced(model: Any, rows: int) -> Iterator[dict[int, Float[Tensor, " positi
 
 def _kinds(
     backbone: Backbone,
-    prompts: Prompts,
+    prompts: PromptRenderer,
     shown: Sequence[tuple[str, str]],
     text: str,
     expanded: Sequence[int],

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from aim_backends.families.table import family_of
 from aim_backends.hf.blame import OUT_OF_MEMORY, RefusedInputError
-from aim_backends.hf.prompts import ChatPrompts, PlainPrompts, Prompts
+from aim_backends.hf.prompts import ChatPrompts, PlainPrompts, PromptRenderer
 from aim_backends.hf.roles import Roles, SpecialTokens, role_ids, tags
 from aim_backends.hf.slots import choose_slot, image_ids
 from aim_backends.hf.tap import attach
@@ -67,7 +67,7 @@ class Backbone:
         self._refusing = special_tokens == "refuse"
         roles = role_ids(self.tokenizer, str(self._chat_template or "")) if self._refusing else frozenset[int]()
         self.roles = Roles(self.tokenizer, self.tokens, {*self.image_ids, self.slot}, roles, self.placeholder)
-        self._prompts: dict[PromptFormat, Prompts] = {}
+        self._prompts: dict[PromptFormat, PromptRenderer] = {}
         attach(model)
 
     @property
@@ -117,7 +117,7 @@ class Backbone:
         embedded: Tensor = self.model.get_input_embeddings()(torch.tensor([list(ids)], device=self.device))
         return embedded[0]
 
-    def prompts(self, prompt_format: PromptFormat) -> Prompts:
+    def prompts(self, prompt_format: PromptFormat) -> PromptRenderer:
         """How a format is written for this family.
 
         Raises:
@@ -235,7 +235,7 @@ class Backbone:
         """Rows of the input embeddings."""
         return int(self.model.get_input_embeddings().num_embeddings)
 
-    def _make_prompts(self, prompt_format: PromptFormat) -> Prompts:
+    def _make_prompts(self, prompt_format: PromptFormat) -> PromptRenderer:
         if prompt_format.kind == "plain":
             return PlainPrompts(prompt_format, self.placeholder)
         if not self._chat_template:

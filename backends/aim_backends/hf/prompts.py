@@ -31,7 +31,7 @@ class Piece:
     answer_end: int
 
 
-class Prompts(ABC):
+class PromptRenderer(ABC):
     """Renders the pieces of one prompt format."""
 
     prefix: str
@@ -57,7 +57,7 @@ class Prompts(ABC):
         return lead + piece.text[piece.answer_start : piece.answer_end], piece.text[piece.answer_end :]
 
 
-class PlainPrompts(Prompts):
+class PlainPrompts(PromptRenderer):
     """A format string."""
 
     def __init__(self, prompt_format: PromptFormat, placeholder: str) -> None:
@@ -73,7 +73,7 @@ class PlainPrompts(Prompts):
         return self._before.format(image=self._placeholder, text=text)
 
 
-class ChatPrompts(Prompts):
+class ChatPrompts(PromptRenderer):
     """The family's own chat template: user turn = image and text, assistant turn = answer.
 
     Every piece is cut out of a conversation that ends in a query, for some templates write the last answer of a

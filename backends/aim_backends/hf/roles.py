@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
-from aim_backends.hf.prompts import Prompts
+from aim_backends.hf.prompts import PromptRenderer
 from aim_backends.hf.text import Tokens
 from aim_sdk.errors import FormatError
 
@@ -80,7 +80,11 @@ class Roles:
         self._check([text], self._reserved, ())
 
     def check_prompt(
-        self, prompts: Prompts, shown: Sequence[tuple[str, str]], query: str | None, ids: Sequence[int] | None = None
+        self,
+        prompts: PromptRenderer,
+        shown: Sequence[tuple[str, str]],
+        query: str | None,
+        ids: Sequence[int] | None = None,
     ) -> None:
         """Check that a prompt's texts add no special token to those that its format writes, and take none away.
 
@@ -145,7 +149,7 @@ class Roles:
         return tuple(index for index in ids if index in self._ids)
 
     def _of_prompt(
-        self, prompts: Prompts, shown: tuple[tuple[str, str], ...], query: str | None
+        self, prompts: PromptRenderer, shown: tuple[tuple[str, str], ...], query: str | None
     ) -> tuple[tuple[int, ...], int]:
         """The special tokens of a prompt, and how often it holds the placeholder."""
         prompt = _written(prompts, shown, query)
@@ -165,7 +169,7 @@ def _twin(text: str) -> str:
     return "x" if text.strip() else text[:1]
 
 
-def _written(prompts: Prompts, shown: Sequence[tuple[str, str]], query: str | None) -> str:
+def _written(prompts: PromptRenderer, shown: Sequence[tuple[str, str]], query: str | None) -> str:
     if query is not None:
         return prompts.whole(shown, query)
     return prompts.prefix + "".join(prompts.demonstration(text, answer).text for text, answer in shown)

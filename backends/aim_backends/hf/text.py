@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from aim_backends.hf.prompts import Piece, Prompts
+from aim_backends.hf.prompts import Piece, PromptRenderer
 from aim_sdk.errors import FormatError, UnsupportedModelError
 
 
@@ -114,7 +114,7 @@ class Tokens:
             raise FormatError("the processor writes the beginning of the prompt differently from its tokenizer.")
         return length
 
-    def demonstration(self, prompts: Prompts, piece: Piece) -> TextTokens:
+    def demonstration(self, prompts: PromptRenderer, piece: Piece) -> TextTokens:
         """Tokenise one demonstration after the prefix."""
         text = prompts.prefix + piece.text
         ids, offsets = self.encode(self.layout(text))

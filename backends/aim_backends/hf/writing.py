@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from aim_backends.hf.backbone import Backbone
 from aim_backends.hf.blame import naming_the_image, of_query
-from aim_backends.hf.prompts import Prompts
+from aim_backends.hf.prompts import PromptRenderer
 from aim_backends.hf.slots import insert_slots
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import ContextLengthError, FormatError, InputError
@@ -85,7 +85,7 @@ class PromptWriter:
                     heads.append(backbone.tokens.prefix_length(prompts.prefix, text, row))
         return Prepared(inputs, None, tuple(inputs["attention_mask"].sum(1).tolist()), tuple(texts), tuple(heads))
 
-    def _text(self, prompts: Prompts, shown: Sequence[Demonstration], query: Query) -> str:
+    def _text(self, prompts: PromptRenderer, shown: Sequence[Demonstration], query: Query) -> str:
         """One prompt as a string, whose texts stay texts."""
         backbone, texts = self.backbone, [(d.text, d.answer) for d in shown]
         backbone.check_text([query.text, *(text for pair in texts for text in pair)])

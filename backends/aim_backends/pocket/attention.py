@@ -8,7 +8,7 @@ import torch
 
 from aim_backends.pocket.injector import PocketInjector
 from aim_backends.pocket.model import PocketModel
-from aim_backends.pocket.prompts import Prompts, Segments
+from aim_backends.pocket.prompts import PromptSegments, SegmentWriter
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import InputError
 from aim_sdk.types import AttentionMap, Demonstration, Query, TokenKind
@@ -25,7 +25,7 @@ def read_attention(
     """See `aim_sdk.Backend.attention`."""
     if not answer.strip():
         raise InputError("attention: the answer is blank; it has no tokens that could attend.")
-    prompts = Prompts(model)
+    prompts = SegmentWriter(model)
     tokens = prompts.choice(answer, prompt_format)
     context, asked = injector.contexts([demonstrations], prompt_format)[0], injector.queries([query], prompt_format)[0]
     injector.check_length([len(context) + len(asked)], len(tokens))
@@ -41,7 +41,7 @@ def read_attention(
     return AttentionMap(weights.cpu(), tuple(range(len(weights))), tuple(kinds), len(tokens))
 
 
-def _kinds(segments: Segments, visual: int, seen: TokenKind, written: TokenKind) -> list[TokenKind]:
+def _kinds(segments: PromptSegments, visual: int, seen: TokenKind, written: TokenKind) -> list[TokenKind]:
     after = len(segments.after) + len(segments.answer)
     return _repeat((written, len(segments.before)), (seen, visual), (written, after))
 

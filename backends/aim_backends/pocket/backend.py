@@ -15,7 +15,7 @@ from aim_backends.pocket.attention import read_attention
 from aim_backends.pocket.images import ImageEncoder
 from aim_backends.pocket.injector import PocketInjector
 from aim_backends.pocket.model import DATA, PocketModel
-from aim_backends.pocket.prompts import DEFAULT_FORMAT, Prompts, SpecialTokens
+from aim_backends.pocket.prompts import DEFAULT_FORMAT, SegmentWriter, SpecialTokens
 from aim_backends.pocket.reader import PocketReader
 from aim_sdk.backend.devices import resolve_device, resolve_dtype
 from aim_sdk.backend.hashing import rms, tensor_hash, versions
@@ -39,7 +39,7 @@ class PocketBackend(Backend):
         if special_tokens not in get_args(SpecialTokens):
             raise InputError(f"special_tokens={special_tokens!r}; expected 'refuse' or 'allow'.")
         self.model = model
-        images, prompts = ImageEncoder(model), Prompts(model, special_tokens)
+        images, prompts = ImageEncoder(model), SegmentWriter(model, special_tokens)
         self._reader = PocketReader(model, images, prompts)
         self._injector = PocketInjector(model, images, prompts)
 

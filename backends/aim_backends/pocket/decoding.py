@@ -45,7 +45,7 @@ class Sampling(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class Prefilled:
     """Prompts that have been run."""
 
     cache: KVCache
@@ -56,7 +56,7 @@ class Prompt:
 
 
 def decode(
-    model: PocketModel, prompt: Prompt, stop: str | None, max_new_tokens: int, sampling: Sampling
+    model: PocketModel, prompt: Prefilled, stop: str | None, max_new_tokens: int, sampling: Sampling
 ) -> Iterator[tuple[list[int | None], Tensor]]:
     """Yield one token per row and step (None for rows that have ended) with its logits ``(batch, vocabulary)``."""
     ends = {model.tokenizer.token_to_id(token) for token in END_TOKENS}
@@ -87,7 +87,7 @@ def decode(
 
 @torch.no_grad()
 def pieces(
-    model: PocketModel, prompt: Prompt, stop: str | None, max_new_tokens: int, sampling: Sampling
+    model: PocketModel, prompt: Prefilled, stop: str | None, max_new_tokens: int, sampling: Sampling
 ) -> Iterator[str]:
     """Yield an answer's text as it comes, whole characters at a time."""
     ids: list[int] = []

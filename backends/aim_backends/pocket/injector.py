@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from aim_backends.pocket.cache import KVCache
-from aim_backends.pocket.decoding import Prompt, Sampling, decode, pieces
+from aim_backends.pocket.decoding import Prefilled, Sampling, decode, pieces
 from aim_backends.pocket.images import ImageEncoder
 from aim_backends.pocket.model import PocketModel
-from aim_backends.pocket.prompts import Prompts, Segments
+from aim_backends.pocket.prompts import PromptSegments, SegmentWriter
 from aim_sdk.backend.answers import clean_answer, stream_answer
 from aim_sdk.backend.injector import Injector
 from aim_sdk.backend.prefixes import PrefixCache, SharedPrefix
@@ -29,7 +29,7 @@ from aim_sdk.types import ChoiceScores, Context, Demonstration, FusedTokens, Gen
 class PocketInjector(Injector):
     """Builds prompts of embeddings, padded on the left, and decodes with a key-value cache."""
 
-    def __init__(self, model: PocketModel, images: ImageEncoder, prompts: Prompts) -> None:
+    def __init__(self, model: PocketModel, images: ImageEncoder, prompts: SegmentWriter) -> None:
         self._model, self._images, self._prompts = model, images, prompts
         self.prefixes: PrefixCache[KVCache] = PrefixCache()
 
@@ -150,7 +150,7 @@ class PocketInjector(Injector):
             found.append(ChoiceScores(tuple(scores), length))
         return found
 
-    def _behind(self, prompt: Prompt, row: int, padded: Tensor) -> Float[Tensor, "choices tokens vocabulary"]:
+    def _behind(self, prompt: Prefilled, row: int, padded: Tensor) -> Float[Tensor, "choices tokens vocabulary"]:
         """The logits of choices ``(choices, longest)``, padded on the right, after one of the prompts."""
         count, longest = padded.shape
         hidden = prompt.last[row].expand(count, -1, -1)  # (choices, 1, hidden)
@@ -203,7 +203,7 @@ class PocketInjector(Injector):
     @torch.no_grad()
     def _prefill(
         self, queries: Sequence[Query], contexts: Sequence[Context], prompt_format: PromptFormat, new_tokens: int
-    ) -> Prompt:
+    ) -> Prefilled:
         """Run the prompts; what was computed before or stands in several rows is not run again."""
         opening, after = self._prompts.opening(prompt_format), self.queries(queries, prompt_format)
         shared = self.prefixes.shared(prompt_format, contexts)
@@ -231,7 +231,7 @@ class PocketInjector(Injector):
             cache, mask = cache.select(torch.tensor(rows, device=mask.device)), mask[rows]
         cache, mask = cache.expand(len(after)), mask.expand(len(after), -1)
         hidden, mask = self._run(after, cache, mask)
-        return Prompt(cache, mask, hidden[:, -1:])
+        return Prefilled(cache, mask, hidden[:, -1:])
 
     def _run(self, rows: list[Tensor], cache: KVCache, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Run embeddings after ``cache``, which grows; return their last hidden states and the mask of all tokens."""
@@ -272,7 +272,7 @@ class PocketInjector(Injector):
         error.query = row
         raise error
 
-    def _segments(self, segments: Segments, image: Tensor) -> list[Tensor]:
+    def _segments(self, segments: PromptSegments, image: Tensor) -> list[Tensor]:
         return [self._embed(segments.before), image, self._embed(segments.after), self._embed(segments.answer)]
 
     def _embed(self, ids: list[int]) -> Tensor:

@@ -18,7 +18,7 @@ SpecialTokens = Literal["refuse", "allow"]
 
 
 @dataclass(frozen=True, slots=True)
-class Segments:
+class PromptSegments:
     """Token ids round one image."""
 
     before: list[int]
@@ -26,7 +26,7 @@ class Segments:
     answer: list[int]
 
 
-class Prompts:
+class SegmentWriter:
     """Writes demonstrations and queries as token ids. A text adds no special token to those that its format writes."""
 
     def __init__(self, model: PocketModel, special_tokens: SpecialTokens = "refuse") -> None:
@@ -39,16 +39,16 @@ class Prompts:
         self._check_kind(prompt_format)
         return [self._model.bos_id, *self._model.tokenize(prompt_format.system or "")]
 
-    def demonstration(self, item: Demonstration, prompt_format: PromptFormat) -> Segments:
+    def demonstration(self, item: Demonstration, prompt_format: PromptFormat) -> PromptSegments:
         """A demonstration's segments; their concatenation is its text-only form."""
         _, blanks, suffix = self._pieces(prompt_format)
         before, after = self._round_image(item.text, prompt_format)
-        return Segments(before, after, self._tokenize(blanks, item.answer, suffix))
+        return PromptSegments(before, after, self._tokenize(blanks, item.answer, suffix))
 
-    def query(self, item: Query, prompt_format: PromptFormat) -> Segments:
+    def query(self, item: Query, prompt_format: PromptFormat) -> PromptSegments:
         """A query's segments, without an answer."""
         before, after = self._round_image(item.text, prompt_format)
-        return Segments(before, after, [])
+        return PromptSegments(before, after, [])
 
     def choice(self, text: str, prompt_format: PromptFormat, *, ended: bool = False) -> list[int]:
         """An answer without the suffix that would end it, or with the suffix's first token."""

