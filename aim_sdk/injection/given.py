@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 from aim_sdk.bank.adding import gave_nothing
 from aim_sdk.bank.entry import BankEntry
 from aim_sdk.config import PromptFormat
-from aim_sdk.errors import InputError, ShotsError, did_you_mean
+from aim_sdk.errors import InputError, ShotsError, unknown
 from aim_sdk.support.numbers import whole_number
 from aim_sdk.types import MODES, Demonstration, ImageInput, Query, is_image
 
@@ -114,7 +114,7 @@ def check_mode(mode: object) -> None:
         InputError: it names the modes.
     """
     if mode not in MODES:
-        raise InputError(f"unknown mode {mode!r}.{did_you_mean(str(mode), MODES)} Expected one of: {', '.join(MODES)}.")
+        raise InputError(unknown("mode", mode, MODES))
 
 
 def first_shots(chosen: Sequence[Sequence[T]], shots: int | None) -> list[list[T]]:

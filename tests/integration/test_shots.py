@@ -87,7 +87,7 @@ def test_what_a_value_holds_is_not_told_twice(pipe: AIMPipeline, query: Query, n
     [
         (lambda: Shots(-1), "shots=-1; expected a whole number of at least 0, or None for the default"),
         (lambda: Shots(2.5), r"shots=2\.5; expected a whole number"),
-        (lambda: Shots(mode="aims"), r"unknown mode 'aims'\. Did you mean 'aim'"),
+        (lambda: Shots(mode="aims"), r"no mode named 'aims'\. Did you mean 'aim'"),
         (lambda: Shots(selector="readin"), r"no selector named 'readin'\. Did you mean 'reading'"),
         (lambda: Shots(demonstrations=[1]), "demonstrations"),
         (lambda: Shots(demonstrations=iter([])), "used up before"),
