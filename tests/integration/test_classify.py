@@ -72,7 +72,7 @@ def test_a_batch_equals_one_image_alone_and_score(
 def test_what_was_shown(pipe: AIMPipeline, pictures: list[Image.Image]) -> None:
     query = Query(pictures[5], "What?")
     for mode in ("aim", "text-only", "interleaved", "no-image"):
-        (answer,) = pipe.generate([query], shots=2, mode=mode, max_new_tokens=1)
+        (answer,) = pipe.generate([query], shots=2, mode=mode, selector="first", max_new_tokens=1)
         assert answer.demonstrations == tuple(list(pipe.bank)[:2])
     own = [Demonstration(pictures[7], "What?", "new"), *(entry.demonstration for entry in pipe.bank.values())]
     for mode in ("aim", "interleaved"):

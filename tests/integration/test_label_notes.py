@@ -26,7 +26,7 @@ def llava(tiny: Callable[[str], Path]) -> AIMPipeline:
 
 @pytest.fixture
 def pipe(llava: AIMPipeline, pictures: list[Image.Image]) -> AIMPipeline:
-    made = AIMPipeline(llava.backend, llava.projector)
+    made = AIMPipeline(llava.backend, llava.projector, selector="first")
     made.bank.add([Demonstration(pictures[n], "What?", "cat" if n < 2 else "dog") for n in range(4)])
     return made
 
@@ -79,10 +79,11 @@ def test_demonstrations_of_one_answer_are_noted_once(pipe: AIMPipeline, pictures
 
 def test_the_command_notes_demonstrations_of_one_answer(label: Label, desk: Path) -> None:
     asked = ("--choices-from-bank", "--text", "What?", "--shots", "2", "--batch-size", "1")
-    said = label("photos", "a.jsonl", *asked)
+    first = ("--selector", "first")
+    said = label("photos", "a.jsonl", *asked, *first)
     assert said.count("all 2 shown demonstrations say 'cat'") == 1
-    assert "all 2 shown" not in label("photos", "b.jsonl", *asked, "--selector", "reading")
-    assert label("photos", "c.jsonl", "--shots", "2", "--text", "What?").count("all 2 shown") == 1
+    assert "all 2 shown" not in label("photos", "b.jsonl", *asked)
+    assert label("photos", "c.jsonl", "--shots", "2", "--text", "What?", *first).count("all 2 shown") == 1
 
 
 def test_votes_for_no_choice_are_noted_once(pipe: AIMPipeline, pictures: list[Image.Image]) -> None:
@@ -115,8 +116,9 @@ def test_photos_that_are_examples_are_noted_once(pipe: AIMPipeline, label: Label
     near = label("photos", "a.jsonl", *asked, "--mode", "nearest", "--shots", "2")
     assert near.count("1 query is a demonstration, too; a query's own is never shown to it.") == 1
     assert "1 query is a demonstration, too, and its answer is shown to it; selector='reading'" in label(
-        "photos", "b.jsonl", *asked
+        "photos", "b.jsonl", *asked, "--selector", "first"
     )
+    assert "a query's own is never shown to it" in label("photos", "c.jsonl", *asked)
 
 
 def test_blanks_round_labels_make_no_other_label(

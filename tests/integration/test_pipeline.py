@@ -22,7 +22,7 @@ def folder(tiny: Callable[[str], Path]) -> Path:
 @pytest.fixture
 def pipe(folder: Path) -> AIMPipeline:
     torch.manual_seed(0)
-    pipe = AIMPipeline.from_pretrained("llava", model=folder, projector="residual", device="cpu")
+    pipe = AIMPipeline.from_pretrained("llava", model=folder, projector="residual", selector="first", device="cpu")
     torch.nn.init.normal_(pipe.projector.linear.weight)
     return pipe
 
