@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from aim_sdk import AIMPipeline, Demonstration
+from aim_sdk import AIMPipeline, Demonstration, Shots
 from aim_sdk.errors import ArtifactNotFoundError, InputError
 from aim_sdk.evaluation.lmms_eval.arguments import (
     batch_size_of,
@@ -172,8 +172,7 @@ def test_the_greedy_continuation_is_known_as_such() -> None:
     pipe = AIMPipeline.from_pretrained("pocket", device="cpu")
     query = Query(Image.new("RGB", (64, 64), COLOURS["red"]), TEXT)
     answer = pipe(query.image, query.text, mode="zero-shot")
-    asked = {"shots": None, "mode": "zero-shot", "selector": pipe.selector}
-    found = likelihoods(pipe, query, [answer, f" {answer}", f"{answer} dog", "blue"], asked)
+    found = likelihoods(pipe, query, [answer, f" {answer}", f"{answer} dog", "blue"], Shots(mode="zero-shot"))
     assert [greedy for _, greedy in found] == [True, True, False, False]
     assert found[0] == found[1]
 

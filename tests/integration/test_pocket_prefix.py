@@ -285,11 +285,11 @@ def test_a_prompt_that_is_too_long_is_refused_behind_a_prefix_too(
 def test_the_pipeline_reuses_what_its_bank_holds(
     pipe: AIMPipeline, backend: PocketBackend, demonstrations: list[Demonstration], queries: list[Query]
 ) -> None:
-    bound = AIMPipeline(backend, prefix_bytes=0)
+    bound = AIMPipeline(backend, selector="first", prefix_bytes=0)
     bound.bank.add(demonstrations)
     expected = bound.generate(queries, max_new_tokens=2, log_probs=True)
     assert backend.injector.prefixes.info()["states"] == 0
-    reusing = AIMPipeline(backend, prefix_bytes=DEFAULT_BYTES)
+    reusing = AIMPipeline(backend, selector="first", prefix_bytes=DEFAULT_BYTES)
     reusing.bank.add(demonstrations)
     for _ in range(2):
         check(reusing.generate(queries, max_new_tokens=2, log_probs=True), expected)

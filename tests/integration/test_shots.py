@@ -114,7 +114,7 @@ def test_by_default_as_many_are_shown_as_fit(
     shared: AIMPipeline, pictures: list[Image.Image], query: Query, mode: Any
 ) -> None:
     """The nearest stay, and the answer is that of asking for just so many."""
-    shared.bank.add([Demonstration(pictures[n], "What is it? " * (60 + n), CHOICES[n % 2]) for n in range(8)])
+    shared.bank.add([Demonstration(pictures[n], "What is it? " * (150 + n), CHOICES[n % 2]) for n in range(8)])
     other = Query(pictures[6], "What is it? " * 70)
     try:
         with pytest.raises(ContextLengthError):

@@ -8,7 +8,7 @@ import pytest
 from aim_sdk.injection.classification import Classifier
 from aim_sdk.injection.contexts import Contexts
 from aim_sdk.injection.label_notes import LabelWarning, Own, note_choices_without_examples
-from aim_sdk.selection.builtin import FirstSelector
+from aim_sdk.injection.shots import Shots
 from aim_sdk.types import Query
 
 VOTES = {"half": {"cat": 0.5, "fox": 0.5}, "whole": {"cat": 1.0}, "none": {"fox": 1.0}}
@@ -20,7 +20,7 @@ def test_votes_are_counted_once_where_a_batch_is_asked_again(order: list[str], m
     monkeypatch.setattr(Classifier, "_shares", lambda _, queries: ((VOTES[query.text], ()) for query in queries))
     monkeypatch.setattr(Own, "add", lambda *_: None)
     contexts = cast(Contexts, SimpleNamespace(bank=None))
-    classifier = Classifier(contexts, ["cat", "ox"], "nearest", 2, None, FirstSelector(), "tokens")
+    classifier = Classifier(contexts, ["cat", "ox"], Shots(2, mode="nearest"), "tokens")
     failed: list[int] = []
     queries = [Query("a.png", text) for text in order]
     made = classifier.those_that_can(queries, range(4), lambda place, error: failed.append(place))
