@@ -6,9 +6,8 @@ taken after the final norm, where the LM head reads it. Negative numbers count f
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import torch
 from jaxtyping import Float
@@ -65,23 +64,14 @@ def side_by_side(
     return torch.cat([states[layer].to(place) for layer in layers], -1)
 
 
-def layer_options(method: Callable[..., Any], layers: Sequence[int]) -> dict[str, Any]:
-    """The keyword argument that asks a reader's method for layers; none for the last one, which every reader gives.
+def only_last(layers: Sequence[int]) -> None:
+    """Refuse other layers than the last: what a reader calls that gives the last hidden states alone.
 
     Raises:
-        CapabilityError: the reader gives the last hidden states alone.
+        CapabilityError: other layers are asked for.
     """
-    if tuple(layers) == LAST:
-        return {}
-    if not takes_layers(method):
+    if tuple(layers) != LAST:
         raise CapabilityError(
-            f"layers {tuple(layers)}: {getattr(method, '__qualname__', method)} gives the last hidden states alone, it "
-            "has no keyword `layers`. Next: use a projector whose layers are (-1,)."
+            f"layers {tuple(layers)}: this reader gives the last hidden states alone.\n"
+            "Next: use a projector whose layers are (-1,)."
         )
-    return {"layers": tuple(layers)}
-
-
-def takes_layers(method: Callable[..., Any]) -> bool:
-    """Whether a reader's method can be asked for layers."""
-    parameters = inspect.signature(method).parameters.values()
-    return any(p.name == "layers" or p.kind is p.VAR_KEYWORD for p in parameters)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import torch
 
+from aim_sdk.backend.capabilities import HasVocabulary, ReusesPrefixes, capability, find
 from aim_sdk.backend.choosing import choose
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.bank import DemonstrationBank
@@ -57,10 +58,10 @@ class AIMPipeline(FewShotModel):
         selector: str | Selector = DEFAULT_SELECTOR,
         prefix_bytes: int | None = None,
     ) -> None:
-        fitted = (projector or backend.default_projector()).attach(backend.vocabulary)
+        fitted = _attached(projector or backend.default_projector(), backend)
         encoder = Encoder(backend, fitted, format_of(prompt_format) or backend.default_format)
-        if prefix_bytes is not None and backend.injector.prefixes is not None:
-            backend.injector.prefixes.resize(prefix_bytes)
+        if prefix_bytes is not None and (reusing := find(backend, ReusesPrefixes)) is not None:
+            reusing.prefixes.resize(prefix_bytes)
         opened = (
             DemonstrationBank.in_memory(encoder)
             if bank is None
@@ -141,7 +142,7 @@ class AIMPipeline(FewShotModel):
         projector = chosen.projector if projector is None else projector
         if isinstance(projector, str | Path):
             projector = (
-                untrained(str(projector), loaded.vocabulary)
+                untrained(str(projector), capability(loaded, HasVocabulary).vocabulary)
                 if projector in KINDS
                 else Projector.from_pretrained(projector)
             )
@@ -156,3 +157,11 @@ class AIMPipeline(FewShotModel):
             selector=selector,
             prefix_bytes=prefix_bytes,
         )
+
+
+def _attached(projector: Projector, backend: Backend) -> Projector:
+    if (showing := find(backend, HasVocabulary)) is not None:
+        return projector.attach(showing.vocabulary)
+    projector.check_backbone(backend.fingerprint)  # and there is nothing to bind it to
+    projector.fingerprint = projector.fingerprint or backend.fingerprint
+    return projector.to(backend.device).eval()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import get_args
 
+from aim_sdk.backend.capabilities import ShowsAttention, capability
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import InputError
@@ -81,7 +82,9 @@ def measure(backend: Backend, prompt: InterleavedPrompt, prompt_format: PromptFo
         InputError: the prompt cannot be used, or the backbone's own answer is empty.
     """
     answer = prompt.answer or _greedy(backend, prompt, prompt_format)
-    found = backend.attention(prompt.query, prompt.demonstrations, answer, prompt_format=prompt_format)
+    found = capability(backend, ShowsAttention).attention(
+        prompt.query, prompt.demonstrations, answer, prompt_format=prompt_format
+    )
     shares = {
         kind: found.weights[:, [n for n, held in enumerate(found.kinds) if held == kind]].sum(1).tolist()
         for kind in TOKEN_KINDS

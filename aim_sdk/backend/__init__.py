@@ -2,6 +2,7 @@
 
 * Implement: [`Backend`][aim_sdk.backend.interfaces.Backend], [`DemoReader`][aim_sdk.backend.reader.DemoReader] and
   [`Injector`][aim_sdk.backend.injector.Injector].
+* Implement where it can: the Protocols of [`aim_sdk.backend.capabilities`][aim_sdk.backend.capabilities].
 * Call: `clean_answer` and `stream_answer` (stop strings), `resolve_device` and `resolve_dtype`, `tensor_hash` and `rms`
   (fingerprints), `side_by_side` (layers), `PrefixCache` (contexts that come again), `load_image`, errors and values.
 * Register: an entry point of the group ``aim_sdk.backends``; `get_backend` finds it.
@@ -15,11 +16,30 @@ from aim_sdk.support.lazy import lazy
 
 if TYPE_CHECKING:
     from aim_sdk.backend.answers import clean_answer, stream_answer
+    from aim_sdk.backend.capabilities import (
+        CAPABILITIES,
+        AnswersPlainly,
+        Capability,
+        HasVocabulary,
+        Interleaves,
+        MarksSlots,
+        ReadsLayers,
+        RecomputesActivations,
+        ReusesPrefixes,
+        RunsInTorch,
+        Shards,
+        ShowsAttention,
+        ShowsPrompts,
+        Trainable,
+        capability,
+        find,
+    )
     from aim_sdk.backend.devices import resolve_device, resolve_dtype
     from aim_sdk.backend.hashing import rms, tensor_hash, versions
     from aim_sdk.backend.injector import Injector
     from aim_sdk.backend.interfaces import Backend
     from aim_sdk.backend.prefixes import PrefixCache, SharedPrefix
+    from aim_sdk.backend.prepared import PreparedAnswers
     from aim_sdk.backend.reader import DemoReader
     from aim_sdk.backend.registry import BACKENDS, BackendInfo, get_backend, list_backends
     from aim_sdk.config import Fingerprint, PromptFormat
@@ -32,7 +52,7 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from aim_sdk.files.images import load_image
-    from aim_sdk.layers import LAST, side_by_side
+    from aim_sdk.layers import LAST, only_last, side_by_side
     from aim_sdk.projectors import CarrierProjector, LinearProjector, Projector, untrained
     from aim_sdk.types import (
         AttentionMap,
@@ -49,10 +69,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BACKENDS",
+    "CAPABILITIES",
     "LAST",
+    "AnswersPlainly",
     "AttentionMap",
     "Backend",
     "BackendInfo",
+    "Capability",
     "CapabilityError",
     "CarrierProjector",
     "ChoiceScores",
@@ -64,23 +87,38 @@ __all__ = [
     "FormatError",
     "FusedTokens",
     "Generation",
+    "HasVocabulary",
     "ImageInput",
     "Injector",
     "InputError",
+    "Interleaves",
     "LinearProjector",
+    "MarksSlots",
     "ModelNotFoundError",
     "PrefixCache",
+    "PreparedAnswers",
     "Projector",
     "PromptFormat",
     "Query",
     "Reading",
+    "ReadsLayers",
+    "RecomputesActivations",
+    "ReusesPrefixes",
+    "RunsInTorch",
+    "Shards",
     "SharedPrefix",
+    "ShowsAttention",
+    "ShowsPrompts",
+    "Trainable",
     "UnsupportedModelError",
     "Vocabulary",
+    "capability",
     "clean_answer",
+    "find",
     "get_backend",
     "list_backends",
     "load_image",
+    "only_last",
     "resolve_device",
     "resolve_dtype",
     "rms",
@@ -96,10 +134,29 @@ if not TYPE_CHECKING:
         __name__,
         {
             "answers": ["clean_answer", "stream_answer"],
+            "capabilities": [
+                "CAPABILITIES",
+                "AnswersPlainly",
+                "Capability",
+                "HasVocabulary",
+                "Interleaves",
+                "MarksSlots",
+                "ReadsLayers",
+                "RecomputesActivations",
+                "ReusesPrefixes",
+                "RunsInTorch",
+                "Shards",
+                "ShowsAttention",
+                "ShowsPrompts",
+                "Trainable",
+                "capability",
+                "find",
+            ],
             "devices": ["resolve_device", "resolve_dtype"],
             "hashing": ["rms", "tensor_hash", "versions"],
             "injector": ["Injector"],
             "interfaces": ["Backend"],
+            "prepared": ["PreparedAnswers"],
             "reader": ["DemoReader"],
             "prefixes": ["PrefixCache", "SharedPrefix"],
             "registry": ["BACKENDS", "BackendInfo", "get_backend", "list_backends"],
@@ -113,7 +170,7 @@ if not TYPE_CHECKING:
                 "UnsupportedModelError",
             ],
             ".files.images": ["load_image"],
-            ".layers": ["LAST", "side_by_side"],
+            ".layers": ["LAST", "only_last", "side_by_side"],
             ".projectors": ["CarrierProjector", "LinearProjector", "Projector", "untrained"],
             ".types": [
                 "AttentionMap",

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
-
-from aim_sdk.backend.prefixes import PrefixCache
 from aim_sdk.config import PromptFormat
-from aim_sdk.errors import CapabilityError, InputError
-from aim_sdk.types import ChoiceScores, Context, FusedTokens, Generation, Query
+from aim_sdk.errors import InputError
+from aim_sdk.types import ChoiceScores, Context, Generation, Query
 
 
 class Injector(ABC):
     """Answers queries with fused tokens in the frozen backbone's prompt."""
-
-    prefixes: PrefixCache[Any] | None = None
-    """What it has computed of contexts that come again; None where it computes every prompt whole."""
 
     @abstractmethod
     def generate(
@@ -34,6 +27,7 @@ class Injector(ABC):
     ) -> list[Generation]:
         """Answer one batch of queries, each after its own context; greedy unless ``generation`` says otherwise.
 
+        One answer per query, in their order. An option that makes more of them gives one query's after the other's.
         ``log_probs=True`` fills `Generation.log_probs` with the backbone's own (before any sampling option).
         """
 
@@ -70,36 +64,3 @@ class Injector(ABC):
                 raise
             made.append(ChoiceScores(tuple(map(tuple, scores))))
         return made
-
-    def log_probs(
-        self,
-        queries: Sequence[Query],
-        contexts: Sequence[Context],
-        answers: Sequence[str],
-        *,
-        prompt_format: PromptFormat,
-        ended: bool = False,
-    ) -> list[Float[Tensor, " tokens"]]:
-        """Return the token log-probabilities of one answer per query, from one whole forward of the batch.
-
-        The same numbers as `score`, but nothing is cached and gradients flow to the fused tokens: what a
-        projector is trained on. ``ended`` adds the first token that the format writes after an answer, so that a
-        trained projector keeps answers ending. A backend that only answers need not implement it.
-
-        Raises:
-            CapabilityError: the backend cannot.
-        """
-        raise CapabilityError(f"{type(self).__name__} gives no gradients: it has no `log_probs`.")
-
-    def prepare_log_probs(
-        self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
-    ) -> Callable[[Sequence[Sequence[FusedTokens]]], list[Float[Tensor, " tokens"]]]:
-        """Do what needs no backbone (decode, tokenise) and return the forward of `log_probs`.
-
-        It takes the contexts, which may only then be known. May run in another thread while the backbone computes.
-        """
-
-        def forward(contexts: Sequence[Sequence[FusedTokens]]) -> list[Float[Tensor, " tokens"]]:
-            return self.log_probs(queries, contexts, answers, prompt_format=prompt_format, ended=ended)
-
-        return forward

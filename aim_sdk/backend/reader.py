@@ -9,7 +9,7 @@ from functools import partial
 
 from aim_sdk.config import PromptFormat
 from aim_sdk.files.images import load_image
-from aim_sdk.layers import LAST, layer_options
+from aim_sdk.layers import LAST
 from aim_sdk.types import Demonstration, FusedTokens, Reading
 
 
@@ -27,8 +27,8 @@ class DemoReader(ABC):
     ) -> list[Reading]:
         """Read one batch of demonstrations; ``with_images=False`` reads their text alone (the no-image control).
 
-        ``layers`` says what `Reading.hidden` holds, counted as in `aim_sdk.layers`. A reader that gives the
-        last hidden states alone may leave the keyword out: it is passed only where other layers are asked for.
+        ``layers`` says what `Reading.hidden` holds, counted as in `aim_sdk.layers`. A reader that gives the last hidden
+        states alone refuses others: `only_last(layers)`.
 
         Raises:
             CapabilityError: this reader cannot give these layers.
@@ -47,9 +47,8 @@ class DemoReader(ABC):
 
         May run in another thread while the backbone computes.
         """
-        options = layer_options(self.read, layers)
         decoded = [replace(item, image=load_image(item.image)) for item in demonstrations]
-        return partial(self.read, decoded, prompt_format=prompt_format, with_images=with_images, **options)
+        return partial(self.read, decoded, prompt_format=prompt_format, with_images=with_images, layers=layers)
 
     def lengths(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
         """Estimate how many positions each demonstration takes in a forward, visual tokens included.

@@ -25,8 +25,14 @@ _COLOURS = {
 
 
 @app.command("list")
-def list_(as_json: bool = typer.Option(False, "--json", help="Print JSON instead of a table.")) -> None:
-    """List the installed backends without importing any of them."""
+def list_(
+    capabilities: Annotated[
+        bool,
+        typer.Option("--capabilities", help="Also import each one, and print what its class can do; loads no model."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the installed backends; without --capabilities none of them is imported."""
     import dataclasses
 
     from aim_sdk.backend.registry import list_backends
@@ -34,14 +40,45 @@ def list_(as_json: bool = typer.Option(False, "--json", help="Print JSON instead
     from aim_sdk.support.terminal import cell, console, say_json
 
     found = list_backends()
+    can = {info.name: _capabilities(info.name) for info in found} if capabilities else {}
     if as_json:
-        say_json([dataclasses.asdict(info) for info in found], indent=2)
+        more = {name: {"capabilities": names, "error": error} for name, (names, error) in can.items()}
+        say_json([dataclasses.asdict(info) | more.get(info.name, {}) for info in found], indent=2)
         return
     rows = [
         [info.name, cell(info.status, "green" if info.status == "ready" else "yellow"), info.origin, info.target]
         for info in found
     ]
     console().print(FittedTable(("name", "status", "distribution", "target"), rows))
+    if capabilities:
+        _show_capabilities(can)
+
+
+def _capabilities(name: str) -> tuple[list[str], str | None]:
+    """What a backend's class can do, by name, or what is wrong with it."""
+    from aim_sdk.backend.capabilities import CAPABILITIES
+    from aim_sdk.backend.registry import get_backend
+    from aim_sdk.errors import AIMError
+
+    try:
+        kind = get_backend(name)
+    except AIMError as error:
+        return [], str(error)
+    return [row.name for row in CAPABILITIES if row.of(kind)], None
+
+
+def _show_capabilities(can: dict[str, tuple[list[str], str | None]]) -> None:
+    """What each backend can do, and what the words mean."""
+    from aim_sdk.backend.capabilities import CAPABILITIES
+    from aim_sdk.support.terminal import say
+
+    for name, (names, error) in can.items():
+        say(f"\n{name}: {error or ', '.join(names) or 'none besides reading and answering'}")
+    say("\nA backend with the capability")
+    width = max(len(row.name) for row in CAPABILITIES)
+    for row in CAPABILITIES:
+        say(f"  {row.name:{width}}  {row.does}")
+    say("A loaded model may lack some that its class has: `aim-icl backends check NAME` says which, and why.")
 
 
 @app.command("check")
@@ -156,6 +193,7 @@ def _watch(results: "Iterator[CheckResult]", total: int, backend: "Backend") -> 
     from aim_sdk.testing import count
     from aim_sdk.testing.kit import by_message
 
+    _show_abilities(backend)
     found = []
     with Progress("checks", total) as progress:
         for result in results:
@@ -171,6 +209,19 @@ def _watch(results: "Iterator[CheckResult]", total: int, backend: "Backend") -> 
         say(message)
     say(f"\n{_named(backend)}: {count(found)}")
     return found
+
+
+def _show_abilities(backend: "Backend") -> None:
+    """What the loaded backend can do, what it lacks, and which checks are left out for that."""
+    from aim_sdk.support.terminal import say
+    from aim_sdk.testing.kit import abilities
+
+    found = abilities(backend)
+    say(f"capabilities: {', '.join(name for name, lack in found.items() if lack is None) or 'none'}")
+    for name, lack in found.items():
+        if lack is not None:
+            say(f"  without {name}: {lack}")
+    say("")
 
 
 def _named(backend: "Backend") -> str:

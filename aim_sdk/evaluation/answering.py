@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aim_sdk.errors import AIMError, CapabilityError, ContextLengthError, InputError
+from aim_sdk.backend.capabilities import ShowsPrompts, find
+from aim_sdk.errors import AIMError, ContextLengthError, InputError
 from aim_sdk.evaluation.demonstrations import Shown
 from aim_sdk.evaluation.items import Item
 from aim_sdk.evaluation.protocol import PromptSettings
@@ -60,7 +61,7 @@ class BatchAnswerer:
     def __init__(self, pipe: AIMPipeline, prompt: PromptSettings, *, may_read: bool = True) -> None:
         """``may_read``: whether demonstrations may be added to the pipeline's bank; a user's own is not changed."""
         self._pipe, self._prompt, self._may_read = pipe, prompt, may_read
-        self._device = pipe.backend.input_embeddings.device
+        self._device = pipe.backend.device
 
     def read(self, demonstrations: Sequence[Demonstration]) -> float:
         """Put demonstrations into the bank; return the seconds that it took.
@@ -87,9 +88,8 @@ class BatchAnswerer:
         try:
             shots = Shots(mode=mode, demonstrations=one.demonstrations)
             (context,) = self._pipe.contexts([one.query], shots=shots)
-            prompt = self._pipe.backend.show_prompt(one.query, context, prompt_format=self._pipe.prompt_format)
-        except CapabilityError:
-            prompt = None
+            shows = find(self._pipe.backend, ShowsPrompts)
+            prompt = shows.show_prompt(one.query, context, prompt_format=self._pipe.prompt_format) if shows else None
         except InputError:
             return None
         shown = [(item.text, item.answer) for item in one.demonstrations]

@@ -66,16 +66,16 @@ class Pipelines:
             "embeddings": made.embedding_hash,
             "tokenizer": made.tokenizer_hash,
             "projector": self.projector.identity,
-            "dtype": str(self.backend.input_embeddings.dtype).removeprefix("torch."),
+            "dtype": str(self.backend.dtype).removeprefix("torch."),
         }
 
     def computed(self) -> dict[str, str]:
         """With what numbers it is answered, and where; the prompt format of protocols that have none of their own."""
-        embeddings, form = self.backend.input_embeddings, self.backend.default_format
-        name = torch.cuda.get_device_name(embeddings.device) if embeddings.device.type == "cuda" else ""
+        device, form = self.backend.device, self.backend.default_format
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
         return {
-            "dtype": str(embeddings.dtype).removeprefix("torch."),
-            "device": f"{embeddings.device} ({name})" if name else str(embeddings.device),
+            "dtype": str(self.backend.dtype).removeprefix("torch."),
+            "device": f"{device} ({name})" if name else str(device),
             "default_format": form.template or form.kind,
         }
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
+from aim_sdk.backend.capabilities import Interleaves, why_not
 from aim_sdk.backend.hashing import versions
 from aim_sdk.bank.bank import DemonstrationBank
 from aim_sdk.errors import InputError
@@ -236,8 +237,9 @@ class _Evaluation:
 
     def _modes(self) -> list[Mode]:
         modes = list(self.plan.settings.modes)
-        if "interleaved" in modes and not self.pipelines.backend.supports_interleaved:
-            self.left_out["interleaved"] = f"backend {self.pipelines.backend.name!r} takes one image per prompt"
+        backend = self.pipelines.backend
+        if "interleaved" in modes and (reason := why_not(backend, Interleaves)) is not None:
+            self.left_out["interleaved"] = f"backend {backend.name!r}: {reason}"
             self.note(f"interleaved is left out: {self.left_out['interleaved']}.")
             modes.remove("interleaved")
         open_ = [work.config.name for work in self.plan.works if not work.closed]

@@ -7,9 +7,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
+from aim_sdk.backend.capabilities import Interleaves, capability
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.bank import BankEntry, DemonstrationBank
-from aim_sdk.errors import FormatError, InputError, ShotsError
+from aim_sdk.errors import InputError, ShotsError
 from aim_sdk.injection.given import Shown, first_shots, of_each_query
 from aim_sdk.injection.label_notes import bank_answers, note_one_answer, one_answer
 from aim_sdk.injection.shots import Shots
@@ -46,7 +47,7 @@ class Contexts:
 
         Raises:
             ShotsError: there are fewer demonstrations, or none.
-            FormatError: this backbone cannot be asked in that mode.
+            CapabilityError: this backbone cannot be asked in that mode.
             InputError: a query says nothing; or a demonstration cannot be read.
         """
         mode = shots.mode
@@ -58,10 +59,8 @@ class Contexts:
                 if not items and not query.text.strip():
                     raise InputError("the query has no text and no demonstrations: nothing says what is asked.")
         if mode == "interleaved":
-            if not self.backend.supports_interleaved and any(selected):
-                raise FormatError(
-                    f"backend {self.backend.name!r} takes one image per prompt: mode='interleaved' cannot run on it."
-                )
+            if any(selected):
+                _check_images(self.backend, 1 + max(map(len, selected)))
             keys = {id(item): self._key(item) for items in selected for item in items}
             found = {id(item): _checked(item) for items in selected for item in items}
             return [([found[id(i)] for i in items], tuple(keys[id(i)] for i in items)) for items in selected]
@@ -156,6 +155,16 @@ def nothing_to_show(bank: DemonstrationBank, mode: Mode) -> ShotsError:
         f"{where} holds no demonstrations, and mode {mode!r} shows some.\n"
         "Next: `pipe.bank.add([...])`, demonstrations=[...], another bank, or mode='zero-shot'."
     )
+
+
+def _check_images(backend: Backend, images: int) -> None:
+    """Refuse more images than one prompt may hold."""
+    most = capability(backend, Interleaves).most_images
+    if most is not None and images > most:
+        raise ShotsError(
+            f"a prompt of backend {backend.name!r} holds {most} images, the query's too; {images} were asked for.\n"
+            f"Next: use shots={most - 1}, or another mode."
+        )
 
 
 def _demonstration(item: Shown) -> Demonstration:

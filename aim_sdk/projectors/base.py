@@ -109,19 +109,27 @@ class Projector(
             FingerprintError: it was made with another backbone.
             InputError: its sizes or its layers are not the backbone's.
         """
-        made = vocabulary.fingerprint
-        self.check_backbone(made)
-        hidden, embedding = vocabulary.outputs.shape[1], vocabulary.inputs.shape[1]
+        self.adopt(vocabulary.fingerprint)
+        check_there(self.layers, vocabulary.decoder_layers)
+        self.bind(vocabulary)
+        return self.to(vocabulary.inputs.device).eval()
+
+    def adopt(self, fingerprint: Fingerprint) -> None:
+        """Make it a projector of this backbone; all that can be done where a backbone shows no vocabulary.
+
+        Raises:
+            FingerprintError: it was made with another backbone.
+            InputError: its sizes are not the backbone's.
+        """
+        self.check_backbone(fingerprint)
+        hidden, embedding = fingerprint.hidden_size, fingerprint.embedding_size
         if (self.hidden_size, self.embedding_size) != (hidden, embedding):
             raise InputError(
                 f"the projector maps {self.hidden_size} -> {self.embedding_size}, "
-                f"but {made.model!r} needs {hidden} -> {embedding}."
+                f"but {fingerprint.model!r} needs {hidden} -> {embedding}."
             )
-        check_there(self.layers, vocabulary.decoder_layers)
         if self.fingerprint is None:
-            self.fingerprint = made
-        self.bind(vocabulary)
-        return self.to(vocabulary.inputs.device).eval()
+            self.fingerprint = fingerprint
 
     def bind(self, vocabulary: Vocabulary) -> None:
         """Take what the kind needs of its backbone besides the readings; `attach` calls it before any projection."""

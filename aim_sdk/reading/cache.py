@@ -91,7 +91,7 @@ class ReadingCache:
         """What readings depend on besides their demonstration."""
         encoder = self._encoder
         identity = encoder.backend.fingerprint.model_dump(exclude={"libraries", "model", "revision", "backend"})
-        dtype = str(encoder.backend.input_embeddings.dtype)
+        dtype = str(encoder.backend.dtype)
         parts = [identity, dtype, encoder.prompt_format.model_dump(), list(encoder.projector.layers)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aim_sdk.backend.capabilities import HasVocabulary, capability
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import Binding, PromptFormat
 from aim_sdk.errors import InputError, NonFiniteError
-from aim_sdk.layers import layer_options
 from aim_sdk.projectors.base import Projector
 from aim_sdk.support.finite import are_finite, not_finite
 from aim_sdk.types import Demonstration, FusedTokens, Query, Reading
@@ -140,12 +140,12 @@ class Encoder:
 
     def on_device(self, fused: Tensor) -> Tensor:
         """Move kept fused tokens to the backbone."""
-        return fused.to(self._table.device, self._table.dtype)
+        return fused.to(self.backend.device, self.backend.dtype)
 
     @cached_property
     def _table(self) -> Tensor:
         """The input embeddings; some backends compute them at every call."""
-        return self.backend.input_embeddings
+        return capability(self.backend, HasVocabulary).vocabulary.inputs
 
     def lengths(self, demonstrations: Sequence[Demonstration], on_error: OnError | None = None) -> dict[int, int]:
         """Estimated positions of each demonstration by its place; those that cannot be read are left out."""
@@ -166,9 +166,9 @@ class Encoder:
 
     def read(self, demonstrations: Sequence[Demonstration], *, with_images: bool = True) -> list[Reading]:
         """Read one batch, the layers that the projector wants."""
-        read = self.backend.reader.read
-        options = layer_options(read, self.projector.layers)
-        return read(demonstrations, prompt_format=self.prompt_format, with_images=with_images, **options)
+        return self.backend.reader.read(
+            demonstrations, prompt_format=self.prompt_format, with_images=with_images, layers=self.projector.layers
+        )
 
     def prepare(
         self, demonstrations: Sequence[Demonstration], places: Sequence[int], on_error: OnError | None = None
@@ -178,10 +178,8 @@ class Encoder:
         One that cannot be read, then or in the forward, is left out and the others are not.
         """
         try:
-            prepare = self.backend.reader.prepare
-            options = layer_options(prepare, self.projector.layers)
             shown = [demonstrations[place] for place in places]
-            forward = prepare(shown, prompt_format=self.prompt_format, **options)
+            forward = self.backend.reader.prepare(shown, prompt_format=self.prompt_format, layers=self.projector.layers)
         except InputError as error:
             return self._one_by_one(demonstrations, places, on_error, error)
 

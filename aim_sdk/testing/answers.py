@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from aim_sdk.backend.capabilities import HasVocabulary, MarksSlots, Trainable, capability
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
-from aim_sdk.errors import CapabilityError, InputError
-from aim_sdk.testing.compare import require, require_close, require_same_scores, tolerance
-from aim_sdk.testing.kit import CheckFailure, NotApplicable, check
+from aim_sdk.errors import InputError
+from aim_sdk.testing.compare import log_probs, require, require_close, require_same_scores, tolerance
+from aim_sdk.testing.kit import CheckFailure, NotApplicable, check, needs
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES
 from aim_sdk.types import Context, Demonstration, Generation, Query
 
@@ -65,6 +66,7 @@ def check_stream_is_generate(backend: Backend) -> None:
 
 
 @check
+@needs(Trainable)
 def check_cached_is_full(backend: Backend) -> None:
     """Scores after a prompt that is computed once equal those of one whole forward each.
 
@@ -160,22 +162,22 @@ def _require_scored(backend: Backend, query: Query, context: Context, made: Gene
 
 
 @check
+@needs(MarksSlots, HasVocabulary)
 def check_slot_never_generated(backend: Backend) -> None:
     """However likely, the token that marks fused tokens is never generated.
 
     Catches answers that hold a placeholder, which would be replaced by a fused token in the next step.
     """
-    if backend.slot is None:
-        raise NotApplicable("the backend marks no places with a token")
-    if backend.slot >= len(backend.output_embeddings):
+    slot, outputs = capability(backend, MarksSlots).slot, capability(backend, HasVocabulary).vocabulary.outputs
+    if slot >= len(outputs):
         raise NotApplicable("the LM head has no row for the slot")
-    head = backend.output_embeddings.data_ptr()
+    head = outputs.data_ptr()
 
     def wish(module: nn.Module, args: object, output: object) -> None:
         weight = getattr(module, "weight", None)
         is_head = isinstance(weight, Tensor) and weight.data_ptr() == head and not isinstance(module, nn.Embedding)
         if is_head and isinstance(output, Tensor):
-            output[..., backend.slot] = output.max() + 100
+            output[..., slot] = output.max() + 100
 
     context = backend.reader.text_only(DEMONSTRATIONS[:1], prompt_format=backend.default_format)
     handle = register_module_forward_hook(wish)
@@ -183,7 +185,7 @@ def check_slot_never_generated(backend: Backend) -> None:
         answer = _answer(backend, QUERIES[0], context)
     finally:
         handle.remove()
-    require(backend.slot not in answer.token_ids, f"the slot {backend.slot} is among the tokens {answer.token_ids}")
+    require(slot not in answer.token_ids, f"the slot {slot} is among the tokens {answer.token_ids}")
 
 
 def _answer(backend: Backend, query: Query, context: Context, form: PromptFormat | None = None) -> Generation:
@@ -194,9 +196,6 @@ def _answer(backend: Backend, query: Query, context: Context, form: PromptFormat
 
 
 def _whole(backend: Backend, query: Query, context: Context, answer: str) -> Tensor:
-    try:
-        with torch.no_grad():
-            (found,) = backend.injector.log_probs([query], [context], [answer], prompt_format=backend.default_format)
-    except CapabilityError as error:
-        raise NotApplicable(str(error)) from error
+    with torch.no_grad():
+        (found,) = log_probs(backend, [query], [context], [answer], prompt_format=backend.default_format)
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from aim_sdk.backend.capabilities import HasVocabulary, MarksSlots, ReusesPrefixes, RunsInTorch, capability, find
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.backend.prefixes import MIN_TOKENS
 from aim_sdk.backend.registry import list_backends
 from aim_sdk.config import Fingerprint
 from aim_sdk.testing.compare import before_each_module, require, require_same_scores
-from aim_sdk.testing.kit import NotApplicable, check, heart
+from aim_sdk.testing.kit import NotApplicable, check, heart, needs
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES
 from aim_sdk.types import FusedTokens, Generation, Reading
 
@@ -65,13 +65,14 @@ def check_fingerprint(backend: Backend) -> None:
     Catches constant hashes and hashes of a part: a bank or a projector of another checkpoint would be taken.
     """
     usual = backend.fingerprint
-    sizes = backend.output_embeddings.shape[1], backend.input_embeddings.shape[1]
-    found = usual.hidden_size, usual.embedding_size
-    require(found == sizes, f"the fingerprint's sizes are {found}; the LM head and the embeddings have {sizes}")
+    if (showing := find(backend, HasVocabulary)) is not None:
+        sizes = showing.vocabulary.outputs.shape[1], showing.vocabulary.inputs.shape[1]
+        found = usual.hidden_size, usual.embedding_size
+        require(found == sizes, f"the fingerprint's sizes are {found}; the LM head and the embeddings have {sizes}")
     require(usual.backend == backend.name, f"the fingerprint is of backend {usual.backend!r}, not {backend.name!r}")
     if usual.weights_hash is None:
         raise NotApplicable("the fingerprint has no hash of the weights")
-    named = [(name, p) for module in backend.modules for name, p in module.named_parameters() if p.numel() > 1]
+    named = [(name, p) for module in _modules(backend) for name, p in module.named_parameters() if p.numel() > 1]
     if not named:
         raise NotApplicable("the backend names no torch modules (`modules`)")
     for name, parameter in {named[place] for place in (0, len(named) // 2, len(named) - 1)}:
@@ -104,28 +105,25 @@ def check_declarations(backend: Backend) -> None:
     form, ran = backend.default_format, dict[int, nn.Module]()
     with before_each_module(lambda module: ran.update({id(module): module})):
         backend.injector.score(QUERIES[0], [], CHOICES[:1], prompt_format=form)
-    named = {id(p) for module in backend.modules for p in module.parameters()}
+    named = {id(p) for module in _modules(backend) for p in module.parameters()}
     missing = [m for m in ran.values() if any(id(p) not in named for p in m.parameters(recurse=False))]
     require(
         not missing,
         f"{len(missing)} torch modules ran whose parameters are not those of `modules`, such as "
-        f"{', '.join(type(module).__name__ for module in missing[:3])}; `modules` is {_short(backend.modules)}",
+        f"{', '.join(type(module).__name__ for module in missing[:3])}; `modules` is {_short(_modules(backend))}",
     )
     _require_prefixes_as_declared(backend)
 
 
 @check
+@needs(MarksSlots)
 def check_slot_changes_nothing(backend: Backend) -> None:
     """No text has the slot's token, and with another token as the slot the scores are the same.
 
     Catches slots that a user's text can reach, and families that look ids up a second time and see the slot there.
     """
-    if backend.slot is None:
-        raise NotApplicable("the backend marks no places with a token")
-    declared = inspect.getattr_static(type(backend), "slot", None)
-    if isinstance(declared, property) and declared.fset is None:
-        raise NotApplicable("the slot cannot be changed")
-    form, usual = backend.default_format, backend.slot
+    marking, form = capability(backend, MarksSlots), backend.default_format
+    usual = marking.slot
     items = [*DEMONSTRATIONS, *(type(DEMONSTRATIONS[0])(DEMONSTRATIONS[0].image, t, t) for t in (_RARE, "The end."))]
     readings = backend.reader.read(items, prompt_format=form, with_images=False)
     used = [set(reading.token_ids.tolist()) for reading in readings]
@@ -135,10 +133,10 @@ def check_slot_changes_nothing(backend: Backend) -> None:
     expected = backend.injector.score(QUERIES[0], context, CHOICES, prompt_format=form)
     for slot in free[:2]:
         try:
-            backend.slot = slot
+            marking.slot = slot
             found = backend.injector.score(QUERIES[0], context, CHOICES, prompt_format=form)
         finally:
-            backend.slot = usual
+            marking.slot = usual
         require_same_scores(found, expected, backend, f"scores with the slots {slot} and {usual}")
 
 
@@ -153,10 +151,13 @@ def _registered_names(kind: type[Backend]) -> list[str]:
 
 
 def _require_prefixes_as_declared(backend: Backend) -> None:
-    """A context that comes three times leaves prefixes where they are declared, and else none."""
-    injector, form, prefixes = backend.injector, backend.default_format, backend.injector.prefixes
-    if prefixes is None or backend.prefix_reuse:  # prefix_reuse_is_exact looks at those
+    """A model that lacks what its class has keeps no prefix of a context that comes three times."""
+    injector, form = backend.injector, backend.default_format
+    if (
+        not isinstance(backend, ReusesPrefixes) or find(backend, ReusesPrefixes) is not None
+    ):  # prefix_reuse_is_exact looks at those
         return
+    prefixes = backend.prefixes
     (shown, *_) = backend.reader.text_only(DEMONSTRATIONS[1:], prompt_format=form)
     context = [replace(shown, key=f"kit {n}") for n in range(1 + 2 * MIN_TOKENS // len(shown))]
     allowed = prefixes.info()["max_bytes"]
@@ -167,7 +168,12 @@ def _require_prefixes_as_declared(backend: Backend) -> None:
         kept = prefixes.info()["states"]
     finally:
         prefixes.resize(allowed)
-    require(not kept, f"`prefix_reuse` is False, and {kept} prefixes were kept of one context that came three times")
+    require(not kept, f"it lacks ReusesPrefixes, and {kept} prefixes were kept of one context that came three times")
+
+
+def _modules(backend: Backend) -> Sequence[nn.Module]:
+    running = find(backend, RunsInTorch)
+    return () if running is None else running.modules
 
 
 def _short(modules: Sequence[nn.Module]) -> str:

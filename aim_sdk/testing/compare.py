@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from aim_sdk.backend.capabilities import ShowsPrompts, Trainable, capability, find
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
-from aim_sdk.errors import CapabilityError
 from aim_sdk.testing.kit import CheckFailure
 from aim_sdk.types import Context, FusedTokens, Query
 
@@ -40,7 +40,7 @@ def require_close(found: Tensor, expected: Tensor, backend: Backend, what: str) 
 def tolerance(backend: Backend, expected: Tensor) -> float:
     """How far two computations of the same numbers may be apart."""
     largest = float(expected.abs().max()) if expected.numel() else 0.0
-    return _TOLERANCE.get(backend.input_embeddings.dtype, _HALF) * max(1.0, largest)
+    return _TOLERANCE.get(backend.dtype, _HALF) * max(1.0, largest)
 
 
 def flat(scores: Sequence[Sequence[float]]) -> Tensor:
@@ -58,12 +58,27 @@ def require_same_scores(
 
 def shown(backend: Backend, query: Query, context: Context, form: PromptFormat) -> str:
     """A prompt for a message: as its tokens say it where the backend shows them, shortened."""
-    try:
-        text = backend.show_prompt(query, context, prompt_format=form)
-    except CapabilityError:
+    if (shows := find(backend, ShowsPrompts)) is not None:
+        text = shows.show_prompt(query, context, prompt_format=form)
+    else:
         tokens = sum(len(item) if isinstance(item, FusedTokens) else 0 for item in context)
         text = f"{form.system or ''}[{tokens} fused tokens]{form.template} with the text {query.text!r}"
     return repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} ... {text[-_SHOWN // 2 :]}")
+
+
+def log_probs(
+    backend: Backend,
+    queries: Sequence[Query],
+    contexts: Sequence[Context],
+    answers: Sequence[str],
+    *,
+    prompt_format: PromptFormat,
+    ended: bool = False,
+) -> list[Tensor]:
+    """The token log-probabilities of one answer per query, through which gradients flow."""
+    trainable = capability(backend, Trainable)
+    prepared = trainable.prepare_log_probs(queries, answers, prompt_format=prompt_format, ended=ended)
+    return trainable.log_probs(prepared, contexts)
 
 
 @contextmanager

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from aim_sdk.backend.capabilities import HasVocabulary, Interleaves, Trainable, capability, find
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
-from aim_sdk.errors import CapabilityError, InputError
-from aim_sdk.testing.compare import require, require_close, shown, tolerance
-from aim_sdk.testing.kit import NotApplicable, check, heart
+from aim_sdk.errors import InputError
+from aim_sdk.testing.compare import log_probs, require, require_close, shown, tolerance
+from aim_sdk.testing.kit import NotApplicable, check, heart, needs
 from aim_sdk.testing.layouts import IMAGE_FIRST
 from aim_sdk.testing.positions import _heads as heads
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES
@@ -81,6 +82,7 @@ def check_stop_string(backend: Backend) -> None:
 
 
 @check
+@needs(HasVocabulary)
 def check_stream_keeps_characters(backend: Backend) -> None:
     """A stream gives the characters that generate gives, also those of several tokens.
 
@@ -126,7 +128,7 @@ def check_prompt_tokens(backend: Backend) -> None:
         f"more of its image, and what begins a prompt (BOS). All positions count, visual tokens too. The prompt: "
         f"{shown(backend, query, [], _PLAIN)}",
     )
-    if not backend.supports_interleaved:
+    if find(backend, Interleaves) is None:
         return
     one, two = (
         backend.injector.generate([query], [DEMONSTRATIONS[:shots]], prompt_format=_PLAIN, max_new_tokens=1)[0]
@@ -157,8 +159,9 @@ def check_scores_are_log_probabilities(backend: Backend) -> None:
 
 
 @check
+@needs(Trainable, HasVocabulary)
 def check_ended(backend: Backend) -> None:
-    """`log_probs(ended=True)` adds one token, the first one after the answer, and changes no other.
+    """`ended=True` adds one token, the first one after the answer, and changes no other.
 
     Catches projectors trained on answers that never end, or that end with another token: the first token after the
     answer is that of the reading of the same demonstration, and its states say how likely it is.
@@ -166,12 +169,9 @@ def check_ended(backend: Backend) -> None:
     grown = []
     for form in (backend.default_format, _PLAIN):
         options: dict[str, Any] = {"prompt_format": form}
-        try:
-            with torch.no_grad():
-                (plain,) = backend.injector.log_probs(QUERIES[:1], [[]], CHOICES[:1], **options)
-                (ended,) = backend.injector.log_probs(QUERIES[:1], [[]], CHOICES[:1], ended=True, **options)
-        except CapabilityError as error:
-            raise NotApplicable(str(error)) from error
+        with torch.no_grad():
+            (plain,) = log_probs(backend, QUERIES[:1], [[]], CHOICES[:1], **options)
+            (ended,) = log_probs(backend, QUERIES[:1], [[]], CHOICES[:1], ended=True, **options)
         (scores,) = backend.injector.score(QUERIES[0], [], CHOICES[:1], **options)
         require(
             len(plain) == len(scores), f"{len(plain)} log-probabilities of an answer that `score` gives {len(scores)}"
@@ -191,15 +191,16 @@ def check_ended(backend: Backend) -> None:
 def _require_end(backend: Backend, form: PromptFormat) -> None:
     """Where the LM head on a reading gives the answer's log-probabilities, it gives its end's, too."""
     with torch.no_grad():
-        (logs,) = backend.injector.log_probs(QUERIES[:1], [[]], [_ANSWER], prompt_format=form, ended=True)
+        (logs,) = log_probs(backend, QUERIES[:1], [[]], [_ANSWER], prompt_format=form, ended=True)
     ended = logs.float().cpu()
     item = Demonstration(QUERIES[0].image, QUERIES[0].text, _ANSWER)
     (reading,) = backend.reader.read([item], prompt_format=form)
     agree: list[tuple[int, float]] = []
+    outputs = capability(backend, HasVocabulary).vocabulary.outputs
     for start in (reading.answer_start, reading.answer_start - 1):  # a format's blank may be a token of its own
         ids = reading.token_ids[start : start + len(ended)].to(reading.hidden.device)
         states = reading.hidden[start - 1 : start - 1 + len(ids)].float()
-        for logits in heads(states @ backend.output_embeddings.detach().float().T.to(states.device)):
+        for logits in heads(states @ outputs.detach().float().T.to(states.device)):
             found = logits.log_softmax(-1).gather(1, ids[:, None])[:, 0].cpu()
             near = len(found) == len(ended) and (found - ended)[:-1].abs() <= tolerance(backend, ended) / 5
             if torch.as_tensor(near).all():  # nearer than need be: in half precision much is alike by chance
@@ -249,7 +250,7 @@ def _require_stopped(backend: Backend, query: Query, template: str, stop: str, f
 @contextmanager
 def _saying(backend: Backend, ids: Sequence[int]) -> Iterator[None]:
     """Make the tokens of an answer, step by step, by far the likeliest of the LM head."""
-    head, left = backend.output_embeddings.data_ptr(), list(ids)
+    head, left = capability(backend, HasVocabulary).vocabulary.outputs.data_ptr(), list(ids)
 
     def wish(module: nn.Module, args: object, output: object) -> None:
         weight = getattr(module, "weight", None)

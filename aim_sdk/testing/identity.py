@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import InputError
@@ -81,7 +83,8 @@ def check_zero_demonstrations(backend: Backend) -> None:
     Catches placeholders that an empty context leaves in the prompt.
     """
     form = backend.default_format
-    empty = FusedTokens(backend.input_embeddings[:0])
+    size = backend.fingerprint.embedding_size
+    empty = FusedTokens(torch.zeros(0, size, device=backend.device, dtype=backend.dtype))
     bare = backend.injector.score(QUERIES[0], [], CHOICES, prompt_format=form)
     nothing = backend.injector.score(QUERIES[0], [empty], CHOICES, prompt_format=form)
     require_same_scores(nothing, bare, backend, "log-probabilities after empty fused tokens and after nothing")

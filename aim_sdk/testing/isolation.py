@@ -12,37 +12,33 @@ from threading import Barrier
 import torch
 from torch import Tensor, nn
 
+from aim_sdk.backend.capabilities import HasVocabulary, Trainable, capability, find
 from aim_sdk.backend.interfaces import Backend
-from aim_sdk.errors import CapabilityError
 from aim_sdk.projectors import KINDS, untrained
 from aim_sdk.projectors.base import Projector
-from aim_sdk.testing.compare import before_each_module, require, require_close, require_same_scores
-from aim_sdk.testing.kit import NotApplicable, check
+from aim_sdk.testing.compare import before_each_module, log_probs, require, require_close, require_same_scores
+from aim_sdk.testing.kit import check, needs
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES
 from aim_sdk.types import FusedTokens
 
 
 @check
+@needs(Trainable, HasVocabulary)
 def check_gradient_reaches_the_projector_only(backend: Backend) -> None:
     """A training step changes the projector, and not one number of the backbone.
 
     Catches trainable backbones, detached fused tokens, and losses that never see them.
     """
-    projector = _projector(backend)
+    projector, words = _projector(backend), capability(backend, HasVocabulary).vocabulary
     readings = backend.reader.read(DEMONSTRATIONS[:2], prompt_format=backend.default_format)
     require(not any(reading.hidden.requires_grad for reading in readings), "a reading carries a gradient")
     modules: dict[int, nn.Module] = {}
     with torch.enable_grad(), before_each_module(lambda module: modules.update({id(module): module})):
         context = projector.project(readings)
-        try:
-            (logs,) = backend.injector.log_probs(
-                QUERIES[:1], [context], CHOICES[2:], prompt_format=backend.default_format
-            )
-        except CapabilityError as error:
-            raise NotApplicable(str(error)) from error
+        (logs,) = log_probs(backend, QUERIES[:1], [context], CHOICES[2:], prompt_format=backend.default_format)
         own = {id(parameter) for parameter in projector.parameters()}
         parameters = [p for module in modules.values() for p in module.parameters() if id(p) not in own]
-        frozen = [*{id(p): p for p in [*parameters, backend.input_embeddings, backend.output_embeddings]}.values()]
+        frozen = [*{id(p): p for p in [*parameters, words.inputs, words.outputs]}.values()]
         before = [_sample(tensor) for tensor in frozen]
         require(logs.requires_grad, "the answer's log-probabilities carry no gradient to the fused tokens")
         trainable = [p for p in frozen if p.is_leaf and p.requires_grad]  # none, if all is well
@@ -119,38 +115,40 @@ def check_threads_do_not_mix(backend: Backend) -> None:
 
 @check
 def check_dtype_and_device(backend: Backend) -> None:
-    """Readings, text-only demonstrations and fused tokens have the dtype and the device of the input embeddings.
+    """Readings, text-only demonstrations, fused tokens and the vocabulary have the backend's `dtype` and `device`.
 
     Catches silent casts to fp32 or copies to the CPU, which cost memory and time at every query.
     """
-    table = backend.input_embeddings
     readings = backend.reader.read(DEMONSTRATIONS[:1], prompt_format=backend.default_format)
     text = backend.reader.text_only(DEMONSTRATIONS[:1], prompt_format=backend.default_format)
-    with torch.no_grad():
-        fused = _projector(backend).project(readings)
     tensors = {
         "Reading.hidden": readings[0].hidden,
         "Reading.embeddings": readings[0].embeddings,
         "text_only": text[0].embeddings,
-        "projected": fused[0].embeddings,
     }
+    if (showing := find(backend, HasVocabulary)) is not None:
+        with torch.no_grad():
+            tensors["projected"] = _projector(backend).project(readings)[0].embeddings
+        tensors["vocabulary.inputs"] = showing.vocabulary.inputs
     for name, tensor in tensors.items():
-        require(tensor.dtype == table.dtype, f"{name} is {tensor.dtype}; the input embeddings are {table.dtype}")
-        require(tensor.device == table.device, f"{name} is on {tensor.device}; the input embeddings on {table.device}")
+        require(tensor.dtype == backend.dtype, f"{name} is {tensor.dtype}; `dtype` is {backend.dtype}")
+        require(tensor.device == backend.device, f"{name} is on {tensor.device}; `device` is {backend.device}")
 
 
 @check
+@needs(HasVocabulary)
 def check_saved_projector_is_the_same(backend: Backend) -> None:
     """A projector that is saved and loaded for this backbone gives the same fused tokens, bit for bit.
 
     Catches fingerprints that differ from one call to the next, and weights that do not survive their file.
     """
     readings = backend.reader.read(DEMONSTRATIONS, prompt_format=backend.default_format)
+    words = capability(backend, HasVocabulary).vocabulary
     for kind in KINDS:
-        projector = untrained(kind, backend.vocabulary)
+        projector = untrained(kind, words)
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             projector.save_pretrained(folder)
-            loaded = Projector.from_pretrained(folder).attach(backend.vocabulary)
+            loaded = Projector.from_pretrained(folder).attach(words)
             pairs = zip(projector.project(readings), loaded.project(readings), strict=True)
             same = [torch.equal(one.embeddings, other.embeddings) for one, other in pairs]
         require(all(same), f"a {kind!r} projector gives other fused tokens after it was saved and loaded")
@@ -200,4 +198,5 @@ def _sample(tensor: Tensor) -> Tensor:
 
 def _projector(backend: Backend) -> Projector:
     """The training-free carrier, trainable, on the backbone's device."""
-    return untrained("carrier", backend.vocabulary).to(backend.input_embeddings.device).requires_grad_()
+    words = capability(backend, HasVocabulary).vocabulary
+    return untrained("carrier", words).to(backend.device).requires_grad_()

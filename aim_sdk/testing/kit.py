@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+from aim_sdk.backend.capabilities import CAPABILITIES, capability, why_not
 from aim_sdk.backend.interfaces import Backend
-from aim_sdk.errors import InputError, unknown
+from aim_sdk.errors import CapabilityError, InputError, unknown
 from aim_sdk.testing.process import process_kept
 from aim_sdk.testing.tracing import explained
 
@@ -20,6 +21,9 @@ Status = Literal["passed", "failed", "expected failure", "unexpected pass", "not
 
 CHECKS: dict[str, Check] = {}
 """Every check by its name, in the order in which they run."""
+
+NEEDS: dict[str, tuple[type, ...]] = {}
+"""The capabilities without which a check does not apply: Protocols of `aim_sdk.backend.capabilities`."""
 
 HEART: set[str] = set()
 """The checks that must apply: where one does not, that is a failure, unless the author declares it with a reason."""
@@ -98,6 +102,27 @@ def heart(function: Check) -> Check:
     return check(function)
 
 
+def needs(*protocols: type) -> Callable[[Check], Check]:
+    """Say which capabilities a check needs, below `check` or `heart`; without them it does not apply."""
+
+    def note(function: Check) -> Check:
+        NEEDS[function.__name__.removeprefix("check_")] = protocols
+        return function
+
+    return note
+
+
+def abilities(backend: Backend) -> dict[str, str | None]:
+    """What a loaded backend can do, by name; where it cannot, the reason and the checks that are left out for it."""
+    found: dict[str, str | None] = {}
+    for row in CAPABILITIES:
+        reason = why_not(backend, row.protocol)
+        skipped = [name for name in CHECKS if row.protocol in NEEDS.get(name, ())]
+        note = f"; not checked: {', '.join(skipped)}" if skipped else ""
+        found[row.name] = None if reason is None else f"{reason}{note}"
+    return found
+
+
 def run_checks(
     backend: Backend, *, expected_failures: Mapping[str, str] | None = None, checks: Iterable[str] | None = None
 ) -> Iterator[CheckResult]:
@@ -144,12 +169,22 @@ def check_backend(
     return results
 
 
+def _require(backend: Backend, protocol: type) -> None:
+    """Abstain where a capability is not there."""
+    try:
+        capability(backend, protocol)
+    except CapabilityError as error:
+        raise NotApplicable(str(error)) from error
+
+
 def _run(name: str, backend: Backend, expected: str | None) -> CheckResult:
     started = time.perf_counter()
     status: Status = "passed" if expected is None else "unexpected pass"
     message = "" if expected is None else f"it was expected to fail: {expected}"
     try:
         with process_kept():
+            for protocol in NEEDS.get(name, ()):
+                _require(backend, protocol)
             CHECKS[name](backend)
     except NotApplicable as reason:
         status, message = "not applicable", expected or str(reason)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 
+from aim_sdk.backend.capabilities import AnswersPlainly, Interleaves, capability, find, why_not
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import CapabilityError, FormatError, InputError
 from aim_sdk.testing.compare import require, shown
-from aim_sdk.testing.kit import CheckFailure, NotApplicable, Refused, heart
+from aim_sdk.testing.kit import CheckFailure, NotApplicable, Refused, heart, needs
 from aim_sdk.testing.layouts import TEXT_FIRST
 from aim_sdk.testing.samples import DEMONSTRATIONS, LONG, PICTURES, QUERIES, SHOTS, SYSTEM
 from aim_sdk.types import Demonstration, Query
@@ -25,6 +25,7 @@ _ODD = "  {Which} of {} is it, }{?  "
 
 
 @heart
+@needs(AnswersPlainly)
 def check_plain_model(backend: Backend) -> None:
     """Without demonstrations the backend answers as the plain backbone does, whatever format, picture and text.
 
@@ -43,6 +44,7 @@ def check_plain_model(backend: Backend) -> None:
 
 
 @heart
+@needs(AnswersPlainly)
 def check_identity_chat(backend: Backend) -> None:
     """In the default format, also with a system text, fused tokens of true embeddings are the plain model's text turns.
 
@@ -58,7 +60,7 @@ def check_interleaved(backend: Backend) -> None:
 
     Catches images that are dropped, misplaced or exchanged, and demonstrations that are left out.
     """
-    if not backend.supports_interleaved:
+    if find(backend, Interleaves) is None:
         try:
             backend.injector.generate(
                 QUERIES[:1], [DEMONSTRATIONS[:1]], prompt_format=backend.default_format, max_new_tokens=1
@@ -66,6 +68,8 @@ def check_interleaved(backend: Backend) -> None:
         except (InputError, CapabilityError) as error:
             raise Refused(f"one prompt holds one image: {error}") from error
         raise CheckFailure("it says that a prompt holds one image, and answered one with two")
+    if (reason := why_not(backend, AnswersPlainly)) is not None:
+        raise NotApplicable(reason)
     _with_demonstrations(backend, list(_formats(backend)), with_images=True)
 
 
@@ -83,20 +87,9 @@ def _formats(backend: Backend) -> Iterator[PromptFormat]:
 
 
 def _with_demonstrations(backend: Backend, forms: Sequence[PromptFormat], *, with_images: bool) -> None:
-    """Compare in every format that can be written; one must be."""
-    parameters = inspect.signature(backend.plain_answer).parameters.values()
-    if not any(p.name == "demonstrations" or p.kind is p.VAR_KEYWORD for p in parameters):
-        raise NotApplicable("`plain_answer` takes no `demonstrations` to compare with")
-    shots, reasons = [SHOTS[place] for place in _SHOTS], []
-    many = [SHOTS[place] for place in _MORE_SHOTS]
-    pairs = [(forms[0], shots[:1]), (forms[0], many), *((form, shots) for form in forms)]
-    for form, chosen in pairs:
-        try:
-            _require_plain(backend, QUERIES[0], chosen, form, with_images)
-        except NotApplicable as reason:
-            reasons.append(reason)
-    if len(reasons) == len(pairs):
-        raise reasons[0]
+    shots, many = ([SHOTS[place] for place in places] for places in (_SHOTS, _MORE_SHOTS))
+    for form, chosen in [(forms[0], shots[:1]), (forms[0], many), *((form, shots) for form in forms)]:
+        _require_plain(backend, QUERIES[0], chosen, form, with_images)
 
 
 def _require_plain(
@@ -107,11 +100,9 @@ def _require_plain(
     with_images: bool = True,
     tokens: int = _TOKENS,
 ) -> None:
-    more = {"demonstrations": shots, "with_images": with_images} if shots else {}
-    try:
-        expected = backend.plain_answer(query, prompt_format=form, max_new_tokens=tokens, **more)  # type: ignore[arg-type]
-    except CapabilityError as error:
-        raise NotApplicable(str(error)) from error
+    expected = capability(backend, AnswersPlainly).plain_answer(
+        query, prompt_format=form, max_new_tokens=tokens, demonstrations=shots, with_images=with_images
+    )
     context = shots if with_images else backend.reader.text_only(shots, prompt_format=form)
     (made,) = backend.injector.generate([query], [context], prompt_format=form, max_new_tokens=tokens)
     ids = list(made.token_ids)

@@ -9,11 +9,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from aim_sdk.backend.capabilities import HasVocabulary, capability
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import FormatError
 from aim_sdk.testing.compare import require, require_close, tolerance
-from aim_sdk.testing.kit import CheckFailure, heart
+from aim_sdk.testing.kit import CheckFailure, heart, needs
 from aim_sdk.testing.layouts import IMAGE_FIRST, TEXT_FIRST
 from aim_sdk.testing.samples import DEMONSTRATIONS, PICTURES, SYSTEM
 from aim_sdk.types import Demonstration, Query, Reading
@@ -72,6 +73,7 @@ def check_image_position(backend: Backend) -> None:
 
 
 @heart
+@needs(HasVocabulary)
 def check_reading_is_scored(backend: Backend) -> None:
     """The LM head on a reading's states gives the scores of its answer after the same image and text.
 
@@ -84,6 +86,7 @@ def check_reading_is_scored(backend: Backend) -> None:
 
 
 @heart
+@needs(HasVocabulary)
 def check_reading_is_scored_in_chat(backend: Backend) -> None:
     """The same in the default format, alone and with a system text.
 
@@ -116,11 +119,11 @@ def _require_scores(backend: Backend, forms: Sequence[PromptFormat]) -> None:
 
 
 def _require_scored(backend: Backend, reading: Reading, scores: Tensor, form: PromptFormat) -> None:
-    failures = []
+    failures, outputs = [], capability(backend, HasVocabulary).vocabulary.outputs
     for start in (reading.answer_start, reading.answer_start - 1):  # a format's blank may be a token of its own
         ids = reading.token_ids[start : start + len(scores)].to(reading.hidden.device)
         states = reading.hidden[start - 1 : start - 1 + len(ids)].float()
-        for logits in _heads(states @ backend.output_embeddings.detach().float().T.to(states.device)):
+        for logits in _heads(states @ outputs.detach().float().T.to(states.device)):
             found = logits.log_softmax(-1).gather(1, ids[:, None])[:, 0].cpu()
             try:
                 what = (

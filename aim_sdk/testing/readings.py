@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from aim_sdk.backend.capabilities import HasVocabulary, ReadsLayers, find, why_not
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.errors import CapabilityError, InputError
-from aim_sdk.layers import LAST, takes_layers
+from aim_sdk.layers import LAST
 from aim_sdk.testing.compare import require, require_close
-from aim_sdk.testing.kit import NotApplicable, check, heart
+from aim_sdk.testing.kit import Refused, check, heart
 from aim_sdk.testing.samples import DEMONSTRATIONS, PICTURES, SHOTS
 from aim_sdk.types import Demonstration
 
@@ -43,6 +44,7 @@ def check_reading_is_the_text(backend: Backend) -> None:
     seen = backend.reader.read(SHOTS, prompt_format=form)
     blind = backend.reader.read(SHOTS, prompt_format=form, with_images=False)
     text = backend.reader.text_only(SHOTS, prompt_format=form)
+    showing = find(backend, HasVocabulary)
     for demonstration, reading, without, tokens in zip(SHOTS, seen, blind, text, strict=True):
         what = repr(demonstration.text)
         require(torch.equal(reading.token_ids, without.token_ids), f"{what}: other tokens without its image")
@@ -51,8 +53,12 @@ def check_reading_is_the_text(backend: Backend) -> None:
         image, answer = reading.image_position, reading.answer_start
         ordered = 0 <= image <= answer < len(reading)
         require(ordered, f"{what}: image at {image}, answer at {answer} of {len(reading)} tokens")
-        table = backend.input_embeddings[reading.token_ids.to(backend.input_embeddings.device)]
-        require(torch.equal(table, reading.embeddings), f"{what}: embeddings are not the rows of `input_embeddings`")
+        if showing is not None:
+            table = showing.vocabulary.inputs
+            rows = table[reading.token_ids.to(table.device)]
+            require(
+                torch.equal(rows, reading.embeddings), f"{what}: embeddings are not the rows of `vocabulary.inputs`"
+            )
 
 
 @heart
@@ -95,15 +101,16 @@ def check_reading_layers(backend: Backend) -> None:
     """Layers are those that are asked for: the last is the usual reading, and layer 0 has seen no other text token.
 
     Catches layers that are off by one or in another order, a last layer before the final norm, and layers that are cut
-    at other tokens than the last one. A family may add positions to layer 0, or look at the image before it.
+    at other tokens than the last one. A family may add positions to layer 0, or look at the image before it. A reader
+    that gives the last layer alone refuses others.
     """
     reader, form = backend.reader, backend.default_format
-    if not takes_layers(reader.read):
-        raise NotApplicable("the reader gives the last hidden states alone")
+    reason = why_not(backend, ReadsLayers)
     try:
         both = reader.read(DEMONSTRATIONS, prompt_format=form, layers=(0, -1))
     except CapabilityError as error:
-        raise NotApplicable(str(error)) from error
+        raise Refused(str(error)) from error
+    require(reason is None, f"it says that it cannot read other layers ({reason}), and did")
     usual = reader.read(DEMONSTRATIONS, prompt_format=form)
     last = reader.read(DEMONSTRATIONS, prompt_format=form, layers=LAST)
     for two, one, named in zip(both, usual, last, strict=True):

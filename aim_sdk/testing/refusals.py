@@ -11,9 +11,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from aim_sdk.backend.capabilities import Interleaves, Trainable, find
 from aim_sdk.backend.interfaces import Backend
-from aim_sdk.errors import CapabilityError, ContextLengthError, ImageError, InputError
-from aim_sdk.testing.compare import require
+from aim_sdk.errors import ContextLengthError, ImageError, InputError
+from aim_sdk.testing.compare import log_probs, require
 from aim_sdk.testing.kit import CheckFailure, NotApplicable, check
 from aim_sdk.testing.samples import DEMONSTRATIONS, QUERIES, picture
 from aim_sdk.types import Demonstration, ImageInput, Query
@@ -94,8 +95,9 @@ def _looks(backend: Backend, image: ImageInput) -> Iterator[tuple[str, Callable[
     yield "generate", lambda: _generate(backend, [query])
     yield "stream", lambda: list(injector.stream(query, [], prompt_format=form, max_new_tokens=1))
     yield "score", lambda: injector.score(query, [], ["Yes"], prompt_format=form)
-    yield "log_probs", lambda: injector.log_probs([query], [[]], ["Yes"], prompt_format=form)
-    if backend.supports_interleaved:
+    if find(backend, Trainable) is not None:
+        yield "log_probs", lambda: log_probs(backend, [query], [[]], ["Yes"], prompt_format=form)
+    if find(backend, Interleaves) is not None:
         yield (
             "generate after a demonstration",
             lambda: injector.generate(QUERIES[:1], [[shot]], prompt_format=form, max_new_tokens=1),
@@ -151,7 +153,7 @@ def _accepted(call: Callable[[], Any], words: int, what: str) -> bool:
 def _require_image_error(call: Callable[[], Any], what: str) -> None:
     try:
         found = call()
-    except (ImageError, CapabilityError):
+    except ImageError:
         return
     except Exception as error:
         raise CheckFailure(

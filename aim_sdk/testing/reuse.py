@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import cycle, islice
 
+from aim_sdk.backend.capabilities import ReusesPrefixes, capability
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.backend.prefixes import MIN_TOKENS
 from aim_sdk.config import PromptFormat
 from aim_sdk.testing.compare import require, require_close, require_same_scores, shown
-from aim_sdk.testing.kit import CheckFailure, NotApplicable, check
+from aim_sdk.testing.kit import CheckFailure, check, needs
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES
 from aim_sdk.types import FusedTokens, Query
 
@@ -36,16 +37,14 @@ def check_prepared_is_read(backend: Backend) -> None:
 
 
 @check
+@needs(ReusesPrefixes)
 def check_prefix_reuse_is_exact(backend: Backend) -> None:
     """Answers and scores after a prefix that was computed once are those of the whole prompt.
 
     Catches states that grow with use, positions that are counted twice, prefixes that see what comes after them, and
     states that are taken for those of another format, of other demonstrations, or of the same ones in another order.
     """
-    prefixes, form = backend.injector.prefixes, backend.default_format
-    if prefixes is None:
-        require(not backend.prefix_reuse, "the backend declares prefix_reuse, but its injector has no `prefixes`")
-        raise NotApplicable("the injector computes every prompt whole")
+    prefixes, form = capability(backend, ReusesPrefixes).prefixes, backend.default_format
     shots, other = _long_context(backend), PromptFormat.plain(_PLAIN, system="Look well.\n")
     turned = shots[::-1]
     mixed = shots[: len(shots) // 2] + turned[: len(shots) // 2]

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from aim_sdk.backend.capabilities import RunsInTorch, find
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import InputError
@@ -80,7 +81,7 @@ class _Drawn:
             raise NotApplicable(f"it is greedy, and says so: {error}") from error
         self.takes_seed = self.takes(seed=1)
         self.seeded = "the option `seed`" if self.takes_seed else "torch.manual_seed"
-        self.repeats = self.takes_seed or bool(backend.modules)
+        self.repeats = self.takes_seed or find(backend, RunsInTorch) is not None
         """A remote server without seeds draws as it likes."""
 
     def takes(self, **option: Any) -> bool:

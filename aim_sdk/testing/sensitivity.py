@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from aim_sdk.backend.capabilities import AnswersPlainly, capability
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
 from aim_sdk.testing.compare import flat, require, tolerance
@@ -57,7 +58,7 @@ def check_sensitivity(backend: Backend) -> None:
         require(
             apart > _TIMES * allowed,
             f"{what} changes no log-probability by more than {apart:.2g}; expected some change above "
-            f"{_TIMES * allowed:.2g}, which is {_TIMES} times the noise of {backend.input_embeddings.dtype} "
+            f"{_TIMES * allowed:.2g}, which is {_TIMES} times the noise of {backend.dtype} "
             f"({allowed:.2g}).\n{_blame(backend, usual, other)}",
         )
 
@@ -74,7 +75,7 @@ class _Asked:
         return flat(backend.injector.score(self.query, context, CHOICES, prompt_format=self.form))
 
     def plain(self, backend: Backend) -> list[int]:
-        return backend.plain_answer(
+        return capability(backend, AnswersPlainly).plain_answer(
             self.query, prompt_format=self.form, max_new_tokens=_TOKENS, demonstrations=self.shots, with_images=False
         )
 
@@ -95,5 +96,5 @@ def _blame(backend: Backend, usual: _Asked, other: _Asked) -> str:
             f"The plain backbone's answer is {answers[0]} to both: either the model says too little (then the kit "
             f"cannot judge it: take another one), or the adapter drops it in `plain_answer`, too."
         )
-    half = backend.input_embeddings.dtype in (torch.bfloat16, torch.float16)
+    half = backend.dtype in (torch.bfloat16, torch.float16)
     return f"{told} In half precision small changes are lost: try float32." if half else told

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aim_sdk.backend.capabilities import RecomputesActivations, Trainable, capability
 from aim_sdk.backend.interfaces import Backend
-from aim_sdk.errors import CapabilityError
-from aim_sdk.testing.compare import require, require_close, require_same_scores
-from aim_sdk.testing.kit import NotApplicable, check
+from aim_sdk.testing.compare import log_probs, require, require_close, require_same_scores
+from aim_sdk.testing.kit import check, needs
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES
 from aim_sdk.types import FusedTokens
 
@@ -19,31 +19,31 @@ _UNEQUAL = ((0, 1, 2), (), (1,))
 
 
 @check
+@needs(Trainable)
 def check_log_probs_batch(backend: Backend) -> None:
     """A batch of unlike prompts and answers has the log-probabilities of its rows alone, also if prepared ahead.
 
     Catches padding that is attended to, positions that start at the padding, answers at another row's places.
     """
-    form, injector = backend.default_format, backend.injector
+    form, trainable = backend.default_format, capability(backend, Trainable)
     contexts = [backend.reader.text_only([DEMONSTRATIONS[n] for n in row], prompt_format=form) for row in _UNEQUAL]
     answers = CHOICES[::-1]
-    try:
-        with torch.no_grad():
-            for ended in (False, True):
-                options: dict[str, Any] = {"prompt_format": form, "ended": ended}
-                alone = [
-                    injector.log_probs([query], [context], [answer], **options)[0].tolist()
-                    for query, context, answer in zip(QUERIES, contexts, answers, strict=True)
-                ]
-                together = [row.tolist() for row in injector.log_probs(QUERIES, contexts, answers, **options)]
-                require_same_scores(together, alone, backend, f"a batch's log-probabilities (ended={ended})")
-                ahead = [row.tolist() for row in injector.prepare_log_probs(QUERIES, answers, **options)(contexts)]
-                require_same_scores(ahead, alone, backend, f"log-probabilities prepared ahead (ended={ended})")
-    except CapabilityError as error:
-        raise NotApplicable(str(error)) from error
+    with torch.no_grad():
+        for ended in (False, True):
+            options: dict[str, Any] = {"prompt_format": form, "ended": ended}
+            ahead = trainable.prepare_log_probs(QUERIES, answers, **options)
+            alone = [
+                log_probs(backend, [query], [context], [answer], **options)[0].tolist()
+                for query, context, answer in zip(QUERIES, contexts, answers, strict=True)
+            ]
+            together = [row.tolist() for row in log_probs(backend, QUERIES, contexts, answers, **options)]
+            require_same_scores(together, alone, backend, f"a batch's log-probabilities (ended={ended})")
+            late = [row.tolist() for row in trainable.log_probs(ahead, contexts)]
+            require_same_scores(late, alone, backend, f"log-probabilities prepared ahead (ended={ended})")
 
 
 @check
+@needs(Trainable, RecomputesActivations)
 def check_recomputed_activations(backend: Backend) -> None:
     """Computed again in the backward, activations take less memory and give the same gradients.
 
@@ -63,22 +63,20 @@ def check_recomputed_activations(backend: Backend) -> None:
             return tensor
 
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            (logs,) = backend.injector.log_probs(
-                QUERIES[:1], [[FusedTokens(first), *shown[1:]]], CHOICES[2:], prompt_format=form
+            (logs,) = log_probs(
+                backend, QUERIES[:1], [[FusedTokens(first), *shown[1:]]], CHOICES[2:], prompt_format=form
             )
         logs.sum().backward()  # type: ignore[no-untyped-call]
         assert first.grad is not None
         return first.grad, kept
 
+    expected, all_kept = step()
+    recomputing = capability(backend, RecomputesActivations)
     try:
-        expected, all_kept = step()
-        backend.recompute_activations()
-    except CapabilityError as error:
-        raise NotApplicable(str(error)) from error
-    try:
+        recomputing.recompute_activations()
         found, kept = step()
     finally:
-        backend.recompute_activations(False)
+        recomputing.recompute_activations(False)
     require_close(found, expected, backend, "gradients with activations computed again")
     require(kept < all_kept, f"{kept} bytes are kept for the backward; without recomputation {all_kept}")
     _, after = step()

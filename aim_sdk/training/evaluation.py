@@ -73,7 +73,9 @@ def difference(scores: Scores, others: Scores) -> Loss:
 @torch.no_grad()
 def _scores(forward: Forward, batch: Sequence[Episode], row: Row) -> Scores:
     work = forward.prepare(batch)
-    log_probs = forward.run(work).log_probs if row == "aim" else work.answers(_contexts(forward, work, row))
+    log_probs = (
+        forward.run(work).log_probs if row == "aim" else forward.log_probs(work.answers, _contexts(forward, work, row))
+    )
     places = {id(episode.demonstrations): place for place, episode in enumerate(batch)}
     scores: Scores = [(0.0, 0)] * len(batch)
     for episode, found in zip(work.episodes, log_probs, strict=True):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from PIL import Image
 from torch import Tensor
 
+from aim_sdk.backend.capabilities import Trainable, capability
+from aim_sdk.backend.prepared import PreparedAnswers
 from aim_sdk.errors import ContextLengthError, ImageError, InputError
 from aim_sdk.files.images import load_image
 from aim_sdk.reading.cache import ReadingCache
@@ -18,7 +20,6 @@ from aim_sdk.training.episodes import Episode
 from aim_sdk.types import Demonstration, FusedTokens, Query, Reading
 
 Contexts: TypeAlias = "Sequence[Sequence[FusedTokens]]"
-Answers: TypeAlias = "Callable[[Contexts], list[Tensor]]"
 
 
 @dataclass(slots=True)
@@ -31,7 +32,7 @@ class Work:
     cached: dict[str, Reading]
     reads: list[Callable[[], list[tuple[str, Reading]]]]
     """The reader's forwards."""
-    answers: Answers
+    answers: PreparedAnswers
     dropped: Counter[str]
 
 
@@ -51,6 +52,7 @@ class Forward:
     def __init__(self, encoder: Encoder, *, reading_tokens: int, cache: ReadingCache | None = None) -> None:
         self.encoder, self.cache, self._budget = encoder, cache, reading_tokens
         self.backend, self.projector = encoder.backend, encoder.projector
+        self._trainable = capability(encoder.backend, Trainable)
 
     def prepare(self, episodes: Sequence[Episode]) -> Work:
         """Do what needs no backbone; what cannot be used is dropped and counted. May run in another thread."""
@@ -93,6 +95,10 @@ class Forward:
         tokens = sum(map(len, read.values())) + sum(len(fused[name]) for keys in work.keys for name in keys)
         return Outcome(log_probs, tokens + sum(map(len, log_probs)))
 
+    def log_probs(self, answers: PreparedAnswers, contexts: Contexts) -> list[Tensor]:
+        """The token log-probabilities of each answer after its context; nothing is run where there are none."""
+        return self._trainable.log_probs(answers, contexts) if len(answers) else []
+
     def readings(self, demonstrations: Sequence[Demonstration]) -> list[Reading]:
         """Read demonstrations, those left out that cannot be read."""
         shown = {str(place): item for place, item in enumerate(demonstrations)}
@@ -114,7 +120,7 @@ class Forward:
     def idle_step(self) -> None:
         """A forward and backward without a gradient, in place of a batch of which nothing is left."""
         contexts = [self.projector.project(self.encoder.read(_IDLE.demonstrations))]
-        (log_probs,) = self._prepared([_IDLE])(contexts)
+        (log_probs,) = self.log_probs(self._prepared([_IDLE]), contexts)
         (log_probs.sum() * 0).backward()  # type: ignore[no-untyped-call]
 
     def _reads(
@@ -151,22 +157,19 @@ class Forward:
             kept, answers = usable, self._prepared([episode for episode, _ in usable])
         return Work([e for e, _ in kept], [names for _, names in kept], cached, reads, answers, dropped)
 
-    def _prepared(self, episodes: Sequence[Episode]) -> Answers:
-        if not episodes:
-            return lambda contexts: []
-        options: dict[str, Any] = {"prompt_format": self.encoder.prompt_format, "ended": True}
+    def _prepared(self, episodes: Sequence[Episode]) -> PreparedAnswers:
         queries, answers = [episode.query for episode in episodes], [episode.answer for episode in episodes]
-        return self.backend.injector.prepare_log_probs(queries, answers, **options)
+        return self._trainable.prepare_log_probs(queries, answers, prompt_format=self.encoder.prompt_format, ended=True)
 
     def _log_probs(self, work: Work, contexts: Contexts) -> list[Tensor]:
         """Answer the batch; episodes that do not fit into the context are dropped."""
         try:
-            return work.answers(contexts)
+            return self.log_probs(work.answers, contexts)
         except ContextLengthError:
             fitting, found = [], list[Tensor]()
             for episode, keys, context in zip(work.episodes, work.keys, contexts, strict=True):
                 try:
-                    found += self._prepared([episode])([context])
+                    found += self.log_probs(self._prepared([episode]), [context])
                     fitting.append((episode, keys))
                 except ContextLengthError as error:
                     work.dropped[_reason(error)] += 1

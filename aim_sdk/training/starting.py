@@ -7,6 +7,7 @@ from typing import Final
 import torch
 from accelerate import Accelerator
 
+from aim_sdk.backend.capabilities import HasVocabulary, capability
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.backend.registry import get_backend
 from aim_sdk.errors import InputError
@@ -33,13 +34,14 @@ def load(config: TrainingConfig, accelerator: Accelerator) -> tuple[Backend, Pro
         config.model, device=device, dtype=config.dtype, **config.backend_options
     )
     torch.manual_seed(config.seed)
+    vocabulary = capability(backend, HasVocabulary).vocabulary
     settings = config.projector
     if settings.start is not None:
         projector = Projector.from_pretrained(settings.start)
         _check_start(settings, projector)
-        projector.attach(backend.vocabulary)
+        projector.attach(vocabulary)
     else:
-        projector = untrained(settings.kind, backend.vocabulary, layers=settings.layers, **settings.options)
+        projector = untrained(settings.kind, vocabulary, layers=settings.layers, **settings.options)
     return backend, projector.to(torch.float32).requires_grad_().train()
 
 

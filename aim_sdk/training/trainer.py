@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
+from aim_sdk.backend.capabilities import RecomputesActivations, RunsInTorch, Shards, capability
 from aim_sdk.errors import TrainingError
 from aim_sdk.files.atomic import writing
 from aim_sdk.files.jobs import LOCK, alone
@@ -93,11 +94,12 @@ class TrainingRun:
         self.encoder = Encoder(self.backend, self.projector, config.prompt_format or self.backend.default_format)
         if config.shard:
             mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-            self.backend.shard(mesh)
+            capability(self.backend, Shards).shard(mesh)
         if config.recompute_activations:
-            self.backend.recompute_activations()
-        check_frozen(self.backend.modules)
-        self.checksum = checksum(self.backend.modules)
+            capability(self.backend, RecomputesActivations).recompute_activations()
+        self.modules = capability(self.backend, RunsInTorch).modules
+        check_frozen(self.modules)
+        self.checksum = checksum(self.modules)
         self.optimizer = optimizer.build(self.projector, config.optimizer)
         self.state = checkpoint.load(config.output, self.projector, self.optimizer)
         origin = Origin.of(config, self.backend.fingerprint)
@@ -143,7 +145,7 @@ class TrainingRun:
 
     def finish(self, finished: bool) -> Result:
         """Prove that the backbone is untouched, and write the projector."""
-        if checksum(self.backend.modules) != self.checksum:
+        if checksum(self.modules) != self.checksum:
             raise TrainingError("the backbone was changed by the training; the projector is not written.")
         folder = self.config.output / "projector"
         if finished and self.main:

@@ -60,11 +60,11 @@ class Judge:
                 continue
             context = self.context(mode, shown)
             # seen once: each prefix is then kept when it comes, and the next goes on from it
-            self._backend.injector.prefixes.shared(self._format, [context])
+            self._backend.prefixes.shared(self._format, [context])
             for k in self._shots:
                 if k:
                     hits[f"{mode} {k}"] = self._answer(trial, context[:k]) == trial.right
-        self._backend.injector.prefixes.resize(1 << 28)
+        self._backend.prefixes.resize(1 << 28)
         return hits
 
     def context(self, mode: str, shown: Sequence[Demonstration]) -> list[FusedTokens]:

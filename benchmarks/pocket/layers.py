@@ -44,7 +44,7 @@ def told_apart(backend: PocketBackend, concepts: Sequence[Concept], carrier: Car
         both = torch.cat([one, other])
         mean, deviation = both.mean(0), both.std(0) + 1e-6
         found[str(layer)] = _share((one - mean) / deviation, (other - mean) / deviation)
-    table = backend.input_embeddings
+    table = backend.vocabulary.inputs
     soft = [backend.model.lm.head(states[:, -1]).softmax(-1) @ table - table.mean(0) for states in (ones, others)]
     found["soft next token"] = _share(*soft)
     if carrier:

@@ -48,8 +48,7 @@ class LatencyBench:
             for name in ("cat dog fox owl bee ant cow pig hen rat bat elk emu yak ape eel " * 2).split()
         ]
         self.pipe.bank.add(self.shown)
-        prefixes = self.backend.injector.prefixes
-        assert prefixes is not None
+        prefixes = self.backend.prefixes
         self.prefixes, self.bytes = prefixes, prefixes.info()["max_bytes"]
         self.contexts: dict[str, list[FusedTokens]] = {
             "AIM": [entry.fused for entry in self.pipe.bank],
@@ -94,7 +93,7 @@ def measure(rounds: int, shots: Sequence[int]) -> dict[str, Any]:
     """Every way at every k, and zero-shot, in turns."""
     bench = LatencyBench()
     spec = bench.backend.model.lm.spec
-    kv = 2 * spec.layers * spec.key_value_heads * spec.head_size * bench.backend.input_embeddings.element_size()
+    kv = 2 * spec.layers * spec.key_value_heads * spec.head_size * bench.backend.dtype.itemsize
     variants = {("zero-shot", 0): lambda: bench.answer([])}
     variants |= {(way, k): bench.variant(way, k) for k in shots for way in WAYS}
     tokens = {}

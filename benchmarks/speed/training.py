@@ -223,7 +223,7 @@ def prepared(
         readings = [read[name] for name in names]
         fused = dict(zip(names, encoder.projector.project(readings), strict=True))
         contexts = [[fused[name] for name in keys] for keys in work.keys]
-        log_probs = [row.detach() for row in work.answers(contexts)]
+        log_probs = [row.detach() for row in forward.log_probs(work.answers, contexts)]
         counts = [sum(map(len, context)) for context in contexts]
         inputs, slots, places, wanted = bare.answer_inputs(work.episodes, counts, list(map(len, log_probs)))
         rows = [(names.index(name), n) for keys in work.keys for name in keys for n in range(len(fused[name]))]

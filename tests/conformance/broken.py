@@ -13,6 +13,7 @@ from aim_backends.hf import TransformersBackend
 from aim_backends.hf.backbone import Backbone
 from aim_sdk import Backend, Demonstration, DemoReader, FusedTokens, Generation, Injector, Projector, Query, Reading
 from aim_sdk.backend.prefixes import PrefixCache
+from aim_sdk.backend.prepared import PreparedAnswers
 
 Broken = Callable[[TransformersBackend], Backend]
 
@@ -52,9 +53,14 @@ class Answerer(Injector):
     def score(self, query: Query, context: Any, choices: Sequence[str], **options: Any) -> list[list[float]]:
         return self.good.score(self.query(query, context), self.context(context), choices, **options)
 
-    def log_probs(self, queries: Any, contexts: Any, answers: Sequence[str], **options: Any) -> list[torch.Tensor]:
-        queries = [self.query(query, context) for query, context in zip(queries, contexts, strict=True)]
-        return self.good.log_probs(queries, [self.context(context) for context in contexts], answers, **options)
+    def prepare_log_probs(self, *args: Any, **options: Any) -> PreparedAnswers:
+        return PreparedAnswers(*map(tuple, args), **options)
+
+    def log_probs(self, prepared: PreparedAnswers, contexts: Any) -> list[torch.Tensor]:
+        queries = [self.query(query, context) for query, context in zip(prepared.queries, contexts, strict=True)]
+        form, ended = prepared.prompt_format, prepared.ended
+        written = self.good.prepare_log_probs(queries, prepared.answers, prompt_format=form, ended=ended)
+        return self.good.log_probs(written, [self.context(context) for context in contexts])
 
 
 class Wrapped(Backend):
@@ -63,7 +69,7 @@ class Wrapped(Backend):
     name = "broken"
 
     def __init__(self, good: TransformersBackend, reader: type[Reader] = Reader, injector: type = Answerer) -> None:
-        self.good, self.slot = good, good.slot
+        self.good = good
         self._reader, self._injector = reader(good.reader), injector(good)
 
     @classmethod
@@ -74,8 +80,14 @@ class Wrapped(Backend):
     injector = property(lambda self: self._injector)
     fingerprint = property(lambda self: self.good.fingerprint)
     default_format = property(lambda self: self.good.default_format)
-    input_embeddings = property(lambda self: self.good.input_embeddings)
-    output_embeddings = property(lambda self: self.good.output_embeddings)
+    device = property(lambda self: self.good.device)
+    dtype = property(lambda self: self.good.dtype)
+    vocabulary = property(lambda self: self.good.vocabulary)
+    decoder_layers = property(lambda self: self.good.decoder_layers)
+    most_images = property(lambda self: self.good.most_images)
+    slot = property(lambda self: self.good.slot)
+    prepare_log_probs = property(lambda self: self._injector.prepare_log_probs)
+    log_probs = property(lambda self: self._injector.log_probs)
 
     def default_projector(self) -> Projector:
         return self.good.default_projector()
@@ -252,16 +264,16 @@ class _RestlessFingerprint(Wrapped):
 
 
 class _Trainable(Answerer):
-    def log_probs(self, *args: Any, **options: Any) -> list[torch.Tensor]:
+    def log_probs(self, *args: Any) -> list[torch.Tensor]:
         self.backend.model.requires_grad_(True)
-        return super().log_probs(*args, **options)
+        return super().log_probs(*args)
 
 
 class _AnswersOtherRows(Answerer):
     """Looks at the first row's answer everywhere."""
 
-    def log_probs(self, queries: Any, contexts: Any, answers: Sequence[str], **options: Any) -> list[torch.Tensor]:
-        found = super().log_probs(queries, contexts, answers, **options)
+    def log_probs(self, *args: Any) -> list[torch.Tensor]:
+        found = super().log_probs(*args)
         return [found[0][:1].expand(len(row)) for row in found]
 
 
@@ -297,6 +309,10 @@ class _PreparesTheWrongBatch(Reader):
         return lambda: self.read(self.prepared, **options)
 
 
+class _Reusing(Wrapped):
+    prefixes = property(lambda self: self._injector.prefixes)
+
+
 class _ReusesAnotherPrefix(Answerer):
     """Right when it computes a prefix, wrong when it has it."""
 
@@ -318,6 +334,10 @@ def reading(bug: type[Reader]) -> Broken:
 
 def answering(bug: type[Answerer]) -> Broken:
     return lambda good: Wrapped(good, injector=bug)
+
+
+def reusing(bug: type[Answerer]) -> Broken:
+    return lambda good: _Reusing(good, injector=bug)
 
 
 def wrapping(bug: type[Wrapped]) -> Broken:
@@ -353,7 +373,7 @@ BROKEN: list[tuple[str, Broken]] = [
     ("threads_do_not_mix", answering(_KeepsTheContext)),
     ("dtype_and_device", reading(_Casting)),
     ("prepared_is_read", reading(_PreparesTheWrongBatch)),
-    ("prefix_reuse_is_exact", answering(_ReusesAnotherPrefix)),
+    ("prefix_reuse_is_exact", reusing(_ReusesAnotherPrefix)),
     ("log_probs_batch", answering(_AnswersOtherRows)),
     ("recomputed_activations", wrapping(_KeepsAllActivations)),
     ("saved_projector_is_the_same", wrapping(_RestlessFingerprint)),

@@ -11,6 +11,7 @@ from aim_backends.hf import TransformersBackend
 from aim_backends.hf.writing import PromptWriter
 from aim_backends.llava import LlavaBackend
 from aim_sdk import Backend, Demonstration, Fingerprint, Generation, PromptFormat, Query, Reading
+from aim_sdk.backend.prepared import PreparedAnswers
 from tests.conformance.broken import Answerer, Broken, Reader, answering, reading
 from tests.conformance.third_party.unseen import bgr, grey
 
@@ -109,8 +110,8 @@ class _PromptTokensWithoutImages(Answerer):
 
 
 class _EndedIgnored(Answerer):
-    def log_probs(self, *args: Any, ended: bool = False, **options: Any) -> list[Tensor]:
-        return super().log_probs(*args, **options)
+    def prepare_log_probs(self, *args: Any, ended: bool = False, **options: Any) -> PreparedAnswers:
+        return super().prepare_log_probs(*args, **options)
 
 
 class _NotNormalised(Answerer):

@@ -12,6 +12,7 @@ from aim_backends.hf import TransformersBackend
 from aim_backends.hf.attention import eager_attention
 from aim_backends.llava import LlavaBackend
 from aim_sdk import AttentionMap, PromptFormat
+from aim_sdk.backend import Interleaves, find
 from aim_sdk.errors import CapabilityError, ContextLengthError, FormatError, InputError
 from tests.conformance.families import DEMONSTRATIONS, QUERIES, Family
 
@@ -45,7 +46,7 @@ def test_it_is_the_plain_models_attention(family: Family) -> None:
         with pytest.raises(CapabilityError, match="cross-attention"):
             read(family.backend)
         return
-    if not family.backend.supports_interleaved:
+    if find(family.backend, Interleaves) is None:
         with pytest.raises(FormatError, match="one image per prompt"):
             read(family.backend)
         return

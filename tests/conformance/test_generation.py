@@ -14,6 +14,7 @@ from aim_backends.auto import AutoBackend
 from aim_backends.hf import TransformersBackend
 from aim_backends.idefics import IdeficsBackend
 from aim_sdk import FusedTokens, PromptFormat, Query
+from aim_sdk.backend import Interleaves, find
 from aim_sdk.errors import ContextLengthError, FormatError, InputError
 from tests.conformance.families import DEMONSTRATIONS, QUERIES, Family, picture
 
@@ -73,7 +74,7 @@ def test_scores_do_not_need_the_cache(family: Family, monkeypatch: pytest.Monkey
 
 def test_the_slot_is_never_generated(family: Family) -> None:
     backend = family.backend
-    if backend.slot >= len(backend.output_embeddings):
+    if backend.slot >= len(backend.vocabulary.outputs):
         return  # there is no such output
 
     def wish(module: object, args: object, output: torch.Tensor) -> torch.Tensor:
@@ -249,6 +250,6 @@ def test_a_text_that_the_processor_would_download_is_refused(tiny: Callable[[str
 
 def test_a_family_of_one_image_says_so(tiny: Callable[[str], Path]) -> None:
     backend = AutoBackend.from_pretrained(str(tiny("blip-2")), device="cpu")
-    assert not backend.supports_interleaved
+    assert find(backend, Interleaves) is None
     with pytest.raises(FormatError, match=r"'blip-2'.*one image per prompt"):
         backend.injector.prepare(QUERIES[:1], [DEMONSTRATIONS[:1]], prompt_format=backend.default_format)

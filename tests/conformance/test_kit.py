@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from aim_backends.hf import TransformersBackend
 from aim_backends.llava import LlavaBackend
 from aim_sdk import Demonstration, FusedTokens, Query
-from aim_sdk.errors import CapabilityError, FormatError, InputError
+from aim_sdk.backend import AnswersPlainly
+from aim_sdk.errors import FormatError, InputError
 from aim_sdk.testing import (
     CHECKS,
     HEART,
@@ -72,13 +73,16 @@ def test_expected_failures_are_reported_as_such(good: TransformersBackend) -> No
 
 
 class _NothingToCompare(KiteBackend):
-    def plain_answer(self, *args: object, **options: object) -> list[int]:
-        raise CapabilityError("nobody knows")
+    @property
+    def lacks(self) -> dict[type, str]:
+        return {AnswersPlainly: "nobody knows"}
 
 
 def test_what_does_not_apply_is_counted_apart_and_at_the_heart_it_fails_unless_declared() -> None:
     names = ["zero_demonstrations", "plain_model", "slot_never_generated"]
-    with pytest.raises(ConformanceError, match=r"plain_model: failed: it cannot be checked: nobody knows"):
+    with pytest.raises(
+        ConformanceError, match=r"plain_model: failed: it cannot be checked: .*'plain-answers' .*: nobody knows"
+    ):
         check_backend(_NothingToCompare(), checks=names)
     results = check_backend(_NothingToCompare(), checks=names, expected_failures={"plain_model": "a remote server"})
     assert [result.status for result in results] == ["passed", "not applicable", "not applicable"]

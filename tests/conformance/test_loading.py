@@ -38,9 +38,10 @@ def test_a_family_loads_frozen(family: Family) -> None:
     assert not backend.model.training
     assert not any(parameter.requires_grad for parameter in backend.model.parameters())
     assert isinstance(backend, type(AutoBackend.from_pretrained(str(family.folder), device="cpu")))
-    assert backend.input_embeddings.shape == (backend.backbone.rows, backend.backbone.embedding_size)
-    assert torch.equal(backend.input_embeddings[[5, 7]], backend.backbone.embed([5, 7]))
-    assert len(backend.output_embeddings) <= backend.backbone.rows
+    inputs, outputs = backend.vocabulary.inputs, backend.vocabulary.outputs
+    assert inputs.shape == (backend.backbone.rows, backend.backbone.embedding_size)
+    assert torch.equal(inputs[[5, 7]], backend.backbone.embed([5, 7]))
+    assert len(outputs) <= backend.backbone.rows
 
 
 def test_the_fingerprint_is_stable_and_tells_backbones_apart(family: Family, llava: TransformersBackend) -> None:

@@ -18,7 +18,7 @@ from aim_backends.hf.slots import PER_TOKEN
 from aim_backends.llava import LlavaBackend
 from aim_backends.qwen_vl import QwenVLBackend
 from aim_sdk import FusedTokens, Generation, PromptFormat
-from aim_sdk.backend import prefixes
+from aim_sdk.backend import ReusesPrefixes, find, prefixes
 from aim_sdk.backend.prefixes import DEFAULT_BYTES, PrefixCache
 from tests.conformance.families import DEMONSTRATIONS, QUERIES, Family
 
@@ -27,7 +27,7 @@ NEW = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}
 
 def test_one_prompt_behind_a_shared_prefix(family: Family) -> None:
     reusable = all(_is_the_full_prompt(family, [place]) for place in range(len(QUERIES)))
-    assert reusable == family.backend.prefix_reuse, _next(family)
+    assert reusable == (find(family.backend, ReusesPrefixes) is not None), _next(family)
 
 
 def test_unequal_prompts_behind_a_shared_prefix(family: Family) -> None:
@@ -93,12 +93,14 @@ CHOICES = ["No", "It is a lynx, or a fox."]
 
 def test_answers_behind_a_kept_prefix_are_the_plain_ones(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     injector, form = family.backend.injector, family.form
-    if not family.backend.prefix_reuse:
-        assert injector.prefixes is None
-        return
     context = _keyed(family.text_only(0, 1, 2))
     two, three = context[:2], context
     one: dict[str, Any] = {"prompt_format": form, "max_new_tokens": 2, "log_probs": True}
+    if find(family.backend, ReusesPrefixes) is None:
+        for _ in range(3):
+            injector.generate(QUERIES[:1], [two], **one)
+        assert not injector.prefixes.info()["states"]
+        return
     beams: dict[str, Any] = {"prompt_format": form, "max_new_tokens": 2, "num_beams": 2, "num_return_sequences": 2}
     asks: dict[str, Callable[[], Any]] = {
         "generate": lambda: _numbers(injector.generate(QUERIES[:1], [two], **one)),
@@ -111,7 +113,6 @@ def test_answers_behind_a_kept_prefix_are_the_plain_ones(family: Family, monkeyp
         del asks["beams"]
     with _reusing(family.backend, monkeypatch) as kept, _counting(family.backend) as forwarded:
         cache = injector.prefixes
-        assert cache is not None
         cache.resize(0)
         plain = {name: (ask(), forwarded()) for name, ask in asks.items()}
         cache.resize(DEFAULT_BYTES)
@@ -210,7 +211,6 @@ def test_what_cannot_stand_behind_a_prefix_is_computed_whole(
         ({"prompt_lookup_num_tokens": 2}, False),
     ]
     with _reusing(llava, monkeypatch), _counting(llava) as forwarded:
-        assert injector.prefixes is not None
         for options, reuses in ways:
             injector.prefixes.resize(0)
             expected, plain = ask(**options), forwarded()
@@ -334,7 +334,6 @@ def _nbytes(cache: DynamicCache) -> int:
 def _reusing(backend: TransformersBackend, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[DynamicCache, Any]]:
     """Any prefix is long enough to be kept; yields the kept states, each with what it held when it was put."""
     cache = backend.injector.prefixes
-    assert cache is not None
     kept: dict[DynamicCache, Any] = {}
     put = PrefixCache.put
 

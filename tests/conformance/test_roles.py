@@ -17,6 +17,7 @@ from aim_backends.hf.roles import role_ids, tags
 from aim_backends.llava import LlavaBackend
 from aim_backends.qwen_vl import QwenVLBackend
 from aim_sdk import AIMPipeline, Demonstration, PromptFormat, Query
+from aim_sdk.backend import Interleaves, find
 from aim_sdk.errors import FormatError, InputError
 from tests.conformance.families import Family, picture
 from tests.conformance.test_properties import FEW
@@ -77,7 +78,7 @@ def test_a_prompt_holds_the_special_tokens_of_its_format(family: Family, data: A
     def sequence(text: str, answer: str, asked: str) -> list[int]:
         """What the processor and the reader write."""
         shown = Demonstration(PICTURE, text, answer)
-        context = [shown] if backend.supports_interleaved else []
+        context = [shown] if find(backend, Interleaves) is not None else []
         prepared = backend.injector.prepare([Query(PICTURE, asked)], [context], prompt_format=form)
         (tokens,), _ = backend.reader._tokens([shown], form)
         ids = [*prepared.inputs["input_ids"][0].tolist(), *tokens.ids]
@@ -139,13 +140,13 @@ def test_every_way_in_refuses_the_formats_own_tokens(family: Family) -> None:
             lambda query=query: backend.injector.generate([query], [[]], prompt_format=form, max_new_tokens=1),
             lambda query=query: next(backend.injector.stream(query, [], prompt_format=form, max_new_tokens=1)),
             lambda text=text: backend.injector.score(plain, [], ["a", text], prompt_format=form),
-            lambda query=query: backend.injector.log_probs([query], [[]], ["a"], prompt_format=form),
-            lambda text=text: backend.injector.log_probs([plain], [[]], [text], prompt_format=form),
+            lambda query=query: backend.prepare_log_probs([query], ["a"], prompt_format=form),
+            lambda text=text: backend.prepare_log_probs([plain], [text], prompt_format=form),
             *(lambda item=item: backend.reader.read([item], prompt_format=form) for item in (shown, told)),
             *(lambda item=item: backend.reader.text_only([item], prompt_format=form) for item in (shown, told)),
             lambda query=query: backend.plain_answer(query, prompt_format=form, max_new_tokens=1),
         ]
-        if backend.supports_interleaved:
+        if find(backend, Interleaves) is not None:
             ways.append(lambda told=told: backend.injector.prepare([plain], [[told]], prompt_format=form))
         for number, way in enumerate(ways):
             with pytest.raises(FormatError) as caught:

@@ -15,6 +15,7 @@ from aim_backends.pocket.cache import KVCache
 from aim_backends.pocket.injector import PocketInjector
 from aim_backends.pocket.prompts import DEFAULT_FORMAT
 from aim_sdk import AIMPipeline, Demonstration, FusedTokens, Generation, Query
+from aim_sdk.backend import ReusesPrefixes, find
 from aim_sdk.backend.prefixes import DEFAULT_BYTES, MIN_TOKENS
 from aim_sdk.errors import ContextLengthError
 from aim_sdk.types import Context
@@ -117,7 +118,7 @@ def kept(injector: PocketInjector, context: Context) -> KVCache:
 
 
 def test_it_is_declared(backend: PocketBackend) -> None:
-    assert backend.prefix_reuse
+    assert find(backend, ReusesPrefixes) is backend
 
 
 def test_the_first_second_and_third_answer_are_the_plain_one(

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 import torch
@@ -20,6 +20,7 @@ from aim_sdk.analysis.attention import (
 )
 from aim_sdk.analysis.prompts import from_files, from_tasks
 from aim_sdk.answering.queries import NumberedQuery, QueryLine
+from aim_sdk.backend import ShowsAttention
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.demo.tasks import DemoTask, Episode
 from aim_sdk.errors import CapabilityError, InputError, ShotsError
@@ -40,26 +41,31 @@ KINDS: tuple[TokenKind, ...] = (
 WEIGHTS = torch.tensor([[1 / 12] * 12, [0.5, 0, 0, 0, 0, 0.5, 0, 0, 0, 0, 0, 0]])
 
 
-class Shown:
-    """A backend that shows one map, and generates one answer."""
+class Hidden:
+    """A backend that generates one answer."""
 
     name = "shown"
+    lacks: ClassVar[dict[type, str]] = {}
 
     def __init__(self, weights: torch.Tensor, generated: str = "") -> None:
         self.map = AttentionMap(weights, (3, 5), KINDS, 1)
         self.injector, self.generated = self, generated
         self.asked: list[str] = []
 
-    def attention(self, query: Query, demonstrations: Any, answer: str, *, prompt_format: PromptFormat) -> AttentionMap:
-        self.asked.append(answer)
-        return self.map
-
-    def generate(self, *args: object, **kwargs: object) -> list["Shown"]:
+    def generate(self, *args: object, **kwargs: object) -> list["Hidden"]:
         return [self]
 
     @property
     def text(self) -> str:
         return self.generated
+
+
+class Shown(Hidden):
+    """Shows one map."""
+
+    def attention(self, query: Query, demonstrations: Any, answer: str, *, prompt_format: PromptFormat) -> AttentionMap:
+        self.asked.append(answer)
+        return self.map
 
 
 def measured(weights: torch.Tensor, group: str) -> Measurement:
@@ -126,8 +132,13 @@ def test_the_models_own_answer_is_taken_where_none_is_known() -> None:
 
 
 def test_a_backend_without_the_capability_says_so() -> None:
-    with pytest.raises(CapabilityError, match="backend 'shown' does not show its attention"):
-        Backend.attention(cast(Backend, Shown(WEIGHTS)), Query(PICTURE), SHOWN, "a", prompt_format=FORM)
+    prompt = InterleavedPrompt(Query(PICTURE), SHOWN, "a", "a")
+    with pytest.raises(CapabilityError, match=r"backend 'shown' lacks .*'attention' .*: its class has no `attention`"):
+        measure(cast(Backend, Hidden(WEIGHTS)), prompt, FORM)
+    assert measure(cast(Backend, Shown(WEIGHTS)), prompt, FORM).answer == "a"
+    lacking = type("Lacking", (Shown,), {"lacks": {ShowsAttention: "its images are not in the prompt"}})(WEIGHTS)
+    with pytest.raises(CapabilityError, match=r"lacks .*'attention' .*: its images are not in the prompt\."):
+        measure(lacking, prompt, FORM)
 
 
 def asked(number: int, **fields: str) -> NumberedQuery:

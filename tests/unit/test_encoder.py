@@ -18,6 +18,7 @@ from aim_sdk import AIMPipeline, Demonstration, DemonstrationBank, DemoReader, P
 from aim_sdk.bank.convert import convert
 from aim_sdk.config import Binding
 from aim_sdk.errors import CapabilityError, FormatError, ImageError, InputError
+from aim_sdk.layers import LAST, only_last
 from aim_sdk.projectors import untrained
 from aim_sdk.reading.encoder import Encoder, batches_of
 
@@ -197,11 +198,17 @@ def test_a_projector_of_other_layers_is_given_them(
     )
 
 
-def test_a_reader_from_before_there_were_layers_gives_the_last(pipe: AIMPipeline, items: list[Demonstration]) -> None:
+def test_a_reader_of_the_last_layer_alone_refuses_others(pipe: AIMPipeline, items: list[Demonstration]) -> None:
     class Old(DemoReader):
-        def read(  # type: ignore[override]
-            self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat, with_images: bool = True
+        def read(
+            self,
+            demonstrations: Sequence[Demonstration],
+            *,
+            prompt_format: PromptFormat,
+            with_images: bool = True,
+            layers: Sequence[int] = LAST,
         ) -> list[Reading]:
+            only_last(layers)
             return pipe.backend.reader.read(demonstrations, prompt_format=prompt_format, with_images=with_images)
 
         text_only = None  # type: ignore[assignment]

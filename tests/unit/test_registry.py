@@ -24,7 +24,7 @@ from aim_sdk.backend.interfaces import Backend
 class Good(Backend):
     name = "good"
     from_pretrained = classmethod(lambda cls, model=None, **options: cls())
-    reader = injector = fingerprint = default_format = input_embeddings = output_embeddings = None
+    reader = injector = fingerprint = default_format = device = dtype = None
     def default_projector(self): ...
 
 class Unfinished(Backend):

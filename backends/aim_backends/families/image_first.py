@@ -39,7 +39,7 @@ class _ImageFirstBackbone(Backbone):
     def _placeholder(self) -> str:
         return "<image>"
 
-    supports_interleaved = False
+    most_images = 1
 
     def _processed(
         self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], padding_side: str

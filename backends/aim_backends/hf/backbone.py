@@ -42,8 +42,8 @@ class Backbone:
     tokens_class: ClassVar[type[Tokens]] = Tokens
     answer_type: ClassVar[int] = 0
     """``token_type_ids`` of an answer after its prompt."""
-    supports_interleaved: ClassVar[bool] = True
-    """Whether one prompt may hold several images."""
+    most_images: ClassVar[int | None] = None
+    """How many images one prompt may hold; None where the context's length alone limits them."""
 
     def __init__(self, model: Any, processor: Any, source: str, special_tokens: SpecialTokens = "refuse") -> None:
         check_option(special_tokens)
@@ -97,6 +97,12 @@ class Backbone:
         """Where the inputs go."""
         device: torch.device = self.model.get_input_embeddings().weight.device
         return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the input embeddings are in."""
+        dtype: torch.dtype = self.model.get_input_embeddings().weight.dtype
+        return dtype
 
     @property
     def embedding_size(self) -> int:

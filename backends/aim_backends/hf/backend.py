@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, Self, cast
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.utils.checkpoint import checkpoint
+from transformers import DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from aim_backends.families.table import adapter_of
@@ -20,16 +21,18 @@ from aim_backends.hf import loading
 from aim_backends.hf.attention import read_attention
 from aim_backends.hf.backbone import Backbone, check_option
 from aim_backends.hf.fingerprint import fingerprint
-from aim_backends.hf.injector import TransformersInjector
+from aim_backends.hf.injector import TransformersInjector, WrittenAnswers
 from aim_backends.hf.plain import plain_answer, show_prompt
 from aim_backends.hf.reader import TransformersReader
 from aim_backends.hf.roles import SpecialTokens
+from aim_sdk.backend.capabilities import Interleaves, RecomputesActivations, ReusesPrefixes, Shards
 from aim_sdk.backend.interfaces import Backend
+from aim_sdk.backend.prefixes import PrefixCache
+from aim_sdk.backend.prepared import PreparedAnswers
 from aim_sdk.config import Fingerprint, PromptFormat
-from aim_sdk.errors import CapabilityError
 from aim_sdk.projectors.base import Projector
 from aim_sdk.projectors.carrier import CarrierProjector
-from aim_sdk.types import AttentionMap, Context, Demonstration, Query
+from aim_sdk.types import AttentionMap, Context, Demonstration, Query, Vocabulary
 
 
 class TransformersBackend(Backend):
@@ -116,8 +119,32 @@ class TransformersBackend(Backend):
         return self.backbone.default_format
 
     @property
-    def supports_interleaved(self) -> bool:
-        return self.backbone.supports_interleaved
+    def device(self) -> torch.device:
+        return self.backbone.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.backbone.dtype
+
+    @cached_property
+    def lacks(self) -> Mapping[type, str]:
+        kind, found = self.model.config.model_type, dict[type, str]()
+        if self.most_images == 1:
+            found[Interleaves] = f"a prompt of {kind!r} holds one image"
+        if not self.backbone.family.prefix.alone:
+            found[ReusesPrefixes] = f"answers of {kind!r} after a prefix that was computed apart may not be the same"
+        if not self._layers:
+            told = f"{type(self.model).__name__} does not say what its layers are"
+            found |= {Shards: told, RecomputesActivations: told}
+        return found
+
+    @property
+    def most_images(self) -> int | None:
+        return self.backbone.most_images
+
+    @property
+    def prefixes(self) -> PrefixCache[DynamicCache]:
+        return self._injector.prefixes
 
     def default_projector(self) -> Projector:
         """The training-free carrier projector, with a warning: this package ships none that was trained."""
@@ -134,25 +161,19 @@ class TransformersBackend(Backend):
 
     def shard(self, mesh: DeviceMesh) -> None:
         _ = self.fingerprint  # of whole weights; it is computed once
-        for layer in self._layers():
+        for layer in self._layers:
             fully_shard(layer, mesh=mesh)
         ends = (self.model.get_input_embeddings(), self.model.get_output_embeddings())
         fully_shard(self.model, mesh=mesh, ignored_params={p for module in ends for p in module.parameters()})
 
+    @cached_property
     def _layers(self) -> list[nn.Module]:
-        """What transformers marks as layers, of the LM and of the vision tower.
-
-        Raises:
-            CapabilityError: nothing.
-        """
-        found: list[nn.Module] = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
-        if not found:
-            raise CapabilityError(f"{type(self.model).__name__} does not say what its layers are.")
-        return found
+        """What transformers marks as layers, of the LM and of the vision tower."""
+        return [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
     def recompute_activations(self, on: bool = True) -> None:
         # transformers' own switch does nothing in eval mode, and train mode turns dropout on.
-        for layer in self._layers():
+        for layer in self._layers:
             layer.__dict__.pop("forward", None)
             if on:
                 layer.forward = partial(
@@ -177,19 +198,19 @@ class TransformersBackend(Backend):
         return show_prompt(self.backbone, prepared)
 
     @property
-    def input_embeddings(self) -> Float[Tensor, "vocabulary embed"]:
-        """The vectors that enter the inner LLM: some families scale the matrix, or keep it in two parts."""
-        return self.backbone.input_embeddings
+    def vocabulary(self) -> Vocabulary:
+        inputs, outputs = self.backbone.input_embeddings, self.backbone.output_embeddings
+        return Vocabulary(inputs, outputs, self.fingerprint, self.decoder_layers)
 
-    @property
-    def output_embeddings(self) -> Float[Tensor, "vocabulary hidden"]:
-        return self.backbone.output_embeddings
+    def prepare_log_probs(
+        self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
+    ) -> WrittenAnswers:
+        return self._injector.prepare_log_probs(queries, answers, prompt_format=prompt_format, ended=ended)
+
+    def log_probs(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[Float[Tensor, " tokens"]]:
+        return self._injector.log_probs(prepared, contexts)
 
     def attention(
         self, query: Query, demonstrations: Sequence[Demonstration], answer: str, *, prompt_format: PromptFormat
     ) -> AttentionMap:
         return read_attention(self._injector, query, demonstrations, answer, prompt_format)
-
-    @property
-    def prefix_reuse(self) -> bool:
-        return self.backbone.family.prefix.alone

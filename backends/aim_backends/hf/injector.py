@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor
+from transformers import DynamicCache
 
 from aim_backends.hf.blame import naming_the_image, of_query
 from aim_backends.hf.decoding import Decoding
@@ -18,12 +19,22 @@ from aim_backends.hf.tap import Injection, injected
 from aim_backends.hf.writing import Prepared, PromptWriter, check_one_each, images_of
 from aim_sdk.backend.injector import Injector
 from aim_sdk.backend.prefixes import PrefixCache
+from aim_sdk.backend.prepared import PreparedAnswers
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import InputError
-from aim_sdk.types import ChoiceScores, Context, FusedTokens, Generation, Query
+from aim_sdk.types import ChoiceScores, Context, Demonstration, Generation, Query
 
 if TYPE_CHECKING:
     from aim_backends.hf.backbone import Backbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenAnswers(PreparedAnswers):
+    """Queries whose prompts are written, without what stands before them, and the tokens of their answers."""
+
+    written: Prepared | None = field(repr=False)
+    """None where there are no queries."""
+    tokens: list[list[int]]
 
 
 class TransformersInjector(Injector):
@@ -31,7 +42,8 @@ class TransformersInjector(Injector):
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone, self.writer = backbone, PromptWriter(backbone)
-        self.prefixes = PrefixCache() if backbone.family.prefix.alone else None
+        self.prefixes: PrefixCache[DynamicCache] = PrefixCache()
+        """Stays empty where the family's prompts must be computed whole."""
 
     def prepare(
         self,
@@ -126,36 +138,28 @@ class TransformersInjector(Injector):
 
     def prepare_log_probs(
         self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
-    ) -> Callable[[Sequence[Sequence[FusedTokens]]], list[Float[Tensor, " tokens"]]]:
-        written = self.writer.written(queries, [[]] * len(queries), prompt_format)
-        tokens = self._answers(written, queries, answers, prompt_format, ended=ended)
+    ) -> WrittenAnswers:
+        """See `aim_sdk.backend.capabilities.Trainable`."""
+        written = self.writer.written(queries, [[]] * len(queries), prompt_format) if queries else None
+        tokens = self._answers(written, queries, answers, prompt_format, ended=ended) if written else []
+        return WrittenAnswers(tuple(queries), tuple(answers), prompt_format, ended, written=written, tokens=tokens)
 
-        def forward(contexts: Sequence[Sequence[FusedTokens]]) -> list[Float[Tensor, " tokens"]]:
-            check_one_each(queries, contexts)
-            with naming_the_image(self.backbone, images_of(queries, contexts)), self.backbone.lock:
-                prepared = self.writer.with_fused(written, contexts, queries, prompt_format, max(map(len, tokens)))
-                with self.injected(prepared):
-                    return whole(self.backbone, prepared.inputs, tokens)
-
-        return forward
-
-    def log_probs(
-        self,
-        queries: Sequence[Query],
-        contexts: Sequence[Context],
-        answers: Sequence[str],
-        *,
-        prompt_format: PromptFormat,
-        ended: bool = False,
-    ) -> list[Float[Tensor, " tokens"]]:
-        if not queries:
+    def log_probs(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[Float[Tensor, " tokens"]]:
+        """See `aim_sdk.backend.capabilities.Trainable`."""
+        assert isinstance(prepared, WrittenAnswers)
+        queries, form = prepared.queries, prepared.prompt_format
+        check_one_each(queries, contexts)
+        if prepared.written is None:
             return []
+        written, tokens = prepared.written, prepared.tokens
+        shown = [[item for item in context if isinstance(item, Demonstration)] for context in contexts]
         with naming_the_image(self.backbone, images_of(queries, contexts)), self.backbone.lock:
-            prepared = self.prepare(queries, contexts, prompt_format=prompt_format)
-            tokens = self._answers(prepared, queries, answers, prompt_format, ended=ended)
-            self.writer.check_length(prepared.lengths, queries, contexts, prompt_format, max(map(len, tokens)))
-            with self.injected(prepared):
-                return whole(self.backbone, prepared.inputs, tokens)
+            if any(shown):  # the text before the answer is another one
+                written = self.writer.written(queries, shown, form)
+                tokens = self._answers(written, queries, prepared.answers, form, ended=prepared.ended)
+            prompts = self.writer.with_fused(written, contexts, queries, form, max(map(len, tokens)))
+            with self.injected(prompts):
+                return whole(self.backbone, prompts.inputs, tokens)
 
     @contextmanager
     def _prompt(self, prepared: Prepared, contexts: Sequence[Context], rows: int) -> Iterator[dict[str, Any]]:
@@ -163,9 +167,9 @@ class TransformersInjector(Injector):
 
         Prompts that share what was computed before stand after it, in a cache of ``rows`` rows each; 0: they do not.
         """
-        backbone, prefixes = self.backbone, self.prefixes
+        backbone, shares = self.backbone, self.backbone.family.prefix.alone
         with backbone.lock:
-            found = None if prefixes is None else continued(backbone, prefixes, prepared, contexts, rows)
+            found = continued(backbone, self.prefixes, prepared, contexts, rows) if shares else None
             with self.injected(prepared) if found is None else injected(found.injection):
                 yield dict(prepared.inputs) if found is None else found.inputs
 

@@ -35,8 +35,8 @@ def plain_answer(
     Demonstrations with images are one conversation. Without them they are given as token ids (`text_ids`): as one
     string, a tokenizer would join what stands on the two sides of an image.
     """
-    if interleaved and not backbone.supports_interleaved:
-        raise CapabilityError(f"{backbone.model.config.model_type!r} takes one image per prompt.")
+    if interleaved and backbone.most_images == 1:
+        raise CapabilityError(f"a prompt of {backbone.model.config.model_type!r} holds one image.")
     images = [*(item.image for item in interleaved), query.image]
     texts = [(item.text, item.answer) for item in interleaved]
     with naming_the_image(backbone, [images]), backbone.lock:

@@ -69,7 +69,7 @@ class PromptWriter:
     ) -> Prepared:
         """Run the processor on prompts without fused tokens."""
         backbone = self.backbone
-        if not backbone.supports_interleaved and any(shown):
+        if backbone.most_images == 1 and any(shown):
             kind = backbone.model.config.model_type
             raise FormatError(f"{kind!r} takes one image per prompt: demonstrations cannot be interleaved.")
         texts, images, heads = list[str](), list[list[Image]](), list[int]()

@@ -8,23 +8,27 @@ from functools import cached_property
 from typing import Any, Self, get_args
 
 import torch
+from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from aim_backends.pocket.attention import read_attention
+from aim_backends.pocket.cache import KVCache
 from aim_backends.pocket.images import ImageEncoder
-from aim_backends.pocket.injector import PocketInjector
+from aim_backends.pocket.injector import PocketInjector, TokenisedAnswers
 from aim_backends.pocket.model import DATA, PocketModel
 from aim_backends.pocket.prompts import DEFAULT_FORMAT, SegmentWriter, SpecialTokens
 from aim_backends.pocket.reader import PocketReader
 from aim_sdk.backend.devices import resolve_device, resolve_dtype
 from aim_sdk.backend.hashing import rms, tensor_hash, versions
 from aim_sdk.backend.interfaces import Backend
+from aim_sdk.backend.prefixes import PrefixCache
+from aim_sdk.backend.prepared import PreparedAnswers
 from aim_sdk.config import Fingerprint, PromptFormat
 from aim_sdk.demo.tasks import DemoTask
 from aim_sdk.errors import InputError, ModelNotFoundError
 from aim_sdk.projectors.base import Projector
-from aim_sdk.types import AttentionMap, Context, Demonstration, Query
+from aim_sdk.types import AttentionMap, Context, Demonstration, Query, Vocabulary
 
 MODEL = "pocket-1"
 
@@ -79,8 +83,20 @@ class PocketBackend(Backend):
         self.model.lm.recompute = on
 
     @property
-    def prefix_reuse(self) -> bool:
-        return True
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.lm.embed_tokens.weight.dtype
+
+    @property
+    def prefixes(self) -> PrefixCache[KVCache]:
+        return self._injector.prefixes
+
+    @property
+    def most_images(self) -> None:
+        return None
 
     @property
     def decoder_layers(self) -> int:
@@ -90,7 +106,7 @@ class PocketBackend(Backend):
     def fingerprint(self) -> Fingerprint:
         if self.model.lm.embed_tokens.weight.dtype == torch.float16:  # it rounds otherwise than all that is shipped
             return type(self).from_pretrained(device="cpu").fingerprint
-        embeddings = self.input_embeddings
+        embeddings = self.model.lm.embed_tokens.weight
         embedding_hash = tensor_hash([("embedding", embeddings)], samples=4096)
         tokenizer_hash = hashlib.sha256(self.model.tokenizer.to_str().encode()).hexdigest()
         assert embedding_hash is not None
@@ -155,9 +171,14 @@ class PocketBackend(Backend):
         return read_attention(self.model, self._injector, query, demonstrations, answer, prompt_format)
 
     @property
-    def input_embeddings(self) -> Tensor:
-        return self.model.lm.embed_tokens.weight
+    def vocabulary(self) -> Vocabulary:
+        tied = self.model.lm.embed_tokens.weight
+        return Vocabulary(tied, tied, self.fingerprint, self.decoder_layers)
 
-    @property
-    def output_embeddings(self) -> Tensor:
-        return self.model.lm.embed_tokens.weight
+    def prepare_log_probs(
+        self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
+    ) -> TokenisedAnswers:
+        return self._injector.prepare_log_probs(queries, answers, prompt_format=prompt_format, ended=ended)
+
+    def log_probs(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[Float[Tensor, " tokens"]]:
+        return self._injector.log_probs(prepared, contexts)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from cachetools import LRUCache
 from torch import Tensor
@@ -18,6 +18,18 @@ CAPACITY = 1024
 """Images whose visual tokens are kept: 36 KB each in float32."""
 
 
+@dataclass(frozen=True, slots=True)
+class DecodedImages:
+    """Images before their forward, by the hash of their content."""
+
+    digests: list[str]
+    """Of each image, in their order."""
+    tokens: dict[str, Tensor] = field(repr=False)
+    """Visual tokens ``(16, embed)`` that are known already."""
+    pixels: dict[str, Tensor] = field(repr=False)
+    """What is to be encoded."""
+
+
 class ImageEncoder:
     """Encodes images in one batch and keeps the visual tokens of the last ``CAPACITY`` by content; thread-safe."""
 
@@ -28,19 +40,21 @@ class ImageEncoder:
 
     def encode(self, sources: Sequence[ImageInput]) -> list[Tensor]:
         """Return the visual tokens ``(16, embed)`` of each image."""
-        return self.prepare(sources)()
+        return self.run(self.prepare(sources))
 
-    def prepare(self, sources: Sequence[ImageInput]) -> Callable[[], list[Tensor]]:
-        """Decode the images whose visual tokens are not kept; calling the result is `encode`'s."""
+    def prepare(self, sources: Sequence[ImageInput]) -> DecodedImages:
+        """Decode the images whose visual tokens are not kept."""
         digests = [image_digest(source) for source in sources]
         with self._lock:
             tokens = {digest: self._kept[digest] for digest in digests if digest in self._kept}
         missing = {d: source for d, source in zip(digests, sources, strict=True) if d not in tokens}
         pixels = {digest: preprocess(source) for digest, source in missing.items()}
-        return partial(self._encode, digests, tokens, pixels)
+        return DecodedImages(digests, tokens, pixels)
 
-    def _encode(self, digests: list[str], tokens: dict[str, Tensor], pixels: dict[str, Tensor]) -> list[Tensor]:
-        tokens = tokens | dict(zip(pixels, self._model.encode_pixels(list(pixels.values())), strict=True))
+    def run(self, images: DecodedImages) -> list[Tensor]:
+        """Return the visual tokens ``(16, embed)`` of each image, in their order."""
+        pixels = images.pixels
+        tokens = images.tokens | dict(zip(pixels, self._model.encode_pixels(list(pixels.values())), strict=True))
         with self._lock:
-            self._kept.update((digest, tokens[digest]) for digest in digests)
-        return [tokens[digest] for digest in digests]
+            self._kept.update((digest, tokens[digest]) for digest in images.digests)
+        return [tokens[digest] for digest in images.digests]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,16 +15,27 @@ from torch.nn.utils.rnn import pad_sequence
 
 from aim_backends.pocket.cache import KVCache
 from aim_backends.pocket.decoding import Prefilled, Sampling, decode, pieces
-from aim_backends.pocket.images import ImageEncoder
+from aim_backends.pocket.images import DecodedImages, ImageEncoder
 from aim_backends.pocket.model import PocketModel
 from aim_backends.pocket.prompts import PromptSegments, SegmentWriter
 from aim_sdk.backend.answers import clean_answer, stream_answer
 from aim_sdk.backend.injector import Injector
 from aim_sdk.backend.prefixes import PrefixCache, SharedPrefix
+from aim_sdk.backend.prepared import PreparedAnswers
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import ContextLengthError, ImageError
 from aim_sdk.support.finite import not_finite
 from aim_sdk.types import ChoiceScores, Context, Demonstration, FusedTokens, Generation, Query
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenisedAnswers(PreparedAnswers):
+    """Queries whose images are decoded, and the tokens of all texts."""
+
+    images: DecodedImages
+    segments: list[PromptSegments] = field(repr=False)
+    ids: list[list[int]]
+    """The tokens of each answer."""
 
 
 class PocketInjector(Injector):
@@ -57,11 +69,11 @@ class PocketInjector(Injector):
 
     def queries(self, queries: Sequence[Query], prompt_format: PromptFormat) -> list[Tensor]:
         """Return each query as embeddings ``(tokens, embed)``."""
-        visual = self._images_of(queries)()
+        visual = self._images.run(self._images_of(queries))
         segments = [self._prompts.query(query, prompt_format) for query in queries]
         return [torch.cat(self._segments(item, image)) for item, image in zip(segments, visual, strict=True)]
 
-    def _images_of(self, queries: Sequence[Query]) -> Callable[[], list[Tensor]]:
+    def _images_of(self, queries: Sequence[Query]) -> DecodedImages:
         """Decode the queries' images; an image that is none names its query."""
         try:
             return self._images.prepare([query.image for query in queries])
@@ -163,33 +175,31 @@ class PocketInjector(Injector):
         logits: Tensor = self._model.lm.head(hidden)
         return logits
 
-    def log_probs(
-        self,
-        queries: Sequence[Query],
-        contexts: Sequence[Context],
-        answers: Sequence[str],
-        *,
-        prompt_format: PromptFormat,
-        ended: bool = False,
-    ) -> list[Float[Tensor, " tokens"]]:
-        return self.prepare_log_probs(queries, answers, prompt_format=prompt_format, ended=ended)(contexts)
-
     def prepare_log_probs(
         self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
-    ) -> Callable[[Sequence[Context]], list[Float[Tensor, " tokens"]]]:
-        encode = self._images_of(queries)
-        segments = [self._prompts.query(query, prompt_format) for query in queries]
-        ids = [self._prompts.choice(answer, prompt_format, ended=ended) for answer in answers]
+    ) -> TokenisedAnswers:
+        """See `aim_sdk.backend.capabilities.Trainable`."""
+        return TokenisedAnswers(
+            tuple(queries),
+            tuple(answers),
+            prompt_format,
+            ended,
+            images=self._images_of(queries),
+            segments=[self._prompts.query(query, prompt_format) for query in queries],
+            ids=[self._prompts.choice(answer, prompt_format, ended=ended) for answer in answers],
+        )
 
-        def forward(contexts: Sequence[Context]) -> list[Float[Tensor, " tokens"]]:
-            before = self.contexts(contexts, prompt_format)
-            rows = [
-                torch.cat([context, *self._segments(segment, image), self._embed(answer[:-1])])
-                for context, segment, image, answer in zip(before, segments, encode(), ids, strict=True)
-            ]
-            return self._log_probs(rows, ids)
-
-        return forward
+    def log_probs(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[Float[Tensor, " tokens"]]:
+        """See `aim_sdk.backend.capabilities.Trainable`."""
+        assert isinstance(prepared, TokenisedAnswers)
+        if not len(prepared):
+            return []
+        before, images = self.contexts(contexts, prepared.prompt_format), self._images.run(prepared.images)
+        rows = [
+            torch.cat([context, *self._segments(segment, image), self._embed(answer[:-1])])
+            for context, segment, image, answer in zip(before, prepared.segments, images, prepared.ids, strict=True)
+        ]
+        return self._log_probs(rows, prepared.ids)
 
     def _log_probs(self, rows: list[Tensor], ids: list[list[int]]) -> list[Float[Tensor, " tokens"]]:
         """Run whole prompts ``(tokens, embed)``, padded on the right; the head sees the places before ``ids``."""

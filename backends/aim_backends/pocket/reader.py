@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from aim_backends.pocket.images import ImageEncoder
+from aim_backends.pocket.images import DecodedImages, ImageEncoder
 from aim_backends.pocket.model import PocketModel
 from aim_backends.pocket.prompts import PromptSegments, SegmentWriter
 from aim_backends.pocket.vision import VISUAL_TOKENS
@@ -48,8 +48,8 @@ class PocketReader(DemoReader):
         if not demonstrations:
             return list
         segments = self._segments(demonstrations, prompt_format)
-        encode = self._images.prepare([item.image for item in demonstrations]) if with_images else None
-        return partial(self._forward, segments, encode, prompt_format, layers)
+        images = self._images.prepare([item.image for item in demonstrations]) if with_images else None
+        return partial(self._forward, segments, images, prompt_format, layers)
 
     def lengths(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
         opening = len(self._prompts.opening(prompt_format)) + VISUAL_TOKENS
@@ -72,12 +72,12 @@ class PocketReader(DemoReader):
     def _forward(
         self,
         segments: list[PromptSegments],
-        encode: Callable[[], list[Tensor]] | None,
+        images: DecodedImages | None,
         prompt_format: PromptFormat,
         layers: Sequence[int],
     ) -> list[Reading]:
         opening = self._embed(self._prompts.opening(prompt_format))
-        visual: Sequence[Tensor | None] = encode() if encode else [None] * len(segments)
+        visual: Sequence[Tensor | None] = self._images.run(images) if images else [None] * len(segments)
         texts = [self._embed(_text(item)) for item in segments]
         rows = [
             _join(opening, text, len(segment.before), tokens)

@@ -28,9 +28,10 @@ from aim_sdk import (
 from aim_sdk.backend.answers import clean_answer, stream_answer
 from aim_sdk.backend.hashing import rms, tensor_hash
 from aim_sdk.backend.prefixes import PrefixCache
+from aim_sdk.backend.prepared import PreparedAnswers
 from aim_sdk.errors import ContextLengthError, InputError
 from aim_sdk.layers import LAST, side_by_side
-from aim_sdk.types import ChoiceScores, Context
+from aim_sdk.types import ChoiceScores, Context, Vocabulary
 from tests.conformance.third_party.model import (
     ASSISTANT,
     BOS,
@@ -335,17 +336,10 @@ class KiteInjector(Injector):
                 scores[row].append(tuple(found))
         return [ChoiceScores(tuple(row), length) for row, length in zip(scores, lengths, strict=True)]
 
-    def log_probs(
-        self,
-        queries: Sequence[Query],
-        contexts: Sequence[Context],
-        answers: Sequence[str],
-        *,
-        prompt_format: PromptFormat,
-        ended: bool = False,
-    ) -> list[Tensor]:
-        tokens = [self.answer(prompt_format, answer, ended) for answer in answers]
-        prompts = self.prompts(queries, contexts, prompt_format)
+    def log_probs(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[Tensor]:
+        form = prepared.prompt_format
+        tokens = [self.answer(form, answer, prepared.ended) for answer in prepared.answers]
+        prompts = self.prompts(prepared.queries, contexts, form)
         rows = [torch.cat([row, self.model.embed(ids)]) for row, ids in zip(prompts, tokens, strict=True)]
         hidden, _ = self.model(self.pad(rows), self.mask(rows))
         return [
@@ -397,8 +391,36 @@ class KiteBackend(Backend):
         return (self.model,)
 
     @property
-    def prefix_reuse(self) -> bool:
-        return True
+    def device(self) -> torch.device:
+        return self.input_embeddings.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.input_embeddings.dtype
+
+    @property
+    def decoder_layers(self) -> int:
+        return len(self.model.blocks)
+
+    @property
+    def most_images(self) -> None:
+        return None
+
+    @property
+    def prefixes(self) -> PrefixCache[Cache]:
+        return self._injector.prefixes
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.input_embeddings, self.output_embeddings, self.fingerprint, self.decoder_layers)
+
+    def prepare_log_probs(
+        self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
+    ) -> PreparedAnswers:
+        return PreparedAnswers(tuple(queries), tuple(answers), prompt_format, ended)
+
+    def log_probs(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[Tensor]:
+        return self._injector.log_probs(prepared, contexts)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:

@@ -10,6 +10,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from aim_sdk import Demonstration, Generation, PromptFormat, Query, load_image
+from aim_sdk.backend import ReusesPrefixes
 from aim_sdk.backend.answers import stream_answer
 from tests.conformance.third_party.adapter import KiteBackend, KiteInjector, KiteReader
 from tests.conformance.third_party.model import BOS, USER, KiteModel, decode, encode
@@ -200,8 +201,8 @@ class NamesHalfItsModules(KiteBackend):
 
 class PrefixesUndeclared(KiteBackend):
     @property
-    def prefix_reuse(self) -> bool:
-        return False
+    def lacks(self) -> dict[type, str]:
+        return {ReusesPrefixes: "nobody measured it"}
 
 
 class ScoresAreTensors(KiteInjector):

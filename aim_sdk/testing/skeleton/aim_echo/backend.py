@@ -24,10 +24,12 @@ from aim_sdk.backend import (
     InputError,
     ModelNotFoundError,
     PrefixCache,
+    PreparedAnswers,
     Projector,
     PromptFormat,
     Query,
     Reading,
+    Vocabulary,
     clean_answer,
     load_image,
     resolve_device,
@@ -77,7 +79,7 @@ class EchoReader(DemoReader):
         _check_length(len(start) + len(ids) + len(image), 0)
         states: list[Tensor] = []
         self.model(torch.cat([start, embeddings[:place], image, embeddings[place:]]), layers=states)
-        hidden = side_by_side(states, layers)
+        hidden = side_by_side(states, layers)  # of a model that shows its last states alone: only_last(layers)
         text = torch.cat([hidden[len(start) :][:place], hidden[len(start) + place + len(image) :]])
         return Reading(torch.tensor(ids), text, embeddings, image_position=place, answer_start=answer_start)
 
@@ -131,19 +133,11 @@ class EchoInjector(Injector):
             scores.append(logs[range(len(choice)), choice].tolist())
         return scores
 
-    def log_probs(
-        self,
-        queries: Sequence[Query],
-        contexts: Sequence[Context],
-        answers: Sequence[str],
-        *,
-        prompt_format: PromptFormat,
-        ended: bool = False,
-    ) -> list[Tensor]:
+    def log_probs(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[Tensor]:
         found = []
-        for query, context, answer in zip(queries, contexts, answers, strict=True):
-            ids = self._answer(answer, prompt_format, ended)
-            parts = self._prompt(query, context, prompt_format, len(ids), {})
+        for query, context, answer in zip(prepared.queries, contexts, prepared.answers, strict=True):
+            ids = self._answer(answer, prepared.prompt_format, prepared.ended)
+            parts = self._prompt(query, context, prepared.prompt_format, len(ids), {})
             hidden, _ = self.model(torch.cat([*parts, self.model.embed(ids[:-1])]))
             found.append(self.model.logits(hidden[-len(ids) :]).float().log_softmax(-1)[range(len(ids)), ids])
         return found
@@ -203,7 +197,6 @@ class EchoInjector(Injector):
 class EchoBackend(Backend):
     name = "echo"
     default_format = PromptFormat.chat()
-    prefix_reuse = True
 
     def __init__(self, model: EchoModel) -> None:
         self.model = model
@@ -235,7 +228,7 @@ class EchoBackend(Backend):
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        table = self.input_embeddings
+        table = self.model.tokens.weight
         return Fingerprint(
             backend=self.name,
             model="echo",
@@ -247,9 +240,48 @@ class EchoBackend(Backend):
             embedding_rms=rms(table),
         )
 
+    def default_projector(self) -> Projector:
+        return CarrierProjector.untrained(self.vocabulary)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.tokens.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.tokens.weight.dtype
+
+    # What it can do besides: each of the Protocols of aim_sdk.backend.capabilities is optional. Leave out what yours
+    # cannot do; where only some of your models can, name it in `lacks`.
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        tied = self.model.tokens.weight
+        return Vocabulary(tied, tied, self.fingerprint, self.decoder_layers)
+
     @property
     def modules(self) -> tuple[EchoModel]:
         return (self.model,)
+
+    @property
+    def decoder_layers(self) -> int:
+        return len(self.model.blocks)
+
+    @property
+    def most_images(self) -> None:
+        return None
+
+    @property
+    def prefixes(self) -> PrefixCache[Cache]:
+        return self._injector.prefixes
+
+    def prepare_log_probs(
+        self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
+    ) -> PreparedAnswers:
+        return PreparedAnswers(tuple(queries), tuple(answers), prompt_format, ended)
+
+    def log_probs(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[Tensor]:
+        return self._injector.log_probs(prepared, contexts)
 
     @torch.no_grad()
     def plain_answer(
@@ -275,14 +307,3 @@ class EchoBackend(Backend):
             logits = self.model.logits(self.model(torch.cat([*parts, self.model.embed(ids)]))[0][-1])
             ids.append(PRINTABLE[int(logits[PRINTABLE].argmax())])
         return ids
-
-    def default_projector(self) -> Projector:
-        return CarrierProjector.untrained(self.vocabulary)
-
-    @property
-    def input_embeddings(self) -> Tensor:
-        return self.model.tokens.weight
-
-    @property
-    def output_embeddings(self) -> Tensor:
-        return self.model.tokens.weight

@@ -1,0 +1,258 @@
+"""What a backend can do besides the core: each optional ability is one Protocol, and all of them follow one rule.
+
+1. A backend's class **has** a capability if it has the members of the Protocol. Write them, and nothing else is to be
+   declared; `class Mine(Backend, Trainable)` is not needed, but lets a type checker compare the signatures.
+2. A loaded model may **lack** what its class has: `Backend.lacks` names the capability and the reason, as for a family
+   whose prompts hold one image.
+3. Callers ask through [`capability`][aim_sdk.backend.capabilities.capability], which raises a `CapabilityError` that
+   names the backend and what it cannot do, or through [`find`][aim_sdk.backend.capabilities.find], which gives None.
+
+A call may still raise `CapabilityError` where only running the model shows that it cannot.
+`CAPABILITIES` is the table of all: `aim-icl backends list --capabilities` and the conformance kit print it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast, runtime_checkable
+
+from aim_sdk.backend.interfaces import Backend
+from aim_sdk.errors import CapabilityError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor, nn
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from aim_sdk.backend.prefixes import PrefixCache
+    from aim_sdk.backend.prepared import PreparedAnswers
+    from aim_sdk.config import PromptFormat
+    from aim_sdk.types import AttentionMap, Context, Demonstration, Query, Vocabulary
+
+Ability = TypeVar("Ability")
+
+
+@runtime_checkable
+class HasVocabulary(Protocol):
+    """Shows the inner LLM's embeddings and its LM head."""
+
+    @property
+    @abstractmethod
+    def vocabulary(self) -> Vocabulary:
+        """What a projector may take of the backbone besides readings."""
+
+
+@runtime_checkable
+class RunsInTorch(Protocol):
+    """The backbone is torch modules of this process."""
+
+    @property
+    @abstractmethod
+    def modules(self) -> Sequence[nn.Module]:
+        """All the frozen modules that it consists of: training proves that it leaves them as they are."""
+
+
+@runtime_checkable
+class ReadsLayers(Protocol):
+    """Its reader gives the hidden states of any decoder layer, not of the last one alone."""
+
+    @property
+    @abstractmethod
+    def decoder_layers(self) -> int | None:
+        """How many decoder layers the inner LLM has; None where it is not known before they are read."""
+
+
+@runtime_checkable
+class Interleaves(Protocol):
+    """One prompt may hold several images: its injector takes demonstrations with their images as contexts."""
+
+    @property
+    @abstractmethod
+    def most_images(self) -> int | None:
+        """How many images one prompt may hold, the query's too; None where the context's length alone limits them."""
+
+
+@runtime_checkable
+class ReusesPrefixes(Protocol):
+    """What was computed of demonstrations that come again is used again, and answers are the same."""
+
+    @property
+    @abstractmethod
+    def prefixes(self) -> PrefixCache[Any]:
+        """What its injector has computed."""
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """Gradients flow from an answer's log-probabilities to the fused tokens before it: a projector can be trained."""
+
+    @abstractmethod
+    def prepare_log_probs(
+        self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
+    ) -> PreparedAnswers:
+        """Do what needs no backbone: decode, tokenise. May run in another thread while the backbone computes.
+
+        ``ended`` adds the first token that the format writes after an answer, so that a trained projector keeps answers
+        ending.
+
+        Raises:
+            InputError: a query or an answer cannot be used.
+        """
+
+    @abstractmethod
+    def log_probs(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[Float[Tensor, " tokens"]]:
+        """Return the token log-probabilities (natural log) of each answer after its context and query.
+
+        One whole forward of the batch: the same numbers as `Injector.score`, but nothing is cached, and gradients flow
+        to the fused tokens.
+
+        Raises:
+            ContextLengthError: a prompt with its answer is longer than the backbone's context.
+        """
+
+
+@runtime_checkable
+class RecomputesActivations(Protocol):
+    """Trains in less memory, and about a third more time."""
+
+    @abstractmethod
+    def recompute_activations(self, on: bool = True) -> None:
+        """Compute activations again in the backward instead of keeping them."""
+
+
+@runtime_checkable
+class Shards(Protocol):
+    """Its layers can be spread over several processes."""
+
+    @abstractmethod
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Spread the backbone's layers over the processes of a mesh (FSDP2); its results stay the same.
+
+        The embeddings and the LM head stay whole on every process.
+        """
+
+
+@runtime_checkable
+class ShowsAttention(Protocol):
+    """Shows how an answer attends to the interleaved prompt before it."""
+
+    @abstractmethod
+    def attention(
+        self, query: Query, demonstrations: Sequence[Demonstration], answer: str, *, prompt_format: PromptFormat
+    ) -> AttentionMap:
+        """Read how ``answer`` attends to the interleaved prompt before it; for analysis alone.
+
+        Raises:
+            CapabilityError: this model gives no attention weights.
+            InputError: the answer is blank.
+        """
+
+
+@runtime_checkable
+class ShowsPrompts(Protocol):
+    """Shows a prompt as its tokens say it."""
+
+    @abstractmethod
+    def show_prompt(self, query: Query, context: Context, *, prompt_format: PromptFormat) -> str:
+        """Return a prompt as text, special tokens too, for messages."""
+
+
+@runtime_checkable
+class AnswersPlainly(Protocol):
+    """Answers past its reader and its injector, so that the kit has something to compare them with."""
+
+    @abstractmethod
+    def plain_answer(
+        self,
+        query: Query,
+        *,
+        prompt_format: PromptFormat,
+        max_new_tokens: int,
+        demonstrations: Sequence[Demonstration] = (),
+        with_images: bool = True,
+    ) -> list[int]:
+        """Return the backbone's own greedy answer as token ids.
+
+        What the family's documentation would have you write. ``demonstrations`` stand before the query as turns of the
+        same format: with their images (interleaved), or as text alone.
+        """
+
+
+@runtime_checkable
+class MarksSlots(Protocol):
+    """Marks the places of fused tokens in a prompt with a reserved token."""
+
+    @property
+    @abstractmethod
+    def slot(self) -> int:
+        """The token's id, which is never generated. It can be set: the kit tries others."""
+
+    @slot.setter
+    def slot(self, token: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """A row of the table."""
+
+    name: str
+    """As commands print it."""
+    protocol: type
+    does: str
+    """A plain sentence: what a backend that has it does."""
+
+    def of(self, kind: type[Backend]) -> bool:
+        """Whether a backend's class has it; nothing is loaded. A loaded model may lack it (`Backend.lacks`)."""
+        return all(hasattr(kind, name) for name in _members(self.protocol))
+
+
+CAPABILITIES: Final = (
+    Capability("vocabulary", HasVocabulary, "shows its embeddings and its LM head, which carriers start from"),
+    Capability("torch", RunsInTorch, "names its torch modules, which training proves to be frozen"),
+    Capability("layers", ReadsLayers, "reads the hidden states of any decoder layer"),
+    Capability("interleaving", Interleaves, "takes several images in one prompt"),
+    Capability("prefixes", ReusesPrefixes, "computes demonstrations that come again only once"),
+    Capability("training", Trainable, "gives gradients to fused tokens, which training a projector needs"),
+    Capability("recomputation", RecomputesActivations, "trains in less memory by computing activations again"),
+    Capability("sharding", Shards, "spreads its layers over several processes"),
+    Capability("attention", ShowsAttention, "shows how its answers attend to their prompts"),
+    Capability("prompts", ShowsPrompts, "shows prompts as their tokens say them"),
+    Capability("plain-answers", AnswersPlainly, "answers without reader and injector, which the kit compares with"),
+    Capability("slots", MarksSlots, "marks the places of fused tokens with a reserved token"),
+)
+"""All capabilities, in the order in which they are printed."""
+
+_ROWS: Final = {row.protocol: row for row in CAPABILITIES}
+
+
+def find(backend: Backend, protocol: type[Ability]) -> Ability | None:
+    """Return the loaded backend as what it can do; None where it cannot."""
+    return cast(Ability, backend) if why_not(backend, protocol) is None else None
+
+
+def capability(backend: Backend, protocol: type[Ability]) -> Ability:
+    """Return the loaded backend as what it can do.
+
+    Raises:
+        CapabilityError: its class or its model cannot; it names the backend, the capability and the reason.
+    """
+    if (reason := why_not(backend, protocol)) is not None:
+        row = _ROWS[protocol]
+        raise CapabilityError(
+            f"backend {backend.name!r} lacks the capability {row.name!r} (a backend that has it {row.does}): {reason}."
+        )
+    return cast(Ability, backend)
+
+
+def why_not(backend: Backend, protocol: type) -> str | None:
+    """Say why a loaded backend lacks a capability: "a prompt of 'blip-2' holds one image"; None where it has it."""
+    # `isinstance` says the same, but computes properties before Python 3.12.
+    if missing := [name for name in _members(protocol) if not hasattr(type(backend), name)]:
+        return f"its class has no {' and no '.join(f'`{name}`' for name in missing)}"
+    return backend.lacks.get(protocol)
+
+
+def _members(protocol: type) -> list[str]:
+    return [name for name in vars(protocol) if not name.startswith("_")]
