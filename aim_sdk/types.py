@@ -184,6 +184,23 @@ class Reading:
     def __len__(self) -> int:
         return len(self.token_ids)
 
+    def kept(self) -> KeptReading:
+        """What is kept of it: all that cannot be looked up again."""
+        return KeptReading(self.token_ids, self.hidden, self.image_position, self.answer_start)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptReading:
+    """A reading as it is kept: without the embeddings of its tokens, which the backbone has, and on any device."""
+
+    token_ids: Int[Tensor, " tokens"]
+    hidden: Float[Tensor, "tokens hidden"]
+    image_position: int
+    answer_start: int
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
 
 @dataclass(frozen=True, slots=True)
 class FusedTokens:

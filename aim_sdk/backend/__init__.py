@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from aim_sdk.backend.injector import Injector
     from aim_sdk.backend.interfaces import Backend
     from aim_sdk.backend.prefixes import PrefixCache, SharedPrefix
-    from aim_sdk.backend.prepared import PreparedAnswers
+    from aim_sdk.backend.prepared import PreparedAnswers, PreparedReadings
     from aim_sdk.backend.reader import DemoReader
     from aim_sdk.backend.registry import BACKENDS, BackendInfo, get_backend, list_backends
     from aim_sdk.config import Fingerprint, PromptFormat
@@ -97,6 +97,7 @@ __all__ = [
     "ModelNotFoundError",
     "PrefixCache",
     "PreparedAnswers",
+    "PreparedReadings",
     "Projector",
     "PromptFormat",
     "Query",
@@ -156,7 +157,7 @@ if not TYPE_CHECKING:
             "hashing": ["rms", "tensor_hash", "versions"],
             "injector": ["Injector"],
             "interfaces": ["Backend"],
-            "prepared": ["PreparedAnswers"],
+            "prepared": ["PreparedAnswers", "PreparedReadings"],
             "reader": ["DemoReader"],
             "prefixes": ["PrefixCache", "SharedPrefix"],
             "registry": ["BACKENDS", "BackendInfo", "get_backend", "list_backends"],

@@ -5,7 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aim_sdk.config import PromptFormat
-from aim_sdk.types import Query
+from aim_sdk.types import Demonstration, Query
+
+
+@dataclass(frozen=True)
+class PreparedReadings:
+    """Demonstrations to be read, of which all is done that needs no backbone.
+
+    A backend that has decoded and tokenised more than this adds it in a subclass, and gets it back in `DemoReader.run`.
+    """
+
+    demonstrations: tuple[Demonstration, ...]
+    prompt_format: PromptFormat
+    with_images: bool
+    """False: their texts alone are read (the no-image control)."""
+    layers: tuple[int, ...]
+    """Which layers are wanted, counted as in `aim_sdk.layers`."""
+    positions: int
+    """Of the forward, padding and visual tokens included; an estimate where the reader's `lengths` are."""
+
+    def __len__(self) -> int:
+        return len(self.demonstrations)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
+from aim_sdk.backend.prepared import PreparedReadings
 from aim_sdk.config import PromptFormat
 from aim_sdk.files.images import load_image
 from aim_sdk.layers import LAST
@@ -16,7 +16,6 @@ from aim_sdk.types import Demonstration, FusedTokens, Reading
 class DemoReader(ABC):
     """Reads demonstrations with the frozen backbone, each on its own."""
 
-    @abstractmethod
     def read(
         self,
         demonstrations: Sequence[Demonstration],
@@ -25,15 +24,21 @@ class DemoReader(ABC):
         with_images: bool = True,
         layers: Sequence[int] = LAST,
     ) -> list[Reading]:
-        """Read one batch of demonstrations; ``with_images=False`` reads their text alone (the no-image control).
+        """Read one batch of demonstrations: `prepare`, then `run`.
 
-        ``layers`` says what `Reading.hidden` holds, counted as in `aim_sdk.layers`. A reader that gives the last hidden
-        states alone refuses others: `only_last(layers)`.
+        Args:
+            demonstrations: any number.
+            prompt_format: how their text is written.
+            with_images: False reads their text alone (the no-image control).
+            layers: what `Reading.hidden` holds, counted as in `aim_sdk.layers`.
 
         Raises:
             CapabilityError: this reader cannot give these layers.
-            InputError: there is no such layer.
+            InputError: a demonstration cannot be read, or there is no such layer.
         """
+        return self.run(
+            self.prepare(demonstrations, prompt_format=prompt_format, with_images=with_images, layers=layers)
+        )
 
     def prepare(
         self,
@@ -42,16 +47,33 @@ class DemoReader(ABC):
         prompt_format: PromptFormat,
         with_images: bool = True,
         layers: Sequence[int] = LAST,
-    ) -> Callable[[], list[Reading]]:
-        """Do what needs no backbone (decode, tokenise) and return the forward: calling it is `read`'s result.
+    ) -> PreparedReadings:
+        """Do what needs no backbone (decode, tokenise); may run in another thread while the backbone computes.
 
-        May run in another thread while the backbone computes.
+        This one decodes the images. A reader of your own may tokenise, too, and return a subclass that holds more.
+
+        Raises:
+            InputError: a demonstration cannot be read.
         """
-        decoded = [replace(item, image=load_image(item.image)) for item in demonstrations]
-        return partial(self.read, decoded, prompt_format=prompt_format, with_images=with_images, layers=layers)
+        shown = tuple(demonstrations)
+        longest = max(self.lengths(shown, prompt_format=prompt_format), default=0)
+        if with_images:
+            shown = tuple(replace(item, image=load_image(item.image)) for item in shown)
+        return PreparedReadings(shown, prompt_format, with_images, tuple(layers), len(shown) * longest)
+
+    @abstractmethod
+    def run(self, prepared: PreparedReadings) -> list[Reading]:
+        """Read what `prepare` returned: one reading for each demonstration, in their order.
+
+        A reader that gives the last hidden states alone refuses other layers: ``only_last(prepared.layers)``.
+
+        Raises:
+            CapabilityError: this reader cannot give these layers.
+            InputError: a demonstration cannot be read, or there is no such layer.
+        """
 
     def lengths(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
-        """Estimate how many positions each demonstration takes in a forward, visual tokens included.
+        """Estimate how many positions each demonstration takes in a forward, visual tokens included, in their order.
 
         What batches are made by; an estimate in any unit sorts, one in tokens also keeps a budget.
         """

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aim_sdk.files.images import image_digest
-from aim_sdk.types import Demonstration, Matrix, Metadata, Query, Reading
+from aim_sdk.types import Demonstration, KeptReading, Matrix, Metadata, Query
 
 Where: TypeAlias = "Mapping[str, Any]"
 """Metadata that an entry must have, by field: a value, or a list of values of which one."""
@@ -33,7 +33,7 @@ class NewEntry:
     """Of the image's content."""
     demonstration: Demonstration
     fused: Float[Tensor, "tokens embed"]
-    reading: Reading | None = None
+    reading: KeptReading | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +124,8 @@ class Store(ABC):
         """An entry's fused tokens, wherever they are."""
 
     @abstractmethod
-    def reading(self, key: str) -> Reading | None:
-        """An entry's reading, where readings are kept; its embeddings are empty where only the token ids are kept."""
+    def reading(self, key: str) -> KeptReading | None:
+        """An entry's reading, where readings are kept."""
 
     @abstractmethod
     def add_features(self, name: str, keys: Sequence[str], vectors: Matrix) -> None:
@@ -212,7 +212,7 @@ class MemoryStore(Store):
     def fused(self, key: str) -> Float[Tensor, "tokens embed"]:
         return self._entries[key].fused
 
-    def reading(self, key: str) -> Reading | None:
+    def reading(self, key: str) -> KeptReading | None:
         return self._entries[key].reading
 
     def add_features(self, name: str, keys: Sequence[str], vectors: Matrix) -> None:

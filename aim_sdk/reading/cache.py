@@ -16,7 +16,7 @@ from pathlib import Path
 from aim_sdk.errors import CorruptArtifactError
 from aim_sdk.files.records import ByteSource, Record, encode, read_part, read_record
 from aim_sdk.reading.encoder import Encoder
-from aim_sdk.types import Reading
+from aim_sdk.types import KeptReading
 
 
 class ReadingCache:
@@ -52,8 +52,8 @@ class ReadingCache:
     def __contains__(self, key: object) -> bool:
         return key in self._places
 
-    def get(self, key: str) -> Reading | None:
-        """The reading of a demonstration, on the CPU and without its embeddings; None where there is none."""
+    def get(self, key: str) -> KeptReading | None:
+        """The reading of a demonstration, on the CPU; None where there is none."""
         if (place := self._places.get(key)) is None:
             return None
         handle, record = place
@@ -64,9 +64,9 @@ class ReadingCache:
                 self._places.pop(key, None)
             return None
         header = record.header
-        return Reading(token_ids, hidden, hidden[:, :0], header["image_position"], header["answer_start"])
+        return KeptReading(token_ids, hidden, header["image_position"], header["answer_start"])
 
-    def add(self, key: str, reading: Reading) -> None:
+    def add(self, key: str, reading: KeptReading) -> None:
         """Keep a reading, while there is room."""
         header = {"key": key, "image_position": reading.image_position, "answer_start": reading.answer_start}
         data = encode(header, {"hidden": reading.hidden.cpu(), "token_ids": reading.token_ids.cpu()})

@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -18,11 +18,12 @@ from torch import Tensor
 
 from aim_sdk.backend.capabilities import HasVocabulary, capability
 from aim_sdk.backend.interfaces import Backend
+from aim_sdk.backend.prepared import PreparedReadings
 from aim_sdk.config import Binding, PromptFormat
 from aim_sdk.errors import InputError, NonFiniteError
 from aim_sdk.projectors.base import Projector
 from aim_sdk.support.finite import are_finite, not_finite
-from aim_sdk.types import Demonstration, FusedTokens, Query, Reading
+from aim_sdk.types import Demonstration, FusedTokens, KeptReading, Query, Reading
 
 BATCH_TOKENS = 4096
 """Positions of one forward, padding included."""
@@ -37,8 +38,16 @@ OnError = Callable[[int, InputError], None]
 class Encoded:
     """What the backbone and the projector made of one demonstration."""
 
-    reading: Reading
+    reading: KeptReading
     fused: FusedTokens
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedBatch:
+    """Demonstrations that wait for one forward, with their places among those that were given."""
+
+    places: tuple[int, ...]
+    readings: PreparedReadings
 
 
 class Encoder:
@@ -83,20 +92,20 @@ class Encoder:
         lengths = self.lengths(demonstrations, on_error)
         batches = iter(batches_of(lengths, batch_tokens))
         with ThreadPoolExecutor(_AHEAD, thread_name_prefix="aim-decode", initializer=yield_cores) as pool:
-            waiting: deque[Future[Callable[[], list[tuple[int, Reading]]]]] = deque()
+            waiting: deque[Future[list[PreparedBatch]]] = deque()
             try:
                 while True:
                     while len(waiting) <= _AHEAD and (batch := next(batches, None)):
                         waiting.append(pool.submit(self.prepare, demonstrations, batch, on_error))
                     if not waiting:
                         return
-                    if read := waiting.popleft().result()():
+                    if read := self.run(waiting.popleft().result(), on_error):
                         yield self._encoded(read, on_error)
             finally:
                 for future in waiting:
                     future.cancel()
 
-    def pooled(self, reading: Reading) -> NDArray[np.float32]:
+    def pooled(self, reading: KeptReading) -> NDArray[np.float32]:
         """One vector, as wide as a state: the mean over the tokens that have seen the image and not the answer."""
         end = max(1, reading.answer_start)
         seen = reading.hidden[min(reading.image_position, end - 1) : end]
@@ -115,16 +124,16 @@ class Encoder:
         shown = [Demonstration(query.image, query.text, "a") for query in queries]
         vectors: dict[int, NDArray[np.float32]] = {}
         for places in batches_of(self.lengths(shown, _refuse), BATCH_TOKENS):
-            read = self.prepare(shown, places, _refuse)()
+            read = self.run(self.prepare(shown, places, _refuse), _refuse)
             finite = are_finite([(reading.hidden,) for _, reading in read])
             for (place, reading), usable in zip(read, finite, strict=True):
                 if not usable:
                     _refuse(place, not_finite("the reading of a query", reading.hidden.dtype))
-                vectors[place] = self.pooled(reading)
+                vectors[place] = self.pooled(reading.kept())
         return np.stack([vectors[place] for place in range(len(shown))])
 
     @torch.no_grad()
-    def project(self, readings: Sequence[Reading]) -> list[FusedTokens]:
+    def project(self, readings: Sequence[KeptReading]) -> list[FusedTokens]:
         """Project kept readings.
 
         Raises:
@@ -132,11 +141,15 @@ class Encoder:
         """
         return self._fused([self.whole(reading) for reading in readings])
 
-    def whole(self, reading: Reading) -> Reading:
-        """A kept reading as it was read: on the backbone's device, its embeddings looked up again."""
+    def whole(self, kept: KeptReading) -> Reading:
+        """A kept reading as it was read: on the backbone's device, its embeddings looked up again.
+
+        Raises:
+            CapabilityError: the backend does not show its vocabulary.
+        """
         table = self._table
-        hidden, embeddings = reading.hidden.to(table.device, table.dtype), table[reading.token_ids.to(table.device)]
-        return replace(reading, hidden=hidden, embeddings=embeddings)
+        hidden, embeddings = kept.hidden.to(table.device, table.dtype), table[kept.token_ids.to(table.device)]
+        return Reading(kept.token_ids, hidden, embeddings, kept.image_position, kept.answer_start)
 
     def on_device(self, fused: Tensor) -> Tensor:
         """Move kept fused tokens to the backbone."""
@@ -172,40 +185,37 @@ class Encoder:
 
     def prepare(
         self, demonstrations: Sequence[Demonstration], places: Sequence[int], on_error: OnError | None = None
-    ) -> Callable[[], list[tuple[int, Reading]]]:
-        """Decode the demonstrations at ``places`` and return the forward that reads them in one batch.
+    ) -> list[PreparedBatch]:
+        """Decode the demonstrations at ``places`` for one forward; one that cannot be used is reported and left out.
 
-        One that cannot be read, then or in the forward, is left out and the others are not.
+        Where one is, each of the others has a forward of its own.
         """
         try:
             shown = [demonstrations[place] for place in places]
-            forward = self.backend.reader.prepare(shown, prompt_format=self.prompt_format, layers=self.projector.layers)
+            return [PreparedBatch(tuple(places), self._prepared(shown))]
         except InputError as error:
-            return self._one_by_one(demonstrations, places, on_error, error)
+            if _reported(places, error, on_error):
+                return []
+            return [part for place in places for part in self.prepare(demonstrations, [place], on_error)]
 
-        def read() -> list[tuple[int, Reading]]:
-            try:
-                return list(zip(places, forward(), strict=True))
-            except InputError as error:
-                return self._one_by_one(demonstrations, places, on_error, error)()
+    def run(self, batches: Sequence[PreparedBatch], on_error: OnError | None = None) -> list[tuple[int, Reading]]:
+        """Read what was prepared; return the readings with their places, without those that cannot be read."""
+        return [item for batch in batches for item in self._run(batch, on_error)]
 
-        return read
+    def _run(self, batch: PreparedBatch, on_error: OnError | None) -> list[tuple[int, Reading]]:
+        try:
+            return list(zip(batch.places, self.backend.reader.run(batch.readings), strict=True))
+        except InputError as error:
+            if _reported(batch.places, error, on_error):
+                return []
+            shown = dict(zip(batch.places, batch.readings.demonstrations, strict=True))
+            parts = (PreparedBatch((place,), self._prepared([item])) for place, item in shown.items())
+            return [item for part in parts for item in self._run(part, on_error)]
 
-    def _one_by_one(
-        self,
-        demonstrations: Sequence[Demonstration],
-        places: Sequence[int],
-        on_error: OnError | None,
-        error: InputError,
-    ) -> Callable[[], list[tuple[int, Reading]]]:
-        """Find which ones of a batch cannot be read, and read the others."""
-        if on_error is None:
-            raise error
-        if len(places) == 1:
-            on_error(places[0], error)
-            return list
-        parts = [self.prepare(demonstrations, [place], on_error) for place in places]
-        return lambda: [item for part in parts for item in part()]
+    def _prepared(self, demonstrations: Sequence[Demonstration]) -> PreparedReadings:
+        return self.backend.reader.prepare(
+            demonstrations, prompt_format=self.prompt_format, layers=self.projector.layers
+        )
 
     @torch.no_grad()
     def _encoded(
@@ -213,7 +223,7 @@ class Encoder:
     ) -> list[tuple[int, Encoded]]:
         """Project readings; those that hold NaN or infinity, or whose fused tokens do, are left out and reported."""
         fused = self.projector.project([reading for _, reading in read])
-        made = [(place, Encoded(reading, tokens)) for (place, reading), tokens in zip(read, fused, strict=True)]
+        made = [(place, Encoded(reading.kept(), tokens)) for (place, reading), tokens in zip(read, fused, strict=True)]
         usable = are_finite([(one.reading.hidden, one.fused.embeddings) for _, one in made])
         for (place, one), finite in zip(made, usable, strict=True):
             if not finite:
@@ -237,6 +247,15 @@ def _refuse(place: int, error: InputError) -> None:
     """Say which query of several cannot be read."""
     error.query = place
     raise error
+
+
+def _reported(places: Sequence[int], error: InputError, on_error: OnError | None) -> bool:
+    """Report the demonstration that an error is about, where it is one; raise the error where nobody wants to know."""
+    if on_error is None:
+        raise error
+    if len(places) == 1:
+        on_error(places[0], error)
+    return len(places) == 1
 
 
 def yield_cores() -> None:

@@ -91,7 +91,7 @@ def _looks(backend: Backend, image: ImageInput) -> Iterator[tuple[str, Callable[
     form, reader, injector = backend.default_format, backend.reader, backend.injector
     shot, query = Demonstration(image, "What?", "red"), Query(image, "What?")
     yield "read", lambda: reader.read([DEMONSTRATIONS[0], shot], prompt_format=form)
-    yield "prepare", lambda: reader.prepare([shot], prompt_format=form)()
+    yield "prepare", lambda: reader.run(reader.prepare([shot], prompt_format=form))
     yield "generate", lambda: _generate(backend, [query])
     yield "stream", lambda: list(injector.stream(query, [], prompt_format=form, max_new_tokens=1))
     yield "score", lambda: injector.score(query, [], ["Yes"], prompt_format=form)

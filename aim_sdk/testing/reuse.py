@@ -18,7 +18,7 @@ from aim_sdk.types import FusedTokens, Query
 
 @check
 def check_prepared_is_read(backend: Backend) -> None:
-    """What `prepare` returns gives the readings of `read`, whenever it is called; `lengths` gives a number for each.
+    """What `prepare` returns gives the readings of `read`, whenever it is run; `lengths` gives a number for each.
 
     Catches batches that are decoded ahead and read as one another, and states shared by two prepared batches.
     """
@@ -26,8 +26,9 @@ def check_prepared_is_read(backend: Backend) -> None:
     for with_images in (True, False):
         expected = backend.reader.read(DEMONSTRATIONS, prompt_format=form, with_images=with_images)
         batches = [DEMONSTRATIONS[:2], DEMONSTRATIONS[2:]]
-        forwards = [backend.reader.prepare(b, prompt_format=form, with_images=with_images) for b in batches]
-        second, first = forwards[1](), forwards[0]()
+        ahead = [backend.reader.prepare(b, prompt_format=form, with_images=with_images) for b in batches]
+        require(list(map(len, ahead)) == list(map(len, batches)), f"{ahead} of batches of {list(map(len, batches))}")
+        second, first = backend.reader.run(ahead[1]), backend.reader.run(ahead[0])
         for found, wanted in zip([*first, *second], expected, strict=True):
             require(found.token_ids.tolist() == wanted.token_ids.tolist(), "a prepared reading has other tokens")
             require_close(found.hidden, wanted.hidden, backend, "readings, prepared and read at once")

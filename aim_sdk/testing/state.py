@@ -79,7 +79,7 @@ def _calls(backend: Backend) -> dict[str, Callable[[], object]]:
     return {
         "reader.text_only": fused,
         "reader.read": lambda: reader.read(shots, prompt_format=form),
-        "reader.prepare": lambda: reader.prepare(shots, prompt_format=form)(),
+        "reader.prepare": lambda: reader.run(reader.prepare(shots, prompt_format=form)),
         "injector.generate": lambda: injector.generate(QUERIES[:1], [fused()], **options),
         "injector.stream": lambda: list(injector.stream(QUERIES[0], fused(), **options)),
         "injector.score": lambda: injector.score(QUERIES[0], fused(), CHOICES[:1], prompt_format=form),

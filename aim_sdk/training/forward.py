@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -15,9 +15,9 @@ from aim_sdk.backend.prepared import PreparedAnswers
 from aim_sdk.errors import ContextLengthError, ImageError, InputError
 from aim_sdk.files.images import load_image
 from aim_sdk.reading.cache import ReadingCache
-from aim_sdk.reading.encoder import Encoder, batches_of
+from aim_sdk.reading.encoder import Encoder, OnError, PreparedBatch, batches_of
 from aim_sdk.training.episodes import Episode
-from aim_sdk.types import Demonstration, FusedTokens, Query, Reading
+from aim_sdk.types import Demonstration, FusedTokens, KeptReading, Query, Reading
 
 Contexts: TypeAlias = "Sequence[Sequence[FusedTokens]]"
 
@@ -29,9 +29,11 @@ class Work:
     episodes: list[Episode]
     keys: list[list[str]]
     """Each episode's demonstrations by name."""
-    cached: dict[str, Reading]
-    reads: list[Callable[[], list[tuple[str, Reading]]]]
-    """The reader's forwards."""
+    cached: dict[str, KeptReading]
+    names: list[str]
+    """The demonstrations that are to be read, by name; `reads` says their places here."""
+    reads: list[PreparedBatch]
+    """A forward each."""
     answers: PreparedAnswers
     dropped: Counter[str]
 
@@ -68,7 +70,8 @@ class Forward:
                 missing[key] = replace(shown[key], image=load_image(shown[key].image))
             except ImageError:
                 bad[key] = "image cannot be decoded"
-        reads = self._reads({key: missing[key] for key in shown if key in missing}, bad)
+        wanted = [key for key in shown if key in missing]
+        reads = self._reads([missing[key] for key in wanted], _noting(bad, wanted))
         kept = []
         for episode, names in zip(episodes, keys, strict=True):
             reason = next((bad[name] for name in names if name in bad), None)
@@ -79,15 +82,19 @@ class Forward:
                     reason = "image cannot be decoded"
             if reason is not None:
                 dropped[reason] += 1
-        return self._answered(kept, cached, reads, dropped)
+        kept, answers = self._answered(kept, dropped)
+        return Work([e for e, _ in kept], [names for _, names in kept], cached, wanted, reads, answers, dropped)
 
     def run(self, work: Work) -> Outcome:
         """Read, project, answer; gradients flow to the projector where they are enabled."""
-        read = {key: reading for forward in work.reads for key, reading in forward()}
+        refused: dict[str, str] = {}
+        read = {work.names[n]: reading for n, reading in self.encoder.run(work.reads, _noting(refused, work.names))}
         if self.cache is not None:
             for key, reading in read.items():
                 if not key.startswith(_UNNAMED):
-                    self.cache.add(key, reading)
+                    self.cache.add(key, reading.kept())
+        if refused:
+            self._drop(work, refused)
         names = list(dict.fromkeys(name for keys in work.keys for name in keys))
         readings = {name: read[name] if name in read else self.encoder.whole(work.cached[name]) for name in names}
         fused = dict(zip(names, self.projector.project(list(readings.values())), strict=True))
@@ -101,8 +108,8 @@ class Forward:
 
     def readings(self, demonstrations: Sequence[Demonstration]) -> list[Reading]:
         """Read demonstrations, those left out that cannot be read."""
-        shown = {str(place): item for place, item in enumerate(demonstrations)}
-        return [reading for forward in self._reads(shown, {}) for _, reading in forward()]
+        left_out = _noting({}, list(map(str, range(len(demonstrations)))))
+        return [reading for _, reading in self.encoder.run(self._reads(demonstrations, left_out), left_out)]
 
     def read_without_images(self, work: Work) -> list[list[FusedTokens]]:
         """The control's contexts: the same projector, demonstrations read without their images."""
@@ -123,29 +130,16 @@ class Forward:
         (log_probs,) = self.log_probs(self._prepared([_IDLE]), contexts)
         (log_probs.sum() * 0).backward()  # type: ignore[no-untyped-call]
 
-    def _reads(
-        self, shown: dict[str, Demonstration], bad: dict[str, str]
-    ) -> list[Callable[[], list[tuple[str, Reading]]]]:
-        names, items = list(shown), list(shown.values())
-
-        def refused(place: int, error: InputError) -> None:
-            bad[names[place]] = _reason(error)
-
-        def named(forward: Callable[[], list[tuple[int, Reading]]]) -> Callable[[], list[tuple[str, Reading]]]:
-            return lambda: [(names[place], reading) for place, reading in forward()]
-
+    def _reads(self, items: Sequence[Demonstration], refused: OnError) -> list[PreparedBatch]:
         batches = batches_of(self.encoder.lengths(items, refused), self._budget)
-        return [named(self.encoder.prepare(items, batch, refused)) for batch in batches]
+        return [part for batch in batches for part in self.encoder.prepare(items, batch, refused)]
 
     def _answered(
-        self,
-        kept: list[tuple[Episode, list[str]]],
-        cached: dict[str, Reading],
-        reads: list[Callable[[], list[tuple[str, Reading]]]],
-        dropped: Counter[str],
-    ) -> Work:
+        self, kept: list[tuple[Episode, list[str]]], dropped: Counter[str]
+    ) -> tuple[list[tuple[Episode, list[str]]], PreparedAnswers]:
+        """The episodes whose queries and answers can be used, and what was prepared of these."""
         try:
-            answers = self._prepared([episode for episode, _ in kept])
+            return kept, self._prepared([episode for episode, _ in kept])
         except InputError:
             usable = []
             for episode, names in kept:
@@ -154,8 +148,16 @@ class Forward:
                     usable.append((episode, names))
                 except InputError as error:
                     dropped[_reason(error)] += 1
-            kept, answers = usable, self._prepared([episode for episode, _ in usable])
-        return Work([e for e, _ in kept], [names for _, names in kept], cached, reads, answers, dropped)
+            return usable, self._prepared([episode for episode, _ in usable])
+
+    def _drop(self, work: Work, refused: dict[str, str]) -> None:
+        """Leave out the episodes of demonstrations that the backbone refused in its forward."""
+        found = zip(work.episodes, work.keys, strict=True)
+        kept = [(episode, names) for episode, names in found if not refused.keys() & set(names)]
+        for names in work.keys:
+            work.dropped.update([refused[name] for name in names if name in refused][:1])
+        work.episodes, work.keys = [e for e, _ in kept], [names for _, names in kept]
+        work.answers = self._prepared(work.episodes)
 
     def _prepared(self, episodes: Sequence[Episode]) -> PreparedAnswers:
         queries, answers = [episode.query for episode in episodes], [episode.answer for episode in episodes]
@@ -184,6 +186,15 @@ _IDLE = Episode((Demonstration(_BLANK, "Is it?", "yes"),), Query(_BLANK, "Is it?
 
 def _key(item: Demonstration) -> str:
     return str(item.metadata.get("id", f"{_UNNAMED}{id(item)}"))
+
+
+def _noting(reasons: dict[str, str], names: Sequence[str]) -> OnError:
+    """Note why the demonstrations of these names cannot be used."""
+
+    def note(place: int, error: InputError) -> None:
+        reasons[names[place]] = _reason(error)
+
+    return note
 
 
 def _decoded(query: Query) -> Query:

@@ -213,12 +213,12 @@ def prepared(
             for episode, names in zip(work.episodes, work.keys, strict=True)
             for name, item in zip(names, episode.demonstrations, strict=True)
         }
-        for run in work.reads:
-            found = dict(run())
+        for part in work.reads:
+            found = {work.names[place]: reading for place, reading in encoder.run([part])}
             reads.append(bare.read_inputs([items[name] for name in found], list(found.values())))
             read |= found
         for name, reading in read.items():
-            cache.add(name, reading)
+            cache.add(name, reading.kept())
         names, order = list(items), list(read)
         readings = [read[name] for name in names]
         fused = dict(zip(names, encoder.projector.project(readings), strict=True))

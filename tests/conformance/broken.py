@@ -13,7 +13,7 @@ from aim_backends.hf import TransformersBackend
 from aim_backends.hf.backbone import Backbone
 from aim_sdk import Backend, Demonstration, DemoReader, FusedTokens, Generation, Injector, Projector, Query, Reading
 from aim_sdk.backend.prefixes import PrefixCache
-from aim_sdk.backend.prepared import PreparedAnswers
+from aim_sdk.backend.prepared import PreparedAnswers, PreparedReadings
 
 Broken = Callable[[TransformersBackend], Backend]
 
@@ -26,6 +26,12 @@ class Reader(DemoReader):
 
     def read(self, demonstrations: Sequence[Demonstration], **options: Any) -> list[Reading]:
         return self.good.read(demonstrations, **options)
+
+    def prepare(self, demonstrations: Sequence[Demonstration], **options: Any) -> PreparedReadings:
+        return self.good.prepare(demonstrations, **options)
+
+    def run(self, prepared: PreparedReadings) -> list[Reading]:
+        return self.good.run(prepared)
 
     def text_only(self, demonstrations: Sequence[Demonstration], **options: Any) -> list[FusedTokens]:
         return self.good.text_only(demonstrations, **options)
@@ -304,9 +310,12 @@ class _PreparesTheWrongBatch(Reader):
 
     prepared: Any = None
 
-    def prepare(self, demonstrations: Any, **options: Any) -> Callable[[], list[Reading]]:
-        self.prepared = demonstrations
-        return lambda: self.read(self.prepared, **options)
+    def prepare(self, *args: Any, **options: Any) -> PreparedReadings:
+        self.prepared = super().prepare(*args, **options)
+        return self.prepared
+
+    def run(self, prepared: PreparedReadings) -> list[Reading]:
+        return super().run(self.prepared)
 
 
 class _Reusing(Wrapped):

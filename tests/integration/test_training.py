@@ -186,14 +186,14 @@ def test_recomputed_activations_give_the_same_losses(settings: dict[str, Any], t
 
 def test_from_the_second_epoch_nothing_is_read(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[int] = []
-    forward = TransformersReader._forward
+    forward = TransformersReader.run
 
     def counted(self: TransformersReader, *arguments: Any, **options: Any) -> Any:
         made = forward(self, *arguments, **options)
         reads.append(len(made))
         return made
 
-    monkeypatch.setattr(TransformersReader, "_forward", counted)
+    monkeypatch.setattr(TransformersReader, "run", counted)
     episodes = {"shots": [3, 3], "text": "What is it?"}
     run(settings, steps=30, evaluation={"every": 0}, episodes=episodes, batches_per_step=1)
     # 24 documents of three demonstrations, one of which is no image; where the second of four epochs begins, two

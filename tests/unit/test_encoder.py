@@ -1,7 +1,7 @@
 """Reading in batches: the budget is kept, nothing is lost, and a demonstration is read as it would be alone."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from aim_sdk import AIMPipeline, Demonstration, DemonstrationBank, DemoReader, PromptFormat, Query, Reading
+from aim_sdk import AIMPipeline, Demonstration, DemonstrationBank, DemoReader, Query, Reading
+from aim_sdk.backend.prepared import PreparedReadings
 from aim_sdk.bank.convert import convert
 from aim_sdk.config import Binding
 from aim_sdk.errors import CapabilityError, FormatError, ImageError, InputError
-from aim_sdk.layers import LAST, only_last
+from aim_sdk.layers import only_last
 from aim_sdk.projectors import untrained
 from aim_sdk.reading.encoder import Encoder, batches_of
 
@@ -72,18 +73,15 @@ def test_one_that_fails_in_its_forward_does_not_cost_its_batch(
     pipe: AIMPipeline, items: list[Demonstration], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = pipe.backend.reader
-    prepare, tried = reader.prepare, []
+    run, tried = reader.run, []
 
-    def fragile(demonstrations: Sequence[Demonstration], **options: Any) -> Callable[[], list[Reading]]:
-        def run() -> list[Reading]:
-            tried.append(len(demonstrations))
-            if items[2] in demonstrations:
-                raise ImageError("odd.png: cannot be taken.")
-            return prepare(demonstrations, **options)()
+    def fragile(prepared: PreparedReadings) -> list[Reading]:
+        tried.append(len(prepared))
+        if items[2] in prepared.demonstrations:
+            raise ImageError("odd.png: cannot be taken.")
+        return run(prepared)
 
-        return run
-
-    monkeypatch.setattr(reader, "prepare", fragile)
+    monkeypatch.setattr(reader, "run", fragile)
     heard: dict[int, str] = {}
     stream = pipe.encoder.stream(items, on_error=lambda place, error: heard.update({place: str(error)}))
     found = {place: made for batch in stream for place, made in batch}
@@ -107,23 +105,23 @@ def test_the_next_batches_are_prepared_while_one_is_computed(
     pipe: AIMPipeline, items: list[Demonstration], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader, prepared, seen = pipe.backend.reader, [], []
-    prepare = reader.prepare
+    prepare, run = reader.prepare, reader.run
 
-    def counted(*arguments, **options):  # type: ignore[no-untyped-def]
-        forward = prepare(*arguments, **options)
+    def counted(*arguments: Any, **options: Any) -> PreparedReadings:
+        found = prepare(*arguments, **options)
         prepared.append(threading.current_thread().name)
+        return found
 
-        def run():  # type: ignore[no-untyped-def]
-            for _ in range(200):
-                if len(prepared) > len(seen) + 1:
-                    break
-                threading.Event().wait(0.01)
-            seen.append(len(prepared))
-            return forward()
-
-        return run
+    def waiting(given: PreparedReadings) -> list[Reading]:
+        for _ in range(200):
+            if len(prepared) > len(seen) + 1:
+                break
+            threading.Event().wait(0.01)
+        seen.append(len(prepared))
+        return run(given)
 
     monkeypatch.setattr(reader, "prepare", counted)
+    monkeypatch.setattr(reader, "run", waiting)
     list(pipe.encoder.stream(items, batch_tokens=1))
     assert all(name.startswith("aim-decode") for name in prepared)
     assert all(ahead > done + 1 for done, ahead in enumerate(seen[:-1]))
@@ -200,16 +198,10 @@ def test_a_projector_of_other_layers_is_given_them(
 
 def test_a_reader_of_the_last_layer_alone_refuses_others(pipe: AIMPipeline, items: list[Demonstration]) -> None:
     class Old(DemoReader):
-        def read(
-            self,
-            demonstrations: Sequence[Demonstration],
-            *,
-            prompt_format: PromptFormat,
-            with_images: bool = True,
-            layers: Sequence[int] = LAST,
-        ) -> list[Reading]:
-            only_last(layers)
-            return pipe.backend.reader.read(demonstrations, prompt_format=prompt_format, with_images=with_images)
+        def run(self, prepared: PreparedReadings) -> list[Reading]:
+            only_last(prepared.layers)
+            form, with_images = prepared.prompt_format, prepared.with_images
+            return pipe.backend.reader.read(prepared.demonstrations, prompt_format=form, with_images=with_images)
 
         text_only = None  # type: ignore[assignment]
 

@@ -60,7 +60,7 @@ def filled(folder: Path, encoder: Encoder, count: int, rank: int = 0) -> list[in
     with closing(ReadingCache(folder, encoder, limit=1e9, rank=rank)) as cache:
         sizes = [own.stat().st_size]
         for number in range(count):
-            cache.add(str(rank * 100 + number), reading(rank * 100 + number))
+            cache.add(str(rank * 100 + number), reading(rank * 100 + number).kept())
             sizes.append(own.stat().st_size)
     return sizes
 
@@ -88,7 +88,7 @@ def test_readings_come_back_bit_for_bit(
     given = reading(seed, tokens, width, dtype)
     name = f"{key}-{seed}-{tokens}-{width}-{dtype}"
     with closing(ReadingCache(tmp_path, encoder, limit=1e9)) as cache:
-        cache.add(name, given)
+        cache.add(name, given.kept())
         assert_equal(cache.get(name), given)
         assert name in cache
     with closing(ReadingCache(tmp_path, encoder, limit=1e9)) as again:
@@ -105,7 +105,7 @@ def test_a_kept_reading_is_what_the_backbone_read(
     readings = ours.read(shown)
     with closing(ReadingCache(tmp_path, ours, limit=1e9)) as cache:
         for place, item in enumerate(readings):
-            cache.add(str(place), item)
+            cache.add(str(place), item.kept())
     with closing(ReadingCache(tmp_path, ours, limit=1e9)) as cache:
         for place, item in enumerate(readings):
             kept = cache.get(str(place))
@@ -162,7 +162,7 @@ def test_a_damaged_reading_is_kept_anew(encoder: Encoder, tmp_path: Path) -> Non
         assert "2" in cache
         assert cache.get("2") is None
         assert "2" not in cache
-        cache.add("2", reading(2))
+        cache.add("2", reading(2).kept())
         assert_equal(cache.get("2"), reading(2))
     assert found(tmp_path, encoder) == ["0", "1", "2"], "the later of two records counts"
 
@@ -207,7 +207,7 @@ def test_the_files_of_all_processes_are_read(encoder: Encoder, half: Encoder, tm
     assert found(tmp_path, encoder) == ["0", "1", "100", "101", "200", "201"]
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     with closing(ReadingCache(tmp_path, encoder, limit=1e9, rank=1)) as cache:
-        cache.add("200", reading(200))  # another process has it
+        cache.add("200", reading(200).kept())  # another process has it
         assert len(cache) == 6
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     with (tmp_path / "readings-002.aim").open("r+b") as file:
@@ -222,17 +222,17 @@ def test_the_limit_is_kept_and_smaller_readings_still_fit(encoder: Encoder, tmp_
     path = tmp_path / "readings-000.aim"
     limit = filled(tmp_path, encoder, 2)[-1] + 700
     with closing(ReadingCache(tmp_path, encoder, limit=limit)) as cache:
-        cache.add("large", reading(5, tokens=30))
+        cache.add("large", reading(5, tokens=30).kept())
         assert "large" not in cache
-        cache.add("small", reading(6))
+        cache.add("small", reading(6).kept())
         assert_equal(cache.get("small"), reading(6))
         for number in range(10, 30):
-            cache.add(str(number), reading(number))
+            cache.add(str(number), reading(number).kept())
         assert path.stat().st_size <= limit
         assert 3 <= len(cache) < 20
     with closing(ReadingCache(tmp_path, encoder, limit=0)) as cache:
         assert_equal(cache.get("1"), reading(1))
-        cache.add("more", reading(3))
+        cache.add("more", reading(3).kept())
         assert "more" not in cache
 
 
@@ -251,8 +251,8 @@ def test_a_full_disk_costs_readings_and_nothing_else(
     with closing(ReadingCache(tmp_path, encoder, limit=1e9)) as cache:
         with monkeypatch.context() as patch:
             patch.setattr(os, "pwrite", failing)
-            cache.add("1", reading(1))
-            cache.add("2", reading(2))
+            cache.add("1", reading(1).kept())
+            cache.add("2", reading(2).kept())
         assert len(cache) == 1
         assert_equal(cache.get("0"), reading(0))
         assert cache.get("1") is None
@@ -273,7 +273,7 @@ def test_threads_share_it(encoder: Encoder, tmp_path: Path, cache: ReadingCache)
     def work(first: int) -> None:
         for place in range(80):
             number = (first * 20 + place) % 100  # four threads add each of them
-            cache.add(str(number), reading(number))
+            cache.add(str(number), reading(number).kept())
             kept = cache.get(str(number))
             if kept is None or bits(kept.hidden) != bits(reading(number).hidden):
                 wrong.append(str(number))
@@ -296,7 +296,7 @@ def test_what_comes_after_the_end_is_not_kept(encoder: Encoder, tmp_path: Path, 
     cache.close()
     other = tmp_path / "other"
     with other.open("wb") as file:  # gets the number of the handle that is closed
-        cache.add("0", reading(0))
+        cache.add("0", reading(0).kept())
         assert os.fstat(file.fileno()).st_size == 0
     assert cache.get("0") is None
     assert found(tmp_path, encoder) == []

@@ -20,7 +20,7 @@ from aim_sdk.bank.disk.rows import Row
 from aim_sdk.bank.store import Listed, NewEntry, Store
 from aim_sdk.config import Binding
 from aim_sdk.files import records
-from aim_sdk.types import Demonstration, ImageInput, Matrix, Metadata, Reading
+from aim_sdk.types import Demonstration, ImageInput, KeptReading, Matrix, Metadata
 
 _LOADED_BYTES = 256 << 20
 """Fused tokens that stay in memory once they are loaded."""
@@ -150,14 +150,14 @@ class DiskStore(Store):
                 self._loaded[key] = tensor
         return tensor
 
-    def reading(self, key: str) -> Reading | None:
-        def read(row: Row) -> Reading | None:
+    def reading(self, key: str) -> KeptReading | None:
+        def read(row: Row) -> KeptReading | None:
             record = entry_at(self.log.segments, row)
             if "hidden" not in record.header["parts"]:
                 return None
             hidden, ids = (part_at(self.log.segments, row, record, name) for name in ("hidden", "token_ids"))
             places = record.header["image_position"], record.header["answer_start"]
-            return Reading(ids, hidden, hidden[:, :0], *places)
+            return KeptReading(ids, hidden, *places)
 
         return self._read(key, read)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from aim_backends.hf.blame import naming_the_image
 from aim_backends.hf.tap import recording
 from aim_backends.hf.text import TextTokens
+from aim_sdk.backend.prepared import PreparedReadings
 from aim_sdk.backend.reader import DemoReader
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import CapabilityError, ContextLengthError
@@ -24,21 +25,22 @@ if TYPE_CHECKING:
     from aim_backends.hf.backbone import Backbone
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProcessedReadings(PreparedReadings):
+    """What the processor made of demonstrations; these are as they were given, so that errors name their files."""
+
+    inputs: dict[str, Tensor] = field(repr=False)
+    """The backbone's, padded on the right."""
+    tokens: list[TextTokens] = field(repr=False)
+    places: list[list[int]] = field(repr=False)
+    """Where in each row the text tokens stand."""
+
+
 class TransformersReader(DemoReader):
     """Reads a batch in one forward, padded on the right so that every demonstration starts where it starts alone."""
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
-
-    def read(
-        self,
-        demonstrations: Sequence[Demonstration],
-        *,
-        prompt_format: PromptFormat,
-        with_images: bool = True,
-        layers: Sequence[int] = LAST,
-    ) -> list[Reading]:
-        return self.prepare(demonstrations, prompt_format=prompt_format, with_images=with_images, layers=layers)()
 
     def prepare(
         self,
@@ -47,60 +49,46 @@ class TransformersReader(DemoReader):
         prompt_format: PromptFormat,
         with_images: bool = True,
         layers: Sequence[int] = LAST,
-    ) -> Callable[[], list[Reading]]:
-        if not demonstrations:
-            return list
-        backbone = self._backbone
-        sources = [[demonstration.image] for demonstration in demonstrations]
+    ) -> ProcessedReadings:
+        shown = tuple(demonstrations)
+        tokens, inputs, places = self._processed(shown, prompt_format, with_images) if shown else ([], {}, [])
+        positions = inputs["input_ids"].numel() if shown else 0
+        given = shown, prompt_format, with_images, tuple(layers), positions
+        return ProcessedReadings(*given, inputs=inputs, tokens=tokens, places=places)
+
+    def _processed(
+        self, shown: Sequence[Demonstration], prompt_format: PromptFormat, with_images: bool
+    ) -> tuple[list[TextTokens], dict[str, Tensor], list[list[int]]]:
+        """The text tokens of each demonstration, the backbone's inputs, and where in them the text tokens stand."""
+        backbone, sources = self._backbone, _sources(shown)
         images = [[load_image(source) for source in row] for row in sources] if with_images else []
         with naming_the_image(backbone, sources), backbone.processor_lock:
-            tokens, prompts = self._tokens(demonstrations, prompt_format)
-            if not with_images:
+            tokens, prompts = self._tokens(shown, prompt_format)
+            if with_images:
+                inputs = backbone.process(prompts, images, padding_side="right")
+            else:
                 inputs = self._text_inputs(tokens)
-                places = [list(range(len(t.prefix_ids), len(t.prefix_ids) + len(t.ids))) for t in tokens]
-                if backbone.answer_type:
-                    inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
-                return self._ready(inputs, tokens, places, layers, [])
-            inputs = backbone.process(prompts, images, padding_side="right")
-        lengths = inputs["attention_mask"].sum(1).tolist()
-        self._check_length(demonstrations, lengths)
-        rows = [row[:length] for row, length in zip(inputs["input_ids"].tolist(), lengths, strict=True)]
-        places = [backbone.tokens.expanded_places(t, row) for t, row in zip(tokens, rows, strict=True)]
-        return self._ready(inputs, tokens, places, layers, sources)
-
-    def _ready(
-        self,
-        inputs: dict[str, Tensor],
-        tokens: Sequence[TextTokens],
-        places: Sequence[Sequence[int]],
-        layers: Sequence[int],
-        sources: Sequence[Sequence[ImageInput]],
-    ) -> Callable[[], list[Reading]]:
-        answer_type = self._backbone.answer_type
-        if answer_type:  # a prefix LM: what stands before the answer must not see it, nor the padding after it
+        if with_images:
+            lengths = inputs["attention_mask"].sum(1).tolist()
+            self._check_length(shown, lengths)
+            rows = [row[:length] for row, length in zip(inputs["input_ids"].tolist(), lengths, strict=True)]
+            places = [backbone.tokens.expanded_places(t, row) for t, row in zip(tokens, rows, strict=True)]
+        else:
+            places = [list(range(len(t.prefix_ids), len(t.prefix_ids) + len(t.ids))) for t in tokens]
+        if backbone.answer_type:  # a prefix LM: what stands before the answer must not see it, nor the padding after it
             for row, (t, where) in enumerate(zip(tokens, places, strict=True)):
-                inputs["token_type_ids"][row, where[t.answer_start] :] = answer_type
-        return partial(self._forward, inputs, tokens, places, layers, sources)
-
-    def lengths(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
-        """Text tokens, and visual tokens as the processor counts them (of the first image's kind, where it cannot)."""
-        with self._backbone.processor_lock:
-            tokens, _ = self._tokens(demonstrations, prompt_format)
-            visual = self._backbone.visual_tokens([image_size(item.image) for item in demonstrations])
-        return [len(t.prefix_ids) + len(t.ids) + count for t, count in zip(tokens, visual, strict=True)]
+                inputs["token_type_ids"][row, where[t.answer_start] :] = backbone.answer_type
+        return tokens, inputs, places
 
     @torch.no_grad()
-    def _forward(
-        self,
-        inputs: dict[str, Tensor],
-        tokens: Sequence[TextTokens],
-        places: Sequence[Sequence[int]],
-        layers: Sequence[int],
-        sources: Sequence[Sequence[ImageInput]],
-    ) -> list[Reading]:
-        backbone = self._backbone
+    def run(self, prepared: PreparedReadings) -> list[Reading]:
+        assert isinstance(prepared, ProcessedReadings)
+        if not len(prepared):
+            return []
+        backbone, tokens = self._backbone, prepared.tokens
+        sources = _sources(prepared.demonstrations) if prepared.with_images else []
         with naming_the_image(backbone, sources), backbone.lock:
-            hidden = self._hidden(inputs, layers)
+            hidden = self._hidden(prepared.inputs, prepared.layers)
             embedded = backbone.embed([index for t in tokens for index in t.ids])
         embeddings = torch.split(embedded, [len(t.ids) for t in tokens])
         return [
@@ -111,8 +99,15 @@ class TransformersReader(DemoReader):
                 image_position=t.image_position,
                 answer_start=t.answer_start,
             )
-            for row, (t, where, embedding) in enumerate(zip(tokens, places, embeddings, strict=True))
+            for row, (t, where, embedding) in enumerate(zip(tokens, prepared.places, embeddings, strict=True))
         ]
+
+    def lengths(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
+        """Text tokens, and visual tokens as the processor counts them (of the first image's kind, where it cannot)."""
+        with self._backbone.processor_lock:
+            tokens, _ = self._tokens(demonstrations, prompt_format)
+            visual = self._backbone.visual_tokens([image_size(item.image) for item in demonstrations])
+        return [len(t.prefix_ids) + len(t.ids) + count for t, count in zip(tokens, visual, strict=True)]
 
     def _hidden(self, inputs: dict[str, Tensor], layers: Sequence[int]) -> Tensor:
         """The chosen layers of every position; the last one as it stands before the LM head."""
@@ -172,4 +167,12 @@ class TransformersReader(DemoReader):
         rows = [torch.tensor([*t.prefix_ids, *t.ids]) for t in tokens]
         ids = pad_sequence(rows, batch_first=True, padding_value=self._backbone.pad_token_id)
         mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-        return self._backbone.text_inputs(ids.to(self._backbone.device), mask.to(self._backbone.device))
+        inputs = self._backbone.text_inputs(ids.to(self._backbone.device), mask.to(self._backbone.device))
+        return inputs | (
+            {"token_type_ids": torch.zeros_like(inputs["input_ids"])} if self._backbone.answer_type else {}
+        )
+
+
+def _sources(shown: Sequence[Demonstration]) -> list[list[ImageInput]]:
+    """The image of each row, to be named in errors."""
+    return [[item.image] for item in shown]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from aim_backends.pocket.images import DecodedImages, ImageEncoder
 from aim_backends.pocket.model import PocketModel
 from aim_backends.pocket.prompts import PromptSegments, SegmentWriter
 from aim_backends.pocket.vision import VISUAL_TOKENS
+from aim_sdk.backend.prepared import PreparedReadings
 from aim_sdk.backend.reader import DemoReader
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import ContextLengthError
@@ -21,21 +22,20 @@ from aim_sdk.layers import LAST, side_by_side
 from aim_sdk.types import Demonstration, FusedTokens, Reading
 
 
+@dataclass(frozen=True, kw_only=True)
+class TokenisedReadings(PreparedReadings):
+    """Demonstrations as tokens, with their images decoded."""
+
+    segments: list[PromptSegments] = field(repr=False)
+    images: DecodedImages | None
+    """None where they are not looked at."""
+
+
 class PocketReader(DemoReader):
     """One forward a batch, padded on the right; causal attention keeps every row independent of the rest."""
 
     def __init__(self, model: PocketModel, images: ImageEncoder, prompts: SegmentWriter) -> None:
         self._model, self._images, self._prompts = model, images, prompts
-
-    def read(
-        self,
-        demonstrations: Sequence[Demonstration],
-        *,
-        prompt_format: PromptFormat,
-        with_images: bool = True,
-        layers: Sequence[int] = LAST,
-    ) -> list[Reading]:
-        return self.prepare(demonstrations, prompt_format=prompt_format, with_images=with_images, layers=layers)()
 
     def prepare(
         self,
@@ -44,12 +44,13 @@ class PocketReader(DemoReader):
         prompt_format: PromptFormat,
         with_images: bool = True,
         layers: Sequence[int] = LAST,
-    ) -> Callable[[], list[Reading]]:
-        if not demonstrations:
-            return list
+    ) -> TokenisedReadings:
         segments = self._segments(demonstrations, prompt_format)
         images = self._images.prepare([item.image for item in demonstrations]) if with_images else None
-        return partial(self._forward, segments, images, prompt_format, layers)
+        opening = len(self._prompts.opening(prompt_format)) + (VISUAL_TOKENS if with_images else 0)
+        positions = len(segments) * max((opening + len(_text(item)) for item in segments), default=0)
+        given = tuple(demonstrations), prompt_format, with_images, tuple(layers), positions
+        return TokenisedReadings(*given, segments=segments, images=images)
 
     def lengths(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
         opening = len(self._prompts.opening(prompt_format)) + VISUAL_TOKENS
@@ -69,14 +70,12 @@ class PocketReader(DemoReader):
         return found
 
     @torch.no_grad()
-    def _forward(
-        self,
-        segments: list[PromptSegments],
-        images: DecodedImages | None,
-        prompt_format: PromptFormat,
-        layers: Sequence[int],
-    ) -> list[Reading]:
-        opening = self._embed(self._prompts.opening(prompt_format))
+    def run(self, prepared: PreparedReadings) -> list[Reading]:
+        assert isinstance(prepared, TokenisedReadings)
+        if not len(prepared):
+            return []
+        segments, images = prepared.segments, prepared.images
+        opening = self._embed(self._prompts.opening(prepared.prompt_format))
         visual: Sequence[Tensor | None] = self._images.run(images) if images else [None] * len(segments)
         texts = [self._embed(_text(item)) for item in segments]
         rows = [
@@ -86,7 +85,7 @@ class PocketReader(DemoReader):
         lengths = torch.tensor([len(row) for row in rows], device=self._model.device)
         padded = pad_sequence(rows, batch_first=True)  # (batch, longest, embed)
         mask = torch.arange(padded.shape[1], device=self._model.device) < lengths[:, None]
-        hidden = self._hidden(padded, mask, layers)
+        hidden = self._hidden(padded, mask, prepared.layers)
         return [
             _reading(segment, text, row[len(opening) : len(prompt)], tokens)
             for segment, text, row, prompt, tokens in zip(segments, texts, hidden, rows, visual, strict=True)

@@ -28,9 +28,9 @@ from aim_sdk import (
 from aim_sdk.backend.answers import clean_answer, stream_answer
 from aim_sdk.backend.hashing import rms, tensor_hash
 from aim_sdk.backend.prefixes import PrefixCache
-from aim_sdk.backend.prepared import PreparedAnswers
+from aim_sdk.backend.prepared import PreparedAnswers, PreparedReadings
 from aim_sdk.errors import ContextLengthError, InputError
-from aim_sdk.layers import LAST, side_by_side
+from aim_sdk.layers import side_by_side
 from aim_sdk.types import ChoiceScores, Context, Vocabulary
 from tests.conformance.third_party.model import (
     ASSISTANT,
@@ -95,18 +95,12 @@ class KiteReader(DemoReader):
         return self.model.see(load_image(item.image))
 
     @torch.no_grad()
-    def read(
-        self,
-        demonstrations: Sequence[Demonstration],
-        *,
-        prompt_format: PromptFormat,
-        with_images: bool = True,
-        layers: Sequence[int] = LAST,
-    ) -> list[Reading]:
+    def run(self, prepared: PreparedReadings) -> list[Reading]:
+        demonstrations, prompt_format = prepared.demonstrations, prepared.prompt_format
         start = self.model.embed(self.opening(prompt_format))
         turns = [self.template.turn(prompt_format, item.text, item.answer.strip()) for item in demonstrations]
         texts = [self.model.embed(turn.text) for turn in turns]
-        images = [self.see(item) if with_images else start[:0] for item in demonstrations]
+        images = [self.see(item) if prepared.with_images else start[:0] for item in demonstrations]
         rows = [
             torch.cat([start, text[: len(turn.before)], image, text[len(turn.before) :]])
             for turn, text, image in zip(turns, texts, images, strict=True)
@@ -115,7 +109,7 @@ class KiteReader(DemoReader):
             _check_length(len(row))
         states: list[Tensor] = []
         self.model(pad_sequence(rows, batch_first=True), self.mask(rows), states=states)
-        hidden = self.layers(states, layers)
+        hidden = self.layers(states, prepared.layers)
         return [
             self.reading(prompt_format, turn, text, found[len(start) : len(row)], len(image))
             for turn, text, found, row, image in zip(turns, texts, hidden, rows, images, strict=True)

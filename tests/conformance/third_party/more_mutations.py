@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 from aim_sdk import Demonstration, Generation, PromptFormat, Query, load_image
 from aim_sdk.backend import ReusesPrefixes
 from aim_sdk.backend.answers import stream_answer
+from aim_sdk.backend.prepared import PreparedReadings
+from aim_sdk.types import ImageInput
 from tests.conformance.third_party.adapter import KiteBackend, KiteInjector, KiteReader
 from tests.conformance.third_party.model import BOS, USER, KiteModel, decode, encode
 from tests.conformance.third_party.mutations import Part, StopNotCut, mutant
@@ -51,12 +54,14 @@ class QueryImagesKept(KiteInjector):
 
 
 class ReadImagesKept(KiteReader):
-    kept: ClassVar[dict[str, Tensor]] = {}
+    kept: ClassVar[dict[str, Image]] = {}
 
-    def see(self, item: Demonstration) -> Tensor:
-        if isinstance(item.image, Image):
-            return super().see(item)
-        return self.kept.setdefault(str(item.image), super().see(item))
+    def prepare(self, demonstrations: Sequence[Demonstration], **options: Any) -> PreparedReadings:
+        shown = [replace(item, image=self.seen(item.image)) for item in demonstrations]
+        return super().prepare(shown, **options)
+
+    def seen(self, image: ImageInput) -> ImageInput:
+        return image if isinstance(image, Image) else self.kept.setdefault(str(image), load_image(image))
 
 
 # Drawn answers

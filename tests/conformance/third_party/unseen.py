@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from aim_sdk import Demonstration, FusedTokens, Generation, PromptFormat, Query, Reading, load_image
+from aim_sdk.backend.prepared import PreparedReadings
 from aim_sdk.errors import ContextLengthError, ImageError
 from tests.conformance.third_party import adapter
 from tests.conformance.third_party.adapter import KiteBackend, KiteInjector, KiteReader, Template, Turn
@@ -294,9 +295,9 @@ class BadImageIsAValueError(KiteInjector):
 
 
 class ReaderBadImageIsAValueError(KiteReader):
-    def see(self, item: Demonstration) -> Tensor:
+    def prepare(self, *args: Any, **options: Any) -> PreparedReadings:
         try:
-            return super().see(item)
+            return super().prepare(*args, **options)
         except ImageError as error:
             raise ValueError("cannot identify image file") from error
 

@@ -10,7 +10,6 @@ from torch import Tensor
 from aim_echo.model import CONTEXT, EOS, PRINTABLE, Cache, EchoModel, decode
 from aim_echo.template import opening, turn
 from aim_sdk.backend import (
-    LAST,
     Backend,
     CarrierProjector,
     Context,
@@ -25,6 +24,7 @@ from aim_sdk.backend import (
     ModelNotFoundError,
     PrefixCache,
     PreparedAnswers,
+    PreparedReadings,
     Projector,
     PromptFormat,
     Query,
@@ -53,15 +53,11 @@ class EchoReader(DemoReader):
         self.model = model
 
     @torch.no_grad()
-    def read(
-        self,
-        demonstrations: Sequence[Demonstration],
-        *,
-        prompt_format: PromptFormat,
-        with_images: bool = True,
-        layers: Sequence[int] = LAST,
-    ) -> list[Reading]:
-        return [self._read(item, prompt_format, with_images, layers) for item in demonstrations]
+    def run(self, prepared: PreparedReadings) -> list[Reading]:
+        return [
+            self._read(item, prepared.prompt_format, prepared.with_images, prepared.layers)
+            for item in prepared.demonstrations
+        ]
 
     def text_only(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[FusedTokens]:
         turns = [turn(prompt_format, item.text, item.answer) for item in demonstrations]
