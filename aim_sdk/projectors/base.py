@@ -109,41 +109,24 @@ class Projector(
             FingerprintError: it was made with another backbone.
             InputError: its sizes or its layers are not the backbone's.
         """
-        self.adopt(vocabulary.fingerprint)
+        self.check_backbone(vocabulary.fingerprint)
         check_there(self.layers, vocabulary.decoder_layers)
+        if self.fingerprint is None:
+            self.fingerprint = vocabulary.fingerprint
         self.bind(vocabulary)
         return self.to(vocabulary.inputs.device).eval()
-
-    def adopt(self, fingerprint: Fingerprint) -> None:
-        """Make it a projector of this backbone; all that can be done where a backbone shows no vocabulary.
-
-        Raises:
-            FingerprintError: it was made with another backbone.
-            InputError: its sizes are not the backbone's.
-        """
-        self.check_backbone(fingerprint)
-        hidden, embedding = fingerprint.hidden_size, fingerprint.embedding_size
-        if (self.hidden_size, self.embedding_size) != (hidden, embedding):
-            raise InputError(
-                f"the projector maps {self.hidden_size} -> {self.embedding_size}, "
-                f"but {fingerprint.model!r} needs {hidden} -> {embedding}."
-            )
-        if self.fingerprint is None:
-            self.fingerprint = fingerprint
 
     def bind(self, vocabulary: Vocabulary) -> None:
         """Take what the kind needs of its backbone besides the readings; `attach` calls it before any projection."""
 
     def check_backbone(self, fingerprint: Fingerprint) -> None:
-        """Refuse a backbone other than the one the projector was made with.
+        """Refuse a backbone other than the one the projector was made with, or of other sizes.
 
         Raises:
             FingerprintError: names both backbones and the fields that differ.
+            InputError: names the sizes.
         """
-        if self.fingerprint is None:
-            return
-        differences = self.fingerprint.differences(fingerprint)
-        if differences:
+        if self.fingerprint is not None and (differences := self.fingerprint.differences(fingerprint)):
             rows = "".join(
                 f"\n  {field}: projector {ours}, backbone {theirs}" for field, (ours, theirs) in differences.items()
             )
@@ -152,6 +135,11 @@ class Projector(
             raise FingerprintError(
                 f"this projector was made with {ours}, but the loaded backbone is {backbone}.{rows}\n"
                 f"Load {self.fingerprint.model!r} as it was then, or pass a projector of {fingerprint.model!r}."
+            )
+        if (self.hidden_size, self.embedding_size) != (fingerprint.hidden_size, fingerprint.embedding_size):
+            raise InputError(
+                f"the projector maps {self.hidden_size} -> {self.embedding_size}, but {fingerprint.model!r} needs "
+                f"{fingerprint.hidden_size} -> {fingerprint.embedding_size}."
             )
 
     def rate(self, name: str) -> float:

@@ -41,7 +41,7 @@ def reading(tokens: int, seed: int, image_position: int = 0, layers: int = 1) ->
 VOCABULARY = Vocabulary(
     inputs=torch.randn(11, EMBED, generator=torch.Generator().manual_seed(7)),
     outputs=torch.randn(10, HIDDEN, generator=torch.Generator().manual_seed(8)),
-    fingerprint=FINGERPRINT.model_copy(update={"embedding_rms": 0.25}),
+    fingerprint=FINGERPRINT.model_copy(update={"hidden_size": HIDDEN, "embedding_size": EMBED, "embedding_rms": 0.25}),
     decoder_layers=30,
 )
 """Of a backbone whose matrices have unequal numbers of rows."""
@@ -183,7 +183,8 @@ def test_an_untrained_linear_carrier_maps_output_directions_to_input_embeddings(
     # The embeddings are a linear map of the LM head's rows: the regression can find it.
     outputs = torch.randn(300, 32, generator=draw)
     inputs = outputs @ torch.linalg.qr(torch.randn(32, 32, generator=draw))[0]
-    vocabulary = Vocabulary(inputs, outputs, VOCABULARY.fingerprint)
+    made = VOCABULARY.fingerprint.model_copy(update={"hidden_size": 32, "embedding_size": 32})
+    vocabulary = Vocabulary(inputs, outputs, made)
     projector = LinearCarrierProjector.untrained(vocabulary, layers=layers)
     read = torch.cat([torch.randn(300, 32 * (len(layers) - 1)), 7 * outputs], 1)
     with torch.no_grad():
