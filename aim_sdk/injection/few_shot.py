@@ -291,15 +291,7 @@ class FewShotModel:
         )
         asked, total = images_of(images)
         with advancing("labelling", total, shown=progress) as advance:
-            return classify(
-                classifier,
-                asked,
-                text,
-                held=held,
-                batch_size=batch_size,
-                done=advance,
-                on_error=on_error,
-            )
+            return classify(classifier, asked, text, held=held, batch_size=batch_size, done=advance, on_error=on_error)
 
     @property
     def _contexts(self) -> Contexts:
