@@ -92,3 +92,13 @@ def open_bank(encoder: CountingEncoder, path: Path | None, **options: Any) -> De
 
 
 Open = Callable[[CountingEncoder], DemonstrationBank]
+
+
+def answers(bank: DemonstrationBank) -> list[str]:
+    """In the order of the bank."""
+    return [entry.demonstration.answer for entry in bank.values()]
+
+
+def segment(path: Path) -> Path:
+    """The file that a bank on disk was last written to."""
+    return max(path.glob("segment-*.aim"))
