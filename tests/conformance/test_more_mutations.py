@@ -5,7 +5,7 @@ import pytest
 from aim_sdk.testing import check_backend, run_checks
 from aim_sdk.testing.process import process_state
 from tests.conformance.third_party import more_mutations
-from tests.conformance.third_party.mutations import Part
+from tests.conformance.third_party.mutant import Part
 
 
 @pytest.mark.parametrize(("check", "bug"), more_mutations.CAUGHT, ids=lambda value: getattr(value, "__name__", value))

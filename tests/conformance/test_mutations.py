@@ -11,7 +11,7 @@ from tests.conformance import llava_mutations
 from tests.conformance.broken import Broken
 from tests.conformance.third_party import mutations
 from tests.conformance.third_party.adapter import KiteBackend
-from tests.conformance.third_party.mutations import Part, mutant
+from tests.conformance.third_party.mutant import Part, mutant
 
 
 def test_a_finished_third_party_backend_passes() -> None:

@@ -8,9 +8,9 @@ from aim_sdk.backend.registry import BackendInfo
 from aim_sdk.errors import InputError
 from aim_sdk.testing import BackendTests, run_checks
 from aim_sdk.testing.kit import by_message
-from tests.conformance.third_party import mutations
+from tests.conformance.third_party import mutations_of_backends, mutations_of_reading
 from tests.conformance.third_party.adapter import KiteBackend, KiteInjector
-from tests.conformance.third_party.mutations import mutant
+from tests.conformance.third_party.mutant import Part, mutant
 
 
 class _Crashes(KiteInjector):
@@ -46,7 +46,7 @@ def test_expected_failures_name_checks() -> None:
 class _DullForEverybody(KiteBackend):
     """Its own documentation gets the same out of it."""
 
-    model_class = mutations.Dull
+    model_class = mutations_of_backends.Dull
 
     def plain_answer(self, *args: Any, **options: Any) -> list[int]:
         return [1, 2]
@@ -65,16 +65,19 @@ def test_a_class_that_is_registered_under_another_name_is_said(monkeypatch: pyte
 
 
 def test_a_wrong_type_is_named_alone() -> None:
-    (result,) = run_checks(mutant(mutations.ReaderGivesLists), checks=["return_types"])
+    (result,) = run_checks(mutant(mutations_of_reading.ReaderGivesLists), checks=["return_types"])
     assert result.message.startswith("Reading.token_ids: expected a one-dimensional tensor of integers; got a list of ")
     assert len(result.message) < 200
 
 
 @pytest.mark.parametrize(
     ("bug", "told"),
-    [(mutations.SystemDropped, "the bug is in the adapter"), (_DullForEverybody, "the model says too little")],
+    [
+        (mutations_of_reading.SystemDropped, "the bug is in the adapter"),
+        (_DullForEverybody, "the model says too little"),
+    ],
 )
-def test_sensitivity_says_whether_it_is_the_adapter_or_the_model(bug: mutations.Part, told: str) -> None:
+def test_sensitivity_says_whether_it_is_the_adapter_or_the_model(bug: Part, told: str) -> None:
     (result,) = run_checks(mutant(bug), checks=["sensitivity"])
     assert "expected some change above" in result.message
     assert "3 times the noise of torch.float32" in result.message

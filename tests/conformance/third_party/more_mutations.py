@@ -17,7 +17,8 @@ from aim_sdk.backend.prepared import PreparedReadings
 from aim_sdk.types import ImageInput
 from tests.conformance.third_party.adapter import KiteBackend, KiteInjector, KiteReader
 from tests.conformance.third_party.model import BOS, USER, KiteModel, decode, encode
-from tests.conformance.third_party.mutations import Part, StopNotCut, mutant
+from tests.conformance.third_party.mutant import Part, mutant
+from tests.conformance.third_party.mutations_of_answers import StopNotCut
 
 # What a call leaves
 
