@@ -55,7 +55,7 @@ class ClipEncoder:
     @property
     def name(self) -> str:
         """Tells model and weights apart: a model and a tag, or a hash of the files."""
-        return self._loaded().name
+        return self.loaded().name
 
     def images(self, images: Sequence[ImageInput]) -> Matrix:
         """Encode images to unit vectors ``(images, dim)``.
@@ -70,7 +70,7 @@ class ClipEncoder:
         return _each_once(texts, texts, self._text_batches)
 
     def _image_batches(self, images: list[ImageInput]) -> Iterator[torch.Tensor]:
-        clip = self._loaded()
+        clip = self.loaded()
         batches = [images[start : start + _IMAGES] for start in range(0, len(images), _IMAGES)]
         with ThreadPoolExecutor(thread_name_prefix="aim-clip") as pool:
             ahead = pool.map(clip.pixels, batches[0])
@@ -80,13 +80,14 @@ class ClipEncoder:
                 yield clip.model.encode_image(pixels.to(self._device), normalize=False)
 
     def _text_batches(self, texts: list[str]) -> Iterator[torch.Tensor]:
-        clip = self._loaded()
+        clip = self.loaded()
         for start in range(0, len(texts), _TEXTS):
-            with self._lock:  # fast tokenizers do not bear two threads
+            with self._lock:  # fast tokenizers are not thread-safe
                 tokens = clip.tokenizer(texts[start : start + _TEXTS])
             yield clip.model.encode_text(tokens.to(self._device), normalize=False)
 
-    def _loaded(self) -> Clip:
+    def loaded(self) -> Clip:
+        """The model with what prepares its inputs; loaded when it is first asked for."""
         with self._lock:
             if self._clip is None:
                 self._clip = load_clip(self._source, self._device)

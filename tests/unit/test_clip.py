@@ -234,7 +234,7 @@ def test_a_tag_s_activation_is_used(files: Path, monkeypatch: pytest.MonkeyPatch
     for quick in (True, False):
         tag = {"file": str(files / "zero.safetensors"), "quick_gelu": quick}
         monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-clip", {f"gelu_{quick}".lower(): tag})
-        model = ClipEncoder("tiny-clip", f"gelu_{quick}", "cpu")._loaded().model
+        model = ClipEncoder("tiny-clip", f"gelu_{quick}", "cpu").loaded().model
         assert quick == any(type(module).__name__ == "QuickGELU" for module in model.modules())
 
 
@@ -260,7 +260,7 @@ def test_a_long_text_is_cut(folder: Path) -> None:
 
 
 def test_the_model_is_frozen(folder: Path) -> None:
-    model = RicesSelector(folder, device="cpu").encoder._loaded().model
+    model = RicesSelector(folder, device="cpu").encoder.loaded().model
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
 

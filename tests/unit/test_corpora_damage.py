@@ -301,7 +301,7 @@ def test_lists_larger_than_the_window(tmp_path: Path, images: Path, monkeypatch:
     (tmp_path / "llava.json").write_text("[1, 22, 333, 4444444444444444444]" + " " * 200)
     corpus = opened(tmp_path, format="llava", group=1)
     assert corpus.size(0) == 4
-    assert corpus._shard(0).read(3) == [4444444444444444444]
+    assert corpus.format.open(corpus.files[0], corpus.config).read(3) == [4444444444444444444]
     assert dropped == {}
     assert [len(d.pairs) for d in documents] == [sum(1 + 3 * n for n in range(first, first + 3)) for first in (0, 3, 6)]
 

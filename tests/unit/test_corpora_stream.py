@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from aim_sdk.errors import InputError
 from aim_sdk.training.corpora import Corpus, Cursor, DocumentStream, corpus, json_files
+from aim_sdk.training.corpora.parquet import ParquetShard
 from tests import corpora
 from tests.corpora import captioned, folder_of, lines, llava, mmc4, obelics, opened, parquet, read, tar
 
@@ -124,7 +125,9 @@ def test_small_files_do_not_all_fall_to_the_first_streams(tmp_path: Path) -> Non
     for shard in range(40):
         lines(tmp_path / f"{shard:02}.jsonl", [mmc4(0), mmc4(1)])
     corpus = opened(tmp_path)
-    counts = [sum(1 for _ in DocumentStream(corpus, stream=s, streams=16)._places(0, 0)) for s in range(16)]
+    streams = [DocumentStream(corpus, stream=s, streams=16, epochs=1) for s in range(16)]
+    assert [list(stream) for stream in streams] == [[]] * 16
+    counts = [stream.dropped["fewer than 2 pairs"] for stream in streams]  # one a document: no image is there
     assert sum(counts) == 80
     assert min(counts) >= 3
 
@@ -151,26 +154,43 @@ def test_going_on_reads_no_document_before_the_cursor(
     assert len(reads) == sum(SIZES) - cursor.position
 
 
+def shards_opened(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The files that are opened from now on."""
+    openings: list[object] = []
+    original = json_files.JsonShard.__init__
+
+    def init(self: json_files.JsonShard, *arguments: Any) -> None:
+        openings.append(self)
+        original(self, *arguments)
+
+    monkeypatch.setattr(json_files.JsonShard, "__init__", init)
+    return openings
+
+
 def test_few_files_are_open_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus, "_OPEN", 2)
     found = opened(folder, images=folder / "images")
-    closed = []
+    openings, closed = shards_opened(monkeypatch), []
     original = json_files.JsonShard.close
     monkeypatch.setattr(json_files.JsonShard, "close", lambda self: closed.append(self) or original(self))
     ids(DocumentStream(found, epochs=1))
-    assert len(found._open) == 2
+    assert len(openings) == len(SIZES)
     assert len(closed) == len(SIZES) - 2
 
 
-def test_streams_pickle_without_open_files(folder: Path, found: Corpus) -> None:
+def test_streams_pickle_without_open_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    openings = shards_opened(monkeypatch)
+    found = opened(folder, images=folder / "images")
     stream = DocumentStream(found, stream=1, streams=2, seed=3, cursor=Cursor(1, 2), epochs=3)
     expected = ids(stream)
-    assert found._open
+    before = len(openings)
+    assert before
     data = pickle.dumps(stream)
     assert len(data) < 5000
     again = pickle.loads(data)  # noqa: S301
-    assert not again.corpus._open
+    assert len(openings) == before
     assert ids(again) == expected
+    assert len(openings) > before, "its files were opened again"
 
 
 class Dealt(torch.utils.data.IterableDataset):
@@ -223,11 +243,13 @@ def test_workers_read_what_one_process_reads(tmp_path: Path, folder: Path, metho
     assert sorted(loader) == sorted(expected)
 
 
-def test_rows_of_a_parquet_file_come_group_by_group(tmp_path: Path) -> None:
+def test_rows_of_a_parquet_file_come_group_by_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row group is read whole, so jumping between groups would read each many times."""
     path = parquet(tmp_path / "a.parquet", [obelics("http://a/0", "one")] * 20, row_group_size=6)
-    stream = DocumentStream(opened(path), seed=1, epochs=1)
-    places = [index for _, index in stream._places(0, 0)]
+    places: list[int] = []
+    original = ParquetShard.read
+    monkeypatch.setattr(ParquetShard, "read", lambda self, index: places.append(index) or original(self, index))
+    list(DocumentStream(opened(path), seed=1, epochs=1))
     assert sorted(places) == list(range(20))
     assert places != list(range(20))
     assert [group for group, _ in itertools.groupby(place // 6 for place in places)] != [0, 1, 2, 3]
