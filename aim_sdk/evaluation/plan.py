@@ -14,7 +14,7 @@ import numpy as np
 from aim_sdk.bank import DemonstrationBank
 from aim_sdk.errors import InputError
 from aim_sdk.evaluation import tasks
-from aim_sdk.evaluation.answering import QueryInContext
+from aim_sdk.evaluation.batches import QueryInContext
 from aim_sdk.evaluation.demonstrations import DemonstrationDraw, Shown
 from aim_sdk.evaluation.items import Dataset, Item
 from aim_sdk.evaluation.metrics import get_metric

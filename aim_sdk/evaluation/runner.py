@@ -18,7 +18,7 @@ from aim_sdk.backend.hashing import versions
 from aim_sdk.bank.bank import DemonstrationBank
 from aim_sdk.errors import InputError
 from aim_sdk.evaluation import scoring
-from aim_sdk.evaluation.answering import BatchAnswerer, QueryInContext
+from aim_sdk.evaluation.batches import BatchAnswerer, QueryInContext
 from aim_sdk.evaluation.demonstrations import DemonstrationDraw
 from aim_sdk.evaluation.journal import AnswerJournal, refused
 from aim_sdk.evaluation.pipelines import Pipelines

@@ -11,7 +11,7 @@ import yaml
 
 from aim_sdk import AIMPipeline, Demonstration, DemonstrationBank, Query
 from aim_sdk.errors import ArtifactNotFoundError, InputError, ShotsError
-from aim_sdk.evaluation.answering import BatchAnswerer
+from aim_sdk.evaluation.batches import BatchAnswerer
 from aim_sdk.evaluation.plan import Plan
 from aim_sdk.evaluation.report import markdown
 from aim_sdk.evaluation.runner import evaluate

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from aim_sdk.errors import InputError
-from aim_sdk.evaluation.answering import BatchAnswerer
+from aim_sdk.evaluation.batches import BatchAnswerer
 from aim_sdk.evaluation.plan import Plan
 from aim_sdk.evaluation.runner import evaluate
 from aim_sdk.evaluation.settings import EvalSettings
