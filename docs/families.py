@@ -14,8 +14,7 @@ import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from aim_backends.families.table import FAMILIES, PrefixReuse, family_of
-from aim_sdk.testing import tiny as tiny_models
-from aim_sdk.testing.tiny import build
+from aim_sdk.testing.tiny import TINY_MODELS, build
 
 PAGE = Path(__file__).parent / "reference" / "families.md"
 MODEL_TYPES = sorted(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
@@ -54,7 +53,7 @@ def page(tiny: Callable[[str], Path]) -> str:
 
 def _tested(tiny: Callable[[str], Path]) -> Mapping[str, Sequence[str]]:
     variants: dict[str, list[str]] = defaultdict(list)
-    for variant in tiny_models.FAMILIES:
+    for variant in TINY_MODELS:
         config = json.loads((tiny(variant) / "config.json").read_text(encoding="utf-8"))
         variants[config["model_type"]].append(variant)
     return variants

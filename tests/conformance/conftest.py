@@ -12,13 +12,13 @@ from aim_backends.families.table import family_of
 from aim_backends.hf import TransformersBackend
 from aim_backends.llava import LlavaBackend
 from aim_sdk import get_backend
-from aim_sdk.testing.tiny import FAMILIES, NEEDS
+from aim_sdk.testing.tiny import TINY_MODELS, NEEDS
 from tests.conformance.families import QUICK, SKIPS, Family, SecondLook
 
 
 @pytest.fixture(
     scope="session",
-    params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES],
+    params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in TINY_MODELS],
 )
 def family(request: pytest.FixtureRequest, tiny: Callable[[str], Path]) -> Family:
     if request.param in NEEDS:

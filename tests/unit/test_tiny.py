@@ -18,10 +18,10 @@ from transformers import (
     ProcessorMixin,
 )
 
-from aim_sdk.testing.tiny import FAMILIES, NEEDS, build
+from aim_sdk.testing.tiny import TINY_MODELS, NEEDS, build
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=TINY_MODELS)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if request.param in NEEDS:
         pytest.importorskip(NEEDS[request.param])

@@ -33,7 +33,7 @@ from . import (
     qwen,
 )
 
-FAMILIES: dict[str, Callable[[Path], None]] = {
+TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "llava-1.5": llava.llava_15,
     "llava-next": llava.llava_next,
     "llava-onevision": llava.llava_onevision,
@@ -81,10 +81,10 @@ def build(variant: str, folder: str | Path) -> Path:
     Raises:
         InputError: there is no such variant.
     """
-    if variant not in FAMILIES:
-        raise InputError(unknown("tiny model", variant, FAMILIES))
+    if variant not in TINY_MODELS:
+        raise InputError(unknown("tiny model", variant, TINY_MODELS))
     path = Path(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        FAMILIES[variant](path)
+        TINY_MODELS[variant](path)
     return path
