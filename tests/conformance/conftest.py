@@ -12,7 +12,7 @@ from aim_backends.families.table import family_of
 from aim_backends.hf import TransformersBackend
 from aim_backends.llava import LlavaBackend
 from aim_sdk import get_backend
-from aim_sdk.testing.tiny import TINY_MODELS, NEEDS
+from aim_sdk.testing.tiny import NEEDS, TINY_MODELS
 from tests.conformance.families import QUICK, SKIPS, Family, SecondLook
 
 

@@ -18,7 +18,7 @@ from transformers import (
     ProcessorMixin,
 )
 
-from aim_sdk.testing.tiny import TINY_MODELS, NEEDS, build
+from aim_sdk.testing.tiny import NEEDS, TINY_MODELS, build
 
 
 @pytest.fixture(scope="module", params=TINY_MODELS)
