@@ -100,7 +100,7 @@ def measure(backend: Backend, prompt: InterleavedPrompt, prompt_format: PromptFo
 
 
 def summarize(measurements: Sequence[Measurement]) -> list[LayerAttention]:
-    """Average over queries: one entry a layer, and the mean over the layers last."""
+    """Average over queries: one entry per layer, and the mean over the layers last."""
     layers = measurements[0].layers
     rows: list[LayerAttention] = []
     for n, layer in enumerate(layers):

@@ -40,7 +40,7 @@ COLOURS: dict[TokenKind, str] = {
 
 
 def table(rows: Sequence[LayerAttention], measurements: Sequence[Measurement]) -> Table:
-    """Shares in percent, a row a layer; then the text's part of the demonstrations and its density over the images'."""
+    """Shares in percent, a row per layer; then the demonstrations' text: its part, and its density over the images'."""
     made = Table(
         title=f"Attention of the answer by kind of token, in percent (n={len(measurements)} queries)",
         title_justify="left",
@@ -119,7 +119,7 @@ def write_result(
         "layers": [dataclasses.asdict(row) for row in rows],
     }
     queries = ",\n  ".join(json.dumps(_record(measurement), ensure_ascii=False) for measurement in measurements)
-    # One line a query: a line a number would be tens of thousands.
+    # One line per query: one number per line would be tens of thousands of lines.
     text = json.dumps(head, indent=1).removesuffix("\n}") + f',\n "queries": [\n  {queries}\n ]\n}}\n'
     write_atomic(path, text.encode())
 

@@ -81,7 +81,7 @@ class PrefixCache(Generic[State]):
 
         Args:
             scope: what else the state depends on (the prompt format, as it decides the opening); hashable.
-            contexts: one a row of the batch; only fused tokens with a key are shared, up to the first item without.
+            contexts: one per row of the batch; only fused tokens with a key are shared, up to the first item without.
         """
         if not contexts or not self._states.maxsize:
             return None

@@ -22,7 +22,7 @@ def check_binding(bank: Binding, wanted: Binding, what: str, by: str, advice: st
     Args:
         bank: what the bank was made with.
         wanted: what it is to be used with.
-        what, by: the names of the two, as the message begins and goes on.
+        what, by: the names of the two, as the message names them.
         advice: the next command.
 
     Raises:

@@ -28,7 +28,7 @@ def answer(
     bank: Annotated[Path | None, typer.Option(help="A bank's folder, instead of --demos.")] = None,
     selector: Annotated[
         str,
-        typer.Option(help="How each query's are chosen: reading (similar) | first | random | rices | text | mmices."),
+        typer.Option(help="Chooses the demonstrations: reading (similar) | first | random | rices | text | mmices."),
     ] = "reading",
     images: Annotated[
         Path | None,
@@ -54,7 +54,7 @@ def answer(
         int | None, typer.Option(help="Demonstrations per query, as --selector has them; default: up to 8.", min=0)
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.", min=1)] = 32,
-    batch_size: Annotated[int, typer.Option(help="Queries a forward.", min=1)] = 8,
+    batch_size: Annotated[int, typer.Option(help="Queries per forward.", min=1)] = 8,
     template: options.Template = None,
     device: options.Device = None,
     dtype: options.Dtype = None,

@@ -131,7 +131,7 @@ def check(
 @app.command("new")
 def new(
     name: Annotated[str, typer.Argument(help="The new backend's name, such as my-vlm.")],
-    out: Annotated[Path, typer.Option(help="The folder to write aim-NAME into; it is made where it is none.")] = Path(),
+    out: Annotated[Path, typer.Option(help="The folder to write aim-NAME into; made if missing.")] = Path(),
 ) -> None:
     """Write a complete backend distribution to start from: a toy model, its adapter, its tests."""
     from aim_sdk.support.terminal import say

@@ -76,7 +76,7 @@ def remove(
     keys: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="Keys, or their beginnings.")] = None,
     where: Filters = None,
 ) -> None:
-    """Remove demonstrations by key, or all with some metadata. `compact` gives the room back."""
+    """Remove demonstrations by key, or all with some metadata. `compact` reclaims their space."""
     from aim_sdk.errors import InputError
     from aim_sdk.support.terminal import say
 
@@ -97,7 +97,7 @@ def verify(
     rebuild: Annotated[
         bool, typer.Option("--rebuild-index", help="First rebuild the index from the segments.")
     ] = False,
-    images: Annotated[Path | None, typer.Option(help="Where image files are that were moved.")] = None,
+    images: Annotated[Path | None, typer.Option(help="The folder that image files were moved to.")] = None,
 ) -> None:
     """Read every byte and report what is damaged, or which image files were moved or overwritten: exit code 1."""
     from aim_sdk.bank.disk.maintenance import rebuild_index
@@ -117,7 +117,7 @@ def verify(
 
 @app.command("compact")
 def compact(bank: Bank) -> None:
-    """Give back the room of what was removed. A crash at any moment loses nothing."""
+    """Reclaim the space of removed entries. A crash at any moment loses nothing."""
     from rich.filesize import decimal
 
     from aim_sdk.support.terminal import say

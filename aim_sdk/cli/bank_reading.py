@@ -50,7 +50,7 @@ def add(
 
     What is there already is not read again, so an interrupted command resumes where it stopped. SOURCE is JSON lines
     or CSV (fields besides image, text and answer become metadata), or a folder whose images have a .txt with the answer
-    beside them, or stand in one subfolder per class. What cannot be used is reported; the exit code is then 3.
+    next to them, or stand in one subfolder per class. What cannot be used is reported; the exit code is then 3.
     """
     from aim_sdk.files.demonstrations import check_images, count_demonstrations, stream_demonstrations, where_images_are
     from aim_sdk.files.images import describe

@@ -42,7 +42,7 @@ def inspect(
         bool | None, typer.Option("--one-to-one/--no-one-to-one", help="A text belongs to one image; default: it does.")
     ] = None,
     min_image_bytes: Annotated[int | None, typer.Option(help="Default: 10240.", min=0)] = None,
-    max_images: Annotated[int | None, typer.Option(help="The first so many of a document; default: 6.", min=1)] = None,
+    max_images: Annotated[int | None, typer.Option(help="At most so many per document; default: 6.", min=1)] = None,
     min_pairs: Annotated[int | None, typer.Option(help="Of a document; default: 2.", min=1)] = None,
     similarity: Annotated[
         str | None, typer.Option(help="corpus | clip (computed) | none (not looked at); default: corpus.")
@@ -54,7 +54,7 @@ def inspect(
         int | None, typer.Option(help="llava, webdataset: samples of one document; default: 8.", min=1)
     ] = None,
     show: Annotated[int, typer.Option(help="How many documents to show.", min=0)] = 3,
-    limit: Annotated[int | None, typer.Option(help="Look at the first so many documents.", min=1)] = None,
+    limit: Annotated[int | None, typer.Option(help="Stop after so many documents.", min=1)] = None,
     decode: Annotated[bool, typer.Option("--decode", help="Decode every image that is kept.")] = False,
     as_json: Annotated[Path | None, typer.Option("--json", help="Write the counts to this file, too.")] = None,
 ) -> None:

@@ -34,8 +34,8 @@ def evaluate(
     ] = "zero-shot,text-only,interleaved,aim,nearest",
     selector: Annotated[str, typer.Option(help="random, or one that looks for similar demonstrations.")] = "random",
     seeds: Annotated[int | None, typer.Option(min=1, help="How many; default: the protocol's.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Queries a task, drawn at random; default: all.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts a forward.")] = 8,
+    limit: Annotated[int | None, typer.Option(min=1, help="Queries per task, drawn at random; default: all.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts per forward.")] = 8,
     data: Data = Path("data"),
     bank: Annotated[
         Path | None, typer.Option(help="A bank that is there: show its demonstrations, not the tasks' own.")

@@ -12,7 +12,7 @@ def train(
     config: Annotated[Path, typer.Argument(help="A YAML file of settings; see the how-to *Train a projector*.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Settings in place of the file's: `steps=200 optimizer.learning_rate=1e-4`."),
+        typer.Argument(help="Settings that replace the file's: `steps=200 optimizer.learning_rate=1e-4`."),
     ] = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:

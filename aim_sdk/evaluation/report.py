@@ -141,7 +141,7 @@ def _reading(seconds: float) -> str:
 
 
 def grids(runs: Mapping[str, Run]) -> list[Grid]:
-    """The tables, all runs side by side: one a task and metric, and then one a task of what a query costs."""
+    """The tables, all runs side by side: one per task and metric, and then one per task of what a query costs."""
     scored = dict.fromkeys((score.task, score.metric) for run in runs.values() for score in run.scores)
     tasks = dict.fromkeys(task for task, _ in scored)
     return [*(_scores(runs, *one) for one in scored), *(_costs(runs, task) for task in tasks)]

@@ -31,7 +31,7 @@ class _ResultModel(BaseModel):
 
 
 class Cell(_ResultModel):
-    """What is answered with one set of demonstrations a query."""
+    """What is answered with one set of demonstrations per query."""
 
     task: str = Field(description="the task's name")
     mode: Mode = Field(description="what stands before a query")

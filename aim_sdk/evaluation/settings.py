@@ -42,7 +42,7 @@ class EvalSettings(BaseModel):
     selector: str = Field(default="random", description="see aim_sdk.selection")
     seeds: int | None = Field(default=None, ge=1, description="how many, from 0 on; None: the protocol's")
     limit: int | None = Field(default=None, ge=1, description="queries per task: a random part, the same for all cells")
-    batch_size: int = Field(default=8, ge=1, description="prompts a forward")
+    batch_size: int = Field(default=8, ge=1, description="prompts per forward")
     bank: Path | None = Field(
         default=None, description="a bank that is there: its demonstrations are shown, in place of the tasks' own"
     )

@@ -2,7 +2,7 @@
 
 ``checkpoints/step-00000200/`` holds ``state.json`` (step, places in the corpus, counts, and the SHA-256 of the others),
 ``projector.safetensors`` and ``optimizer.safetensors`` (AdamW's two moments and step of each parameter). The folder
-gets its name when all is written and synced; what an interrupted save leaves behind begins with a dot, and is removed
+gets its name when all is written and synced; what an interrupted save leaves begins with a dot, and is removed
 by the next one.
 """
 
@@ -71,7 +71,7 @@ def save(
             _write(partial, state, projector, optimizer)
             os.replace(partial, folder)
             sync_folder(root)
-        except OSError:  # give back the room that an unfinished one takes
+        except OSError:  # reclaim the space that an unfinished one takes
             shutil.rmtree(partial, ignore_errors=True)
             raise
         for old in _folders(output)[:-keep]:

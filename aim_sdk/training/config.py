@@ -57,7 +57,7 @@ class EpisodeSettings(_TrainingPart):
         description="share of episodes that give a document's images new names, which only the demonstrations tell",
     )
     label_words: Path | None = Field(
-        default=None, description="words to draw half of the names from, one a line; the others are made up"
+        default=None, description="words to draw half of the names from, one per line; the others are made up"
     )
     styles: float = Field(
         default=0.0, ge=0, le=1, description="share of episodes whose answers are all written in one drawn style"

@@ -1,4 +1,4 @@
-"""The loss on held-out episodes, beside its controls: what do the demonstrations give, and what their images?"""
+"""The loss on held-out episodes, next to its controls: what do the demonstrations give, and what their images?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run shows while it runs: loss and tokens per second beside its steps, and each evaluation's losses."""
+"""What a run shows while it runs: loss and tokens per second with its steps, and each evaluation's losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bank on disk at 1e3, 1e4 and 1e5 demonstrations: add, open, read, list, verify, compact, and bytes a demonstration.
+"""A bank on disk at 1e3, 1e4 and 1e5 demonstrations: add, open, read, list, verify, compact, and bytes each.
 
 The demonstrations are of pocket's size (20 fused tokens of 576 fp32 numbers, a pooled reading) and are not read by a
 model: what is timed is the bank. The floor of adding is the same bytes, written and synced as often, without a bank.

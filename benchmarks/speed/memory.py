@@ -34,7 +34,7 @@ def _status(name: str) -> int:
 
 
 def measure() -> list[dict[str, Any]]:
-    """The median of three queries a cell; the prefix of the reused ones is there before."""
+    """The median of three queries per cell; the prefix of the reused ones is there before."""
     bench = LatencyBench()
     variants: dict[tuple[str, int], Callable[[], int]] = {("zero-shot", 0): lambda: bench.answer([])}
     variants |= {(way, k): bench.variant(way, k) for k in SHOTS for way in WAYS}

@@ -1,4 +1,4 @@
-"""Finds entries: a SQLite file that can be made again from the segments.
+"""Finds entries: a SQLite file that can be rebuilt from the segments.
 
 The segments are what is durable. So a commit here need not be synced: after a power loss the index may be some writes
 older than the segments, and is brought up to date from them (`aim_sdk.bank.disk.recovery`). The state has a

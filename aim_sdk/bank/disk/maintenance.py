@@ -1,4 +1,4 @@
-"""Care for a bank on disk: count it, check it, make its index again."""
+"""Care for a bank on disk: count it, check it, rebuild its index."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BankStats:
     bytes: int
     """Of all segments and the index."""
     reclaimable: int
-    """Bytes that ``compact`` would give back, at least."""
+    """Bytes that ``compact`` would reclaim, at least."""
     segments: int
     features: dict[str, int]
     """Bytes of kept vectors by name."""
@@ -99,7 +99,7 @@ def verify(store: DiskStore, advance: Advance = lambda _: None) -> list[str]:
 
 
 def rebuild_index(path: Path) -> list[str]:
-    """Make the index again from the segments; the old one is kept as ``bank.sqlite.old``. Return what was lost.
+    """Rebuild the index from the segments; the old one is kept as ``bank.sqlite.old``. Return what was lost.
 
     Raises:
         ArtifactNotFoundError: there is no segment.

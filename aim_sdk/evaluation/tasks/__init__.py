@@ -1,4 +1,4 @@
-"""Tasks: what is asked. One YAML file a task, one module a file format."""
+"""Tasks: what is asked. One YAML file per task, one module per file format."""
 
 from aim_sdk.evaluation.tasks.config import TaskConfig
 from aim_sdk.evaluation.tasks.page import readme

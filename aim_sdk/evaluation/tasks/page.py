@@ -7,7 +7,7 @@ from aim_sdk.evaluation.tasks.registry import list_tasks
 
 _HEAD = """# Tasks
 
-One YAML file a task; the fields are those of `TaskConfig` in `config.py`. No data comes with this package.
+One YAML file per task; the fields are those of `TaskConfig` in `config.py`. No data comes with this package.
 This page is written from them, by `aim_sdk.evaluation.tasks.readme()`.
 
 | task | metric | source | licence | files | splits |

@@ -22,7 +22,7 @@ TEMPLATE = """{{ bos_token }}{% for message in messages %}\
 
 
 def deepseek_vl(folder: Path) -> None:
-    """16 visual tokens an image."""
+    """16 visual tokens per image."""
     begin, end = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
     tokenizer = byte_level_tokenizer(
         [begin, end, "<｜▁pad▁｜>", "<image_placeholder>"],

@@ -35,7 +35,7 @@ def _codes(count: int) -> list[str]:
 
 
 def chameleon(folder: Path) -> None:
-    """16 visual tokens an image, each one of 64 codes; a mark after every prompt; no chat template."""
+    """16 visual tokens per image, each one of 64 codes; a mark after every prompt; no chat template."""
     codes = _codes(64)
     tokenizer = byte_level_tokenizer(
         ["<s>", "<pad>", "</s>", "<unk>", "<racm3:break>", "<eoss>", "<image>", "<reserved08706>", *codes],
@@ -62,7 +62,7 @@ def chameleon(folder: Path) -> None:
 
 
 def janus(folder: Path) -> None:
-    """16 visual tokens an image; the codes and the head that draw are there and never used."""
+    """16 visual tokens per image; the codes and the head that draw are there and never used."""
     bos, eos, pad = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"
     tokenizer = byte_level_tokenizer(
         [bos, eos, pad, "<image_placeholder>", "<begin_of_image>", "<end_of_image>"],

@@ -85,7 +85,7 @@ def internvl(folder: Path) -> None:
 
 
 def gemma3(folder: Path) -> None:
-    """4 visual tokens an image, which see each other; a sliding layer and a full one; `<unused0>` and its like."""
+    """4 visual tokens per image, which see each other; a sliding layer and a full one; `<unused0>` and its like."""
     vocab, merges = sentencepiece_bpe("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")
     tokenizer = GemmaTokenizer(
         vocab=dict(vocab),

@@ -70,7 +70,7 @@ def _per_layer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 
 def gemma3n(folder: Path) -> None:
-    """4 visual tokens an image from a convolutional tower of timm; an audio tower that nothing here uses."""
+    """4 visual tokens per image from a convolutional tower of timm; an audio tower that nothing here uses."""
     tokenizer = _tokenizer(
         ["<start_of_turn>", "<end_of_turn>"],
         boi_token="<start_of_image>",
@@ -114,7 +114,7 @@ def gemma3n(folder: Path) -> None:
 
 
 def gemma4(folder: Path) -> None:
-    """Up to 70 visual tokens an image, the fewest that its processor knows, which see each other."""
+    """Up to 70 visual tokens per image, the fewest that its processor knows, which see each other."""
     tokenizer = _tokenizer(
         ["<|turn>", "<turn|>"],
         boi_token="<|image>",

@@ -64,7 +64,7 @@ def idefics(folder: Path) -> None:
 
 
 def idefics2(folder: Path) -> None:
-    """6 visual tokens an image between two `<fake_token_around_image>`; no reserved token."""
+    """6 visual tokens per image between two `<fake_token_around_image>`; no reserved token."""
     tokenizer = llama_tokenizer(pad_token="<unk>", padding_side="left", legacy=False)
     images = Idefics2ImageProcessor(size={"shortest_edge": 24, "longest_edge": IMAGE}, do_image_splitting=False)
     processor = Idefics2Processor(images, tokenizer, image_seq_len=6, chat_template=TURNS)

@@ -13,7 +13,7 @@ from .common import HIDDEN, IMAGE, WINDOW, metaspace_tokenizer, save, spare, tow
 
 
 def kosmos2(folder: Path) -> None:
-    """64 visual tokens an image, whatever the latent queries' number, with the ids of the first pieces; no template."""
+    """64 visual tokens per image for any number of latent queries, with the ids of the first pieces; no template."""
     images = CLIPImageProcessor(size={"shortest_edge": IMAGE}, crop_size={"height": IMAGE, "width": IMAGE})
     names = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     processor = Kosmos2Processor(images, metaspace_tokenizer(*names.values(), **names), num_patch_index_tokens=16)

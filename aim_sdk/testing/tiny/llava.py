@@ -70,7 +70,7 @@ def _clip_processor(template: str) -> LlavaProcessor:
 
 
 def llava_15(folder: Path) -> None:
-    """16 visual tokens an image."""
+    """16 visual tokens per image."""
     processor = _clip_processor(VICUNA)
     tokenizer = processor.tokenizer
     config = LlavaConfig(
@@ -83,7 +83,7 @@ def llava_15(folder: Path) -> None:
 
 
 def vipllava(folder: Path) -> None:
-    """16 visual tokens an image, from several layers of the tower."""
+    """16 visual tokens per image, from several layers of the tower."""
     processor = _clip_processor(HUMAN)
     tokenizer = processor.tokenizer
     config = VipLlavaConfig(

@@ -44,7 +44,7 @@ THINKING = """{% if add_generation_prompt %}\
 {{ '<think>\n' if enable_thinking is defined and enable_thinking else '<think>\n\n</think>\n\n' }}{% endif %}"""
 
 PATCH = 8
-SIZE = {"shortest_edge": 32 * 32, "longest_edge": 64 * 64}  # in pixels: 4 to 16 visual tokens an image
+SIZE = {"shortest_edge": 32 * 32, "longest_edge": 64 * 64}  # in pixels: 4 to 16 visual tokens per image
 PATCHES: dict[str, Any] = {"patch_size": PATCH, "temporal_patch_size": 2, "merge_size": 2}
 
 

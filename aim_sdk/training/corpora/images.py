@@ -64,7 +64,7 @@ class CorpusImages:
     def named(self, name: str, shard: Path) -> str:
         """The path of an image that ``shard`` names.
 
-        Images may stand in one folder for all shards, or in one a shard: ``<shard>_images`` (as MMC4's downloader has
+        Images may stand in one folder for all shards, or in one per shard: ``<shard>_images`` (as MMC4's downloader has
         it), ``<shard>``, or the shard's number (as OpenFlamingo's converter has it).
 
         Raises:

@@ -1,4 +1,4 @@
-"""JSON as one value a line or as one list, plain or packed: indexed without holding more than one value."""
+"""JSON as one value per line or as one list, plain or packed: indexed without holding more than one value."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class JsonShard(Shard):
 
 
 def open_json(path: Path) -> JsonShard:
-    """A file of JSON: one value a line, or one list (``.json``). A ``.gz`` or ``.zip`` is unpacked to a temporary file.
+    """JSON: one value per line, or one list (``.json``). A ``.gz`` or ``.zip`` is unpacked to a temporary file.
 
     Raises:
         OSError: it cannot be opened.

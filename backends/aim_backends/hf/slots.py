@@ -25,7 +25,7 @@ PER_TOKEN = (
     "cross_attention_mask",
     "image_embeds_position_mask",
 )
-"""Tensors with one entry a token, 0 where the token is text."""
+"""Tensors with one entry per token, 0 where the token is text."""
 
 
 def config_ids(config: Mapping[str, Any], *, only: re.Pattern[str] | None = None) -> Iterator[int]:

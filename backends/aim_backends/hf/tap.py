@@ -31,14 +31,14 @@ class Injection:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What stood before the LM head, one tensor a forward, if it is asked for; logits are of the last position only."""
+    """What stood before the LM head, one tensor per forward, if asked for; logits are of the last position only."""
 
     hidden: list[Float[Tensor, "rows positions hidden"]]
 
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """Places before the LM head, one a logit that is wanted."""
+    """Places before the LM head, one per logit that is wanted."""
 
     rows: Int[Tensor, " places"]
     columns: Int[Tensor, " places"]

@@ -19,7 +19,7 @@ class KVCache:
 
     def __init__(self) -> None:
         self._layers: list[tuple[Tensor, Tensor]] = []
-        self._held: list[int] = []  # tokens a layer
+        self._held: list[int] = []  # tokens per layer
 
     def __len__(self) -> int:
         """Return the number of tokens held."""

@@ -3,7 +3,7 @@
 Prompt layout:
 
     <|im_start|>
-    Question: {text}\\n  [16 visual tokens]  \\nAnswer:  {answer}\\n      one a demonstration
+    Question: {text}\\n  [16 visual tokens]  \\nAnswer:  {answer}\\n      one per demonstration
     Question: {text}\\n  [16 visual tokens]  \\nAnswer:                 the query
 
 What stands before, between and after is tokenised separately, and an answer ends at the newline.
