@@ -23,7 +23,7 @@ def check_layers(layers: Sequence[int]) -> tuple[int, ...]:
     """Return layers as a tuple.
 
     Raises:
-        InputError: there is none, one comes twice, or one is no integer.
+        InputError: there is none, one comes twice, or one is not an integer.
     """
     found = tuple(layers)
     if not found or len(set(found)) < len(found) or not all(type(layer) is int for layer in found):

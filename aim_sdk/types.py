@@ -73,7 +73,7 @@ def _check_text(text: object, owner: str, field: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{owner}: `{field}` holds {text[error.start]!r} at {error.start}, half of a character: it is no text. "
+            f"{owner}: `{field}` holds {text[error.start]!r} at {error.start}, half of a character: it is not text. "
             "Next: decode it with errors='replace', or leave it out."
         ) from None
 
@@ -82,7 +82,7 @@ def plain_metadata(metadata: Metadata | None) -> dict[str, str | int | float | b
     """Metadata as it is kept and compared: numpy's numbers become Python's, None becomes no metadata.
 
     Raises:
-        InputError: it is no mapping, or a field is no string or finite number.
+        InputError: it is not a mapping, or a field is not a string or finite number.
     """
     if not isinstance(metadata, Mapping | None):
         raise InputError(f"Demonstration: `metadata` is {type(metadata).__name__}; expected a dict of fields.")

@@ -28,12 +28,12 @@ def demonstrations_from(
     Args:
         frame: what gives a column by its name: a frame of pandas or polars, a dict of lists.
         image, text, answer: the names of the columns; `text=None`: no text stands next to the images. A number is an
-            answer as it is written (1 is `"1"`, 1.0 is `"1.0"`); a missing text is none.
-        same_text: the text that stands next to every image, in place of a column.
+            answer as it is written (1 is `"1"`, 1.0 is `"1.0"`); a missing text stays missing.
+        same_text: the text that stands next to every image, instead of a column.
         metadata: columns whose cells become metadata; missing cells are left out.
 
     Raises:
-        InputError: there is no such column, or a row is no demonstration; it names the row, counted from 0.
+        InputError: there is no such column, or a row is not a demonstration; it names the row, counted from 0.
     """
     text = None if same_text is not None else text
     names, kept = [image, *([] if text is None else [text]), answer], list(metadata)

@@ -34,7 +34,7 @@ def choose(given: str | Path | type[Backend] | Backend | Projector, model: str |
         model: the model that is named besides; None: what `given` leads to.
 
     Raises:
-        UnknownBackendError: a name that nobody registers, and that is no folder or hub id.
+        UnknownBackendError: a name that nobody registers, and that is not a folder or hub id.
         InputError: it is nothing of these, or leads to no model.
     """
     named = None if model is None else str(model)

@@ -122,7 +122,7 @@ class DemonstrationCollection(Mapping[str, BankEntry]):
 
         Raises:
             UnknownEntryError: no entry has that key.
-            InputError: a value is no string or finite number.
+            InputError: a value is not a string or finite number.
         """
         held = self._store.held([key])
         if key not in held:

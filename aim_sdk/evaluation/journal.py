@@ -105,7 +105,7 @@ def _records(path: Path) -> Iterator[_JournalLine]:
     for line in path.read_bytes().split(b"\n")[:-1]:
         try:
             yield _JournalLine.model_validate(json.loads(line))
-        except (ValueError, RecursionError):  # half a line, with others after it, or what is none of ours
+        except (ValueError, RecursionError):  # half a line, with others after it, or a line that is not ours
             continue
 
 

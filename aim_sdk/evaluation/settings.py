@@ -44,7 +44,7 @@ class EvalSettings(BaseModel):
     limit: int | None = Field(default=None, ge=1, description="queries per task: a random part, the same for all cells")
     batch_size: int = Field(default=8, ge=1, description="prompts per forward")
     bank: Path | None = Field(
-        default=None, description="a bank that is there: its demonstrations are shown, in place of the tasks' own"
+        default=None, description="a bank that is there: its demonstrations are shown instead of the tasks' own"
     )
     cache: Path | None = Field(
         default=None, description="a folder that keeps fused tokens between runs, a bank a task; None: in memory"

@@ -92,15 +92,15 @@ def resolve(path: Path, image: str, images: Path | None = None) -> str:
     """An image as the file at ``path`` names it, relative to the folder ``images`` or to the file's own.
 
     Raises:
-        InputError: it is no name of a file.
+        InputError: it is not the name of a file.
     """
     if not image or "\0" in image:
-        raise InputError(f"image: {image!r} is no name of a file")
+        raise InputError(f"image: {image!r} is not the name of a file")
     return image if is_url(image) else str((images or folder_of(path)) / image)
 
 
 def check_images(images: Path | None, *sources: Path | None) -> None:
-    """Refuse a folder for the image paths in files that is none, or where there is no file.
+    """Refuse a folder for the image paths in files that is not a folder, or where no file names any.
 
     Raises:
         InputError: it names the option of the command line.
@@ -108,7 +108,7 @@ def check_images(images: Path | None, *sources: Path | None) -> None:
     if images is None:
         return
     if not images.is_dir():
-        raise InputError(f"--images: {images} is no folder.")
+        raise InputError(f"--images: {images} is not a folder.")
     if all(source is None or source.is_dir() for source in sources):
         raise InputError("--images: it is for the paths in a file; a folder finds its images itself.")
 

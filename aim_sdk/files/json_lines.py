@@ -211,7 +211,7 @@ def _fields(line: bytes) -> list[bytes]:
 
 
 def _not_json(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON's; leave the field out, or write null")
+    raise ValueError(f"{name} is not a number of JSON's; leave the field out, or write null")
 
 
 def _finite(text: str) -> float:

@@ -67,7 +67,7 @@ class Skipped:
 
     @property
     def others(self) -> str | None:
-        """How many there are of what is no image; None without any."""
+        """How many there are of what is not an image; None without any."""
         return f"{describe(self._folder)}: skipped {_counted(self._others)}: no images." if self._others else None
 
     def report(self, on_problem: Callable[[str], None]) -> None:

@@ -183,7 +183,7 @@ def scan(source: ByteSource, size: int, where: str, offset: int = 0) -> Iterator
 
 
 def _framed(header: Mapping[str, Any], payload: bytes) -> bytes:
-    # Names of files may hold what is no text: Python keeps those bytes as lone surrogates, and so does the header.
+    # Names of files may hold what is not text: Python keeps those bytes as lone surrogates, and so does the header.
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
     if len(text) > HEADER_BYTES:
         raise InputError(f"texts and metadata of {len(text):,} bytes cannot be kept; at most {HEADER_BYTES:,} can.")

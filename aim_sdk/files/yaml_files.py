@@ -21,7 +21,7 @@ MAX_NESTING: Final = 32
 """How deep lists and groups of settings may stand in one another."""
 
 _NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError)
-"""What PyYAML raises; all but the first where a date, a number or a tag's value is none."""
+"""What PyYAML raises; all but the first where a date, a number or a tag's value is not one."""
 _LONGEST_NUMBER: Final = 100
 
 

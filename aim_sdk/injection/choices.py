@@ -19,7 +19,7 @@ def checked_choices(choices: Iterable[str]) -> list[str]:
     """The choices as a list.
 
     Raises:
-        InputError: fewer than two, one is no text or blank, or two differ in blanks alone.
+        InputError: fewer than two, one is not text or blank, or two differ in blanks alone.
     """
     found = [] if isinstance(choices, str) else list(choices)
     if len(found) < 2 or not all(isinstance(choice, str) and choice.strip() for choice in found):
@@ -27,7 +27,7 @@ def checked_choices(choices: Iterable[str]) -> list[str]:
         raise InputError(f"choices: {wrong}; expected at least two non-blank strings, as a list.")
     for choice in found:
         if not choice.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in choice):
-            raise InputError(f"choices: {choice!r} is no text: it holds half of a character.")
+            raise InputError(f"choices: {choice!r} is not text: it holds half of a character.")
     same = [choice for choice in found if sum(other.strip() == choice.strip() for other in found) > 1]
     if same:
         raise InputError(f"choices: {same[0]!r} stands there more than once.")

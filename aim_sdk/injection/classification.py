@@ -222,7 +222,7 @@ def images_of(images: Images) -> tuple[Iterator[ImageInput | Query], int | None]
     """One image, all images of a folder, or some that come in any way; and how many they are, if that is known.
 
     Raises:
-        InputError: it is a table or a mapping in place of a column, or an iterator gave nothing.
+        InputError: it is a table or a mapping instead of a column, or an iterator gave nothing.
     """
     if isinstance(images, str | os.PathLike) and os.path.isdir(images):
         skipped = Skipped(Path(images))

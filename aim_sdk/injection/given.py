@@ -46,7 +46,7 @@ def queries_of(given: object) -> list[Query]:
     """Queries out of one or several (`Queries`).
 
     Raises:
-        InputError: something is no query.
+        InputError: something is not a query.
     """
     if isinstance(given, Query) or is_image(given):
         return [_query(given, "")]
@@ -71,7 +71,7 @@ def given_demonstrations(given: object) -> Given:
     """Demonstrations out of one, several, or some for each query, as often read as one likes.
 
     Raises:
-        InputError: something is no demonstration, or an iterator gave nothing.
+        InputError: something is not a demonstration, or an iterator gave nothing.
     """
     if isinstance(given, Demonstration | BankEntry):
         return (given,)

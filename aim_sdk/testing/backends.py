@@ -90,7 +90,7 @@ def check_fingerprint(backend: Backend) -> None:
 
 @check
 def check_declarations(backend: Backend) -> None:
-    """What a backend declares of itself is so: its name, its torch modules, whether it shares prefixes.
+    """What a backend declares of itself is true: its name, its torch modules, whether it shares prefixes.
 
     Catches a class that is registered under another name than its `name`, modules that are not in `modules` (training
     proves that those stay frozen, and a fingerprint is checked by them), and prefixes that are kept undeclared: their

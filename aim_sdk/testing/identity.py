@@ -36,7 +36,7 @@ def check_identity_forward(backend: Backend) -> None:
 def check_identity_behind_text(backend: Backend) -> None:
     """The same in a format that writes text before its image.
 
-    Catches fused tokens that are put before the image in place of before the query's whole turn.
+    Catches fused tokens that are put before the image instead of before the query's whole turn.
     """
     in_some_layout(backend, [_ALL], _same_scores(backend, _ALL), TEXT_FIRST)
 

@@ -145,7 +145,7 @@ def run_checks(
 
 
 def known_checks(names: Iterable[str]) -> None:
-    """Refuse names of checks that are none.
+    """Refuse names that are not of checks.
 
     Raises:
         InputError: names the nearest, and all.

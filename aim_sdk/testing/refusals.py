@@ -1,4 +1,4 @@
-"""What cannot be taken is refused by name: texts that do not fit, and images that are none."""
+"""What cannot be taken is refused by name: texts that do not fit, and images that are not images."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def check_bad_image_is_refused(backend: Backend) -> None:
 
     Catches errors of the library that decodes, which end a whole run, and images that are replaced without a word.
     """
-    for what, image in {"bytes that are no image": b"no image", "half a file": _half()}.items():
+    for what, image in {"bytes that are not images": b"no image", "half a file": _half()}.items():
         for name, call in _looks(backend, image):
             _require_image_error(call, f"{name}: {what}")
     bad = Query(b"no image", "What?")

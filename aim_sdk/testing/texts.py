@@ -55,7 +55,7 @@ def check_text_keeps_its_role(backend: Backend) -> None:
     for place, has_role in places.items():
         for token in _with_a_role(ROLE_TOKENS, has_role):
             raise CheckFailure(
-                f"{token!r} in {place} is one token each time that it is written: it is no text, but has a role. "
+                f"{token!r} in {place} is one token each time that it is written: it is not text, but has a role. "
                 "Refuse it with a FormatError, or tokenise it as text"
             )
 

@@ -1,4 +1,4 @@
-"""Where in an adapter's own code an exception came from: for messages, in place of a traceback through the kit."""
+"""Where in an adapter's own code an exception came from: for messages, instead of a traceback through the kit."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class Augmentation:
 
 
 def view(rng: random.Random, source: ImageInput) -> ImageInput:
-    """Another view of an image: cropped, mirrored, turned a little, in other light; what is no image stays as it is."""
+    """Another view of an image: cropped, mirrored, turned a little, in other light; what is not an image stays."""
     from PIL import Image, ImageEnhance, ImageOps
 
     try:

@@ -92,7 +92,7 @@ def _write(folder: Path, state: TrainingState, projector: Projector, optimizer: 
 
 
 def load(output: Path, projector: Projector, optimizer: torch.optim.Optimizer) -> TrainingState:
-    """Take over the last checkpoint; the first state, where there is none.
+    """Load the latest checkpoint, or return the initial state.
 
     Raises:
         CorruptArtifactError: it is damaged.

@@ -125,7 +125,7 @@ class Forward:
         self.encoder.encode(_IDLE.demonstrations)
 
     def idle_step(self) -> None:
-        """A forward and backward without a gradient, in place of a batch of which nothing is left."""
+        """A forward and backward without a gradient, instead of a batch of which nothing is left."""
         contexts = [self.projector.project(self.encoder.read(_IDLE.demonstrations))]
         (log_probs,) = self.log_probs(self._prepared([_IDLE]), contexts)
         (log_probs.sum() * 0).backward()  # type: ignore[no-untyped-call]

@@ -115,7 +115,7 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, exported: bytes) ->
         "vectors of no width": ({}, {}, vectors(0, [key])),
         "vectors of nobody": ({}, {}, vectors(4, ["0" * 64])),
         "vectors of two widths": ({}, {}, vectors(4, [key], "a") + vectors(7, [key], "a")),
-        "a name that is no text": ({}, {}, vectors(4, [key], "\ud83d")),
+        "a name that is not text": ({}, {}, vectors(4, [key], "\ud83d")),
         "a second opening": ({}, {}, records.encode({"bank": 1})),
         "a write": ({}, {}, records.encode({"remove": key})),
     }

@@ -34,7 +34,7 @@ COLOURS = {"red": (220, 30, 30), "blue": (30, 60, 220), "green": (30, 180, 60), 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 documents of four coloured squares, one of which is no image."""
+    """24 documents of four coloured squares, one of which is not an image."""
     folder = tmp_path_factory.mktemp("corpus")
     lines = []
     for document in range(24):
@@ -196,7 +196,7 @@ def test_from_the_second_epoch_nothing_is_read(settings: dict[str, Any], monkeyp
     monkeypatch.setattr(TransformersReader, "run", counted)
     episodes = {"shots": [3, 3], "text": "What is it?"}
     run(settings, steps=30, evaluation={"every": 0}, episodes=episodes, batches_per_step=1)
-    # 24 documents of three demonstrations, one of which is no image; where the second of four epochs begins, two
+    # 24 documents of three demonstrations, one of which is not an image; where the second of four epochs begins, two
     # batches are prepared ahead of what is read.
     assert 3 * 20 < sum(reads) <= 3 * 24 - 1 + 2 * 9
 

@@ -167,7 +167,7 @@ def test_a_folder_whose_own_name_is_not_utf8_stops_no_job(tmp_path: Path) -> Non
 
 
 def test_a_choice_that_is_no_text_is_refused() -> None:
-    with pytest.raises(InputError, match=r"choices: 'caf.udce9' is no text"):
+    with pytest.raises(InputError, match=r"choices: 'caf.udce9' is not text"):
         checked_choices(["caf\udce9", "b"])
 
 

@@ -143,7 +143,9 @@ class _Content:
             elif "end" in record.header:
                 ended = record.header["end"] == len(self.entries)
             elif not first:
-                raise CorruptArtifactError(f"{self.where}: the record at byte {record.offset} is none of an export's.")
+                raise CorruptArtifactError(
+                    f"{self.where}: the record at byte {record.offset} does not belong in an export."
+                )
             first = False
         if not ended:
             raise CorruptArtifactError(

@@ -81,7 +81,7 @@ class Opening(BaseModel):
 
 
 def _is_text(text: str) -> str:
-    text.encode()  # half of a surrogate pair is none
+    text.encode()  # half of a surrogate pair is not text
     return text
 
 
@@ -130,7 +130,7 @@ class Entry(BaseModel):
             if any(place is None or place > tokens for place in places):
                 raise ValueError("the image or the answer stands outside of its reading")
         if image and (image.dtype != "uint8" or len(image.shape) != 1):
-            raise ValueError("an image that is no file")
+            raise ValueError("an image that is not a file")
         if self.image is None and image is None:
             raise ValueError("no image")
         return self
@@ -233,7 +233,7 @@ def feature_record(name: str, keys: Sequence[str], vectors: Matrix) -> bytes:
 
 
 def image_bytes(image: ImageInput) -> bytes:
-    """An image file's bytes; what is no file yet becomes a PNG of what a model sees of it."""
+    """An image file's bytes; what is not a file yet becomes a PNG of what a model sees of it."""
     if isinstance(image, bytes):
         return image
     if isinstance(image, str | os.PathLike):

@@ -2,7 +2,7 @@
 
 The order of a write makes it safe: its records are appended under the next number and synced, and that is what makes
 them durable; then the index takes them in. What a crash leaves is either a whole write, which the index takes in later,
-or bytes that are none, which nobody counts. Any number of processes read; one writes at a time.
+or bytes that are not a write, which nobody counts. Any number of processes read; one writes at a time.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ class TaskFiles:
         warnings.warn(f"task {self.config.name!r}: {text}", DataWarning, stacklevel=2)
 
     def dataset(self, queries: Sequence[Item], support: Iterable[Item], draw: Draw | None = None) -> Dataset:
-        """Put the parts together. What has a blank reference is no demonstration, and is left out of the support.
+        """Put the parts together. What has a blank reference is not a demonstration, and is left out of the support.
 
         Raises:
             InputError: a part is empty, or two of its items have one id.

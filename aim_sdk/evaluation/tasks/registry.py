@@ -66,7 +66,7 @@ def get_task(name: str | Path) -> TaskConfig:
     """Return a built-in task by name, or read a YAML file, whose ``folder`` is below the file's own.
 
     Raises:
-        InputError: no such task, or the file is none.
+        InputError: no such task, or the file is not one.
     """
     if str(name).endswith((".yaml", ".yml")):
         config = _read(path := Path(name))

@@ -58,7 +58,7 @@ class Shard(ABC):
 
 
 class GroupedShard(Shard):
-    """Consecutive records of a file as one: a list, with a `Dropped` in place of what cannot be read."""
+    """Consecutive records of a file as one: a list, with a `Dropped` instead of what cannot be read."""
 
     def __init__(self, shard: Shard, size: int) -> None:
         self._shard, self._size = shard, size

@@ -73,7 +73,7 @@ def tar_spans(path: Path) -> Iterator[tuple[str, Span]]:
 
     Raises:
         OSError: it cannot be opened.
-        Dropped: the tar ends early, or is none.
+        Dropped: the tar ends early, or is not a tar.
     """
     size = path.stat().st_size
     try:

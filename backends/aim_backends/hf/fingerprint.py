@@ -50,7 +50,7 @@ def fingerprint(name: str, backbone: Backbone, saved: Callable[[], Any] | None =
 
 
 def _printable(name: str) -> str:
-    """A folder's name may hold bytes that are no text, which no JSON file can hold."""
+    """A folder's name may hold bytes that are not text, which no JSON file can hold."""
     return name.encode("utf-8", "replace").decode()
 
 

@@ -1,7 +1,7 @@
 """The text tokens of a prompt's pieces, and where they stand once the processor has expanded the images.
 
 They are found in the *unexpanded* prompt, in which one image is at most two tokens: whatever else the processor writes
-for an image (tiles, rows, line ends between them) lies between these two, and is no text.
+for an image (tiles, rows, line ends between them) lies between these two, and is not text.
 """
 
 from __future__ import annotations

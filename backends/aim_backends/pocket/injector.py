@@ -74,7 +74,7 @@ class PocketInjector(Injector):
         return [torch.cat(self._segments(item, image)) for item, image in zip(segments, visual, strict=True)]
 
     def _images_of(self, queries: Sequence[Query]) -> DecodedImages:
-        """Decode the queries' images; an image that is none names its query."""
+        """Decode the queries' images; what is not an image names its query."""
         try:
             return self._images.prepare([query.image for query in queries])
         except ImageError:
