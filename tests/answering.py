@@ -45,7 +45,7 @@ class Pipe:
 
     def __init__(self, seconds: float = 0, scope: str = "scope") -> None:
         self.seconds, self.asked = seconds, list[str]()
-        self.encoder = SimpleNamespace(binding=SimpleNamespace(scope=scope), lengths=self._lengths)
+        self.encoder = SimpleNamespace(binding=SimpleNamespace(scope=scope), lengths_by_place=self._lengths)
         self.bank, self.selector = Held(), FirstSelector()
 
     def generate(self, queries: Sequence[Query], *, shots: Shots, **_: object) -> list[Generation]:

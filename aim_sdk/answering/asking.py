@@ -132,7 +132,7 @@ def usable_demonstrations(
 
     if mode == "zero-shot":
         return list(demonstrations)
-    pipe.encoder.lengths(demonstrations, refuse)
+    pipe.encoder.lengths_by_place(demonstrations, refuse)
     taken = [item for place, item in enumerate(demonstrations) if place not in refused]
     for place, error in refused.items():
         problems.add(f"demonstration {describe(demonstrations[place].image)}: {error}")

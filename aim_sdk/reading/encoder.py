@@ -89,7 +89,7 @@ class Encoder:
             InputError: a demonstration cannot be read, or makes NaN or infinity (`NonFiniteError`), and there
                 is no ``on_error``.
         """
-        lengths = self.lengths(demonstrations, on_error)
+        lengths = self.lengths_by_place(demonstrations, on_error)
         batches = iter(batches_of(lengths, batch_tokens))
         with ThreadPoolExecutor(_AHEAD, thread_name_prefix="aim-decode", initializer=yield_cores) as pool:
             waiting: deque[Future[list[PreparedBatch]]] = deque()
@@ -123,7 +123,7 @@ class Encoder:
         # A letter: a blank before it becomes part of its token, as it does before most answers.
         shown = [Demonstration(query.image, query.text, "a") for query in queries]
         vectors: dict[int, NDArray[np.float32]] = {}
-        for places in batches_of(self.lengths(shown, _refuse), BATCH_TOKENS):
+        for places in batches_of(self.lengths_by_place(shown, _refuse), BATCH_TOKENS):
             read = self.run(self.prepare(shown, places, _refuse), _refuse)
             finite = are_finite([(reading.hidden,) for _, reading in read])
             for (place, reading), usable in zip(read, finite, strict=True):
@@ -160,7 +160,9 @@ class Encoder:
         """The input embeddings; some backends compute them at every call."""
         return capability(self.backend, HasVocabulary).vocabulary.inputs
 
-    def lengths(self, demonstrations: Sequence[Demonstration], on_error: OnError | None = None) -> dict[int, int]:
+    def lengths_by_place(
+        self, demonstrations: Sequence[Demonstration], on_error: OnError | None = None
+    ) -> dict[int, int]:
         """Estimated positions of each demonstration by its place; those that cannot be read are left out."""
         estimate = self.backend.reader.lengths
         try:

@@ -131,7 +131,7 @@ class Forward:
         (log_probs.sum() * 0).backward()  # type: ignore[no-untyped-call]
 
     def _reads(self, items: Sequence[Demonstration], refused: OnError) -> list[PreparedBatch]:
-        batches = batches_of(self.encoder.lengths(items, refused), self._budget)
+        batches = batches_of(self.encoder.lengths_by_place(items, refused), self._budget)
         return [part for batch in batches for part in self.encoder.prepare(items, batch, refused)]
 
     def _answered(

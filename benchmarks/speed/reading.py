@@ -140,7 +140,7 @@ def measure(
     folder = Path(tempfile.mkdtemp())
     fresh = (lambda: PocketBackend(backend.model)) if isinstance(backend, PocketBackend) else (lambda: backend)
     pipe = AIMPipeline(backend, backend.default_projector())
-    lengths = pipe.encoder.lengths(items)
+    lengths = pipe.encoder.lengths_by_place(items)
     batches = [[items[place] for place in batch] for batch in batches_of(lengths, batch_tokens)]
     pipes = iter([AIMPipeline(fresh(), pipe.projector, bank=folder / str(n)) for n in range(rounds + 1)])
     next(pipes).bank.add(items, batch_tokens=batch_tokens)  # warm

@@ -1,9 +1,9 @@
-"""How prompts are written, as tokens: the chat template and plain formats."""
+"""How prompts are written, as tokens: the chat template and plain formats; and how long they may be."""
 
 from typing import NamedTuple
 
-from aim_echo.model import ASSISTANT, BOS, EOS, SYSTEM, USER, encode
-from aim_sdk import PromptFormat
+from aim_echo.model import ASSISTANT, BOS, CONTEXT, EOS, SYSTEM, USER, encode
+from aim_sdk.backend import ContextLengthError, PromptFormat
 
 
 class Turn(NamedTuple):
@@ -37,3 +37,11 @@ def opening(prompt_format: PromptFormat) -> list[int]:
     """BOS and the system text: a turn of its own in a chat, verbatim in a plain format."""
     system = encode(prompt_format.system or "")
     return [BOS, SYSTEM, *system, EOS] if system and prompt_format.kind == "chat" else [BOS, *system]
+
+
+def check_length(tokens: int, room: int) -> None:
+    """Refuse a prompt of so many tokens, before a forward, where the model has no room for it and what follows."""
+    if tokens + room > CONTEXT:
+        raise ContextLengthError(
+            f"the prompt has {tokens} tokens and {room} are to follow; backend 'echo' takes {CONTEXT} in all."
+        )
