@@ -80,7 +80,7 @@ def test_a_prompt_holds_the_special_tokens_of_its_format(family: Family, data: A
         shown = Demonstration(PICTURE, text, answer)
         context = [shown] if find(backend, Interleaves) is not None else []
         prepared = backend.injector.prepare([Query(PICTURE, asked)], [context], prompt_format=form)
-        (tokens,), _ = backend.reader._tokens([shown], form)
+        (tokens,), _ = backend.reader.text_tokens([shown], form)
         ids = [*prepared.inputs["input_ids"][0].tolist(), *tokens.ids]
         return [index for index in ids if index in special]
 
@@ -101,7 +101,7 @@ def test_an_answer_holds_no_special_token(family: Family, data: Any) -> None:
     written = backend.injector.writer.written([query], [[]], form)
 
     def sequence(answer: str) -> list[int]:
-        (ids,) = backend.injector._answers(written, [query], [answer], form, ended=ended)
+        (ids,) = backend.injector.answer_ids(written, [query], [answer], form, ended=ended)
         return [index for index in ids if index in special]
 
     try:
@@ -118,8 +118,8 @@ def test_ordinary_text_is_never_refused(family: Family, data: Any) -> None:
         st.characters(exclude_categories=["Cs", "Cc", "Cn", "Co"], exclude_characters="<>[]|"), max_size=30
     )
     text, answer = data.draw(ordinary), data.draw(ordinary.filter(lambda text: bool(text.strip())))
-    family.backend.reader._tokens([Demonstration(PICTURE, text, answer)], family.form)
-    family.backend.injector.writer._text(family.backend.backbone.prompts(family.form), [], Query(PICTURE, text))
+    family.backend.reader.text_tokens([Demonstration(PICTURE, text, answer)], family.form)
+    family.backend.injector.writer.text(family.backend.backbone.prompts(family.form), [], Query(PICTURE, text))
 
 
 def test_every_way_in_refuses_the_formats_own_tokens(family: Family) -> None:

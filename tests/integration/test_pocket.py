@@ -78,7 +78,7 @@ def queries(pictures: list[Image.Image]) -> list[Query]:
 
 
 def logits(backend: PocketBackend, query: Query, context: Context) -> torch.Tensor:
-    prompt = backend.injector._prefill([query], [context], DEFAULT_FORMAT, 1)
+    prompt = backend.injector.prefill([query], [context], DEFAULT_FORMAT, 1)
     return backend.model.lm.head(prompt.last[0, -1])
 
 

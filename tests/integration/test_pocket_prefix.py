@@ -166,7 +166,7 @@ def test_what_was_computed_is_not_run_again(
     with positions(backend) as runs:
         injector.score(queries[0], long, CHOICES, prompt_format=DEFAULT_FORMAT)
         "".join(injector.stream(queries[0], long, prompt_format=DEFAULT_FORMAT, max_new_tokens=1))
-    assert runs == [asked, 2 * (len(injector._prompts.choice(CHOICES[1], DEFAULT_FORMAT)) - 1), asked]
+    assert runs == [asked, 2 * (len(injector.prompts.choice(CHOICES[1], DEFAULT_FORMAT)) - 1), asked]
 
 
 @pytest.mark.usefixtures("shallow")
@@ -214,7 +214,7 @@ def test_use_does_not_change_what_is_kept(
     for context in (fused[:3], fused[:3], fused, fused):  # the second state lies after the first, with room after it
         generate(injector, queries[:1], [context], 1)
     states = [kept(injector, fused[:3]), kept(injector, fused)]
-    held = [[(keys.clone(), values.clone()) for keys, values in map(state._all, range(6))] for state in states]
+    held = [[(keys.clone(), values.clone()) for keys, values in map(state.layer, range(6))] for state in states]
     lengths = list(map(len, states))
     generate(injector, queries, [fused[:3], fused[:4], fused[:3]], 2)
     generate(injector, queries, [fused] * 3, 12)
@@ -223,8 +223,8 @@ def test_use_does_not_change_what_is_kept(
     assert list(map(len, states)) == lengths == [1 + sum(map(len, fused[:3])), 1 + sum(map(len, fused))]
     for state, layers in zip(states, held, strict=True):
         for layer, (keys, values) in enumerate(layers):
-            assert torch.equal(state._all(layer)[0], keys)
-            assert torch.equal(state._all(layer)[1], values)
+            assert torch.equal(state.layer(layer)[0], keys)
+            assert torch.equal(state.layer(layer)[1], values)
     info = injector.prefixes.info()
     assert info["bytes"] == sum(state.nbytes for state in states)
 

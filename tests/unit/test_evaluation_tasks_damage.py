@@ -229,7 +229,7 @@ def test_coco_images_in_a_folder_that_the_task_does_not_name(tmp_path: Path) -> 
         load("coco", tmp_path)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(JSON_TASKS), st.binary(max_size=40), st.data())
 def test_bytes_in_a_file_never_end_in_anything_but_the_sdks_errors(
     tmp_path_factory: pytest.TempPathFactory, name: str, noise: bytes, data: st.DataObject

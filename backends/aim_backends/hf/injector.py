@@ -129,7 +129,7 @@ class TransformersInjector(Injector):
         with naming_the_image(self.backbone, images_of([query], [context])), self.backbone.lock:
             prepared = self.prepare([query], [context], prompt_format=prompt_format)
             one = replace(prepared, texts=prepared.texts * len(choices))
-            tokens = self._answers(one, [query] * len(choices), choices, prompt_format, ended=False)
+            tokens = self.answer_ids(one, [query] * len(choices), choices, prompt_format, ended=False)
             self.writer.check_length(prepared.lengths, [query], [context], prompt_format, max(map(len, tokens)))
             once = rows_per_prompt(self.backbone, ONCE) if self.backbone.family.continues_cache else 0
             with self._prompt(prepared, [context], once) as inputs:
@@ -141,7 +141,7 @@ class TransformersInjector(Injector):
     ) -> WrittenAnswers:
         """See `aim_sdk.backend.capabilities.Trainable`."""
         written = self.writer.written(queries, [[]] * len(queries), prompt_format) if queries else None
-        tokens = self._answers(written, queries, answers, prompt_format, ended=ended) if written else []
+        tokens = self.answer_ids(written, queries, answers, prompt_format, ended=ended) if written else []
         return WrittenAnswers(tuple(queries), tuple(answers), prompt_format, ended, written=written, tokens=tokens)
 
     def log_probs(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[Float[Tensor, " tokens"]]:
@@ -156,7 +156,7 @@ class TransformersInjector(Injector):
         with naming_the_image(self.backbone, images_of(queries, contexts)), self.backbone.lock:
             if any(shown):  # the text before the answer is another one
                 written = self.writer.written(queries, shown, form)
-                tokens = self._answers(written, queries, prepared.answers, form, ended=prepared.ended)
+                tokens = self.answer_ids(written, queries, prepared.answers, form, ended=prepared.ended)
             prompts = self.writer.with_fused(written, contexts, queries, form, max(map(len, tokens)))
             with self.injected(prompts):
                 return whole(self.backbone, prompts.inputs, tokens)
@@ -173,7 +173,7 @@ class TransformersInjector(Injector):
             with self.injected(prepared) if found is None else injected(found.injection):
                 yield dict(prepared.inputs) if found is None else found.inputs
 
-    def _answers(
+    def answer_ids(
         self,
         written: Prepared,
         queries: Sequence[Query],

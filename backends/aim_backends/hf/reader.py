@@ -63,7 +63,7 @@ class TransformersReader(DemoReader):
         backbone, sources = self._backbone, _sources(shown)
         images = [[load_image(source) for source in row] for row in sources] if with_images else []
         with naming_the_image(backbone, sources), backbone.processor_lock:
-            tokens, prompts = self._tokens(shown, prompt_format)
+            tokens, prompts = self.text_tokens(shown, prompt_format)
             if with_images:
                 inputs = backbone.process(prompts, images, padding_side="right")
             else:
@@ -105,7 +105,7 @@ class TransformersReader(DemoReader):
     def lengths(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
         """Text tokens, and visual tokens as the processor counts them (of the first image's kind, where it cannot)."""
         with self._backbone.processor_lock:
-            tokens, _ = self._tokens(demonstrations, prompt_format)
+            tokens, _ = self.text_tokens(demonstrations, prompt_format)
             visual = self._backbone.visual_tokens([image_size(item.image) for item in demonstrations])
         return [len(t.prefix_ids) + len(t.ids) + count for t, count in zip(tokens, visual, strict=True)]
 
@@ -128,20 +128,25 @@ class TransformersReader(DemoReader):
     def text_ids(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[Tensor]:
         """The token ids of each demonstration's text."""
         with self._backbone.processor_lock:
-            tokens, _ = self._tokens(demonstrations, prompt_format)
+            tokens, _ = self.text_tokens(demonstrations, prompt_format)
         return [torch.tensor(found.ids) for found in tokens]
 
     @torch.no_grad()
     def text_only(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[FusedTokens]:
         backbone = self._backbone
         with backbone.processor_lock:
-            tokens, _ = self._tokens(demonstrations, prompt_format)
+            tokens, _ = self.text_tokens(demonstrations, prompt_format)
         with backbone.lock:
             return [FusedTokens(backbone.embed(t.ids)) for t in tokens]
 
-    def _tokens(
+    def text_tokens(
         self, demonstrations: Sequence[Demonstration], prompt_format: PromptFormat
     ) -> tuple[list[TextTokens], list[str]]:
+        """The text tokens of each demonstration, and the prompts that they are read in.
+
+        Raises:
+            InputError: a text adds or takes a special token, or does not fit into the context.
+        """
         backbone = self._backbone
         prompts = backbone.prompts(prompt_format)
         backbone.check_text([text for d in demonstrations for text in (d.text, d.answer)])

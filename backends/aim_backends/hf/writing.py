@@ -77,7 +77,7 @@ class PromptWriter:
             prompts = backbone.prompts(prompt_format)
             for place, (items, query) in enumerate(zip(shown, queries, strict=True)):
                 with of_query(place):
-                    texts.append(self._text(prompts, items, query))
+                    texts.append(self.text(prompts, items, query))
                     images.append([load_image(source) for source in (*(d.image for d in items), query.image)])
             inputs = backbone.process(texts, images, padding_side="left")
             for place, (text, row) in enumerate(zip(texts, self._rows(inputs), strict=True)):
@@ -85,7 +85,7 @@ class PromptWriter:
                     heads.append(backbone.tokens.prefix_length(prompts.prefix, text, row))
         return Prepared(inputs, None, tuple(inputs["attention_mask"].sum(1).tolist()), tuple(texts), tuple(heads))
 
-    def _text(self, prompts: PromptRenderer, shown: Sequence[Demonstration], query: Query) -> str:
+    def text(self, prompts: PromptRenderer, shown: Sequence[Demonstration], query: Query) -> str:
         """One prompt as a string, whose texts stay texts."""
         backbone, texts = self.backbone, [(d.text, d.answer) for d in shown]
         backbone.check_text([query.text, *(text for pair in texts for text in pair)])

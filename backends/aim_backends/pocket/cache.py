@@ -38,12 +38,12 @@ class KVCache:
             return keys, values
         past, held = self._held[layer], self._held[layer] + keys.shape[2]
         if held > self._layers[layer][0].shape[2]:
-            old_keys, old_values = self._all(layer)
+            old_keys, old_values = self.layer(layer)
             self._layers[layer] = _with_room(old_keys, held), _with_room(old_values, held)
         for kept, new in zip(self._layers[layer], (keys, values), strict=True):
             kept[:, :, past:held] = new
         self._held[layer] = held
-        return self._all(layer)
+        return self.layer(layer)
 
     def copy(self) -> "KVCache":
         """Return a cache that grows on its own."""
@@ -57,14 +57,15 @@ class KVCache:
         """Return a copy that holds the given rows, each as often as it is named."""
         return self._map(lambda part: part[rows])
 
-    def _all(self, layer: int) -> tuple[Tensor, Tensor]:
+    def layer(self, layer: int) -> tuple[Tensor, Tensor]:
+        """The keys and the values that one layer holds."""
         keys, values = self._layers[layer]
         return keys[:, :, : self._held[layer]], values[:, :, : self._held[layer]]
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "KVCache":
         other = KVCache()
         for layer in range(len(self._layers)):
-            keys, values = self._all(layer)
+            keys, values = self.layer(layer)
             other._layers.append((change(keys), change(values)))
         other._held = list(self._held)
         return other

@@ -42,12 +42,12 @@ class PocketInjector(Injector):
     """Builds prompts of embeddings, padded on the left, and decodes with a key-value cache."""
 
     def __init__(self, model: PocketModel, images: ImageEncoder, prompts: SegmentWriter) -> None:
-        self._model, self._images, self._prompts = model, images, prompts
+        self._model, self._images, self.prompts = model, images, prompts
         self.prefixes: PrefixCache[KVCache] = PrefixCache()
 
     def contexts(self, contexts: Sequence[Context], prompt_format: PromptFormat) -> list[Tensor]:
         """Return what stands before each query, BOS first, as embeddings ``(tokens, embed)``."""
-        return self._contexts(contexts, prompt_format, self._prompts.opening(prompt_format))
+        return self._contexts(contexts, prompt_format, self.prompts.opening(prompt_format))
 
     def _contexts(
         self, contexts: Sequence[Context], prompt_format: PromptFormat, first: list[int]
@@ -63,14 +63,14 @@ class PocketInjector(Injector):
                 if isinstance(item, FusedTokens):
                     parts.append(item.embeddings.to(opening))
                 else:
-                    parts += self._segments(self._prompts.demonstration(item, prompt_format), visual[id(item)])
+                    parts += self._segments(self.prompts.demonstration(item, prompt_format), visual[id(item)])
             rows.append(torch.cat(parts))
         return rows
 
     def queries(self, queries: Sequence[Query], prompt_format: PromptFormat) -> list[Tensor]:
         """Return each query as embeddings ``(tokens, embed)``."""
         visual = self._images.run(self._images_of(queries))
-        segments = [self._prompts.query(query, prompt_format) for query in queries]
+        segments = [self.prompts.query(query, prompt_format) for query in queries]
         return [torch.cat(self._segments(item, image)) for item, image in zip(segments, visual, strict=True)]
 
     def _images_of(self, queries: Sequence[Query]) -> DecodedImages:
@@ -100,7 +100,7 @@ class PocketInjector(Injector):
         sampling = Sampling.parse(generation)
         if not queries:
             return []
-        prompt = self._prefill(queries, contexts, prompt_format, max_new_tokens)
+        prompt = self.prefill(queries, contexts, prompt_format, max_new_tokens)
         rows: list[list[int]] = [[] for _ in queries]
         logs: list[list[float]] = [[] for _ in queries]
         for step, logits in decode(self._model, prompt, prompt_format.stop, max_new_tokens, sampling):
@@ -125,7 +125,7 @@ class PocketInjector(Injector):
         self, query: Query, context: Context, *, prompt_format: PromptFormat, max_new_tokens: int, **generation: Any
     ) -> Iterator[str]:
         sampling = Sampling.parse(generation)
-        prompt = self._prefill([query], [context], prompt_format, max_new_tokens)
+        prompt = self.prefill([query], [context], prompt_format, max_new_tokens)
         return stream_answer(
             pieces(self._model, prompt, prompt_format.stop, max_new_tokens, sampling), prompt_format.stop
         )
@@ -148,9 +148,9 @@ class PocketInjector(Injector):
         """Run the prompts in one forward, and each query's choices together after its own."""
         if not queries:
             return []
-        ids = [torch.tensor(self._prompts.choice(choice, prompt_format)) for choice in choices]
+        ids = [torch.tensor(self.prompts.choice(choice, prompt_format)) for choice in choices]
         padded = pad_sequence(ids, batch_first=True).to(self._model.device)  # (choices, longest)
-        prompt = self._prefill(queries, contexts, prompt_format, padded.shape[1])
+        prompt = self.prefill(queries, contexts, prompt_format, padded.shape[1])
         found = []
         for row, length in enumerate(prompt.mask.sum(1).tolist()):
             log_probs = F.log_softmax(self._behind(prompt, row, padded).float(), -1).gather(2, padded[..., None])
@@ -185,8 +185,8 @@ class PocketInjector(Injector):
             prompt_format,
             ended,
             images=self._images_of(queries),
-            segments=[self._prompts.query(query, prompt_format) for query in queries],
-            ids=[self._prompts.choice(answer, prompt_format, ended=ended) for answer in answers],
+            segments=[self.prompts.query(query, prompt_format) for query in queries],
+            ids=[self.prompts.choice(answer, prompt_format, ended=ended) for answer in answers],
         )
 
     def log_probs(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[Float[Tensor, " tokens"]]:
@@ -211,11 +211,11 @@ class PocketInjector(Injector):
         return list(torch.split(log_probs, [len(answer) for answer in ids]))
 
     @torch.no_grad()
-    def _prefill(
+    def prefill(
         self, queries: Sequence[Query], contexts: Sequence[Context], prompt_format: PromptFormat, new_tokens: int
     ) -> Prefilled:
         """Run the prompts; what was computed before or stands in several rows is not run again."""
-        opening, after = self._prompts.opening(prompt_format), self.queries(queries, prompt_format)
+        opening, after = self.prompts.opening(prompt_format), self.queries(queries, prompt_format)
         shared = self.prefixes.shared(prompt_format, contexts)
         reused = contexts[0][: len(shared.keys)] if shared else []
         rests = [context[len(reused) :] for context in contexts]
@@ -254,7 +254,7 @@ class PocketInjector(Injector):
         if shared.state is not None and shared.done == len(context):
             return shared.state
         cache = KVCache() if shared.state is None else shared.state.copy()
-        first = self._prompts.opening(prompt_format) if shared.state is None else []
+        first = self.prompts.opening(prompt_format) if shared.state is None else []
         (embeddings,) = self._contexts([context[shared.done :]], prompt_format, first)
         self._model.lm(embeddings[None], cache=cache)
         self.prefixes.put(prompt_format, shared.keys, cache, cache.nbytes)
