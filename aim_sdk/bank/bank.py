@@ -31,7 +31,7 @@ class DemonstrationBank(DemonstrationCollection):
     """Keeps demonstrations with their fused tokens; adding one again reads nothing.
 
     ``AIMPipeline.bank`` is one: in memory, or a `DiskBank`, where every demonstration whose
-    [`add`][aim_sdk.bank.bank.DemonstrationBank.add] has returned survives a crash and a power loss. It is a mapping:
+    `add` has returned survives a crash and a power loss. It is a mapping:
     ``bank[key]`` is an entry, ``key in bank``, ``len(bank)``, ``for key in bank``, and ``bank.values()`` the entries.
     """
 

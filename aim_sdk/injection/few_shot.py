@@ -60,7 +60,7 @@ class FewShotModel:
         max_new_tokens: int = 32,
         **generation: Any,
     ) -> str:
-        """Answer one query; see [`generate`][aim_sdk.pipeline.AIMPipeline.generate]."""
+        """Answer one query; see [`generate`][aim_sdk.injection.few_shot.FewShotModel.generate]."""
         answers = self.generate(
             [query_of(query, text)],
             shots=shots_value(shots, mode, selector, demonstrations),

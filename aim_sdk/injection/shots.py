@@ -18,10 +18,9 @@ class Shots:
     It can be made once and used for many calls.
 
     Args:
-        count: how many demonstrations; None: of the bank's, up to 8
-            ([`DEFAULT_SHOTS`][aim_sdk.selection.base.DEFAULT_SHOTS]), as many as are there and fit the context; of
-            ``demonstrations``, all.
-        mode: ``"aim"``, or a baseline on the same demonstrations; see [`Mode`][aim_sdk.types.Mode].
+        count: how many demonstrations; None: of the bank's, up to 8 (`aim_sdk.selection.base.DEFAULT_SHOTS`), as many
+            as are there and fit the context; of ``demonstrations``, all.
+        mode: ``"aim"``, or a baseline on the same demonstrations; see `aim_sdk.types.Mode`.
         selector: chooses each query's from the bank: a name or an object; None: the pipeline's own.
         demonstrations: these instead of the bank's: the same for every query, or some for each.
 

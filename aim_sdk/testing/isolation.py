@@ -146,9 +146,12 @@ def check_saved_projector_is_the_same(backend: Backend) -> None:
     words = capability(backend, HasVocabulary).vocabulary
     for kind in KINDS:
         projector = untrained(kind, words)
+        projector.fingerprint = backend.fingerprint
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             projector.save_pretrained(folder)
-            loaded = Projector.from_pretrained(folder).attach(words)
+            loaded = Projector.from_pretrained(folder)
+            loaded.check_backbone(backend.fingerprint)
+            loaded.attach(words)
             pairs = zip(projector.project(readings), loaded.project(readings), strict=True)
             same = [torch.equal(one.embeddings, other.embeddings) for one, other in pairs]
         require(all(same), f"a {kind!r} projector gives other fused tokens after it was saved and loaded")

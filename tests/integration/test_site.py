@@ -81,7 +81,9 @@ def test_the_first_setting_as_a_whole(site: Path) -> None:
 
 def test_signatures_have_types_that_lead_to_their_pages(site: Path) -> None:
     text = article(site / "reference" / "pipeline" / "index.html")
-    signature = re.search(r'id="aim_sdk.pipeline.AIMPipeline.stream".*?<code>(.*?)</code></pre>', text, re.DOTALL)
+    signature = re.search(
+        r'id="aim_sdk.injection.few_shot.FewShotModel.stream".*?<code>(.*?)</code></pre>', text, re.DOTALL
+    )
     assert signature
     assert "text: str" in words(signature.group(1))
     assert "-> Iterator[str]" in words(signature.group(1))
