@@ -51,7 +51,7 @@ class LatencyBench:
         prefixes = self.backend.prefixes
         self.prefixes, self.bytes = prefixes, prefixes.info()["max_bytes"]
         self.contexts: dict[str, list[FusedTokens]] = {
-            "AIM": [entry.fused for entry in self.pipe.bank],
+            "AIM": [entry.fused for entry in self.pipe.bank.values()],
             "text-only": self._named("text", self.backend.reader.text_only(self.shown, prompt_format=self.form)),
             "interleaved": self._named("image", self._interleaved()),
         }

@@ -1,4 +1,4 @@
-"""Demonstrations that ``bank.add`` reads a second, over its floor: the bare forward of the same batches.
+"""Demonstrations that ``bank.add`` reads per second, over its floor: the bare forward of the same batches.
 
 The floor has its inputs ready (decoded, preprocessed, tokenised, padded) and keeps nothing. ``bank.add`` hashes,
 decodes and tokenises, runs the forward, projects, and writes to a bank on disk.
@@ -22,11 +22,11 @@ from transformers import AutoProcessor, CLIPVisionConfig, LlamaConfig, LlavaConf
 
 from aim_backends.llava import LlavaBackend
 from aim_backends.pocket.backend import PocketBackend
-from aim_backends.pocket.model import answer_segment, question_segment
 from aim_backends.pocket.vision import preprocess
 from aim_sdk import AIMPipeline, Backend, Demonstration
 from aim_sdk.reading.encoder import batches_of
 from aim_sdk.testing.tiny import build
+from benchmarks.pocket.prompts import answer_segment, question_segment
 from benchmarks.speed.measure import in_turns, ratio, summary, write_result
 
 Floor = Callable[[], None]
@@ -58,8 +58,8 @@ def demonstrations(paths: Sequence[Path], seed: int = 0) -> list[Demonstration]:
     ]
 
 
-def small_llava(folder: Path) -> LlavaBackend:
-    """LLaVA-1.5 at its real resolution (336 pixels, 576 visual tokens), with 4 narrow layers in tower and LM."""
+def small_llava(folder: Path) -> str:
+    """Save LLaVA-1.5 at its real resolution (336 pixels, 576 visual tokens), with 4 narrow layers in tower and LM."""
     processor = AutoProcessor.from_pretrained(build("llava-1.5", folder / "tiny"))
     processor.image_processor.size = {"shortest_edge": 336}
     processor.image_processor.crop_size = {"height": 336, "width": 336}
@@ -77,7 +77,11 @@ def small_llava(folder: Path) -> LlavaBackend:
         image_token_index=processor.image_token_id,
         image_seq_length=576,
     )
-    return LlavaBackend(LlavaForConditionalGeneration(config), processor, "small-llava")
+    torch.manual_seed(0)
+    saved = folder / "small-llava"
+    LlavaForConditionalGeneration(config).save_pretrained(saved)
+    processor.save_pretrained(saved)
+    return str(saved)
 
 
 def tiny_llava(folder: Path) -> LlavaBackend:
@@ -128,7 +132,7 @@ def llava_floor(backend: LlavaBackend, batches: Sequence[Sequence[Demonstration]
     @torch.no_grad()
     def run() -> None:
         for inputs in ready:
-            backend.model(**inputs, use_cache=False, logits_to_keep=1)
+            backend.backbone.model(**inputs, use_cache=False, logits_to_keep=1)
 
     return run
 
@@ -173,7 +177,11 @@ def main() -> None:
         items = demonstrations(photographs(folder, options.count))
         models: dict[str, tuple[Backend, Any, int]] = {
             "pocket": (PocketBackend.from_pretrained(), pocket_floor, 1024),
-            "LLaVA-1.5, 336 px, 4 layers": (small_llava(folder), llava_floor, 4096),
+            "LLaVA-1.5, 336 px, 4 layers": (
+                LlavaBackend.from_pretrained(small_llava(folder), device="cpu"),
+                llava_floor,
+                4096,
+            ),
             "tests' tiny LLaVA": (tiny_llava(folder), llava_floor, 4096),
         }
         found = {}

@@ -34,7 +34,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from aim_backends.llava import LlavaBackend
 from aim_backends.pocket.backend import PocketBackend
-from aim_backends.pocket.model import question_segment
 from aim_backends.pocket.vision import preprocess
 from aim_sdk.backend.registry import get_backend
 from aim_sdk.projectors import untrained
@@ -46,6 +45,7 @@ from aim_sdk.training import TrainingConfig, optimizer, train
 from aim_sdk.training.data import EpisodeBatch, training_batches
 from aim_sdk.training.forward import Forward
 from aim_sdk.types import Reading
+from benchmarks.pocket.prompts import question_segment
 from benchmarks.speed.measure import ratio, seconds, write_result
 from benchmarks.speed.reading import small_llava
 
@@ -136,7 +136,7 @@ class LlavaFloor:
     """The model on the processor's ready outputs."""
 
     def __init__(self, backend: LlavaBackend) -> None:
-        self.backend, self.model, self.given = backend, backend.model, list[dict[str, Any]]()
+        self.backend, self.model, self.given = backend, backend.backbone.model, list[dict[str, Any]]()
         self.noting = self.model.register_forward_pre_hook(self._note, with_kwargs=True)
 
     def _note(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
@@ -364,10 +364,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder, model = Path(name), None
             if backend == "llava":
-                torch.manual_seed(0)
-                small, model = small_llava(folder), str(folder / "model")
-                small.model.save_pretrained(model)
-                small.processor.save_pretrained(model)
+                model = small_llava(folder)
             batch_size = 4 if backend == "pocket" else 2  # its demonstrations are long
             found[names[backend]] = measure(backend, model, folder, batch_size, options.steps, options.rounds)
         print(names[backend], found[names[backend]]["of_floor"], file=sys.stderr, flush=True)
