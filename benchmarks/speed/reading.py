@@ -175,6 +175,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         items = demonstrations(photographs(folder, options.count))
+        llava = LlavaBackend.from_pretrained(small_llava(folder), device="cpu")
         models: dict[str, tuple[Backend, Any, int]] = {
             "pocket": (PocketBackend.from_pretrained(), pocket_floor, 1024),
             "LLaVA-1.5, 336 px, 4 layers": (
