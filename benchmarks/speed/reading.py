@@ -178,11 +178,7 @@ def main() -> None:
         llava = LlavaBackend.from_pretrained(small_llava(folder), device="cpu")
         models: dict[str, tuple[Backend, Any, int]] = {
             "pocket": (PocketBackend.from_pretrained(), pocket_floor, 1024),
-            "LLaVA-1.5, 336 px, 4 layers": (
-                LlavaBackend.from_pretrained(small_llava(folder), device="cpu"),
-                llava_floor,
-                4096,
-            ),
+            "LLaVA-1.5, 336 px, 4 layers": (llava, llava_floor, 4096),
             "tests' tiny LLaVA": (tiny_llava(folder), llava_floor, 4096),
         }
         found = {}
