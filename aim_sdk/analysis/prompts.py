@@ -1,15 +1,15 @@
-"""The interleaved prompts to measure: from files, or from the tasks that a backend brings."""
+"""The interleaved prompts to measure: from files, or from evaluation tasks."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from itertools import chain, zip_longest
 
 from aim_sdk.analysis.attention import InterleavedPrompt
 from aim_sdk.answering.queries import NumberedQuery
-from aim_sdk.demo.tasks import DemoTask
 from aim_sdk.errors import ShotsError
+from aim_sdk.evaluation.answering import QueryInContext
 from aim_sdk.types import Demonstration
 
 
@@ -32,19 +32,13 @@ def from_files(
     return prompts
 
 
-def from_tasks(tasks: Sequence[DemoTask], *, shots: int) -> list[InterleavedPrompt]:
-    """Take the first ``shots`` demonstrations of each episode; the tasks take turns.
-
-    Raises:
-        ShotsError: an episode has fewer.
-    """
-    rounds = zip(*([(task.name, episode) for episode in task.episodes] for task in tasks), strict=True)
-    prompts = []
-    for name, episode in chain.from_iterable(rounds):
-        _check_shots(shots, len(episode.demonstrations))
-        shown = episode.demonstrations[:shots]
-        prompts.append(InterleavedPrompt(episode.query, shown, episode.answer, f"{name} {episode.group}"))
-    return prompts
+def from_tasks(tasks: Mapping[str, Sequence[QueryInContext]]) -> list[InterleavedPrompt]:
+    """The queries of tasks by their names, with the demonstrations that were drawn for each; the tasks take turns."""
+    rounds = zip_longest(*([(name, asked) for asked in found] for name, found in tasks.items()))
+    return [
+        InterleavedPrompt(asked.query, asked.demonstrations, asked.item.answers[0], f"{name} {asked.item.id}")
+        for name, asked in filter(None, chain.from_iterable(rounds))
+    ]
 
 
 def _check_shots(shots: int, available: int) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 import math
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,12 @@ from typing import Any
 from rich.table import Table
 
 from aim_sdk.analysis.attention import TOKEN_KINDS, LayerAttention, Measurement, text_token_share
-from aim_sdk.backend.hashing import versions
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
 from aim_sdk.files.atomic import write_atomic
 from aim_sdk.files.images import describe
 from aim_sdk.support import figures
-from aim_sdk.support.machine import machine
+from aim_sdk.support.provenance import provenance
 from aim_sdk.types import TokenKind
 
 MEASURE = (
@@ -108,13 +105,11 @@ def write_result(
 ) -> None:
     """Write the summary and every query's shares, with versions and machine, as one JSON file."""
     head = {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **provenance(),
         "measure": MEASURE,
         "settings": settings,
         "backbone": backend.fingerprint.model_dump(),
         "prompt_format": prompt_format.model_dump(),
-        "versions": {"python": platform.python_version(), **versions("aim-icl", "torch")},
-        "machine": machine(),
         "text_token_share": text_token_share(measurements),
         "layers": [dataclasses.asdict(row) for row in rows],
     }

@@ -16,6 +16,7 @@ from aim_sdk.injection.choices import Normalization
 from aim_sdk.injection.classification import Classification, Classifier
 from aim_sdk.injection.contexts import Contexts, text_key
 from aim_sdk.injection.shots import Shots
+from aim_sdk.support.modes import READ, SEEN
 from aim_sdk.support.terminal import Problems
 from aim_sdk.types import Demonstration, Generation, Mode
 
@@ -136,7 +137,7 @@ def usable_demonstrations(
     taken = [item for place, item in enumerate(demonstrations) if place not in refused]
     for place, error in refused.items():
         problems.add(f"demonstration {describe(demonstrations[place].image)}: {error}")
-    if mode in ("aim", "nearest") or similar:
+    if mode in READ or similar:
         pipe.bank.add(
             taken,
             progress=True,
@@ -173,7 +174,7 @@ def shown_as(
     pipe: AIMPipeline, demonstrations: Sequence[Demonstration], mode: Mode, similar: bool
 ) -> list[dict[str, str]]:
     """Which demonstration each key in the answers is: its image, text and answer."""
-    looked_at = similar or mode in ("aim", "nearest", "interleaved")
+    looked_at = similar or mode in SEEN
     made = dict[str, dict[str, str]]()
     for item in demonstrations:
         key = pipe.bank.key(item) if looked_at else text_key(item, mode, pipe.encoder.binding.scope)

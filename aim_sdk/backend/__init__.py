@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         find,
     )
     from aim_sdk.backend.devices import resolve_device, resolve_dtype
-    from aim_sdk.backend.hashing import rms, tensor_hash, versions
+    from aim_sdk.backend.hashing import rms, tensor_hash
     from aim_sdk.backend.injector import Injector
     from aim_sdk.backend.interfaces import Backend
     from aim_sdk.backend.prefixes import PrefixCache, SharedPrefix
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from aim_sdk.files.images import load_image
     from aim_sdk.layers import LAST, only_last, side_by_side
     from aim_sdk.projectors import CarrierProjector, LinearProjector, Projector, untrained
+    from aim_sdk.support.provenance import versions
     from aim_sdk.types import (
         AttentionMap,
         ChoiceScores,
@@ -154,7 +155,7 @@ if not TYPE_CHECKING:
                 "find",
             ],
             "devices": ["resolve_device", "resolve_dtype"],
-            "hashing": ["rms", "tensor_hash", "versions"],
+            "hashing": ["rms", "tensor_hash"],
             "injector": ["Injector"],
             "interfaces": ["Backend"],
             "prepared": ["PreparedAnswers", "PreparedReadings"],
@@ -173,6 +174,7 @@ if not TYPE_CHECKING:
             ".files.images": ["load_image"],
             ".layers": ["LAST", "only_last", "side_by_side"],
             ".projectors": ["CarrierProjector", "LinearProjector", "Projector", "untrained"],
+            ".support.provenance": ["versions"],
             ".types": [
                 "AttentionMap",
                 "ChoiceScores",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import math
 from collections.abc import Iterable
 
@@ -49,8 +48,3 @@ def rms(embeddings: Tensor) -> float:
     if not math.isfinite(found):
         raise not_finite("the backbone's input embeddings", embeddings.dtype)
     return found
-
-
-def versions(*distributions: str) -> dict[str, str]:
-    """Installed versions, for people to read."""
-    return {name: importlib.metadata.version(name) for name in distributions}

@@ -11,7 +11,6 @@ from aim_sdk.cli import options
 
 if TYPE_CHECKING:
     from aim_sdk.analysis.attention import InterleavedPrompt
-    from aim_sdk.backend.interfaces import Backend
     from aim_sdk.support.terminal import Problems
 
 QUICK = 6
@@ -44,8 +43,8 @@ def attention(
     """Measure how the answer's attention splits between the images and the texts of interleaved demonstrations.
 
     For each layer: the share of each kind of token (the first token, an attention sink, on its own), the text's part of
-    the demonstrations' attention, and the attention per token. Without files the backend's own demo tasks are used,
-    where it brings some (pocket does). A query that cannot be used is reported; the exit code is then 3.
+    the demonstrations' attention, and the attention per token. Without files the demo's tasks are used, with whatever
+    backend. A query that cannot be used is reported; the exit code is then 3.
     """
     from aim_sdk.analysis import report
     from aim_sdk.analysis.attention import measure, summarize
@@ -56,16 +55,14 @@ def attention(
     from aim_sdk.support.terminal import console, say, warn_all
 
     if (demonstrations is None) != (queries is None):
-        raise InputError(
-            "analyze attention: pass --demonstrations and --queries, or neither (the backend's own tasks)."
-        )
+        raise InputError("analyze attention: pass --demonstrations and --queries, or neither (the demo's tasks).")
     _make_folder(out)
     limit = min(limit, QUICK) if quick else limit
     with console(err=True).status(f"loading {backend}"):
         loaded = get_backend(backend).from_pretrained(
             model, device=device, dtype=dtype, **options.trusting(trust_remote_code)
         )
-    prompts, problems = _prompts(loaded, demonstrations, queries, shots=shots, limit=limit, seed=seed)
+    prompts, problems = _prompts(demonstrations, queries, shots=shots, limit=limit, seed=seed)
     form = loaded.default_format if template is None else PromptFormat.plain(template)
     measurements = []
     with advancing("measuring", len(prompts)) as advance:
@@ -91,24 +88,22 @@ def attention(
 
 
 def _prompts(
-    backend: Backend, demonstrations: Path | None, queries: Path | None, *, shots: int, limit: int, seed: int
+    demonstrations: Path | None, queries: Path | None, *, shots: int, limit: int, seed: int
 ) -> tuple[list[InterleavedPrompt], Problems]:
     """Return the prompts to measure and a message for each bad line."""
     from aim_sdk.analysis.prompts import from_files, from_tasks
     from aim_sdk.answering.queries import read_demonstrations, read_queries
-    from aim_sdk.demo.tasks import BringsDemo
-    from aim_sdk.errors import InputError
+    from aim_sdk.evaluation.plan import draws
+    from aim_sdk.evaluation.protocol import get_protocol
     from aim_sdk.support.terminal import Problems
 
     if demonstrations is not None and queries is not None:
         shown, bad_demonstrations = read_demonstrations(demonstrations)
         asked, bad_queries = read_queries(queries)
         return from_files(shown, asked[:limit], shots=shots, seed=seed), bad_demonstrations + bad_queries
-    if not isinstance(backend, BringsDemo):
-        raise InputError(
-            f"backend {backend.name!r} brings no tasks of its own.\nNext: pass --demonstrations and --queries."
-        )
-    return from_tasks(backend.demo_tasks(limit, seed=seed), shots=shots)[:limit], Problems()
+    demo = get_protocol("demo")
+    drawn = {task: draws(task, demo, shots=shots, limit=-(-limit // len(demo.tasks)), seed=seed) for task in demo.tasks}
+    return from_tasks(drawn)[:limit], Problems()
 
 
 def _make_folder(path: Path) -> None:

@@ -1,61 +1,78 @@
-"""``aim-icl demo``: the embedded model on real images, measured while you watch."""
+"""``aim-icl demo``: the benchmark suite's protocol `demo` on the embedded model, with some of its answers shown."""
+
+from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from aim_sdk.evaluation.examples import ExampleQuery
+
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the plot and the result file.")] = Path("aim-demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="14 episodes per task, fewer shots: a minute or two.")] = False,
-    seed: Annotated[int, typer.Option(help="Chooses the episodes.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for tables, plots and the result file.", show_default="aim-demo, or aim-demo-quick"),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="10 queries per task: about a minute.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the demonstrations.")] = 0,
 ) -> None:
     """Let the embedded model "pocket" learn three tasks from k demonstrations, on images that no training saw.
 
     Compares AIM with zero-shot, text-only demonstrations, interleaved images, a vote of the nearest demonstrations
-    (no prompt), and AIM without images (the control).
+    (no prompt), and AIM without images (the control). It is `aim-icl eval --backend pocket --protocol demo` in every
+    mode, on some of the queries. After Ctrl-C the same command resumes; when all is answered, it shows it again.
     """
-    import time
+    import shlex
+    import sys
 
-    from rich.console import Console
+    from aim_sdk.evaluation import EvalSettings, evaluate, report
+    from aim_sdk.evaluation.examples import examples
+    from aim_sdk.evaluation.honest import beaten
+    from aim_sdk.support.modes import LABELS
+    from aim_sdk.support.terminal import console, say, warn
 
-    from aim_sdk.demo import report, run
-    from aim_sdk.demo.tasks import BringsDemo
-    from aim_sdk.pipeline import AIMPipeline
-    from aim_sdk.support.progress import advancing
-    from aim_sdk.support.terminal import say
+    folder = out or Path("aim-demo-quick" if quick else "aim-demo")
+    settings = EvalSettings(
+        output=folder,
+        backend="pocket",
+        protocol="demo",
+        modes=tuple(LABELS),
+        seed=seed,
+        limit=10 if quick else 48,
+        batch_size=24,
+        timed=1 if quick else 2,
+    )
+    say("Loading pocket; the first start converts its weights, about half a minute.", err=True)
+    found = evaluate(settings, note=warn, command=shlex.join(sys.argv[1:]))
+    if found is None:
+        say("interrupted; the same command resumes from there.", err=True)
+        raise typer.Exit(130)
+    for shown in examples(found, shots=2):
+        _print(shown)
+    runs = {folder.name: found}
+    console().print()
+    for grid in [*report.score_grids(runs), *report.mean_grids(runs)]:
+        console().print(report.console(grid), "")
+    for sentence in beaten(runs):
+        say(sentence)
+    for path in report.write(runs, folder):
+        say(path, err=True)
 
-    console = Console()
-    started = time.monotonic()
-    n, repeats = (14, 3) if quick else (67, 5)
-    shots = (0, 2, 8) if quick else (0, 1, 2, 4, 8)
-    with console.status("loading pocket (the first start converts its weights, about half a minute)"):
-        pipe = AIMPipeline.from_pretrained("pocket", prefix_bytes=0)  # every latency is that of a whole prompt
-        assert isinstance(pipe.backend, BringsDemo)
-        tasks = pipe.backend.demo_tasks(n, seed=seed)
-    demonstrations = {id(d): d for task in tasks for episode in task.episodes for d in episode.demonstrations}
-    with advancing(f"reading {len(demonstrations)} demonstrations into the bank", len(demonstrations)) as advance:
-        for start in range(0, len(demonstrations), run.BATCH):
-            batch = list(demonstrations.values())[start : start + run.BATCH]
-            pipe.bank.add(batch)
-            advance(len(batch))
-    cells = run.cells_of(shots)
-    with advancing("answering", len(cells) * sum(len(task.episodes) for task in tasks)) as advance:
-        outcomes = run.answer_all(pipe, tasks, shots, advance)
-    with advancing("timing single queries", repeats * sum(mode not in run.UNTIMED for mode, _ in cells)) as advance:
-        latencies = run.time_all(pipe, tasks, shots, repeats, advance)
-    measured = run.summarize(outcomes, latencies)
 
-    report.show_queries(console, tasks, outcomes, shots=2)
-    console.print()
-    for name in [*(task.name for task in tasks), run.ALL]:
-        console.print(report.table(measured, name), "")
-    console.print(report.cost_table(measured), "")
-    seconds = round(time.monotonic() - started)
-    settings = {"n": n, "shots": shots, "seed": seed, "quick": quick, "seconds": seconds}
-    result, plot = out / "result.json", out / "plot.png"
-    report.write_result(result, pipe, tasks, outcomes, measured, settings)
-    report.plot(measured, plot)
-    console.print(f"{len(pipe.bank)} demonstrations banked, {len(outcomes)} queries answered in {seconds} s.")
-    say(f"Plot: {plot}\nResult: {result}")
+def _print(shown: ExampleQuery) -> None:
+    """Print a query with its demonstrations and answers."""
+    from aim_sdk.support.modes import LABELS
+    from aim_sdk.support.terminal import cell, console
+
+    out, widest = console(), max(map(len, LABELS.values()))
+    out.print(cell(f"\n{shown.title}", "bold"))
+    for name, text, answer in shown.demonstrations:
+        out.print(cell(f"  demonstration  {name}  {text}  →  {answer}"))
+    expected = " or ".join(dict.fromkeys(shown.question.references))
+    out.print(cell(f"  query          {shown.question.image}  {shown.question.text}  →  expected {expected}"))
+    for mode, found in shown.answers.items():
+        mark = cell("right", "green") if found.score else cell("wrong", "red")
+        out.print(cell(f"    {LABELS[mode]:<{widest + 1}}{found.answer!r}  ") + mark)

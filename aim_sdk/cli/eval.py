@@ -23,7 +23,9 @@ Data = Annotated[Path, typer.Option(help="Folder of the tasks' folders.", envvar
 def evaluate(
     context: typer.Context,
     backend: Annotated[str | None, typer.Option(help="`aim-icl backends list` shows the names.")] = None,
-    tasks: Annotated[str | None, typer.Option(help="Names, with commas between; or paths of YAML files.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Names or paths of YAML files, with commas between; default: the protocol's.")
+    ] = None,
     model: options.Model = None,
     projector: options.Projector = None,
     protocol: Annotated[str, typer.Option(help="`aim-icl eval protocols` shows them; or a YAML file.")] = "aim",
@@ -69,9 +71,11 @@ def evaluate(
 
     if backend is None:
         raise InputError("aim-icl eval: --backend is missing. `aim-icl backends list` shows the names.")
-    if tasks is None:
-        raise InputError("aim-icl eval: --tasks is missing. `aim-icl eval tasks` shows which can run here.")
-    listed = {"tasks": _names(tasks), "modes": _names(modes), "shots": None if shots is None else _names(shots)}
+    listed = {
+        "tasks": None if tasks is None else _names(tasks),
+        "modes": _names(modes),
+        "shots": None if shots is None else _names(shots),
+    }
     try:
         settings = EvalSettings.model_validate(context.params | listed)
     except ValidationError as error:

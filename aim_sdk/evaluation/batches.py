@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from aim_sdk.backend.capabilities import ShowsPrompts, find
 from aim_sdk.errors import AIMError, ContextLengthError, InputError
@@ -14,8 +14,9 @@ from aim_sdk.evaluation.items import Item
 from aim_sdk.evaluation.protocol import PromptSettings
 from aim_sdk.injection.shots import Shots
 from aim_sdk.pipeline import AIMPipeline
-from aim_sdk.selection.nearest import log_shares, vote
+from aim_sdk.selection.nearest import log_shares, vote, votes_among
 from aim_sdk.support.memory import peak
+from aim_sdk.support.modes import PROMPTED, READ, SEEN
 from aim_sdk.types import Demonstration, ImageInput, Mode, Query
 
 
@@ -36,7 +37,7 @@ class QueryInContext:
 
     def images(self, mode: Mode) -> list[ImageInput]:
         """What is looked at to answer it; texts stand in for demonstrations in some modes."""
-        shown = self.demonstrations if mode in ("aim", "interleaved", "nearest") else []
+        shown = self.demonstrations if mode in SEEN else []
         return [self.query.image, *(item.image for item in shown)]
 
     @property
@@ -44,6 +45,10 @@ class QueryInContext:
         """Characters of the prompt: what batches are sorted by."""
         shown = sum(len(item.text) + len(item.answer) for item in self.demonstrations)
         return shown + len(self.query.text)
+
+
+_TIMED: Final = PROMPTED - {"no-image"}
+"""Not the control: its demonstrations are read again for each call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +78,26 @@ class BatchAnswerer:
         return time.perf_counter() - started
 
     def answer(self, asked: Sequence[QueryInContext], mode: Mode) -> AnsweredBatch:
-        """Answer one batch; the demonstrations of mode `aim` are in the bank or are read into it before."""
-        reading = (
-            self.read([d for one in asked for d in one.demonstrations]) if mode == "aim" and self._may_read else 0.0
-        )
+        """Answer one batch; what is looked at in the bank is there, or is read into it before."""
+        shown = [d for one in asked for d in one.demonstrations if one.similarities is None]
+        reading = self.read(shown) if mode in READ and self._may_read else 0.0
         with peak(self._device) as memory:
             predictions = self._fitting(asked, mode)
         return AnsweredBatch(predictions, memory.bytes, reading)
+
+    def first_tokens(self, asked: Sequence[QueryInContext], mode: Mode) -> list[float]:
+        """Seconds of each query, asked alone, to its first token; its demonstrations have been read before.
+
+        Queries that are scored and not generated have none, and so has a mode without a prompt, and the control.
+        """
+        if mode not in _TIMED or asked[0].item.choices:
+            return []
+        seconds = []
+        for one in asked:
+            started = time.perf_counter()
+            self._pipe.generate([one.query], demonstrations=one.demonstrations, mode=mode, max_new_tokens=1)
+            seconds.append(time.perf_counter() - started)
+        return seconds
 
     def example(self, one: QueryInContext, mode: Mode) -> dict[str, Any] | None:
         """What a query was asked, to be looked at; None where it has no prompt, or could not be asked."""
@@ -106,7 +124,7 @@ class BatchAnswerer:
     def _answered(self, asked: Sequence[QueryInContext], mode: Mode) -> list[dict[str, Any]]:
         started = time.perf_counter()
         if mode == "nearest":
-            made = [self._voted(one) for one in asked]
+            made = self._voted(asked)
         elif asked[0].item.choices:
             made = [self._scored(one, mode) for one in asked]
         else:
@@ -139,20 +157,24 @@ class BatchAnswerer:
         best = max(range(len(choices)), key=log_probs.__getitem__)
         return {"answer": choices[best], "log_probs": log_probs}
 
-    def _voted(self, one: QueryInContext) -> dict[str, Any]:
-        if one.similarities is None:
-            (shares,) = self._pipe.nearest(one.query, demonstrations=[one.demonstrations])
+    def _voted(self, asked: Sequence[QueryInContext]) -> list[dict[str, Any]]:
+        if asked[0].similarities is None:
+            queries, shown = [one.query for one in asked], [one.demonstrations for one in asked]
+            voted = votes_among(self._pipe.bank, queries, shown, None)
         else:
-            shares = vote(one.similarities, [item.answer for item in one.demonstrations])
-        choices = one.item.choices
-        if not choices:
-            return {"answer": next(iter(shares)), "prompt_tokens": 0}
-        log_probs = log_shares(shares, choices)
-        return {"answer": choices[log_probs.index(max(log_probs))], "log_probs": log_probs, "prompt_tokens": 0}
+            voted = [vote(one.similarities or (), [item.answer for item in one.demonstrations]) for one in asked]
+        return [_vote(shares, one.item.choices) for one, shares in zip(asked, voted, strict=True)]
 
     def _prediction(self, one: QueryInContext, **found: Any) -> dict[str, Any]:
         empty = {"raw": None, "answer": None, "prompt_tokens": None, "score": None}
         return {"item": one.item.id, "demonstrations": [name for name, _ in one.shown], **empty, **found}
+
+
+def _vote(shares: Mapping[str, float], choices: Sequence[str]) -> dict[str, Any]:
+    if not choices:
+        return {"answer": next(iter(shares)), "prompt_tokens": 0}
+    log_probs = log_shares(shares, choices)
+    return {"answer": choices[log_probs.index(max(log_probs))], "log_probs": log_probs, "prompt_tokens": 0}
 
 
 def _reason(error: AIMError) -> str | None:

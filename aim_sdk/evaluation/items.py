@@ -28,6 +28,8 @@ class Item:
     metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict, hash=False)
     named: bool = False
     """Whether the id was given to it: then a query and a demonstration of one id are one example."""
+    demonstrations: tuple[str, ...] = ()
+    """Ids of the support: a query's own demonstrations, in the order of the prompt, where its file names them."""
 
 
 Draw = Callable[[Item, int, random.Random], Sequence[Item]]

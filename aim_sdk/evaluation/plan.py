@@ -51,7 +51,7 @@ class TaskPlan:
     @cached_property
     def digest(self) -> str:
         """Of what decides the answers: what is asked, and what may be shown."""
-        asked = [(item.id, _name(item), item.text, item.choices) for item in self.queries]
+        asked = [(item.id, _name(item), item.text, item.choices, *item.demonstrations) for item in self.queries]
         shown = [(item.id, _name(item), item.text, item.answers) for item in self.dataset.support]
         return hashlib.sha256(repr((asked, shown)).encode(errors="surrogatepass")).hexdigest()
 
@@ -67,11 +67,16 @@ class Plan:
 
     def __init__(self, settings: EvalSettings) -> None:
         self.settings, self.protocol = settings, get_protocol(settings.protocol)
-        configs = _distinct(settings.tasks)
+        configs = _distinct(settings.tasks or self.protocol.tasks)
+        if not configs:
+            raise InputError(
+                f"--tasks is missing (tasks=...), and protocol {self.protocol.name!r} has no tasks of its own. "
+                "`aim-icl eval tasks` shows which can run here."
+            )
         own = None if settings.bank is None else support_of(settings.bank)
-        self.works = [_work(config, self.protocol, settings, own) for config in configs]
+        self.works = [_work(config, self.protocol, settings.data, settings.limit, own) for config in configs]
         self.shots = settings.shots or self.protocol.shots
-        self.seeds = range(settings.seeds or self.protocol.seeds)
+        self.seeds = range(settings.seed, settings.seed + (settings.seeds or self.protocol.seeds))
         if not any(self.cells(work, settings.modes) for work in self.works):
             raise InputError(
                 f"shots {', '.join(map(str, self.shots))}, modes {', '.join(settings.modes)}: nothing is asked; name "
@@ -93,7 +98,7 @@ class Plan:
                 continue
             for k in [0] if zero else few:
                 once = (zero and not drawn) or (mode == "nearest" and self._votes_once(work))
-                seeds = [0] if once else self.seeds
+                seeds = self.seeds[:1] if once else self.seeds
                 found += [Cell(task=work.config.name, mode=mode, shots=k, seed=seed) for seed in seeds]
         return found
 
@@ -147,6 +152,29 @@ class Plan:
         return source.choose(work.queries, cell.shots, bank)
 
 
+def draws(
+    name: str | Path, protocol: Protocol, *, shots: int, limit: int | None = None, seed: int = 0
+) -> list[QueryInContext]:
+    """A task's queries with the demonstrations that a run draws for them; nothing is answered.
+
+    Args:
+        name: of a task whose files come with a package, or the path of its YAML file.
+        protocol: how it is asked.
+        shots: demonstrations of each query.
+        limit: a random part of the queries, the same as a run's; None: all.
+        seed: of the draws.
+
+    Raises:
+        InputError: no such task, or the protocol has no prompt for it.
+        MissingDataError: its files are not there.
+        ShotsError: it has fewer demonstrations.
+    """
+    work = _work(tasks.get_task(name), protocol, Path(), limit, None)
+    source = DemonstrationDraw(work.config.name, work.dataset, work.prompt, protocol, "random", seed)
+    chosen = source.choose(work.queries, shots)
+    return [QueryInContext(item, source.query(item), shown) for item, shown in zip(work.queries, chosen, strict=True)]
+
+
 def _distinct(names: Sequence[str]) -> list[TaskConfig]:
     """The tasks, by their names or files.
 
@@ -195,13 +223,15 @@ def _name(item: Item) -> str:
     return PurePath(item.image).name if isinstance(item.image, str | PathLike) else image_digest(item.image)
 
 
-def _work(config: TaskConfig, protocol: Protocol, settings: EvalSettings, support: Sequence[Item] | None) -> TaskPlan:
+def _work(
+    config: TaskConfig, protocol: Protocol, data: Path, limit: int | None, support: Sequence[Item] | None
+) -> TaskPlan:
     prompt = protocol.prompt(config)
     metric = get_metric(config.metric, **(config.metric_options | protocol.metrics.get(config.metric, {})))
-    dataset = tasks.load(config, settings.data)
+    dataset = tasks.load(config, data)
     if support is not None:
         dataset = Dataset(dataset.queries, support)
-    return TaskPlan(config, prompt, metric, dataset, list(_limited(config.name, dataset.queries, settings.limit)))
+    return TaskPlan(config, prompt, metric, dataset, list(_limited(config.name, dataset.queries, limit)))
 
 
 def _limited(task: str, queries: Sequence[Item], limit: int | None) -> Iterator[Item]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from aim_sdk.evaluation.results import Run, Score
+from aim_sdk.evaluation.scoring import mean
 from aim_sdk.support import figures
 from aim_sdk.support.modes import COLOURS, LABELS
 from aim_sdk.types import Mode
@@ -26,6 +27,7 @@ Cost = Callable[[Score], float | None]
 COSTS: Final[dict[str, Cost]] = {
     "context tokens": lambda score: score.prompt_tokens,
     "seconds per query, in batches": lambda score: score.seconds,
+    "seconds to the first token, of one query alone": lambda score: score.first_token_seconds,
     "GPU memory beyond the model, MiB": lambda score: (
         None if score.memory_bytes is None else score.memory_bytes / 2**20
     ),
@@ -34,7 +36,7 @@ COSTS: Final[dict[str, Cost]] = {
 
 
 def scores(runs: Mapping[str, Run]) -> bytes:
-    """Draw a panel a task: scores over shots with their standard errors; as PNG."""
+    """Draw scores over shots with their standard errors, a panel a task and one of their mean; as PNG."""
     return figures.png(scores_figure(runs))
 
 
@@ -45,10 +47,11 @@ def costs(runs: Mapping[str, Run]) -> bytes:
 
 def scores_figure(runs: Mapping[str, Run]) -> Figure:
     """The figure of `scores`."""
-    tasks = list(dict.fromkeys(score.task for run in runs.values() for score in run.scores))
+    drawn = {name: [*run.scores, *mean(run.scores)] for name, run in runs.items()}
+    tasks = list(dict.fromkeys(score.task for found in drawn.values() for score in found))
     figure, panels = figures.panels(len(tasks))
     for panel, task in zip(panels, tasks, strict=True):
-        held = {name: [score for score in run.scores if score.task == task] for name, run in runs.items()}
+        held = {name: [score for score in found if score.task == task] for name, found in drawn.items()}
         for number, found in enumerate(held.values()):
             for mode in LABELS:
                 row = [s for s in found if s.mode == mode and not math.isnan(s.value)]

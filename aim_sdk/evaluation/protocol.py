@@ -80,6 +80,7 @@ class Protocol(_ProtocolPart):
     description: str = Field(description="one sentence, for people to read")
     source: str = Field(description="whose protocol it is, and what it was read from")
     deviations: tuple[str, ...] = Field(default=(), description="what differs here from the original code, and why")
+    tasks: tuple[str, ...] = Field(default=(), description="asked by default; names, or paths of YAML files")
     shots: tuple[int, ...] = Field(description="asked by default")
     seeds: int = Field(ge=1, description="by default; each draws other demonstrations")
     pool: int | None = Field(

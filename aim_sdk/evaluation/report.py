@@ -16,6 +16,7 @@ from aim_sdk.evaluation import plots
 from aim_sdk.evaluation.answers_table import answers_csv
 from aim_sdk.evaluation.honest import beaten, refusals
 from aim_sdk.evaluation.results import Run, Score
+from aim_sdk.evaluation.scoring import mean
 from aim_sdk.files.atomic import write_atomic
 from aim_sdk.support.fitted import FittedTable
 from aim_sdk.support.modes import LABELS
@@ -141,20 +142,40 @@ def _reading(seconds: float) -> str:
 
 
 def grids(runs: Mapping[str, Run]) -> list[Grid]:
-    """The tables, all runs side by side: one per task and metric, and then one per task of what a query costs."""
+    """The tables, all runs side by side: scores, what a query costs by task, and the means over tasks."""
+    tasks = dict.fromkeys(score.task for run in runs.values() for score in run.scores)
+    return [*score_grids(runs), *(_costs(runs, task) for task in tasks), *mean_grids(runs)]
+
+
+def score_grids(runs: Mapping[str, Run]) -> list[Grid]:
+    """One table per task and metric."""
     scored = dict.fromkeys((score.task, score.metric) for run in runs.values() for score in run.scores)
-    tasks = dict.fromkeys(task for task, _ in scored)
-    return [*(_scores(runs, *one) for one in scored), *(_costs(runs, task) for task in tasks)]
+    return [_scores(runs, *one) for one in scored]
+
+
+def mean_grids(runs: Mapping[str, Run]) -> list[Grid]:
+    """Scores and costs as means over tasks, of the runs that have several of one metric; none where no run has."""
+    found = {name: averaged for name, run in runs.items() if (averaged := mean(run.scores))}
+    if not found:
+        return []
+    return [
+        _grid(runs, found, _titled(runs, found, "mean over tasks"), _value),
+        _grid(runs, found, f"mean over tasks · {_what_costs(found)}", _cost),
+    ]
 
 
 def _scores(runs: Mapping[str, Run], task: str, metric: str) -> Grid:
     """A table of one metric: numbers of two do not stand in one column."""
     found = {name: [s for s in scores if s.metric == metric] for name, scores in _of(runs, task).items()}
     found = {name: scores for name, scores in found.items() if scores}
+    return _grid(runs, found, _titled(runs, found, task), _value)
+
+
+def _titled(runs: Mapping[str, Run], found: Mapping[str, Sequence[Score]], what: str) -> str:
     ways = {name: _way(runs[name], scores) for name, scores in found.items()}
     same = len(set(ways.values())) == 1
     how = next(iter(ways.values())) if same else "; ".join(f"{name}: {way}" for name, way in ways.items())
-    return _grid(runs, found, f"{task} · {how}", _value)
+    return f"{what} · {how}"
 
 
 def _way(run: Run, found: Sequence[Score]) -> str:
@@ -168,10 +189,18 @@ def _way(run: Run, found: Sequence[Score]) -> str:
 
 def _costs(runs: Mapping[str, Run], task: str) -> Grid:
     protocols = ", ".join(dict.fromkeys(runs[name].protocol["name"] for name in _of(runs, task)))
+    found = _of(runs, task)
+    return _grid(runs, found, f"{task} · {_what_costs(found)} · protocol {protocols}", _cost)
+
+
+def _what_costs(found: Mapping[str, Sequence[Score]]) -> str:
+    scores = [score for one in found.values() for score in one]
     what = "median context tokens · median seconds per query, in batches"
-    if any(score.memory_bytes is not None for scores in _of(runs, task).values() for score in scores):
+    if not all(math.isnan(score.first_token_seconds) for score in scores):
+        what += " · median seconds to the first token of one query alone"
+    if any(score.memory_bytes is not None for score in scores):
         what += " · GPU memory beyond the model, at most"
-    return _grid(runs, _of(runs, task), f"{task} · {what} · protocol {protocols}", _cost)
+    return what
 
 
 def _of(runs: Mapping[str, Run], task: str) -> dict[str, list[Score]]:
@@ -210,6 +239,7 @@ def _cost(score: Score) -> str:
     known = [
         None if math.isnan(score.prompt_tokens) else f"{score.prompt_tokens:.0f}",
         None if math.isnan(score.seconds) else f"{score.seconds:.3g} s",
+        None if math.isnan(score.first_token_seconds) else f"{score.first_token_seconds:.3g} s",
         None if score.memory_bytes is None else f"{score.memory_bytes / 2**20:.0f} MiB",
     ]
     return " · ".join(part for part in known if part is not None)

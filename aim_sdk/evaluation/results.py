@@ -70,6 +70,9 @@ class CellAnswers(_ResultModel):
     memory_bytes: int | None = Field(
         default=None, description="most GPU memory of a batch beyond what was held before it; none on other devices"
     )
+    first_token_seconds: tuple[float, ...] = Field(
+        default=(), description="to the first token, of some queries that were asked alone; none where none was timed"
+    )
     peak_bytes: int | None = Field(
         default=None, description="of results of before: the whole process's, which says nothing of the cell; not shown"
     )
@@ -93,6 +96,9 @@ class Score(_ResultModel):
     too_long: int = Field(description="queries, over all seeds, whose prompt exceeds the backbone's context")
     prompt_tokens: _Number = Field(description="median of a prompt")
     seconds: _Number = Field(description="median of a query, in batches")
+    first_token_seconds: _Number = Field(
+        default=math.nan, description="median of a query that is asked alone; NaN where none was timed"
+    )
     memory_bytes: int | None = Field(default=None, description="most of any seed; none where it is not known")
     peak_bytes: int | None = Field(default=None, description="of results of before; not shown")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import platform
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,7 +12,6 @@ import torch
 from accelerate import PartialState
 
 from aim_sdk.backend.capabilities import Interleaves, why_not
-from aim_sdk.backend.hashing import versions
 from aim_sdk.bank.bank import DemonstrationBank
 from aim_sdk.errors import InputError
 from aim_sdk.evaluation import scoring
@@ -25,14 +22,14 @@ from aim_sdk.evaluation.pipelines import Pipelines
 from aim_sdk.evaluation.plan import Plan, TaskPlan, how
 from aim_sdk.evaluation.results import Cell, CellAnswers, Example, Question, Run
 from aim_sdk.evaluation.seen import Seen
-from aim_sdk.evaluation.settings import MODES, EvalSettings
+from aim_sdk.evaluation.settings import EvalSettings
 from aim_sdk.evaluation.tasks import folder_of
 from aim_sdk.evaluation.unfinished import begin
 from aim_sdk.files.jobs import LOCK, alone
 from aim_sdk.support.interrupts import interruptible
-from aim_sdk.support.machine import machine
+from aim_sdk.support.modes import BASIC
 from aim_sdk.support.progress import advancing
-from aim_sdk.support.revision import revision
+from aim_sdk.support.provenance import provenance
 from aim_sdk.types import Demonstration, Mode
 
 Note = Callable[[str], None]
@@ -160,8 +157,11 @@ class _Evaluation:
         found = asdict(answering.answer(asked, mode))
         stays = refused(found)
         self.seen.keep(file for item, looked in files.items() if item not in stays for file in looked)
-        if place == 0 and cell.seed == self.plan.seeds[0] and cell.shots in (0, max(self.plan.shots)):
-            found["example"] = answering.example(asked[0], mode)
+        if place == 0 and cell.seed == self.plan.seeds[0]:
+            if cell.shots in (0, max(self.plan.shots)):
+                found["example"] = answering.example(asked[0], mode)
+            if timed := asked[: self.plan.settings.timed]:
+                found["first_token_seconds"] = answering.first_tokens(timed, mode)
         if before is not None:
             new = {p["item"]: p for p in found["predictions"]}
             found = {
@@ -187,17 +187,14 @@ class _Evaluation:
         for work in plan.works:
             for cell in plan.cells(work, self.modes):
                 batches = [kept[cell, place] for place in plan.places(work)]
-                found = {p["item"]: p for record in batches for p in record["predictions"]}
                 if (example := batches[0].get("example")) is not None and cell.mode not in examples[cell.task]:
                     examples[cell.task][cell.mode] = Example.model_validate(example)
-                peaks = [record["memory_bytes"] for record in batches if record.get("memory_bytes") is not None]
-                ordered = [found[item.id] for item in work.queries]
-                answers.append(scoring.answers_of(cell, ordered, work.items, work.metric, max(peaks, default=None)))
+                answers.append(scoring.answers_of(cell, batches, work.items, work.metric))
         metrics = {work.config.name: work.metric for work in plan.works}
         items = {work.config.name: work.items for work in plan.works}
         projector = self.pipelines.projector
         return Run(
-            date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **provenance("transformers"),
             command=command,
             settings={**plan.settings.model_dump(mode="json"), "left_out": self.left_out},
             protocol=plan.protocol.model_dump(mode="json"),
@@ -211,9 +208,6 @@ class _Evaluation:
                 "layers": projector.layers,
                 "options": projector.options,
             },
-            revision=revision(),
-            versions={"python": platform.python_version(), **versions("aim-icl", "torch", "transformers")},
-            machine=machine(),
             queries={work.config.name: self._questions(work) for work in plan.works},
             examples=examples,
             computed=self.pipelines.computed(),
@@ -245,7 +239,7 @@ class _Evaluation:
         open_ = [work.config.name for work in self.plan.works if not work.closed]
         if "nearest" in modes and open_:
             self.left_out["nearest"] = f"{', '.join(open_)}: answers are of no closed set"
-            if self.plan.settings.modes != MODES:  # it was asked for
+            if self.plan.settings.modes != BASIC:  # it was asked for
                 self.note(f"nearest is left out for {self.left_out['nearest']}.")
         if not modes:
             raise InputError("no mode is left to evaluate.")

@@ -17,14 +17,20 @@ from aim_sdk.types import Mode
 
 
 def answers_of(
-    cell: Cell, found: Sequence[Mapping[str, Any]], items: Mapping[str, Item], metric: Metric, memory_bytes: int | None
+    cell: Cell, batches: Sequence[Mapping[str, Any]], items: Mapping[str, Item], metric: Metric
 ) -> CellAnswers:
-    """Give each of a cell's predictions its own score."""
+    """A cell's answers, from its batches as the journal has them, each with a score of its own, in the items' order."""
+    by_item = {p["item"]: p for record in batches for p in record["predictions"]}
+    found = [by_item[name] for name in items]
     answered = _answered(found, items)
     scores = metric.per_item(answered) if answered else None
     own = {} if scores is None else dict(zip((a.item.id for a in answered), scores, strict=True))
     predictions = tuple(Prediction(**{**p, "score": own.get(p["item"])}) for p in found)
-    return CellAnswers(cell=cell, predictions=predictions, memory_bytes=memory_bytes)
+    peaks = [record["memory_bytes"] for record in batches if record.get("memory_bytes") is not None]
+    timed = tuple(seconds for record in batches for seconds in record.get("first_token_seconds", ()))
+    return CellAnswers(
+        cell=cell, predictions=predictions, memory_bytes=max(peaks, default=None), first_token_seconds=timed
+    )
 
 
 def score(cells: Sequence[CellAnswers], items: Mapping[str, Item], metric: Metric) -> Score:
@@ -48,6 +54,7 @@ def score(cells: Sequence[CellAnswers], items: Mapping[str, Item], metric: Metri
         refused=refused,
         prompt_tokens=_median(p.prompt_tokens for p in predictions),
         seconds=_median(p.seconds for p in predictions),
+        first_token_seconds=_median(seconds for cell in cells for seconds in cell.first_token_seconds),
         memory_bytes=max((c.memory_bytes for c in cells if c.memory_bytes is not None), default=None),
     )
 
@@ -60,6 +67,41 @@ def table(
     for cell in answers:
         groups[cell.cell.task, cell.cell.mode, cell.cell.shots].append(cell)
     return [score(cells, items[task], metrics[task]) for (task, _, _), cells in groups.items()]
+
+
+def mean(scores: Sequence[Score]) -> list[Score]:
+    """The mean over a run's tasks of each mode and number of shots that all of them have.
+
+    None where there is one task, or where they have different metrics. The tasks' errors are independent: their queries
+    are different ones.
+    """
+    tasks = {score.task for score in scores}
+    if len(tasks) < 2 or len({score.metric for score in scores}) > 1:
+        return []
+    groups: dict[tuple[Mode, int], list[Score]] = defaultdict(list)
+    for score in scores:
+        groups[score.mode, score.shots].append(score)
+    return [_mean(found) for found in groups.values() if len(found) == len(tasks)]
+
+
+def _mean(scores: Sequence[Score]) -> Score:
+    seeds = [seed for seed in scores[0].by_seed if all(seed in score.by_seed for score in scores)]
+    return Score(
+        task=f"mean of {len(scores)} tasks",
+        mode=scores[0].mode,
+        shots=scores[0].shots,
+        metric=scores[0].metric,
+        value=statistics.fmean(score.value for score in scores),
+        standard_error=math.hypot(*(score.standard_error for score in scores)) / len(scores),
+        seeds_error=math.nan,
+        by_seed={seed: statistics.fmean(score.by_seed[seed] for score in scores) for seed in seeds},
+        queries=sum(score.queries for score in scores),
+        too_long=sum(score.too_long for score in scores),
+        refused=sum(score.refused for score in scores),
+        prompt_tokens=statistics.fmean(score.prompt_tokens for score in scores),
+        seconds=statistics.fmean(score.seconds for score in scores),
+        first_token_seconds=statistics.fmean(score.first_token_seconds for score in scores),
+    )
 
 
 def _answered(predictions: Iterable[Mapping[str, Any]], items: Mapping[str, Item]) -> list[Answered]:

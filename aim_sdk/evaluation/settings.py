@@ -11,10 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from aim_sdk.errors import InputError
 from aim_sdk.files.atomic import expanded
 from aim_sdk.files.yaml_files import described
+from aim_sdk.support.modes import BASIC
 from aim_sdk.types import Mode
-
-MODES: tuple[Mode, ...] = ("zero-shot", "text-only", "interleaved", "aim", "nearest")
-"""The rows that every table has; `nearest` only where answers are of a closed set (exact match, choices)."""
 
 
 class EvalSettings(BaseModel):
@@ -31,18 +29,27 @@ class EvalSettings(BaseModel):
     device: str | None = Field(default=None, description="None: a GPU where there is one")
     dtype: str | None = Field(default=None, description="the backbone's: bfloat16, float32, ...; None: its default")
     trust_remote_code: bool = Field(default=False, description="run the Python code of a checkpoint that brings some")
-    tasks: tuple[str, ...] = Field(description="names, or paths of YAML files")
+    tasks: tuple[str, ...] | None = Field(
+        default=None, description="names, or paths of YAML files; None: the protocol's, where it names some"
+    )
     data: Path = Field(default=Path("data"), description="the folder of the tasks' folders")
     protocol: str = Field(default="aim", description="a name, or a YAML file")
     shots: tuple[int, ...] | None = Field(default=None, description="None: the protocol's")
     modes: tuple[Mode, ...] = Field(
-        default=MODES,
-        description="the rows of the table: zero-shot, text-only, interleaved, aim, unless others are named",
+        default=BASIC,
+        description="the rows of the table; nearest only where answers are of a closed set (exact match, choices)",
     )
     selector: str = Field(default="random", description="see aim_sdk.selection")
-    seeds: int | None = Field(default=None, ge=1, description="how many, from 0 on; None: the protocol's")
+    seeds: int | None = Field(default=None, ge=1, description="how many, from `seed` on; None: the protocol's")
+    seed: int = Field(default=0, ge=0, description="the first one; each draws other demonstrations")
     limit: int | None = Field(default=None, ge=1, description="queries per task: a random part, the same for all cells")
     batch_size: int = Field(default=8, ge=1, description="prompts per forward")
+    timed: int = Field(
+        default=0,
+        ge=0,
+        description="queries of each cell that are asked once more, each alone, for the time to its first token; every "
+        "prompt of the run is then computed whole",
+    )
     bank: Path | None = Field(
         default=None, description="a bank that is there: its demonstrations are shown instead of the tasks' own"
     )

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TypeAlias
 
-from aim_sdk.bank import BankEntry
+from aim_sdk.bank import BankEntry, DemonstrationBank
 from aim_sdk.bank.adding import check_on_error, gave_nothing
 from aim_sdk.errors import InputError, ShotsError
 from aim_sdk.files.photo_folders import FolderWarning, Skipped, folder_images
@@ -154,8 +154,8 @@ class Classifier:
         """Each query's votes, and whose they are, where they are the bank's."""
         bank, count = self.contexts.bank, self.shots.count
         if (given := self._given) is not None:
-            found = votes_among(self.contexts.encoder, queries, [given] * len(queries), count)
-            yield from ((shares, ()) for shares in found)
+            apart = DemonstrationBank.in_memory(self.contexts.encoder)
+            yield from ((shares, ()) for shares in votes_among(apart, queries, [given] * len(queries), count))
             return
         rule = self.shots.selector or self.contexts.selector
         for near in neighbours(bank, queries, count, where=rule.where, balance=rule.balance):

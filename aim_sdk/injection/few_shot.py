@@ -233,7 +233,8 @@ class FewShotModel:
                 [item.checked() if isinstance(item, BankEntry) else item for item in items]
                 for items in of_each_query(shown.demonstrations, len(asked))
             ]
-            found = votes_among(self.encoder, asked, given, shown.count, temperature=temperature)
+            apart = DemonstrationBank.in_memory(self.encoder)
+            found = votes_among(apart, asked, given, shown.count, temperature=temperature)
         if not all(found):
             raise nothing_to_show(self.bank, "nearest")
         return found

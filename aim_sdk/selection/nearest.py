@@ -21,7 +21,6 @@ from aim_sdk.bank.bank import DemonstrationBank
 from aim_sdk.bank.store import Where
 from aim_sdk.bank.view import BankView
 from aim_sdk.errors import InputError, ShotsError
-from aim_sdk.reading.encoder import Encoder
 from aim_sdk.selection.base import settled
 from aim_sdk.selection.builtin import ReadingSelector
 from aim_sdk.types import Demonstration, Query
@@ -132,7 +131,7 @@ def neighbours(
 
 
 def votes_among(
-    encoder: Encoder,
+    bank: DemonstrationBank,
     queries: Sequence[Query],
     demonstrations: Sequence[Sequence[Demonstration]],
     shots: int | None,
@@ -143,11 +142,15 @@ def votes_among(
 
     Their similarities are cosines round their own mean, so a query's votes do not depend on what else is asked.
 
+    Args:
+        bank: of a pipeline: it reads the queries, and those of the demonstrations that it does not hold yet.
+        queries, shots, temperature: see `votes`.
+        demonstrations: each query's; some may be several queries'.
+
     Raises:
         ShotsError: a query has fewer that may be shown.
         InputError: see `vote`; or a demonstration or a query cannot be read.
     """
-    bank = DemonstrationBank.in_memory(encoder)
     unique = {id(item): item for items in demonstrations for item in items}
     keys = bank.add(list(unique.values()))
     places = {key: place for place, key in enumerate(bank)}

@@ -1,8 +1,17 @@
-"""How the ways of showing demonstrations are called and drawn in tables and plots."""
+"""The ways of showing demonstrations: which do what, how they are called and drawn."""
 
 from typing import Final
 
-from aim_sdk.types import Mode
+from aim_sdk.types import MODES, Mode
+
+BASIC: Final[tuple[Mode, ...]] = ("zero-shot", "text-only", "interleaved", "aim", "nearest")
+"""All but the control: the rows of a table where no others are named."""
+READ: Final[frozenset[Mode]] = frozenset({"aim", "nearest"})
+"""The demonstrations are read, with their images, and kept in a bank."""
+SEEN: Final[frozenset[Mode]] = READ | {"interleaved"}
+"""The demonstrations' images are looked at."""
+PROMPTED: Final[frozenset[Mode]] = frozenset(MODES) - {"nearest"}
+"""The LLM answers a prompt."""
 
 LABELS: Final[dict[Mode, str]] = {
     "zero-shot": "zero-shot",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import torch
 
@@ -14,7 +14,7 @@ from aim_sdk.training.forward import Forward, Work
 from aim_sdk.types import FusedTokens
 
 Row = Literal["aim", "no-image", "text-only", "zero-shot"]
-ROWS: Final[tuple[Row, ...]] = ("aim", "no-image", "text-only", "zero-shot")
+ROWS: Final[tuple[Row, ...]] = get_args(Row)
 FIXED: Final[frozenset[Row]] = frozenset({"text-only", "zero-shot"})
 """What does not depend on the projector: measured once."""
 

@@ -24,7 +24,7 @@ from aim_sdk.files.jobs import LOCK, alone
 from aim_sdk.reading.cache import ReadingCache
 from aim_sdk.reading.encoder import Encoder
 from aim_sdk.support.interrupts import interruptible
-from aim_sdk.support.machine import machine
+from aim_sdk.support.provenance import machine
 from aim_sdk.support.terminal import say
 from aim_sdk.training import checkpoint, evaluation, optimizer, starting
 from aim_sdk.training.ahead import prepared_ahead

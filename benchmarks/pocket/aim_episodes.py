@@ -16,7 +16,7 @@ _FACTS: Final = {"What color is the shape?": COLOURS, "What shape is in the imag
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of the evaluation table: task, shots, classes."""
+    """What an episode is: task, shots, classes."""
 
     task: str
     shots: int
@@ -28,10 +28,9 @@ class TableRow:
 
 @dataclass(frozen=True)
 class ShownPicture:
-    """A demonstration: the picture, its true name (for the caption control) and its answer."""
+    """A demonstration: the picture and its answer."""
 
     picture: PictureKey
-    name: str
     answer: str
 
 
@@ -91,7 +90,7 @@ class AimEpisodeMaker:
             concept = pools[which][order[:position].count(which) % len(pools[which])]
             picture = self._fresh(rng, concept, used)
             used.add(picture)
-            shown.append(ShownPicture(picture, self.corpus.name(concept), labels[which]))
+            shown.append(ShownPicture(picture, labels[which]))
         return AimEpisode(cell, held_out, question, tuple(shown), query, tuple(labels), asked)
 
     def _pools(self, rng: random.Random, cell: TableRow, held_out: bool) -> tuple[int, list[list[int]]]:
@@ -129,8 +128,7 @@ class AimEpisodeMaker:
             other = episodes.answer_style(rng, new)
         *concepts, asked, wrong = rng.sample(self._concepts(held_out), cell.shots + 2)
         shown = [
-            ShownPicture(self._fresh(rng, c, set()), self.corpus.name(c), episodes.styled(style, self.corpus.name(c)))
-            for c in concepts
+            ShownPicture(self._fresh(rng, c, set()), episodes.styled(style, self.corpus.name(c))) for c in concepts
         ]
         name, stranger = self.corpus.name(asked), self.corpus.name(wrong)
         candidates = [
@@ -150,7 +148,7 @@ class AimEpisodeMaker:
         asked = rng.randrange(cell.classes)
         order = [index % cell.classes for index in range(cell.shots)]
         rng.shuffle(order)
-        shown = [ShownPicture(("easy-vqa", rng.choice(facts[chosen[c]]), ""), chosen[c], labels[c]) for c in order]
+        shown = [ShownPicture(("easy-vqa", rng.choice(facts[chosen[c]]), ""), labels[c]) for c in order]
         query = ("easy-vqa", rng.choice(facts[chosen[asked]]), "")
         return AimEpisode(cell, False, question, tuple(shown), query, tuple(labels), asked)
 
@@ -159,7 +157,7 @@ class AimEpisodeMaker:
         question = rng.choice(sorted(self._facts))
         facts = self._facts[question]
         *shown, asked = [rng.choice([answer for answer in facts if facts[answer]]) for _ in range(cell.shots + 1)]
-        pictures = [ShownPicture(("easy-vqa", rng.choice(facts[answer]), ""), answer, answer) for answer in shown]
+        pictures = [ShownPicture(("easy-vqa", rng.choice(facts[answer]), ""), answer) for answer in shown]
         query = ("easy-vqa", rng.choice(facts[asked]), "")
         return AimEpisode(cell, False, question, tuple(pictures), query, tuple(facts), list(facts).index(asked))
 

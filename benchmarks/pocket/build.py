@@ -73,12 +73,6 @@ def _demo_data() -> None:
     demo_data.build()
 
 
-def _evaluate() -> None:
-    from benchmarks.pocket import evaluate
-
-    evaluate.run(evaluate.Sizes(binding=100, others=40, controls=25, look_up=60, questions=600, images=50))
-
-
 STAGES: Final[dict[str, Callable[[], None]]] = {
     "data": _data,
     "features": _features,
@@ -91,7 +85,6 @@ STAGES: Final[dict[str, Callable[[], None]]] = {
     "carrier": _carrier,
     "projector": _projector,
     "demo_data": _demo_data,
-    "evaluate": _evaluate,
 }
 
 

@@ -1,7 +1,7 @@
 """``python -m benchmarks.pocket.home``: the picture of the documentation's home page, with what pocket really answers.
 
-Nothing is chosen: it shows the first set of demonstrations of the demo's two tasks that only demonstrations can answer,
-4 of them, and for each of the set's two words the first query that it is right for. The answers are kept next to it.
+Nothing is chosen: it shows the first query of the demo's two tasks that only demonstrations can answer, its 4
+demonstrations, and the first query that the set's other word is right for. The answers are kept next to it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from aim_backends.pocket.demo import QUERIES_A_SET, demo_tasks
 from aim_sdk import AIMPipeline
-from aim_sdk.demo.tasks import DemoTask, Episode
 from aim_sdk.files.images import load_image
-from aim_sdk.support.machine import machine
-from aim_sdk.types import Generation, ImageInput, Mode
+from aim_sdk.support.provenance import provenance
+from aim_sdk.types import Generation, ImageInput, Mode, Query
+from benchmarks.pocket.sets import NamedPair, pairs
 
 _ROOT: Final = Path(__file__).parents[2]
 PICTURE: Final = _ROOT / "docs" / "assets" / "home.png"
-RESULT: Final = _ROOT / "benchmarks" / "results" / "home-2026-11-28.json"
+RESULT: Final = _ROOT / "benchmarks" / "results" / "home-2026-11-29.json"
+TASKS: Final = ("emoji-names", "emoji-labels")
 SEED: Final = 0
 SHOTS: Final = 4
 ROWS: Final[dict[Mode, str]] = {"aim": "AIM", "interleaved": "interleaved", "text-only": "texts alone"}
@@ -35,52 +35,43 @@ GREY, RIGHT, WRONG, QUERY = "#52525b", "#15803d", "#b91c1c", "#c2410c"
 def main() -> None:
     """Answer, draw, and keep both."""
     pipe = AIMPipeline.from_pretrained("pocket", device="cpu")
-    sets = {task.name: _asked(task) for task in demo_tasks(QUERIES_A_SET, seed=SEED) if task.name != "easy-VQA"}
-    answers = {name: [_answers(pipe, episode) for episode in asked] for name, asked in sets.items()}
+    sets = {task: next(pairs(task, shots=SHOTS, limit=None, seed=SEED)) for task in TASKS}
+    answers = {task: [_answers(pipe, asked.query, pair) for asked in pair.queries] for task, pair in sets.items()}
     kept = {
-        name: {
-            "demonstrations": [[Path(str(d.image)).name, d.answer] for d in asked[0].demonstrations[:SHOTS]],
+        task: {
+            "demonstrations": [[Path(str(d.image)).name, d.answer] for d in pair.demonstrations],
             "queries": [
                 {
-                    "image": Path(str(episode.query.image)).name,
-                    "right": episode.answer,
+                    "image": Path(str(asked.query.image)).name,
+                    "right": asked.answer,
                     "answers": {mode: [a.text, a.prompt_tokens] for mode, a in found.items()},
                 }
-                for episode, found in zip(asked, answers[name], strict=True)
+                for asked, found in zip(pair.queries, answers[task], strict=True)
             ],
         }
-        for name, asked in sets.items()
+        for task, pair in sets.items()
     }
-    head = {"command": "python -m benchmarks.pocket.home", "seed": SEED, "shots": SHOTS, "machine": machine()}
+    head = {**provenance("tokenizers"), "command": "python -m benchmarks.pocket.home", "seed": SEED, "shots": SHOTS}
     RESULT.write_text(json.dumps({**head, "projector": pipe.projector.identity, "sets": kept}, indent=1) + "\n")
-    _draw([(asked, answers[name]) for name, asked in sets.items()])
+    _draw([(pair, answers[task]) for task, pair in sets.items()])
 
 
-def _asked(task: DemoTask) -> list[Episode]:
-    """Of the first set, the first query of each word."""
-    by_word: dict[str, Episode] = {}
-    for episode in task.episodes:
-        if episode.group == 0:
-            by_word.setdefault(episode.answer, episode)
-    return list(by_word.values())
+def _answers(pipe: AIMPipeline, query: Query, pair: NamedPair) -> dict[Mode, Generation]:
+    shown = pair.demonstrations
+    return {mode: pipe.generate([query], demonstrations=shown, mode=mode, max_new_tokens=4)[0] for mode in ROWS}
 
 
-def _answers(pipe: AIMPipeline, episode: Episode) -> dict[Mode, Generation]:
-    shown = episode.demonstrations[:SHOTS]
-    return {mode: pipe.generate([episode.query], demonstrations=shown, mode=mode, max_new_tokens=4)[0] for mode in ROWS}
-
-
-def _draw(sets: list[tuple[list[Episode], list[dict[Mode, Generation]]]]) -> None:
+def _draw(sets: list[tuple[NamedPair, list[dict[Mode, Generation]]]]) -> None:
     widths = [1.0] * SHOTS + [1.0, 1.6] * 2
     size = (1.5 * sum(widths), 1.9 * len(sets))
     figure, grid = plt.subplots(len(sets), len(widths), figsize=size, width_ratios=widths, layout="constrained")
-    for row, (asked, answers) in zip(grid, sets, strict=True):
-        for place, demonstration in enumerate(asked[0].demonstrations[:SHOTS]):
+    for row, (pair, answers) in zip(grid, sets, strict=True):
+        for place, demonstration in enumerate(pair.demonstrations):
             _image(row[place], demonstration.image, f"demonstration {place + 1}", f'"{demonstration.answer}"')
-        for place, (episode, found) in enumerate(zip(asked, answers, strict=True)):
+        for place, (asked, found) in enumerate(zip(pair.queries, answers, strict=True)):
             left, right = row[SHOTS + 2 * place : SHOTS + 2 * place + 2]
-            _image(left, episode.query.image, "query", episode.query.text, frame=QUERY)
-            _table(right, found, episode.answer)
+            _image(left, asked.query.image, "query", asked.query.text, frame=QUERY)
+            _table(right, found, asked.answer)
     figure.savefig(PICTURE, facecolor="white")
 
 

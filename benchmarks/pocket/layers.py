@@ -20,9 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aim_backends.pocket.backend import PocketBackend
-from aim_sdk.backend.hashing import versions
 from aim_sdk.projectors.carrier import Carrier
-from aim_sdk.support.machine import machine
+from aim_sdk.support.provenance import provenance
 from aim_sdk.types import Demonstration
 from benchmarks.pocket.carrier import load_model
 from benchmarks.pocket.catalog import Concept, load_catalog
@@ -96,15 +95,12 @@ def main() -> None:
             for name, held_out in splits.items()
         }
         print(folder.name, json.dumps(found[folder.name], indent=1), flush=True)
-    now = datetime.now(UTC)
     result = {
         "what": "share of pairs of concepts told apart by two drawings' readings, by layer; 120 concepts a split",
-        "date": now.isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": versions("aim-icl", "torch", "tokenizers"),
+        **provenance("tokenizers"),
         "backbones": found,
     }
-    path = RESULTS / f"pocket-layers-{now:%Y-%m-%d}.json"
+    path = RESULTS / f"pocket-layers-{datetime.now(UTC):%Y-%m-%d}.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

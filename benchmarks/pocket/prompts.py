@@ -135,54 +135,6 @@ class Assembler:
         logits = self.model.lm.head(hidden[:, :-1][chosen])
         return F.cross_entropy(logits, batch.labels[:, 1:][chosen], reduction="none")
 
-    @torch.no_grad()
-    def next_logits(self, prompts: Sequence[Prompt]) -> Tensor:
-        """Return the logits after each prompt, ``(B, vocabulary)``."""
-        out = torch.empty(len(prompts), self.model.lm.spec.vocabulary)
-        for group in self.batches(prompts):
-            batch = self.pack([prompts[index] for index in group])
-            hidden = self.forward(batch.embeddings)
-            out[group] = self.model.lm.head(hidden[torch.arange(len(group)), batch.lengths - 1])
-        return out
-
-    def choose(self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[str]]) -> list[int]:
-        """Return the candidate whose first token is likeliest."""
-        logits = self.next_logits(prompts)
-        firsts = [[self.ids(f" {word}")[0] for word in words] for words in candidates]
-        return [int(row[ids].argmax()) for row, ids in zip(logits, firsts, strict=True)]
-
-    @torch.no_grad()
-    def rank(self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[str]]) -> list[int]:
-        """Return the candidate answer with the largest log-probability, newline included."""
-        owners = [(index, word) for index, words in enumerate(candidates) for word in words]
-        full: list[Prompt] = [[*prompts[index], Text(answer_segment(word), True)] for index, word in owners]
-        scores = torch.empty(len(full))
-        for group in self.batches(full):
-            batch = self.pack([full[index] for index in group])
-            losses = self.losses(batch, self.forward(batch.embeddings))
-            rows = torch.nonzero(batch.labels[:, 1:] != _IGNORED)[:, 0]
-            scores[group] = -torch.zeros(len(group)).index_add_(0, rows, losses)
-        split = torch.split(scores, [len(words) for words in candidates])
-        return [int(part.argmax()) for part in split]
-
-    @torch.no_grad()
-    def generate(self, prompts: Sequence[Prompt], tokens: int = 9) -> list[str]:
-        """Answer greedily up to the newline (without a cache: prompts are short)."""
-        answers = [""] * len(prompts)
-        for group in self.batches(prompts):
-            grown: list[list[int]] = [[] for _ in group]
-            batch = self.pack([prompts[index] for index in group])
-            x, ends, rows = F.pad(batch.embeddings, (0, 0, 0, tokens)), batch.lengths.clone(), torch.arange(len(group))
-            for _ in range(tokens):
-                following = self.model.lm.head(self.forward(x)[rows, ends - 1]).argmax(-1)
-                x[rows, ends] = self.model.lm.embed(following)
-                ends += 1
-                for ids, token in zip(grown, following.tolist(), strict=True):
-                    ids.append(token)
-            for index, ids in zip(group, grown, strict=True):
-                answers[index] = self.model.decode(ids).split("\n")[0].strip()
-        return answers
-
     def _bos(self) -> Tensor:
         return self.model.lm.embed(torch.tensor([self.model.bos_id]))
 

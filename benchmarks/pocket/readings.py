@@ -1,13 +1,12 @@
 """Readings of single demonstrations by the frozen model, and prompts that carry them."""
 
 from collections.abc import Sequence
-from typing import Final
 
 import torch
 from torch import Tensor
 
 from aim_sdk.projectors import CarrierProjector
-from benchmarks.pocket.aim_episodes import AimEpisode, AimEpisodeMaker, PictureKey, ShownPicture
+from benchmarks.pocket.aim_episodes import AimEpisode, AimEpisodeMaker, PictureKey
 from benchmarks.pocket.prompts import (
     PROMPT_SUFFIX,
     Assembler,
@@ -18,11 +17,9 @@ from benchmarks.pocket.prompts import (
     answer_segment,
     ask,
     question_segment,
-    show,
 )
 from benchmarks.pocket.training_lm import TrainingLM
 
-MODES: Final = ("zero-shot", "text-only", "interleaved", "names as text", "aim", "no-image")
 _CARRIER, _AFTER = PROMPT_SUFFIX[:1], PROMPT_SUFFIX[1:]  # the newline where the image stood
 
 ReadingKey = tuple[PictureKey | None, str]  # picture (None: read without its image), question
@@ -80,18 +77,3 @@ def carried(episode: AimEpisode, vectors: Tensor, query: Segment) -> Prompt:
         middle: Prompt = [Text(question_segment(episode.question)), Embedded(vector[None]), Text(_AFTER)]
         prompt += [*middle, Text(answer_segment(shown.answer))]
     return [*prompt, *ask(episode.question, query)]
-
-
-def prompt_of(episode: AimEpisode, mode: str, maker: AimEpisodeMaker) -> Prompt:
-    """Return the prompt of a baseline."""
-
-    def content(shown: ShownPicture) -> Segment | None:
-        if mode == "interleaved":
-            return maker.visual(shown.picture)
-        return Text(shown.name) if mode == "names as text" else None
-
-    prompt: Prompt = []
-    if mode != "zero-shot":
-        for shown in episode.shown:
-            prompt += show(episode.question, content(shown), shown.answer)
-    return [*prompt, *ask(episode.question, maker.visual(episode.query))]

@@ -1,23 +1,34 @@
-"""Few-shot trials for the public backend: held-out concepts, labels, answer styles and drawing style; test images."""
+"""``python -m benchmarks.pocket.trials``: few-shot trials as evaluation tasks, a folder each below ``work/trials``.
 
+Held-out concepts, labels, answer styles and drawing style; easy-VQA's test images. Each query names its demonstrations
+and the choices among which one is right; a choice ends in a newline, as an answer does in pocket's prompt. Then:
+
+    python -m benchmarks.evaluation.run benchmarks/evaluation/pocket-few-shot-2026-11-29.yaml
+"""
+
+import argparse
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
+
 from aim_backends.pocket.model import PocketModel
 from aim_sdk.types import Demonstration, Query
 from benchmarks.pocket import episodes
+from benchmarks.pocket.carrier import load_model
 from benchmarks.pocket.catalog import Concept, load_catalog
-from benchmarks.pocket.config import WORK
+from benchmarks.pocket.config import SHIPPED, WORK
 from benchmarks.pocket.features import easy_vqa_folder
 from benchmarks.pocket.sources import HELD_OUT_STYLE
 from benchmarks.pocket.words import COLOURS, SHAPES, Words
 
-SHOTS: Final = (0, 1, 2, 4, 8, 16)
-_MOST: Final = max(SHOTS)
+TRIALS: Final = WORK / "trials"
+_MOST: Final = 16
+"""Demonstrations of a trial."""
 _NAME: Final = "What is this?"
 _FACTS: Final = {"What color is the shape?": COLOURS, "What shape is in the image?": SHAPES}
 
@@ -122,3 +133,54 @@ def _pictures(split: str, question: str) -> dict[str, list[Path]]:
         if answer in found and text.split()[:2] == question.lower().split()[:2]:
             found[answer].append(folder / "images" / f"{image}.png")
     return found
+
+
+def write(trials: Trials, seeds: Sequence[int], number: int) -> None:
+    """Write each task's folder: ``task.yaml``, ``queries.jsonl`` and ``support.jsonl``."""
+    for task in trials.tasks:
+        folder = TRIALS / task.replace(" ", "-")
+        folder.mkdir(parents=True, exist_ok=True)
+        made = {f"{seed}-{n}": trials.make(task, seed, n) for seed in seeds for n in range(number)}
+        _write_lines(folder / "queries.jsonl", (_query(name, trial) for name, trial in made.items()))
+        _write_lines(folder / "support.jsonl", (line for name, trial in made.items() for line in _shown(name, trial)))
+        config = {
+            "name": f"pocket-{folder.name}",
+            "title": f"Pocket's trials: {task}",
+            "kind": "classification",
+            "metric": "exact_match",
+            "loader": "jsonl",
+            "files": {"queries": "queries.jsonl", "support": "support.jsonl"},
+            "source": "python -m benchmarks.pocket.trials",
+            "licence": "of the drawings, by style: see benchmarks/pocket/README.md",
+            "splits": "held-out concepts, style, labels and answer styles; easy-VQA's images are of its test split",
+        }
+        (folder / "task.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+
+
+def _query(name: str, trial: Trial) -> dict[str, Any]:
+    choices = [f"{choice}\n" for choice in trial.choices]
+    shown = [f"{name}-{place}" for place in range(len(trial.demonstrations))]
+    asked = {"id": name, "image": str(trial.query.image), "text": trial.query.text, "answer": choices[trial.right]}
+    return {**asked, "choices": choices, "demonstrations": shown}
+
+
+def _shown(name: str, trial: Trial) -> Iterator[dict[str, Any]]:
+    for place, item in enumerate(trial.demonstrations):
+        yield {"id": f"{name}-{place}", "image": str(item.image), "text": item.text, "answer": item.answer}
+
+
+def _write_lines(path: Path, lines: Iterator[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def main() -> None:
+    """Draw the trials; ``--n 500`` is the whole plan, the table of the documentation has 20 of each seed."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--n", type=int, default=20, help="trials of a seed and task")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    options = parser.parse_args()
+    write(Trials(load_model(SHIPPED)), options.seeds, options.n)
+
+
+if __name__ == "__main__":
+    main()

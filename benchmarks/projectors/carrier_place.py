@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -23,10 +22,9 @@ from typing import Any
 
 from aim_backends.pocket.backend import PocketBackend
 from aim_sdk import FusedTokens, PromptFormat, Reading
-from aim_sdk.backend.hashing import versions
-from aim_sdk.demo.tasks import Episode
 from aim_sdk.projectors import CarrierProjector
-from aim_sdk.support.machine import machine
+from aim_sdk.support.provenance import provenance
+from benchmarks.pocket.sets import PairQuery, pairs
 
 FORMATS = {
     "pocket's own": "Question: {text}\n{image}\nAnswer: {answer}\n",
@@ -47,38 +45,38 @@ OUT = Path(__file__).parents[1] / "results"
 
 
 class PlaceBench:
-    """One backbone, and the name-binding episodes of its demo."""
+    """One backbone, and sets of name binding, each with a query for either name."""
 
     def __init__(self, episodes: int) -> None:
         self.backend = PocketBackend.from_pretrained(device="cpu")
         self.carrier = CarrierProjector.untrained(self.backend.vocabulary, place="after")
-        found = self.backend.demo_tasks(episodes, seed=SEED)[1].episodes
-        self.pairs = list(zip(found[::2], found[1::2], strict=True))
+        self.pairs = list(pairs("emoji-names", shots=SHOTS, limit=episodes // 2, seed=SEED))
 
     def margins(self, template: str) -> dict[str, list[list[float]]]:
         """By rule, one row a pair of episodes. Rules that choose the same tokens are measured once."""
         form, found = PromptFormat.plain(template), defaultdict[str, list[list[float]]](list)
-        for one, other in self.pairs:
-            readings = self.backend.reader.read(one.demonstrations[:SHOTS], prompt_format=form)
+        for pair in self.pairs:
+            readings = self.backend.reader.read(pair.demonstrations, prompt_format=form)
             seen: dict[tuple[int, ...], list[float]] = {}
             for rule, at in RULES.items():
                 places = tuple(min(at(reading), reading.answer_start - 2) for reading in readings)
                 if places not in seen:
                     moved = [replace(r, image_position=place) for r, place in zip(readings, places, strict=True)]
                     context = self.carrier.project(moved)
-                    pairs = ((one, other), (other, one))
-                    seen[places] = [self._margin(right, wrong, context, form) for right, wrong in pairs]
+                    one, other = pair.queries
+                    both = ((one, other), (other, one))
+                    seen[places] = [self._margin(right, wrong, context, form) for right, wrong in both]
                 found[rule].append(seen[places])
         return found
 
-    def _margin(self, right: Episode, wrong: Episode, context: Sequence[FusedTokens], form: PromptFormat) -> float:
+    def _margin(self, right: PairQuery, wrong: PairQuery, context: Sequence[FusedTokens], form: PromptFormat) -> float:
         names = [right.answer, wrong.answer]
         true, false = map(sum, self.backend.injector.score(right.query, context, names, prompt_format=form))
         return true - false
 
     def tokens(self, template: str) -> dict[str, str]:
         """What the carrier's token is by rule, in the first demonstration."""
-        shown = self.pairs[0][0].demonstrations[:1]
+        shown = self.pairs[0].demonstrations[:1]
         (reading,) = self.backend.reader.read(shown, prompt_format=PromptFormat.plain(template))
         ids = reading.token_ids.tolist()
         return {
@@ -126,11 +124,9 @@ def main() -> None:
         print(f"{name:28} {said}  ({time.time() - started:.0f} s)", flush=True)
     result = {
         "what": "training-free carrier on pocket: name binding by which token carries",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **provenance("tokenizers"),
         "seed": SEED,
         "shots": SHOTS,
-        "machine": machine(),
-        "versions": {"python": platform.python_version(), **versions("aim-icl", "torch", "tokenizers")},
         "formats": formats,
     }
     path = OUT / f"carrier-place-{options.date}.json"

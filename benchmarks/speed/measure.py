@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import gc
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +13,8 @@ from typing import Any
 
 import torch
 
-from aim_sdk.backend.hashing import versions
 from aim_sdk.files.atomic import write_atomic
-from aim_sdk.support.machine import machine
+from aim_sdk.support.provenance import provenance
 
 RESULTS = Path(__file__).parents[1] / "results"
 ASSETS = Path(__file__).parents[2] / "docs" / "assets"
@@ -57,11 +55,11 @@ def ratio(times: Sequence[float], floor: Sequence[float]) -> dict[str, float]:
 def write_result(name: str, content: Mapping[str, Any], *, packages: Sequence[str] = ()) -> Path:
     """Write ``benchmarks/results/speed-<name>-<date>.json`` with versions and machine."""
     path = RESULTS / f"speed-{name}-{TODAY}.json"
+    head = provenance(*packages)
     whole = {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **head,
         "command": f"python -m benchmarks.speed.{name}",
-        "machine": {**machine(), "torch_threads": torch.get_num_threads(), "device": _device()},
-        "versions": {"python": platform.python_version(), **versions("aim-icl", "torch", *packages)},
+        "machine": {**head["machine"], "torch_threads": torch.get_num_threads(), "device": _device()},
         **content,
     }
     write_atomic(path, (json.dumps(whole, indent=1) + "\n").encode())

@@ -10,12 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 from aim_sdk.projectors import KINDS
-from aim_sdk.support.machine import machine
+from aim_sdk.support.provenance import provenance
 from aim_sdk.training import TrainingConfig, train
 from aim_sdk.training.journal import read_log
 
@@ -57,17 +56,14 @@ def _row(config: TrainingConfig) -> dict[str, Any]:
 
 
 def _write(settings: Path, rows: dict[str, Any]) -> None:
-    now = datetime.now(UTC)
     result = {
         "what": "kinds of projectors on pocket, trained on the same web-style episodes: held-out loss, nats a token",
-        "date": now.isoformat(timespec="seconds"),
+        **provenance("tokenizers"),
         "settings": settings.name,
         "seeds": 1,
-        "machine": machine(),
-        "versions": {name: version(name) for name in ("aim-icl", "torch", "tokenizers")},
         "kinds": rows,
     }
-    path = _RESULTS / f"{settings.stem.rsplit('-', 3)[0]}-pocket-{now:%Y-%m-%d}.json"
+    path = _RESULTS / f"{settings.stem.rsplit('-', 3)[0]}-pocket-{datetime.now(UTC):%Y-%m-%d}.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

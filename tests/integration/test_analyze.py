@@ -61,7 +61,6 @@ def test_a_bad_query_loses_only_itself(tmp_path: Path, command: list[str]) -> No
     ("change", "message"),
     [
         ({"--queries": None}, "pass --demonstrations and --queries, or neither"),
-        ({"--queries": None, "--demonstrations": None}, "brings no tasks of its own"),
         ({"--shots": "5"}, "5 shots asked for"),
         ({"--backend": "lava"}, "Did you mean 'llava'"),
         ({"--template": "{image}"}, "expected {image} and {answer}"),
@@ -102,6 +101,16 @@ def test_help_explains_itself() -> None:
     shown = run_cli("analyze", "attention", "--help").stdout
     for option in ("--demonstrations", "--queries", "--shots", "--limit", "--quick"):
         assert option in shown
+
+
+def test_without_files_the_demos_tasks_are_measured(tmp_path: Path, command: list[str]) -> None:
+    for option in ("--queries", "--demonstrations"):
+        place = command.index(option)
+        del command[place : place + 2]
+    shown = run_cli(*command, "--limit", "3")
+    assert shown.returncode == 0, shown.stderr
+    groups = [query["group"] for query in json.loads((tmp_path / "a folder" / "attention.json").read_text())["queries"]]
+    assert [group.split()[0] for group in groups] == ["easy-vqa", "emoji-names", "emoji-labels"]
 
 
 @pytest.mark.slow

@@ -22,8 +22,11 @@ from aim_sdk.analysis.prompts import from_files, from_tasks
 from aim_sdk.answering.queries import NumberedQuery, QueryLine
 from aim_sdk.backend import ShowsAttention
 from aim_sdk.backend.interfaces import Backend
-from aim_sdk.demo.tasks import DemoTask, Episode
 from aim_sdk.errors import CapabilityError, InputError, ShotsError
+from aim_sdk.evaluation.answering import QueryInContext
+from aim_sdk.evaluation.items import Item
+from aim_sdk.evaluation.plan import draws
+from aim_sdk.evaluation.protocol import get_protocol
 from aim_sdk.support.clusters import clustered_error
 from aim_sdk.types import TokenKind
 
@@ -164,12 +167,12 @@ def test_demonstrations_are_drawn_for_each_query_and_never_its_own_image() -> No
 
 
 def test_tasks_take_turns() -> None:
-    episodes = [Episode(Query(PICTURE), SHOWN * 2, "a", n // 2) for n in range(4)]
-    prompts = from_tasks([DemoTask("x", "", episodes), DemoTask("y", "", episodes)], shots=1)
-    assert [prompt.group for prompt in prompts] == ["x 0", "y 0", "x 0", "y 0", "x 1", "y 1", "x 1", "y 1"]
-    assert all(len(prompt.demonstrations) == 1 for prompt in prompts)
+    drawn = [QueryInContext(Item(str(n), PICTURE, "", ("a",)), Query(PICTURE), [("s", SHOWN[0])]) for n in range(3)]
+    prompts = from_tasks({"x": drawn, "y": drawn[:2]})
+    assert [prompt.group for prompt in prompts] == ["x 0", "y 0", "x 1", "y 1", "x 2"]
+    assert all((list(prompt.demonstrations), prompt.answer) == (list(SHOWN), "a") for prompt in prompts)
     with pytest.raises(ShotsError):
-        from_tasks([DemoTask("x", "", episodes)], shots=3)
+        draws("easy-vqa", get_protocol("demo"), shots=65, limit=1)
 
 
 def test_the_plot_replaces_what_is_there(tmp_path: Path) -> None:

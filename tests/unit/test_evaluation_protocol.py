@@ -13,7 +13,7 @@ from aim_sdk.evaluation.protocol import PromptSettings, get_protocol, list_proto
 
 
 def test_the_protocols_of_the_field_are_there() -> None:
-    assert [p.name for p in list_protocols()] == ["aim", "lmms-eval", "openflamingo-v2", "qwen-vl", "vl-icl"]
+    assert [p.name for p in list_protocols()] == ["aim", "demo", "lmms-eval", "openflamingo-v2", "qwen-vl", "vl-icl"]
     for protocol in list_protocols():
         assert protocol.source
         assert protocol.prompts

@@ -112,7 +112,7 @@ def test_every_table_is_rectangular_whatever_the_runs_hold(shapes: dict[str, set
         assert {len(re.findall(r"(?<!\\)\|", line)) for line in found} == {len(grid.head) + 1}
         assert len(found) == len(grid.rows) + 2
     held = sum(len(held) for held in shapes.values())
-    cells_shown = [cell for grid in report.grids(runs) for row in grid.rows for cell in row if "50.0" in cell]
+    cells_shown = [cell for grid in report.score_grids(runs) for row in grid.rows for cell in row if "50.0" in cell]
     assert len(cells_shown) == held
 
 

@@ -28,7 +28,9 @@ def prediction(item: str, text: str | None) -> dict[str, Any]:
 
 def cell(seed: int, text: str | None = "x", mode: Any = "aim") -> CellAnswers:
     found = [prediction(name, text) for name in ITEMS]
-    return answers_of(Cell(task="t", mode=mode, shots=1, seed=seed), found, ITEMS, METRIC, 5)
+    return answers_of(
+        Cell(task="t", mode=mode, shots=1, seed=seed), [{"predictions": found, "memory_bytes": 5}], ITEMS, METRIC
+    )
 
 
 def test_a_share_has_its_binomial_error_however_many_seeds_there_are() -> None:
@@ -54,7 +56,7 @@ def test_each_answer_has_its_own_score() -> None:
 
 def test_where_a_prompt_does_not_fit_there_is_no_number() -> None:
     found = [prediction(name, None if name == "q3" else "x") for name in ITEMS]
-    kept = answers_of(Cell(task="t", mode="aim", shots=1, seed=0), found, ITEMS, METRIC, None)
+    kept = answers_of(Cell(task="t", mode="aim", shots=1, seed=0), [{"predictions": found}], ITEMS, METRIC)
     (score,) = table([kept], {"t": ITEMS}, {"t": METRIC})
     assert score.too_long == 1
     assert math.isnan(score.value)
@@ -74,7 +76,7 @@ def test_a_metric_of_whole_sets_scores_the_set() -> None:
         prediction(name, "yes") | {"raw": None, "log_probs": [value, 0.0]}
         for name, value in zip(items, (2, 0, 1, -1), strict=True)
     ]
-    kept = answers_of(Cell(task="t", mode="aim", shots=1, seed=0), found, items, metric, None)
+    kept = answers_of(Cell(task="t", mode="aim", shots=1, seed=0), [{"predictions": found}], items, metric)
     assert all(p.score is None for p in kept.predictions)
     (score,) = table([kept], {"t": items}, {"t": metric})
     assert score.value == pytest.approx(75)

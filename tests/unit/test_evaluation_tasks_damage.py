@@ -206,6 +206,11 @@ def test_own_tasks_that_do_not_fit_together(tmp_path: Path) -> None:
         load(own_task(tmp_path, [good], [good | {"answer": " "}]), tmp_path)
     with pytest.raises(InputError, match="in every line, or in none"):
         load(own_task(tmp_path, [good, good | {"choices": ["x"]}], [good]), tmp_path)
+    named = good | {"demonstrations": ["0"]}
+    with pytest.raises(InputError, match="query '1' names '9', which is not there"):
+        load(own_task(tmp_path, [named, good | {"demonstrations": ["9"]}], [good]), tmp_path)
+    with pytest.raises(InputError, match="query '1' names no demonstrations"):
+        load(own_task(tmp_path, [named, good], [good]), tmp_path)
     with pytest.raises(InputError, match=r"looks for 'support'.*Named there: queries"):
         load(own_task(tmp_path, [good], [good], files={"queries": "queries.jsonl"}), tmp_path)
     files = {"queries": "queries.jsonl", "support": "other.jsonl"}

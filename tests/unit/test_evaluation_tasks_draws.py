@@ -14,7 +14,7 @@ from aim_sdk.errors import ImageError, ShotsError
 from aim_sdk.evaluation.items import Dataset, Item
 from aim_sdk.evaluation.tasks.pairs import SideBySide, joined
 from aim_sdk.files.images import image_digest, load_image
-from tests.evaluation_data import WRITERS, image, load
+from tests.evaluation_data import WRITERS, image, load, own_task
 
 DRAWN = ("emoji-labels", "emoji-names", "vl-icl-matching-mi", "vl-icl-open-mi", "vl-icl-operator-induction")
 
@@ -155,3 +155,17 @@ def test_a_pair_is_joined_when_it_is_asked_for(tmp_path: Path) -> None:
     assert pair.image_file() == pickle.loads(pickle.dumps(pair)).image_file()  # noqa: S301  # our own
     assert image_digest(pair) == image_digest(SideBySide(pair.left, pair.right))
     assert image_digest(pair) != image_digest(SideBySide(pair.right, pair.left))
+
+
+def test_a_query_of_an_own_task_may_name_its_demonstrations(tmp_path: Path) -> None:
+    for name in "abcd":
+        image(tmp_path / f"{name}.png")
+    support = [{"id": name, "image": f"{name}.png", "answer": name} for name in "abc"]
+    queries = [{"image": "d.png", "answer": "x", "demonstrations": names} for names in (["c", "a"], ["b", "c", "a"])]
+    dataset = load(own_task(tmp_path, queries, support), tmp_path)
+    assert [[item.id for item in draw(dataset, query, 2, seed)] for seed in (0, 1) for query in dataset.queries] == [
+        ["c", "a"],
+        ["b", "c"],
+    ] * 2
+    with pytest.raises(ShotsError, match="3 shots asked for, but query '0' of task 'birds' names 2"):
+        draw(dataset, dataset.queries[0], 3)

@@ -4,7 +4,6 @@ import io
 import itertools
 import math
 import random
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,6 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from PIL import Image
 
-from aim_sdk.demo import report as demo
-from aim_sdk.demo.run import ALL, MODES, Cell, cells_of
 from aim_sdk.evaluation import plots
 from aim_sdk.evaluation.results import Run
 from aim_sdk.support import figures
@@ -129,25 +126,21 @@ def test_an_error_that_is_not_known_is_no_bar() -> None:
     assert all(np.isnan(segment).any() or not len(segment) for segment in bars.get_segments())
 
 
-def demo_cells(tasks: int) -> list[Cell]:
-    names = [ALL, "names of two", "categories", "styles"][: tasks + 1]
-    return [
-        Cell(task, mode, k, 14, 5, 0.5, math.nan if k else 0.1, 30.0 + 12 * k, 1.0)
-        for task in names
-        for mode, k in cells_of((0, 2, 8))
-    ]
-
-
 @pytest.mark.parametrize("tasks", [1, 3])
-def test_the_demos_lines_are_all_seen(tasks: int, tmp_path: Path) -> None:
+def test_lines_that_lie_on_each_other_are_all_seen(tasks: int) -> None:
     """AIM's tokens are those of its control: their lines lie on each other, and are told apart."""
-    figure = demo.figure_of(demo_cells(tasks))
-    check(figure)
-    for lines in looks(figure):
-        assert len(set(lines)) == len(lines) == len(MODES)
-    tokens = [c[0] for c in figure.axes[-1].containers if isinstance(c, ErrorbarContainer)]
+    runs = {"one": made(tasks, 0, (2, 8))}
+    for figure in (plots.scores_figure(runs), plots.costs_figure(runs)):
+        check(figure)
+        for lines in looks(figure):
+            assert len(set(lines)) == len(lines) == len(LABELS)
+    tokens = [c[0] for c in figure.axes[0].containers if isinstance(c, ErrorbarContainer)]
     places = {tuple(line.get_xdata()) for line in tokens}
     assert len(places) == len(tokens), "each line stands a little aside"
-    demo.plot(demo_cells(tasks), tmp_path / "plot.png")
-    with Image.open(tmp_path / "plot.png") as picture:
+    with Image.open(io.BytesIO(plots.costs(runs))) as picture:
         assert picture.size[0] > 800
+
+
+def test_several_tasks_of_one_metric_have_a_panel_of_their_mean() -> None:
+    assert [panel.get_title() for panel in plots.scores_figure({"one": made(2, 0)}).axes][-1] == "mean of 2 tasks"
+    assert len(plots.scores_figure({"one": made(1, 0)}).axes) == 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from aim_sdk.errors import InputError
+from aim_sdk.errors import InputError, ShotsError
 from aim_sdk.evaluation.items import Dataset, Item
 from aim_sdk.evaluation.tasks.config import TaskConfig
 from aim_sdk.evaluation.tasks.files import Id, TaskFiles, TaskRecord, Text
@@ -25,6 +26,7 @@ class _Line(TaskRecord):
     answer: Text | None = None
     answers: tuple[Text, ...] = ()
     choices: tuple[Text, ...] = ()
+    demonstrations: tuple[Id, ...] = ()
 
     @model_validator(mode="after")
     def _is_answered(self) -> Self:
@@ -44,10 +46,12 @@ class _Line(TaskRecord):
 def load(config: TaskConfig, folder: Path) -> Dataset:
     """Read ``queries`` and ``support``; images are named from the task's folder on.
 
-    A line without an id goes by its place.
+    A line without an id goes by its place. Queries may name their ``demonstrations`` by ids of the support, in the
+    order of the prompt: the first ones are shown, and nothing is drawn.
 
     Raises:
-        InputError: besides what damage raises, some queries have choices and some have none.
+        InputError: besides what damage raises, some queries have choices or demonstrations and some have none, or the
+            support has no such id.
     """
     files = TaskFiles(config, folder)
     queries, support = _items(files, "queries"), _items(files, "support")
@@ -55,7 +59,26 @@ def load(config: TaskConfig, folder: Path) -> Dataset:
         raise InputError(
             f"task {config.name!r}: {files.path('queries')}: expected `choices` in every line, or in none."
         )
-    return files.dataset(queries, support)
+    if not any(item.demonstrations for item in queries):
+        return files.dataset(queries, support)
+    by_id = {item.id: item for item in support}
+    for item in queries:
+        wrong = next((f"{name!r}, which is not there" for name in item.demonstrations if name not in by_id), None)
+        if wrong or not item.demonstrations:
+            raise InputError(
+                f"task {config.name!r}: {files.path('queries')}: query {item.id!r} names "
+                f"{wrong or 'no demonstrations'}; expected ids of {files.path('support')} in every line, or in none."
+            )
+
+    def draw(query: Item, shots: int, rng: random.Random) -> list[Item]:
+        if shots > len(query.demonstrations):
+            raise ShotsError(
+                f"{shots} shots asked for, but query {query.id!r} of task {config.name!r} names "
+                f"{len(query.demonstrations)} demonstrations."
+            )
+        return [by_id[name] for name in query.demonstrations[:shots]]
+
+    return files.dataset(queries, support, draw)
 
 
 def _items(files: TaskFiles, name: str) -> list[Item]:
@@ -68,6 +91,7 @@ def _items(files: TaskFiles, name: str) -> list[Item]:
             line.choices,
             {k: v for k, v in (line.model_extra or {}).items() if isinstance(v, str | int | float | bool)},
             named=line.id is not None,
+            demonstrations=line.demonstrations,
         )
         for place, line in enumerate(files.lines(name, _Line))
     ]

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from aim_sdk.backend.hashing import rms, tensor_hash, versions
+from aim_sdk.backend.hashing import rms, tensor_hash
 from aim_sdk.config import Fingerprint
 from aim_sdk.files.atomic import expanded
+from aim_sdk.support.provenance import versions
 
 if TYPE_CHECKING:
     from aim_backends.hf.backbone import Backbone

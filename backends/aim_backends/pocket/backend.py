@@ -20,14 +20,14 @@ from aim_backends.pocket.model import DATA, PocketModel
 from aim_backends.pocket.prompts import DEFAULT_FORMAT, SegmentWriter, SpecialTokens
 from aim_backends.pocket.reader import PocketReader
 from aim_sdk.backend.devices import resolve_device, resolve_dtype
-from aim_sdk.backend.hashing import rms, tensor_hash, versions
+from aim_sdk.backend.hashing import rms, tensor_hash
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.backend.prefixes import PrefixCache
 from aim_sdk.backend.prepared import PreparedAnswers
 from aim_sdk.config import Fingerprint, PromptFormat
-from aim_sdk.demo.tasks import DemoTask
 from aim_sdk.errors import InputError, ModelNotFoundError
 from aim_sdk.projectors.base import Projector
+from aim_sdk.support.provenance import versions
 from aim_sdk.types import AttentionMap, Context, Demonstration, Query, Vocabulary
 
 MODEL = "pocket-1"
@@ -133,12 +133,6 @@ class PocketBackend(Backend):
     @property
     def default_format(self) -> PromptFormat:
         return DEFAULT_FORMAT
-
-    def demo_tasks(self, n: int, *, seed: int) -> list[DemoTask]:
-        """Tasks of ``n`` episodes each for ``aim-icl demo``."""
-        from aim_backends.pocket.demo import demo_tasks
-
-        return demo_tasks(n, seed=seed)
 
     @torch.no_grad()
     def plain_answer(

@@ -1,1 +1,0 @@
-"""The demo behind ``aim-icl demo``: tasks that a backend brings, measured under every mode."""
