@@ -9,7 +9,7 @@ from itertools import chain, zip_longest
 from aim_sdk.analysis.attention import InterleavedPrompt
 from aim_sdk.answering.queries import NumberedQuery
 from aim_sdk.errors import ShotsError
-from aim_sdk.evaluation.answering import QueryInContext
+from aim_sdk.evaluation.batches import QueryInContext
 from aim_sdk.types import Demonstration
 
 

@@ -23,7 +23,7 @@ from aim_sdk.answering.queries import NumberedQuery, QueryLine
 from aim_sdk.backend import ShowsAttention
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.errors import CapabilityError, InputError, ShotsError
-from aim_sdk.evaluation.answering import QueryInContext
+from aim_sdk.evaluation.batches import QueryInContext
 from aim_sdk.evaluation.items import Item
 from aim_sdk.evaluation.plan import draws
 from aim_sdk.evaluation.protocol import get_protocol
