@@ -13,8 +13,8 @@ and values of each layer, ``(1, heads, tokens, width)``, say):
 3. Expand the state to the batch's rows, and run what comes after it: each row's other demonstrations and its query,
    with the attention mask over prefix and row, and positions that begin at the prefix's length.
 
-`Backend.prefix_reuse` then says True, and the check `prefix_reuse_is_exact` compares. The skeleton of
-``aim-icl backends new`` does it in some 15 lines.
+The backend then shows this cache as `prefixes` (`aim_sdk.backend.capabilities.ReusesPrefixes`), and the check
+`prefix_reuse_is_exact` compares. The skeleton of ``aim-icl backends new`` does it in some 15 lines.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from aim_backends.hf import TransformersBackend
 from aim_backends.hf.attention import eager_attention
 from aim_backends.llava import LlavaBackend
 from aim_sdk import AttentionMap, PromptFormat
-from aim_sdk.backend import Interleaves, find
+from aim_sdk.backend import Interleaves, ShowsAttention, capability, find
 from aim_sdk.errors import CapabilityError, ContextLengthError, FormatError, InputError
 from tests.conformance.families import DEMONSTRATIONS, QUERIES, Family
 
@@ -44,7 +44,7 @@ def plain_attention(family: Family) -> tuple[list[Tensor], int]:
 def test_it_is_the_plain_models_attention(family: Family) -> None:
     if family.variant in ("idefics", "mllama"):
         with pytest.raises(CapabilityError, match="cross-attention"):
-            read(family.backend)
+            capability(family.backend, ShowsAttention)
         return
     if find(family.backend, Interleaves) is None:
         with pytest.raises(FormatError, match="one image per prompt"):

@@ -48,6 +48,8 @@ class _StrippedLayout(Layout):
 class Idefics1(Backbone):
     """Images enter through cross-attention: its mask and the image states go with every forward."""
 
+    cross_attends = True
+
     def _placeholder(self) -> str:
         return "<image>"
 

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from aim_backends.hf.backbone import Backbone
     from aim_backends.hf.injector import TransformersInjector
 
-_CROSS_ATTENTION = ("cross_attention_mask", "image_attention_mask")
-"""Inputs of the families whose images enter through cross-attention: there are no visual tokens to attend to."""
-
 
 @torch.no_grad()
 def read_attention(
@@ -50,11 +47,6 @@ def read_attention(
         text = prompts.whole(shown, query.text)
         tokens = backbone.tokens.continuation(text, prompts.answer(query.text, answer)[0])
         prepared = injector.prepare([query], [demonstrations], prompt_format=prompt_format, max_new_tokens=len(tokens))
-        if any(name in prepared.inputs for name in _CROSS_ATTENTION):
-            raise CapabilityError(
-                f"{type(backbone.model).__name__} sees images through cross-attention: its prompt holds no visual "
-                "tokens whose share could be compared with the text's.\nNext: use a family whose prompt holds them."
-            )
         kinds = _kinds(backbone, prompts, shown, text, prepared.inputs["input_ids"][0].tolist())
         kinds += ["answer"] * (len(tokens) - 1)
         seen = torch.tensor([tokens[:-1]], dtype=torch.long, device=backbone.device)

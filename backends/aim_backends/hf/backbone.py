@@ -44,6 +44,8 @@ class Backbone:
     """``token_type_ids`` of an answer after its prompt."""
     most_images: ClassVar[int | None] = None
     """How many images one prompt may hold; None where the context's length alone limits them."""
+    cross_attends: ClassVar[bool] = False
+    """Whether images enter through cross-attention, so that a prompt holds no visual tokens to attend to."""
 
     def __init__(self, model: Any, processor: Any, source: str, special_tokens: SpecialTokens = "refuse") -> None:
         check_option(special_tokens)

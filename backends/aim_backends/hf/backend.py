@@ -25,7 +25,7 @@ from aim_backends.hf.injector import TransformersInjector, WrittenAnswers
 from aim_backends.hf.plain import plain_answer, show_prompt
 from aim_backends.hf.reader import TransformersReader
 from aim_backends.hf.roles import SpecialTokens
-from aim_sdk.backend.capabilities import Interleaves, RecomputesActivations, ReusesPrefixes, Shards
+from aim_sdk.backend.capabilities import Interleaves, RecomputesActivations, ReusesPrefixes, Shards, ShowsAttention
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.backend.prefixes import PrefixCache
 from aim_sdk.backend.prepared import PreparedAnswers
@@ -133,6 +133,8 @@ class TransformersBackend(Backend):
             found[Interleaves] = f"a prompt of {kind!r} holds one image"
         if not self.backbone.family.prefix.alone:
             found[ReusesPrefixes] = f"answers of {kind!r} after a prefix that was computed apart may not be the same"
+        if self.backbone.cross_attends:
+            found[ShowsAttention] = f"{kind!r} sees images through cross-attention: its prompts hold no visual tokens"
         if not self._layers:
             told = f"{type(self.model).__name__} does not say what its layers are"
             found |= {Shards: told, RecomputesActivations: told}
