@@ -143,15 +143,13 @@ def check_saved_projector_is_the_same(backend: Backend) -> None:
     Catches fingerprints that differ from one call to the next, and weights that do not survive their file.
     """
     readings = backend.reader.read(DEMONSTRATIONS, prompt_format=backend.default_format)
-    words = capability(backend, HasVocabulary).vocabulary
+    showing = capability(backend, HasVocabulary)
     for kind in KINDS:
-        projector = untrained(kind, words)
-        projector.fingerprint = backend.fingerprint
+        projector = untrained(kind, showing.vocabulary)
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             projector.save_pretrained(folder)
-            loaded = Projector.from_pretrained(folder)
+            loaded = Projector.from_pretrained(folder).attach(showing.vocabulary)
             loaded.check_backbone(backend.fingerprint)
-            loaded.attach(words)
             pairs = zip(projector.project(readings), loaded.project(readings), strict=True)
             same = [torch.equal(one.embeddings, other.embeddings) for one, other in pairs]
         require(all(same), f"a {kind!r} projector gives other fused tokens after it was saved and loaded")
