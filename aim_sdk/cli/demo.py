@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def demo(
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for tables, plots and the result file.", show_default="aim-demo, or aim-demo-quick"),
+        typer.Option(help="Folder for plots, a report and the result file; default: aim-demo or aim-demo-quick."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="10 queries per task: about a minute.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Draws the demonstrations.")] = 0,
