@@ -1,6 +1,7 @@
 """An evaluation as its user has it: every answer is the pipeline's own, however the run was cut or shared."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from aim_backends.hf.reader import TransformersReader
 from aim_sdk import AIMPipeline
 from aim_sdk.errors import ArtifactWriteError, InputError, ShotsError
 from aim_sdk.evaluation import runner
+from aim_sdk.evaluation.examples import examples
 from aim_sdk.evaluation.plan import Plan
 from aim_sdk.evaluation.results import Run
 from aim_sdk.evaluation.runner import evaluate
@@ -143,6 +145,17 @@ def test_every_answer_is_the_pipelines_own(settings: dict[str, Any]) -> None:
             assert prediction.prompt_tokens == own.prompt_tokens
             assert prediction.score == 100.0 * (own.text.casefold() == item.answers[0])
     assert Run.load(settings["output"]).model_dump_json() == found.model_dump_json()  # NaN is no NaN's equal
+
+
+def test_single_queries_are_timed_and_one_is_shown(settings: dict[str, Any]) -> None:
+    modes = ("zero-shot", "aim", "no-image", "nearest")
+    found = run(settings, timed=2, seed=5, seeds=1, modes=modes)
+    timed = {score.mode for score in found.scores if not math.isnan(score.first_token_seconds)}
+    assert timed == {"zero-shot", "aim"}
+    assert all(len(a.first_token_seconds) == 2 * (a.cell.mode in timed) for a in found.answers)
+    assert {answers.cell.seed for answers in found.answers} == {5}
+    (shown,) = examples(found, shots=1)
+    assert (shown.title, len(shown.demonstrations), set(shown.answers)) == ("Colours of squares", 1, set(modes))
 
 
 def test_fewer_shots_are_the_first_of_more_and_other_queries_do_not_matter(settings: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from aim_sdk.evaluation.items import Item
 from aim_sdk.evaluation.metrics import get_metric
 from aim_sdk.evaluation.results import Cell, CellAnswers
-from aim_sdk.evaluation.scoring import answers_of, table
+from aim_sdk.evaluation.scoring import answers_of, mean, table
 
 ITEMS = {f"q{i}": Item(f"q{i}", "x.png", "", ("x" if i % 2 else "y",)) for i in range(40)}
 METRIC = get_metric("exact_match")
@@ -81,3 +81,14 @@ def test_a_metric_of_whole_sets_scores_the_set() -> None:
     (score,) = table([kept], {"t": items}, {"t": metric})
     assert score.value == pytest.approx(75)
     assert score.standard_error > 0
+
+
+def test_the_mean_over_tasks_has_the_error_of_independent_ones() -> None:
+    (one,) = table([cell(0)], {"t": ITEMS}, {"t": METRIC})
+    other = one.model_copy(update={"task": "u", "value": 100.0, "standard_error": 3.0, "queries": 10})
+    (found,) = mean([one, other])
+    assert (found.value, found.queries, found.shots, found.by_seed) == (75, 50, 1, {0: 50})
+    assert found.standard_error == pytest.approx(math.hypot(one.standard_error, 3) / 2)
+    assert mean([one]) == []
+    assert mean([one, other.model_copy(update={"metric": "cider"})]) == []
+    assert mean([one, other.model_copy(update={"shots": 2})]) == [], "only what all tasks have"
