@@ -7,8 +7,8 @@ from aim_sdk.evaluation.tasks.registry import list_tasks
 
 _HEAD = """# Tasks
 
-One YAML file per task; the fields are those of `TaskConfig` in `config.py`. No data comes with this package.
-This page is written from them, by `aim_sdk.evaluation.tasks.readme()`.
+One YAML file per task; the fields are those of `TaskConfig` in `config.py`. This package contains no data.
+`aim_sdk.evaluation.tasks.readme()` writes this page from the YAML files.
 
 | task | metric | source | licence | files | splits |
 |---|---|---|---|---|---|
