@@ -16,7 +16,7 @@ def demo(
         Path | None,
         typer.Option(help="Folder for plots, a report and the result file; default: aim-demo or aim-demo-quick."),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="10 queries per task: about a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="8 queries per task: about a minute.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Draws the demonstrations.")] = 0,
 ) -> None:
     """Let the embedded model "pocket" learn three tasks from k demonstrations, on images that no training saw.
@@ -41,7 +41,7 @@ def demo(
         protocol="demo",
         modes=tuple(LABELS),
         seed=seed,
-        limit=10 if quick else 48,
+        limit=8 if quick else 48,
         batch_size=24,
         timed=1 if quick else 2,
     )
