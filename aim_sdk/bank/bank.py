@@ -33,6 +33,7 @@ class DemonstrationBank(DemonstrationCollection):
     ``AIMPipeline.bank`` is one: in memory, or a `DiskBank`, where every demonstration whose
     `add` has returned survives a crash and a power loss. It is a mapping:
     ``bank[key]`` is an entry, ``key in bank``, ``len(bank)``, ``for key in bank``, and ``bank.values()`` the entries.
+    Two banks are equal only if they are one object.
     """
 
     @classmethod
@@ -78,6 +79,8 @@ class DemonstrationBank(DemonstrationCollection):
             ArtifactWriteError: it cannot be made there.
             InputError: the existing bank was made without keeping what is asked for; or ``create`` without an encoder.
         """
+        if encoder is not None and not hasattr(encoder, "binding"):
+            raise InputError(f"encoder: {type(encoder).__name__}; expected a pipeline's (pipe.encoder), or None.")
         if create and encoder is None:
             raise InputError("create=True needs an encoder: a bank belongs to a backbone and a projector.")
         path = expanded(path)

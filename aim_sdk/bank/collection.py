@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, Sized, ValuesView
 from itertools import islice
 from pathlib import Path
 from typing import NoReturn, Self
@@ -11,15 +11,15 @@ from aim_sdk.bank.adding import Adder, OnError, check_on_error, gave_nothing
 from aim_sdk.bank.binding import key_of
 from aim_sdk.bank.entry import BankEntry
 from aim_sdk.bank.photos import Photos
-from aim_sdk.bank.store import Store, Where, matches
+from aim_sdk.bank.store import Listed, Store, Where, check_fields, checked_where, matches
 from aim_sdk.bank.view import BankView, without_backbone
 from aim_sdk.config import Binding
-from aim_sdk.errors import InputError, UnknownEntryError, did_you_mean
+from aim_sdk.errors import AIMError, InputError, UnknownEntryError, did_you_mean
 from aim_sdk.files.images import image_digest
 from aim_sdk.reading.encoder import BATCH_TOKENS, Encoder
 from aim_sdk.support.numbers import whole_number
 from aim_sdk.support.progress import advancing
-from aim_sdk.types import Demonstration, FusedTokens, plain_metadata
+from aim_sdk.types import Demonstration, FusedTokens, Metadata, plain_metadata
 
 WINDOW = 1024
 """Demonstrations that are sorted by length together."""
@@ -41,13 +41,21 @@ class DemonstrationCollection(Mapping[str, BankEntry]):
         self._store, self.binding, self._encoder = store, binding, encoder
         self._photos = Photos(store, images)
         self._view: BankView | None = None
+        self._viewed: Sequence[Listed] = ()
 
     def key(self, demonstration: Demonstration) -> str:
         """The content key: a SHA-256 over image content, text, answer and the bank's binding."""
         return key_of(self.binding, image_digest(demonstration.image), demonstration)
 
     def holds(self, demonstration: Demonstration) -> bool:
-        """Whether the demonstration (its image's content, text and answer) is here."""
+        """Whether the demonstration (its image's content, text and answer) is here.
+
+        Raises:
+            InputError: it is something else; for a key there is ``key in bank``.
+        """
+        if not isinstance(demonstration, Demonstration):
+            what = type(demonstration).__name__
+            raise InputError(f"bank.holds: {what}; expected a Demonstration. Whether a key is here: `key in bank`.")
         return self.key(demonstration) in self
 
     def add(
@@ -117,16 +125,14 @@ class DemonstrationCollection(Mapping[str, BankEntry]):
         self._check([key])
         return self._adder().replace(key, demonstration)
 
-    def tag(self, key: str, **metadata: str | int | float | bool | None) -> None:
+    def tag(self, key: str, /, **metadata: str | int | float | bool | None) -> None:
         """Set fields of an entry's metadata; None drops a field.
 
         Raises:
             UnknownEntryError: no entry has that key.
             InputError: a value is not a string or finite number.
         """
-        held = self._store.held([key])
-        if key not in held:
-            raise self._unknown(key)
+        held = self._check([key])
         fields = {**held[key], **metadata}
         kept = plain_metadata({name: value for name, value in fields.items() if value is not None})
         self._store.tag({key: kept})
@@ -136,14 +142,20 @@ class DemonstrationCollection(Mapping[str, BankEntry]):
 
         Args:
             where: ``{field: value}``, or ``{field: [values]}`` for any of them.
+
+        Raises:
+            InputError: it is not such a filter, or names a field that no entry has.
         """
-        return [entry.key for entry in self.view().entries if matches(entry.metadata, where)]
+        entries = self.view().entries
+        check_fields(checked_where(where), entries)
+        return [entry.key for entry in entries if matches(entry.metadata, where)]
 
     def view(self) -> BankView:
         """The bank as it is now, for selectors: keys, metadata and vectors. The same object until something changes."""
         entries = self._store.listed()
         view = self._view
-        if view is None or view.entries is not entries:
+        if view is None or self._viewed is not entries:
+            self._viewed = entries
             self._view = view = BankView(entries, self._store, self._photos, self._encoder)
         return view
 
@@ -176,6 +188,8 @@ class DemonstrationCollection(Mapping[str, BankEntry]):
         self.close()
 
     def __getitem__(self, key: str) -> BankEntry:
+        if not isinstance(key, str):
+            raise self._unknown(key)
         try:
             found = self._photos.placed(self._store.demonstration(key))
             return BankEntry(key, found, lambda: self._fused(key), lambda: self._photos.checked(key))
@@ -195,12 +209,19 @@ class DemonstrationCollection(Mapping[str, BankEntry]):
         """The entries in order; those that are removed meanwhile are left out."""
         return _Entries(self)
 
+    def items(self) -> ItemsView[str, BankEntry]:
+        """Keys and entries in order; those that are removed meanwhile are left out."""
+        return _Items(self)
+
     __eq__ = object.__eq__  # one bank is itself: comparing what two hold would load both
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         where = "in memory" if self.path is None else str(self.path)
-        return f"<{type(self).__name__} {where}: {len(self)} demonstrations>"
+        try:
+            return f"<{type(self).__name__} {where}: {len(self)} demonstrations>"
+        except AIMError:  # closed, or its folder is gone
+            return f"<{type(self).__name__} {where}: cannot be read>"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise InputError(
@@ -220,18 +241,36 @@ class DemonstrationCollection(Mapping[str, BankEntry]):
             raise without_backbone("demonstrations")
         return Adder(self._store, self.binding, self._encoder)
 
-    def _check(self, keys: Iterable[str]) -> None:
-        keys = list(keys)
+    def _check(self, keys: Sequence[str]) -> dict[str, Metadata]:
+        """The metadata of entries, all of which must be here."""
+        for key in keys:
+            if not isinstance(key, str):
+                raise self._unknown(key)
         held = self._store.held(keys)
         for key in keys:
             if key not in held:
                 raise self._unknown(key)
+        return held
 
-    def _unknown(self, key: str) -> UnknownEntryError:
+    def _unknown(self, key: object) -> UnknownEntryError:
+        if not isinstance(key, str):
+            several = ", several as *keys" if isinstance(key, list | tuple | set) else ""
+            return UnknownEntryError(
+                f"{type(key).__name__} is not a key; expected a string, as in bank.keys(){several}."
+            )
         near = did_you_mean(key, self._store.ordered_keys(10_000))
         return UnknownEntryError(
             f"the bank holds no demonstration {key!r}.{near} `aim-icl bank list` (bank.keys()) lists them."
         )
+
+
+class _Items(ItemsView[str, BankEntry]):
+    """Keys and entries of a bank that may lose some meanwhile."""
+
+    _mapping: DemonstrationCollection
+
+    def __iter__(self) -> Iterator[tuple[str, BankEntry]]:
+        return ((entry.key, entry) for entry in self._mapping.values())
 
 
 class _Entries(ValuesView[BankEntry]):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NoReturn
 
+from aim_sdk.errors import InputError
 from aim_sdk.types import Demonstration, FusedTokens
 
 
@@ -22,6 +24,9 @@ class BankEntry:
     def fused(self) -> FusedTokens:
         """The fused tokens, on the backbone's device where there is one."""
         return self._load()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise InputError("an entry belongs to an open bank and cannot be copied or pickled; pass entry.demonstration.")
 
     def checked(self) -> Demonstration:
         """The demonstration, once its image is known to be the one that was read.

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.files.images import image_digest
 from aim_sdk.types import Demonstration, KeptReading, Matrix, Metadata, Query
 
@@ -53,6 +54,37 @@ def origin_of(digest: str, text: str) -> str:
 def query_origin(query: Query) -> str:
     """What a query shares with the demonstration that shows its own image and text."""
     return origin_of(image_digest(query.image), query.text)
+
+
+def checked_where(where: object) -> Where:
+    """A filter, as it was given.
+
+    Raises:
+        InputError: it is not a mapping of fields to values.
+    """
+    if where is None:
+        return {}
+    if not isinstance(where, Mapping):
+        raise InputError(f"where: {type(where).__name__}; expected fields and values, as in {{'label': 'cat'}}.")
+    for name, value in where.items():
+        values = value if isinstance(value, list | tuple | set | frozenset) else [value]
+        if not isinstance(name, str) or not values or not all(isinstance(one, str | int | float) for one in values):
+            raise InputError(
+                f"where={{{name!r}: {value!r}}}; expected a field's name and its value, or a list of values."
+            )
+    return where
+
+
+def check_fields(where: Where, listed: Sequence[Listed]) -> None:
+    """Refuse fields that no entry has.
+
+    Raises:
+        InputError: naming the nearest one that there is.
+    """
+    known = {name for entry in listed for name in entry.metadata}
+    for name in where.keys() - known if listed else ():
+        has = f"Fields: {', '.join(sorted(known))}." if known else "None has metadata."
+        raise InputError(f"where: no demonstration has a field {name!r}.{did_you_mean(name, known)} {has}")
 
 
 def matches(metadata: Metadata, where: Where) -> bool:

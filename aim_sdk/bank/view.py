@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from copy import copy
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aim_sdk.bank.photos import Photos
 from aim_sdk.bank.store import Listed, Store, query_origin
-from aim_sdk.errors import CorruptArtifactError, InputError
+from aim_sdk.errors import CorruptArtifactError, InputError, UnknownEntryError
 from aim_sdk.reading.encoder import Encoder
 from aim_sdk.support.vectors import blocks
 from aim_sdk.types import Demonstration, Matrix, Query
@@ -36,7 +35,7 @@ class BankView:
     """
 
     def __init__(self, entries: Sequence[Listed], store: Store, photos: Photos, encoder: Encoder | None = None) -> None:
-        self.entries = entries
+        self.entries = tuple(entries)
         self.keys: frozenset[str] | None = None
         """Only demonstrations of these keys are candidates; None: all."""
         self._store, self._photos, self._encoder = store, photos, encoder
@@ -45,10 +44,16 @@ class BankView:
     def __len__(self) -> int:
         return len(self.entries)
 
+    def __repr__(self) -> str:
+        return f"<BankView: {len(self)} demonstrations>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise InputError("a view of a bank cannot be copied or pickled; open the bank in each process, by its path.")
+
     def among(self, keys: frozenset[str]) -> BankView:
         """The same view, of which demonstrations of these keys alone are candidates."""
-        narrowed = copy(self)
-        narrowed.keys = keys
+        narrowed = BankView(self.entries, self._store, self._photos, self._encoder)
+        narrowed.keys, narrowed._kept = keys, self._kept
         return narrowed
 
     def kept(self, name: Hashable, make: Callable[[], T]) -> T:
@@ -66,10 +71,16 @@ class BankView:
             compute: makes the vectors ``(n, dim)`` of entries that have none yet; they are kept in the bank.
             of_images: ``compute`` looks at images, which must then be those that were read.
 
+        Returns:
+            float32; not to be changed: all that look at the bank share it.
+
         Raises:
-            InputError: an entry has none, and there is no ``compute``.
+            InputError: an entry has none, and there is no ``compute``; or what it returns is not ``(n, dim)`` of
+                finite numbers.
             ImageError: an image was moved or overwritten.
         """
+        if not isinstance(name, str) or not name.strip():
+            raise InputError(f"features: {name!r}; expected a name, which tells these vectors from others.")
         return self.kept(("features", name), lambda: self._matrix(name, compute, of_images=of_images))
 
     def centred(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -80,7 +91,12 @@ class BankView:
         return self.kept(("centred", name), lambda: _centred(self.features(name)))
 
     def own(self, query: Query) -> list[int]:
-        """Places in `entries` of the query's own demonstrations: with its id, or with its image and text."""
+        """Places in `entries` of the query's own demonstrations: with its id, or with its image and text.
+
+        Images are compared as they were given: files by their bytes, PIL images by their pixels.
+        """
+        if not isinstance(query, Query):
+            raise InputError(f"own: {type(query).__name__}; expected a Query.")
         places = self.kept("places", lambda: _places(self.entries))
         found = places.get(("origin", query_origin(query)), [])
         return found if query.id is None else [*found, *places.get(("id", query.id), [])]
@@ -99,9 +115,12 @@ class BankView:
         """The demonstration with that key.
 
         Raises:
-            KeyError: it is not in the bank (any more).
+            UnknownEntryError: it is not in the bank (any more).
         """
-        return self._store.demonstration(key)
+        try:
+            return self._store.demonstration(key)
+        except KeyError:
+            raise UnknownEntryError(f"the bank holds no demonstration {key!r} (any more).") from None
 
     def _matrix(self, name: str, compute: Compute | None, *, of_images: bool) -> NDArray[np.float32]:
         """Stack the vectors; those that are missing are computed and kept, of the images that were read."""
@@ -113,14 +132,29 @@ class BankView:
         for start in range(0, len(missing), CHUNK):
             keys = missing[start : start + CHUNK]
             assert compute  # refused above
-            made = compute([found(key) for key in keys]).astype(np.float32)
+            made = _checked(compute([found(key) for key in keys]), name, len(keys))
             self._store.add_features(name, keys, made)
             vectors.update(zip(keys, made, strict=True))
         if len(widths := {vectors[entry.key].shape for entry in self.entries}) > 1:
             raise CorruptArtifactError(f"the bank holds vectors {name!r} of several widths: {sorted(widths)}.")
         if not self.entries:
             return np.zeros((0, 1), np.float32)
-        return np.stack([vectors[entry.key] for entry in self.entries])
+        matrix = np.stack([vectors[entry.key] for entry in self.entries])
+        matrix.setflags(write=False)
+        return matrix
+
+
+def _checked(made: object, name: str, count: int) -> NDArray[np.float32]:
+    """The vectors that a function made, as they are kept."""
+    vectors = np.asarray(made)
+    if vectors.dtype.kind not in "fiub" or vectors.ndim != 2 or len(vectors) != count or not vectors.shape[1]:
+        raise InputError(
+            f"features {name!r}: the function returned {vectors.dtype} of shape {vectors.shape} for {count} "
+            f"demonstrations; expected numbers of shape ({count}, dim)."
+        )
+    if not np.isfinite(vectors).all():
+        raise InputError(f"features {name!r}: the function returned NaN or infinity; nothing of it was kept.")
+    return vectors.astype(np.float32)
 
 
 def without_backbone(what: str) -> InputError:

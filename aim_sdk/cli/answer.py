@@ -81,7 +81,7 @@ def answer(
     from aim_sdk.types import MODES
 
     if (demos is None) == (bank is None):
-        raise InputError("answer: pass --demos FILE or --bank FOLDER.")
+        raise InputError("answer: pass --demos FILE or --bank FOLDER" + (", not both." if demos else "."))
     if mode not in MODES:
         raise InputError(f"--mode: {unknown('mode', mode, MODES)}")
     get_selector(selector)

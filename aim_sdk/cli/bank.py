@@ -23,7 +23,10 @@ app.command("convert")(bank_reading.convert)
 Key = Annotated[str, typer.Argument(metavar="KEY", help="A demonstration's key, or the beginning of it.")]
 Filters = Annotated[
     list[str] | None,
-    typer.Option("--where", help="Only demonstrations with FIELD=VALUE in their metadata; repeatable."),
+    typer.Option(
+        "--where",
+        help="Only with FIELD=VALUE in their metadata; repeated: any of one field's values, and all fields.",
+    ),
 ]
 
 
@@ -76,10 +79,12 @@ def remove(
     keys: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="Keys, or their beginnings.")] = None,
     where: Filters = None,
 ) -> None:
-    """Remove demonstrations by key, or all with some metadata. `compact` reclaims their space."""
+    """Remove demonstrations by key, or all that match --where. `compact` reclaims their space."""
     from aim_sdk.errors import InputError
     from aim_sdk.support.terminal import say
 
+    if keys and where:
+        raise InputError("bank remove: KEYs or --where, not both; `aim-icl bank list BANK --where ...` shows the keys.")
     if not keys and not where:
         raise InputError("bank remove: say which: one KEY or more, or --where FIELD=VALUE.")
     filters = _filters(where)
@@ -240,12 +245,4 @@ def _filters(given: list[str] | None) -> dict[str, Any]:
 
 def _chosen(bank: DemonstrationBank, filters: dict[str, Any]) -> list[str]:
     """The keys of the demonstrations with that metadata; a field that none has is refused."""
-    from aim_sdk.errors import InputError, did_you_mean
-
-    keys = bank.matching(filters)
-    if filters and not keys and len(bank):
-        known = {name for entry in bank.view().entries for name in entry.metadata}
-        for name in filters.keys() - known:
-            has = f"Fields: {', '.join(sorted(known))}." if known else "None has metadata."
-            raise InputError(f"--where: no demonstration has a field {name!r}.{did_you_mean(name, known)} {has}")
-    return keys
+    return bank.matching(filters) if filters else list(bank)

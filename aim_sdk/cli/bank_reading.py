@@ -97,12 +97,16 @@ def convert(
     """
     from aim_sdk.bank import DemonstrationBank
     from aim_sdk.bank.convert import convert as convert_bank
+    from aim_sdk.errors import InputError
     from aim_sdk.files.images import describe
     from aim_sdk.support.progress import advancing
     from aim_sdk.support.terminal import Problems, say
 
     problems = Problems()
+    if target.exists() and target.samefile(source):
+        raise InputError(f"{target}: this is the bank to convert itself; name another folder for the new one.")
     with DemonstrationBank.open(source) as old, _filled(target, context.params) as pipe:
+        before = len(pipe.bank)
         with advancing("converting", len(old)) as advance:
             projected = convert_bank(
                 old,
@@ -112,7 +116,8 @@ def convert(
                 advance=advance,
             )
         how = "projected from kept readings" if projected else "read again"
-        say(f"{target}: {len(pipe.bank)} demonstrations, {how}.", err=True)
+        there = f" ({before} were there)" if before else ""
+        say(f"{target}: {len(pipe.bank)} demonstrations, {how}{there}.", err=True)
     _report(problems)
 
 

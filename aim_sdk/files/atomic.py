@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from aim_sdk.errors import AIMError, ArtifactWriteError
+from aim_sdk.errors import AIMError, ArtifactWriteError, InputError
 
 _NO_SUCH_OPERATION = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 """What a file system says that cannot sync a folder (FUSE, some network ones); nothing more can be done there."""
@@ -82,4 +82,6 @@ def sync_folder(folder: Path) -> None:
 
 def expanded(path: str | os.PathLike[str]) -> Path:
     """A path with ``~`` put in its place; a home that is nobody's stays as it is written, and is then not found."""
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"{path!r} is not the name of a file or folder; expected a string or a path.")
     return Path(os.path.expanduser(path))

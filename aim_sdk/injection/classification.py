@@ -12,20 +12,20 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TypeAlias
 
-from aim_sdk.bank import BankEntry, DemonstrationBank
+from aim_sdk.bank import DemonstrationBank
 from aim_sdk.bank.adding import check_on_error, gave_nothing
 from aim_sdk.errors import InputError, ShotsError
 from aim_sdk.files.photo_folders import FolderWarning, Skipped, folder_images
 from aim_sdk.injection.choices import Normalization, listed, normalized, softmax, text_of
 from aim_sdk.injection.contexts import Contexts
-from aim_sdk.injection.given import of_each_query
+from aim_sdk.injection.given import One, query_of
 from aim_sdk.injection.label_notes import Astray, Own, bank_answers, note_choices_without_examples
 from aim_sdk.injection.prompting import fitting
-from aim_sdk.injection.shots import Shots
+from aim_sdk.injection.shots import Shots, same_for_all
 from aim_sdk.selection.nearest import neighbours, vote, votes_among
 from aim_sdk.types import ChoiceScores, Context, Demonstration, ImageInput, Query
 
-Images: TypeAlias = "ImageInput | Query | Iterable[ImageInput | Query]"
+Images: TypeAlias = "ImageInput | Query | Iterable[One]"
 OnError = Callable[[int, InputError], None]
 """Called with the place of an image that cannot be labelled, counted from 0, and the reason."""
 
@@ -164,15 +164,12 @@ class Classifier:
     @cached_property
     def _given(self) -> list[Demonstration] | None:
         """What every query is shown; None: a selector chooses from the bank."""
-        if self.shots.demonstrations is None:
-            return None
-        given = of_each_query(self.shots.demonstrations, 1)[0]
-        return [item.demonstration if isinstance(item, BankEntry) else item for item in given]
+        return same_for_all(self.shots)
 
 
 def classify(
     classifier: Classifier,
-    images: Iterator[ImageInput | Query],
+    images: Iterator[One],
     text: str | None,
     *,
     held: Sequence[Demonstration],
@@ -182,7 +179,7 @@ def classify(
 ) -> list[Classification]:
     """Label images as they come, batch after batch; `done` is called with each batch's size.
 
-    Without a `text`, an image that is no query is asked what the demonstrations `held` are.
+    Without a `text`, an image that is not a query or a pair is asked what the demonstrations `held` are.
     """
     made: dict[int, Classification] = {}
     start = 0
@@ -191,11 +188,11 @@ def classify(
     while batch := list(islice(images, batch_size)):
         queries: list[Query] = []
         places: list[int] = []
-        if text is None and not all(isinstance(image, Query) for image in batch):
+        if text is None and not all(isinstance(image, Query | tuple) for image in batch):
             text = text_of(held)
         for place, image in enumerate(batch, start):
             try:
-                queries.append(image if isinstance(image, Query) else Query(image, text or ""))
+                queries.append(query_of(image) if isinstance(image, Query | tuple) else Query(image, text or ""))
                 places.append(place)
             except InputError as error:
                 error.query = place
@@ -218,7 +215,7 @@ def classify(
     return [made[place] for place in range(start)]
 
 
-def images_of(images: Images) -> tuple[Iterator[ImageInput | Query], int | None]:
+def images_of(images: Images) -> tuple[Iterator[One], int | None]:
     """One image, all images of a folder, or some that come in any way; and how many they are, if that is known.
 
     Raises:
@@ -226,7 +223,7 @@ def images_of(images: Images) -> tuple[Iterator[ImageInput | Query], int | None]
     """
     if isinstance(images, str | os.PathLike) and os.path.isdir(images):
         skipped = Skipped(Path(images))
-        found: list[ImageInput | Query] = [str(image) for image in folder_images(Path(images), skipped)]
+        found: list[One] = [str(image) for image in folder_images(Path(images), skipped)]
         if not found:
             raise InputError(f"{images}: no images in this folder or below it.{_next_line(skipped.images)}")
         if skipped.images:
@@ -245,8 +242,8 @@ def images_of(images: Images) -> tuple[Iterator[ImageInput | Query], int | None]
     return chain(first, given), None
 
 
-def _image(given: ImageInput | Query) -> ImageInput:
-    return given.image if isinstance(given, Query) else given
+def _image(given: One) -> ImageInput:
+    return given.image if isinstance(given, Query) else given[0] if isinstance(given, tuple) else given
 
 
 def _next_line(text: str | None) -> str:

@@ -10,15 +10,15 @@ from aim_sdk.bank import BankEntry, DemonstrationBank
 from aim_sdk.injection.choices import Normalization, check_normalize, checked_choices, choices_of, normalized
 from aim_sdk.injection.classification import Classification, Classifier, Images, OnError, classify, images_of
 from aim_sdk.injection.contexts import Contexts, nothing_to_show
-from aim_sdk.injection.given import Demonstrations, Queries, candidates_of, of_each_query, queries_of, query_of
-from aim_sdk.injection.prompting import fitting, generated
-from aim_sdk.injection.shots import Shots, shots_value
+from aim_sdk.injection.given import Demonstrations, One, Queries, candidates_of, of_each_query, queries_of, query_of
+from aim_sdk.injection.prompting import check_names, fitting, generated
+from aim_sdk.injection.shots import Shots, check_votes, same_for_all, shots_value
 from aim_sdk.reading.encoder import Encoder
 from aim_sdk.selection.base import Selector
 from aim_sdk.selection.nearest import TEMPERATURE, log_shares, votes, votes_among
 from aim_sdk.support.numbers import whole_number
 from aim_sdk.support.progress import advancing
-from aim_sdk.types import ChoiceScores, Context, Demonstration, Generation, ImageInput, Mode, Query
+from aim_sdk.types import ChoiceScores, Context, Demonstration, Generation, Mode
 
 
 class FewShotModel:
@@ -50,7 +50,7 @@ class FewShotModel:
 
     def __call__(
         self,
-        query: Query | ImageInput,
+        query: One,
         text: str = "",
         *,
         shots: int | Shots | None = None,
@@ -98,6 +98,7 @@ class FewShotModel:
         """
         max_new_tokens = whole_number("max_new_tokens", max_new_tokens, 1)
         batch_size = whole_number("batch_size", batch_size, 1)
+        check_names(generation)
         queries, shown = queries_of(queries), shots_value(shots, mode, selector, demonstrations)
         if shown.mode == "nearest":
             return [Generation(next(iter(shares)), (), 0) for shares in self.nearest(queries, shots=shown)]
@@ -117,7 +118,7 @@ class FewShotModel:
 
     def stream(
         self,
-        query: Query | ImageInput,
+        query: One,
         text: str = "",
         *,
         shots: int | Shots | None = None,
@@ -129,6 +130,7 @@ class FewShotModel:
     ) -> Iterator[str]:
         """Yield an answer piece by piece; joined, the pieces equal `__call__`'s answer."""
         max_new_tokens = whole_number("max_new_tokens", max_new_tokens, 1)
+        check_names(generation)
         asked, shown = query_of(query, text), shots_value(shots, mode, selector, demonstrations)
         if shown.mode == "nearest":
             (shares,) = self.nearest([asked], shots=shown)
@@ -150,7 +152,7 @@ class FewShotModel:
 
     def score(
         self,
-        query: Query | ImageInput | tuple[ImageInput, str],
+        query: One,
         choices: Iterable[str],
         *,
         normalize: Normalization = "none",
@@ -179,13 +181,13 @@ class FewShotModel:
 
     def token_log_probs(
         self,
-        query: Query | ImageInput | tuple[ImageInput, str],
-        choices: Sequence[str],
+        query: One,
+        choices: Iterable[str],
         *,
         shots: int | Shots | None = None,
     ) -> list[list[float]]:
         """Return the log-probability (natural log) of each token of each choice, as `score` sums them."""
-        asked, shown = query_of(query), shots_value(shots)
+        asked, shown, choices = query_of(query), shots_value(shots), candidates_of(choices)
 
         def scored(prompts: list[Context]) -> list[list[float]]:
             return self.backend.injector.score(asked, prompts[0], choices, prompt_format=self.prompt_format)
@@ -223,6 +225,7 @@ class FewShotModel:
             ShotsError: there are fewer demonstrations, or none. A query's own never vote.
         """
         asked, shown = queries_of(queries), shots_value(shots, None, selector, demonstrations)
+        check_votes(shown)
         if shown.demonstrations is None:
             rule = shown.selector or self.selector
             found = votes(
@@ -262,7 +265,7 @@ class FewShotModel:
 
         Args:
             images: one image, a list, a column of a frame, a generator, or a folder (all images below it). A `Query`
-                brings its own text.
+                or a pair brings its own text.
             choices: at least two; None takes the distinct answers of the demonstrations (at most 64).
             text: what is asked of each image; None takes the demonstrations' own, where all have the same.
             shots, mode, selector: see the class.
@@ -280,16 +283,12 @@ class FewShotModel:
         check_normalize(normalize)
         batch_size = whole_number("batch_size", batch_size, 1)
         shown = shots_value(shots, mode, selector, demonstrations)
-        held: list[Demonstration] = []
-        if choices is None or text is None:
-            given = self.bank.values() if shown.demonstrations is None else of_each_query(shown.demonstrations, 1)[0]
-            held = [item.demonstration if isinstance(item, BankEntry) else item for item in given]
-        classifier = Classifier(
-            Contexts(self.encoder, self.bank, self.selector, labels=True),
-            choices_of(held) if choices is None else checked_choices(choices),
-            shown,
-            normalize,
-        )
+        held: Sequence[Demonstration] = same_for_all(shown) or []
+        if shown.demonstrations is None and (choices is None or text is None):
+            held = [entry.demonstration for entry in self.bank.values()]
+        named = choices_of(held) if choices is None else checked_choices(choices)
+        contexts = Contexts(self.encoder, self.bank, self.selector, labels=True)
+        classifier = Classifier(contexts, named, shown, normalize)
         asked, total = images_of(images)
         with advancing("labelling", total, shown=progress) as advance:
             return classify(classifier, asked, text, held=held, batch_size=batch_size, done=advance, on_error=on_error)

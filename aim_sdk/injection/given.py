@@ -5,6 +5,7 @@ An iterator is used up once, here. One that gives nothing is refused: it was pro
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any, TypeAlias, TypeVar
 
@@ -19,6 +20,9 @@ T = TypeVar("T")
 
 Queries: TypeAlias = "Query | ImageInput | Iterable[Query | ImageInput | tuple[ImageInput, str]]"
 """One or several: queries, images without a text, or pairs of an image and a text."""
+
+One: TypeAlias = "Query | ImageInput | tuple[ImageInput, str]"
+"""One query: a `Query`, an image without a text, or a pair of an image and its text."""
 
 Demonstrations: TypeAlias = (
     "Demonstration | Iterable[Demonstration | BankEntry] | Iterable[Iterable[Demonstration | BankEntry]]"
@@ -50,6 +54,10 @@ def queries_of(given: object) -> list[Query]:
     """
     if isinstance(given, Query) or is_image(given):
         return [_query(given, "")]
+    if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], str) and not os.path.exists(given[1]):
+        raise InputError(
+            f"queries: a pair, whose second part {given[1][:40]!r} is not a file; one query is [(image, text)]."
+        )
     return [_query(item, f" {place}") for place, item in enumerate(_listed(given, "queries", "Query objects"))]
 
 

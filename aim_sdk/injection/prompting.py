@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from aim_sdk.backend.injector import Injector
 from aim_sdk.config import PromptFormat
@@ -15,6 +16,20 @@ from aim_sdk.support.progress import Advance
 from aim_sdk.types import Context, FusedTokens, Generation, Query
 
 T = TypeVar("T")
+
+_OWN: Final = ("shots", "demonstrations", "mode", "selector", "max_new_tokens", "batch_size", "progress", "text")
+"""What the pipeline takes itself; all else goes to the backend."""
+
+
+def check_names(generation: Iterable[str]) -> None:
+    """Refuse a mistyped argument, before anything is read for it.
+
+    Raises:
+        InputError: it is almost one of the pipeline's own.
+    """
+    for name in generation:
+        if near := difflib.get_close_matches(name, _OWN, 1, 0.87):  # transformers' min_new_tokens is not as near
+            raise InputError(f"no argument named {name!r}. Did you mean {near[0]!r}?")
 
 
 def fitting(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aim_sdk.errors import InputError
+from aim_sdk.bank.entry import BankEntry
+from aim_sdk.errors import InputError, ShotsError
 from aim_sdk.injection.given import Demonstrations, Given, check_mode, given_demonstrations, shots_of
 from aim_sdk.selection.base import Selector
 from aim_sdk.selection.registry import get_selector
-from aim_sdk.types import Mode
+from aim_sdk.types import Demonstration, Mode
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -52,6 +53,35 @@ class Shots:
     def may_be_fewer(self) -> bool:
         """Whether as many are shown as fit the context: no number was asked for, and no demonstration was given."""
         return self.count is None and self.demonstrations is None
+
+
+def same_for_all(shots: Shots) -> list[Demonstration] | None:
+    """The demonstrations that every image is shown; None: a selector chooses from the bank.
+
+    Raises:
+        InputError: each query has some of its own.
+    """
+    if shots.demonstrations is None:
+        return None
+    same: list[Demonstration] = []
+    for item in shots.demonstrations:
+        if isinstance(item, tuple):
+            raise InputError("demonstrations: a list for each image; all images are labelled after the same ones here.")
+        same.append(item.demonstration if isinstance(item, BankEntry) else item)
+    return same
+
+
+def check_votes(shots: Shots) -> None:
+    """Refuse what makes no sense for a vote of the nearest demonstrations.
+
+    Raises:
+        InputError: another mode.
+        ShotsError: no shots.
+    """
+    if shots.mode not in ("aim", "nearest"):
+        raise InputError(f"shots has mode={shots.mode!r}, but here the demonstrations vote; leave the mode out.")
+    if shots.count == 0:
+        raise ShotsError("shots=0: no demonstration votes; expected at least 1.")
 
 
 def shots_value(

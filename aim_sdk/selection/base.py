@@ -11,10 +11,11 @@ import numpy as np
 
 from aim_sdk.bank.collection import DemonstrationCollection
 from aim_sdk.bank.entry import BankEntry
-from aim_sdk.bank.store import Listed, Where, matches
+from aim_sdk.bank.store import Listed, Where, checked_where, matches
 from aim_sdk.bank.view import BankView
 from aim_sdk.errors import InputError, ShotsError, did_you_mean
 from aim_sdk.selection.ranking import best
+from aim_sdk.support.numbers import whole_number
 from aim_sdk.types import Matrix, Query
 
 if TYPE_CHECKING:
@@ -45,7 +46,12 @@ class Selector(ABC):
     balance: str | None = None
 
     def __init__(self, *, where: Where | None = None, balance: str | None = None) -> None:
-        self.where, self.balance = MappingProxyType(dict(where or {})), balance
+        if balance is not None and not isinstance(balance, str):
+            raise InputError(f"balance={balance!r}; expected the name of a metadata field, or None.")
+        self.where, self.balance = MappingProxyType(dict(checked_where(where))), balance
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(where={dict(self.where)}, balance={self.balance!r})"
 
     @abstractmethod
     def scores(self, view: BankView, queries: Sequence[Query], candidates: NDArray[np.intp]) -> Matrix:
@@ -53,7 +59,8 @@ class Selector(ABC):
 
         ``candidates`` are places in ``view.entries`` and in the rows of ``view.features(...)``, in rising order, at
         least one. The query's own demonstrations may be among them; they are left out later. Many queries come in
-        several calls, so a query's scores must not depend on the others.
+        several calls, so a query's scores must not depend on the others. It must not change the bank: it would be asked
+        again.
         """
 
     def select(self, view: BankView, queries: Sequence[Query], shots: int | None) -> list[list[str]]:
@@ -79,6 +86,12 @@ class Selector(ABC):
         return best[::-1]
 
     def _chosen(self, view: BankView, queries: Sequence[Query], shots: int | None, order: Order) -> list[list[Ranked]]:
+        if not isinstance(view, BankView):
+            raise InputError(f"{type(view).__name__} is not a view of a bank; pass bank.view().")
+        if not isinstance(queries, Sequence) or isinstance(queries, str):
+            raise InputError(f"queries: {type(queries).__name__}; expected a list of Query objects.")
+        if shots is not None:
+            shots = whole_number("shots", shots, 0)
         if shots == 0:
             return [[] for _ in queries]
         step = max(1, _SCORES // max(1, len(view)))

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from aim_sdk import AIMPipeline, Demonstration, Query, Shots
-from aim_sdk.errors import ContextLengthError, InputError
+from aim_sdk.errors import ContextLengthError, InputError, ShotsError
 from aim_sdk.selection import FirstSelector, ReadingSelector
 
 CHOICES = ["a lynx", "a fox"]
@@ -149,3 +149,48 @@ def test_first_shows_all_queries_the_same(pipe: AIMPipeline, pictures: list[Imag
         [Query(pictures[3], "What?"), Query(pictures[4], "Who?")], selector=FirstSelector(), max_new_tokens=2
     )
     assert [answer.demonstrations for answer in answers] == [tuple(list(pipe.bank)[:8])] * 2
+
+
+def test_what_a_vote_cannot_be_told(pipe: AIMPipeline, query: Query) -> None:
+    with pytest.raises(InputError, match="mode='text-only', but here the demonstrations vote"):
+        pipe.nearest([query], shots=Shots(3, mode="text-only"))
+    with pytest.raises(ShotsError, match="shots=0: no demonstration votes"):
+        pipe.nearest([query], shots=0)
+    for temperature in (None, "x", 0):
+        with pytest.raises(InputError, match="temperature"):
+            pipe.nearest([query], temperature=temperature)  # type: ignore[arg-type]
+
+
+def test_choices_are_checked_wherever_they_are_given(pipe: AIMPipeline, query: Query) -> None:
+    given: list[Any] = [[], iter([]), None, 3, {"a": 1}, {"a", "b"}, ["a", None], [" "], [1]]
+    for choices in given:
+        with pytest.raises(InputError, match="choices"):
+            pipe.token_log_probs(query, choices)
+        with pytest.raises(InputError, match="choices"):
+            pipe.score(query, choices)
+
+
+@pytest.mark.parametrize("name", ["shot", "demonstration", "maxnewtokens", "modes"])
+def test_a_mistyped_argument_is_named_at_once(pipe: AIMPipeline, query: Query, name: str) -> None:
+    with pytest.raises(InputError, match=rf"no argument named '{name}'\. Did you mean "):
+        pipe(query, **{name: 2})
+    with pytest.raises(InputError, match="no argument named"):
+        pipe.stream(query, **{name: 2})
+    assert pipe.generate([query], min_new_tokens=2, max_new_tokens=3), "transformers' own are passed on"
+
+
+def test_pairs(pipe: AIMPipeline, pictures: list[Image.Image]) -> None:
+    pair = (pictures[4], "What shape?")
+    with pytest.raises(
+        InputError, match=r"'What shape\?' is not a file; one image with its text is \[\(image, text\)\]"
+    ):
+        pipe.generate(pair)
+    labels = pipe.classify([pair, Query(*pair)], CHOICES)
+    assert labels[0] == labels[1]
+    assert labels[0].image is pictures[4]
+
+
+def test_labels_have_the_same_demonstrations_for_all(pipe: AIMPipeline, pictures: list[Image.Image]) -> None:
+    given = [entry.demonstration for entry in pipe.bank.values()]
+    with pytest.raises(InputError, match="all images are labelled after the same ones"):
+        pipe.classify(pictures[:2], CHOICES, text="What?", shots=Shots(demonstrations=[given[:1], given[1:2]]))

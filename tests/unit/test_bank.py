@@ -148,7 +148,8 @@ def test_metadata_filters_tags_and_is_renewed(opened: Open, items: list[Demonstr
     keys = bank.add(items)
     assert bank.matching({"label": "b"}) == keys[1::2]
     assert bank.matching({"label": ["a", "b"], "id": ["d1", "d2", "d9"]}) == keys[1:3]
-    assert bank.matching({"nothing": 1}) == []
+    with pytest.raises(InputError, match="no demonstration has a field 'nothing'"):
+        bank.matching({"nothing": 1})
     bank.tag(keys[0], label="c", seen=True)
     bank.tag(keys[1], label=None)
     assert bank.matching({"label": "c"}) == keys[:1]

@@ -124,10 +124,11 @@ def _prepare(path: Path, *, may_create: bool) -> None:
             f"{path}: the index ({INDEX}) is missing. Next: `aim-icl bank verify {path} --rebuild-index`."
         )
     if not may_create or (path.is_dir() and any(item.name != LOCK for item in path.iterdir())):
-        what = "this folder holds something else" if path.is_dir() and may_create else "no bank is there"
+        if path.is_dir() and may_create:
+            raise ArtifactNotFoundError(f"{path}: this folder holds something else; name an empty or a new one.")
         near = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
         hint = "" if path.exists() else did_you_mean(path.name, near)
-        raise ArtifactNotFoundError(f"{path}: {what}.{hint} `aim-icl bank add` makes one.")
+        raise ArtifactNotFoundError(f"{path}: no bank is there.{hint} `aim-icl bank add` makes one.")
     try:
         _make(path)
     except OSError as error:
