@@ -55,9 +55,7 @@ def queries_of(given: object) -> list[Query]:
     if isinstance(given, Query) or is_image(given):
         return [_query(given, "")]
     if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], str) and not os.path.exists(given[1]):
-        raise InputError(
-            f"queries: a pair, whose second part {given[1][:40]!r} is not a file; one query is [(image, text)]."
-        )
+        raise InputError(f"queries: {given[1][:40]!r} is not a file; one image with its text is [(image, text)].")
     return [_query(item, f" {place}") for place, item in enumerate(_listed(given, "queries", "Query objects"))]
 
 

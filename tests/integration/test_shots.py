@@ -186,7 +186,8 @@ def test_pairs(pipe: AIMPipeline, pictures: list[Image.Image]) -> None:
     ):
         pipe.generate(pair)
     labels = pipe.classify([pair, Query(*pair)], CHOICES)
-    assert labels[0] == labels[1]
+    assert labels[0].probabilities == pytest.approx(labels[1].probabilities, abs=1e-5)
+    assert labels[0].demonstrations == labels[1].demonstrations
     assert labels[0].image is pictures[4]
 
 
