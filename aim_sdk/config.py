@@ -91,9 +91,9 @@ class Fingerprint(BaseModel):
 
     backend: str = Field(description="name of the backend that read it")
     model: str = Field(description="hub id or folder name, for people to read")
-    revision: str | None = Field(default=None, description="of the hub, where it is known")
+    revision: str | None = Field(default=None, description="on the hub, if known")
     weights_hash: str | None = Field(
-        description="of samples of every parameter; none where some are quantised or offloaded"
+        description="of samples of every parameter; none if some are quantised or offloaded"
     )
     embedding_hash: str = Field(description="of samples of the input embeddings")
     tokenizer_hash: str = Field(description="of the whole tokenizer")
@@ -154,7 +154,7 @@ class ProjectorConfig(BaseModel):
     hidden_size: int = Field(gt=0, description="dimensions of the backbone's hidden states")
     embedding_size: int = Field(gt=0, description="dimensions of the backbone's input embeddings")
     layers: tuple[int, ...] = Field(max_length=1024, description="of the backbone, side by side in a reading")
-    options: dict[str, Any] = Field(description="what else the kind's constructor takes, all of it")
+    options: dict[str, Any] = Field(description="all other options of the kind's constructor")
     fingerprint: Fingerprint = Field(description="the backbone that it was made for")
     weights_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of projector.safetensors")
     training: dict[str, Any] = Field(default_factory=dict, description="a summary of how it was trained")

@@ -56,7 +56,7 @@ class InputError(AIMError, ValueError):
     """A demonstration, a query or an argument cannot be used as it is."""
 
     query: int | None = None
-    """The place of the query that cannot be used, among several that were given; None: it is not about one of them."""
+    """Index of the query that cannot be used, if several were given; None if the error is not about one of them."""
 
 
 class ImageError(InputError):
@@ -171,7 +171,7 @@ def unknown(what: str, name: object, choices: Iterable[str]) -> str:
     ``no mode named 'aims'. Did you mean 'aim'? Expected one of: aim, text-only.``
     """
     known = list(choices)
-    expected = f"Expected one of: {', '.join(known)}." if known else "There is none."
+    expected = f"Expected one of: {', '.join(known)}." if known else "There are none."
     return f"no {what} named {str(name)!r}.{did_you_mean(str(name), known)} {expected}"
 
 

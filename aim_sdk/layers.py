@@ -16,7 +16,7 @@ from torch import Tensor
 from aim_sdk.errors import CapabilityError, InputError
 
 LAST: Final = (-1,)
-"""The last hidden states alone: what is read if nothing else is asked for."""
+"""The last hidden states alone: what is read by default."""
 
 
 def check_layers(layers: Sequence[int]) -> tuple[int, ...]:
@@ -27,7 +27,7 @@ def check_layers(layers: Sequence[int]) -> tuple[int, ...]:
     """
     found = tuple(layers)
     if not found or len(set(found)) < len(found) or not all(type(layer) is int for layer in found):
-        raise InputError(f"layers {found}: expected at least one integer, none of them twice, as in (-1,) or (12, -1).")
+        raise InputError(f"layers {found}: expected one or more different integers, as in (-1,) or (12, -1).")
     return found
 
 
@@ -72,6 +72,6 @@ def only_last(layers: Sequence[int]) -> None:
     """
     if tuple(layers) != LAST:
         raise CapabilityError(
-            f"layers {tuple(layers)}: this reader gives the last hidden states alone.\n"
+            f"layers {tuple(layers)}: this reader returns only the last hidden states.\n"
             "Next: use a projector whose layers are (-1,)."
         )

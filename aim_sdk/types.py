@@ -245,11 +245,11 @@ class Generation:
     text: str
     """The answer without surrounding blanks, cut before the first stop string."""
     token_ids: tuple[int, ...]
-    """The generated token ids, with the end-of-text token where one was generated."""
+    """The generated token ids, with the end-of-text token if one was generated."""
     prompt_tokens: int
     """Positions of the prompt in the backbone's context: text, visual and fused tokens together."""
     log_probs: tuple[float, ...] | None = None
-    """The natural-log probability of each generated token, where it was asked for."""
+    """The natural-log probability of each generated token, if it was asked for."""
     demonstrations: tuple[str, ...] = ()
     """What was shown, in the order of the prompt: the keys in the bank (`pipe.bank[key]`). Of demonstrations that a
     call brings itself, the keys that they would have there; in the modes that show texts alone, a hash of those."""
@@ -262,7 +262,7 @@ class ChoiceScores:
     log_probs: tuple[tuple[float, ...], ...]
     """Of each choice, the natural-log probability of each of its tokens."""
     prompt_tokens: int | None = None
-    """As `Generation.prompt_tokens`; None where the backend does not say."""
+    """As `Generation.prompt_tokens`; None if the backend does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,8 +272,8 @@ class Vocabulary:
     inputs: Float[Tensor, "vocabulary embed"]
     """The inner LLM's input embeddings."""
     outputs: Float[Tensor, "vocabulary hidden"]
-    """The LM head's matrix; the same tensor where it is tied. Either may have spare rows."""
+    """The LM head's matrix; the same tensor if it is tied. Either may have spare rows."""
     fingerprint: Fingerprint
     """Whose they are; it holds the RMS of the input embeddings, too."""
     decoder_layers: int | None = None
-    """How many decoder layers the inner LLM has; None where that is not known before they are read."""
+    """How many decoder layers the inner LLM has; None if that is not known before they are read."""

@@ -40,7 +40,7 @@ def demonstrations_from(
     if text is not None and image in (there := _names(frame)) and text not in there:
         raise InputError(
             f"{_no_column(frame, text)}\n"
-            "Next: text=None where no text stands next to the images, or same_text='...' for one text of them all."
+            "Next: pass text=None if the images have no text, or same_text='...' for one text for all of them."
         )
     columns = {name: _column(frame, name) for name in [*names, *kept]}
     if len(lengths := {len(column) for column in columns.values()}) > 1:

@@ -70,7 +70,7 @@ class AnswerJob:
         self._keys = {query.key for query in queries}
         self.resumed = self.answered = len(done & self._keys)
         self.stale = len(done - self._keys)
-        """Answers there of queries that have changed, or are not among these."""
+        """Existing answers to queries that have changed, or are not among these."""
         self.failed: Sequence[Mapping[str, Any]] = ()
         """After `run`, each query without an answer: its image, its text, its line, and the error."""
         self.left = [query for query in queries if query.key not in done]
@@ -90,7 +90,7 @@ class AnswerJob:
             ArtifactWriteError: another job writes it, or its folder cannot be written.
         """
         if is_stream(path) or (path.exists() and not path.is_file()):
-            raise InputError(f"{path}: no regular file; {_ANOTHER}.")
+            raise InputError(f"{path}: not a regular file; {_ANOTHER}.")
         place = Path(os.path.realpath(path))  # two links lead to one file
         with alone(place.with_name(f".{place.name}.lock")):
             yield cls(path, queries, settings)
@@ -185,7 +185,7 @@ class AnswerJob:
             self._kept = kept_settings(self._sidecar)
             if self._kept is None:
                 raise InputError(
-                    f"{self.path}: exists, but is not a file of answers: {self._sidecar.name} is not beside it.\n"
+                    f"{self.path}: exists, but is not a file of answers: {self._sidecar.name} is not next to it.\n"
                     f"Next: {_ANOTHER}."
                 )
             self._check_settings(self.settings)
@@ -216,7 +216,7 @@ class AnswerJob:
                     number = len(keys) + 1
                     raise InputError(
                         f"{self.path}: not a file of answers (line {number}: {reason(error)}); nothing was changed.\n"
-                        f"Next: mend that line, or {_ANOTHER}."
+                        f"Next: fix that line, or {_ANOTHER}."
                     ) from error
                 end += len(line)
         return keys, end

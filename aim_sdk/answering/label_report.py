@@ -41,16 +41,16 @@ class LabelReport(BaseModel):
     model_config = ConfigDict(frozen=True)
     labels: Share
     nearest: Share | None
-    """The vote of the nearest demonstrations on the same images, where there is one of each."""
+    """The vote of the nearest demonstrations on the same images, if each has one."""
     nearest_ahead: float | None
     """Its accuracy less the labels', on the same images."""
     nearest_ahead_error: float | None
     """The standard error of this paired difference."""
     confusion: dict[str, dict[str, int]]
-    """Right label, then given label, then how many; pairs that never came are left out."""
+    """Right label, then given label, then how many; pairs that never occurred are left out."""
     classes: list[str]
     unknown: list[str]
-    """Right labels that are none of the choices: they count as wrong."""
+    """Right labels that are not among the choices: they count as wrong."""
 
 
 def report_of(answers: Sequence[Mapping[str, object]], choices: Sequence[str]) -> LabelReport | None:
@@ -95,7 +95,7 @@ def lines(report: LabelReport) -> list[str]:
     found = [f"right: {report.labels}{_named(report.labels)}", *_nearest(report)]
     if report.unknown:
         listed = ", ".join(repr(clean(name)) + _near(name, report.classes) for name in report.unknown[:5])
-        found.append(f"{len(report.unknown)} right labels are none of the choices, and count as wrong: {listed}")
+        found.append(f"{len(report.unknown)} right labels are not among the choices, and count as wrong: {listed}")
     return [*found, "", *_table(report)]
 
 

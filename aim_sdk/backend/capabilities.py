@@ -201,7 +201,7 @@ class Capability:
     """As commands print it."""
     protocol: type
     does: str
-    """A plain sentence: what a backend that has it does."""
+    """What a backend that has it does, in a plain sentence."""
 
     def of(self, kind: type[Backend]) -> bool:
         """Whether a backend's class has it; nothing is loaded. A loaded model may lack it (`Backend.lacks`)."""
@@ -210,16 +210,16 @@ class Capability:
 
 CAPABILITIES: Final = (
     Capability("vocabulary", HasVocabulary, "shows its embeddings and its LM head, which carriers start from"),
-    Capability("torch", RunsInTorch, "names its torch modules, which training proves to be frozen"),
+    Capability("torch", RunsInTorch, "names its torch modules, so that training can check that they stay frozen"),
     Capability("layers", ReadsLayers, "reads the hidden states of any decoder layer"),
     Capability("interleaving", Interleaves, "takes several images in one prompt"),
-    Capability("prefixes", ReusesPrefixes, "computes demonstrations that come again only once"),
+    Capability("prefixes", ReusesPrefixes, "computes repeated demonstrations only once"),
     Capability("training", Trainable, "gives gradients to fused tokens, which training a projector needs"),
-    Capability("recomputation", RecomputesActivations, "trains in less memory by computing activations again"),
+    Capability("recomputation", RecomputesActivations, "trains in less memory by recomputing activations"),
     Capability("sharding", Shards, "spreads its layers over several processes"),
     Capability("attention", ShowsAttention, "shows how its answers attend to their prompts"),
-    Capability("prompts", ShowsPrompts, "shows prompts as their tokens say them"),
-    Capability("plain-answers", AnswersPlainly, "answers without reader and injector, which the kit compares with"),
+    Capability("prompts", ShowsPrompts, "shows prompts as decoded from their tokens"),
+    Capability("plain-answers", AnswersPlainly, "answers without reader and injector, for the kit to compare with"),
     Capability("slots", MarksSlots, "marks the places of fused tokens with a reserved token"),
 )
 """All capabilities, in the order in which they are printed."""

@@ -57,7 +57,7 @@ def choose(given: str | Path | type[Backend] | Backend | Projector, model: str |
         return _of_projector(Projector.from_pretrained(text), named)
     if folder.is_dir() or "/" in text:
         if named is not None:
-            raise InputError(f"{text} is a model, and model={named!r} another one; leave one of them out.")
+            raise InputError(f"{text} is a model, and so is model={named!r}; leave one of them out.")
         if not folder.is_dir() and (projector := _on_the_hub(text)) is not None:
             return _of_projector(projector, None)
         return Chosen(get_backend(ANY), text)
@@ -77,7 +77,7 @@ def _of_projector(projector: Projector, model: str | None) -> Chosen:
         raise ArtifactError("this projector belongs to no backbone yet. Next: name a backend, and pass projector=...")
     if model is None and "/" not in made.model:
         raise InputError(
-            f"this projector was made with {made.model!r} of backend {made.backend!r}, which is no hub id.\n"
+            f"this projector was made with {made.model!r} of backend {made.backend!r}, which is not a hub id.\n"
             f"Next: pass model=<the folder of {made.model!r}>."
         )
     return Chosen(get_backend(made.backend), model or made.model, projector)

@@ -51,7 +51,7 @@ class SharedPrefix(Generic[State]):
     (compute ``keys[done:]`` after it, and put the longer one), or none."""
     state: State | None
     """What you put for ``keys[:done]``: the opening (BOS, system text) and these demonstrations, computed for one row;
-    None where ``done`` is 0, and the opening is to be computed with the demonstrations. It belongs to the cache, and
+    None if ``done`` is 0: the opening is then computed with the demonstrations. It belongs to the cache, and
     other threads may read it: copy it before it grows in place, expand it to the rows of a batch."""
 
 

@@ -22,7 +22,7 @@ class PreparedReadings:
     layers: tuple[int, ...]
     """Which layers are wanted, counted as in `aim_sdk.layers`."""
     positions: int
-    """Of the forward, padding and visual tokens included; an estimate where the reader's `lengths` are."""
+    """Of the forward, padding and visual tokens included; an estimate if the reader's `lengths` are."""
 
     def __len__(self) -> int:
         return len(self.demonstrations)

@@ -33,7 +33,7 @@ class _Backends(Registry["type[Backend]"]):
         if not infos:
             return (
                 f"no backend named {name!r}: no installed distribution registers any.\n"
-                "Next: install aim-icl itself (in a clone: python -m pip install -e .), whose folder alone registers "
+                "Next: install aim-icl itself (in a clone: python -m pip install -e .); its folder alone registers "
                 "none."
             )
         installed = ", ".join(f"{info.name} ({info.origin})" for info in infos)

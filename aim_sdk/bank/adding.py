@@ -146,7 +146,7 @@ class Adder:
 def gave_nothing(name: str, given: object) -> InputError:
     """What an iterator without any item is refused with: it was probably used up before."""
     return InputError(
-        f"{name}: the {type(given).__name__} gave nothing; was it used up before?\n"
+        f"{name}: the {type(given).__name__} gave nothing; was it consumed before?\n"
         "Next: pass a list, which can be read again."
     )
 

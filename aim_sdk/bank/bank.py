@@ -194,4 +194,4 @@ def _made(path: Path) -> NewBankWarning:
     near: list[str] = []
     with suppress(OSError):  # a neighbour that cannot be looked into is no reason to fail
         near = [each.parent.name for each in path.parent.glob(f"*/{INDEX}") if each.parent != path]
-    return NewBankWarning(f"{describe(path)}: no bank was there; an empty one is made.{did_you_mean(path.name, near)}")
+    return NewBankWarning(f"{describe(path)}: no bank was here; created an empty one.{did_you_mean(path.name, near)}")

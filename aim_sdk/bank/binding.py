@@ -36,7 +36,7 @@ def check_binding(bank: Binding, wanted: Binding, what: str, by: str, advice: st
     )
     ours, theirs = _name(bank), _name(wanted)
     if ours == theirs:  # two equal names would say nothing
-        theirs = f"another {theirs}: of this name, with another {' and another '.join(differences)}"
+        theirs = f"another {theirs}: the same name, but another {' and another '.join(differences)}"
     raise FingerprintError(f"{what} was made with {ours}, but {by} has {theirs}.{rows}{advice}")
 
 

@@ -20,7 +20,7 @@ from aim_sdk.files.images import image_digest
 from aim_sdk.types import Demonstration, KeptReading, Matrix, Metadata, Query
 
 Where: TypeAlias = "Mapping[str, Any]"
-"""Metadata that an entry must have, by field: a value, or a list of values of which one."""
+"""Metadata that an entry must have, by field: a value, or a list of allowed values."""
 
 
 @dataclass(frozen=True, slots=True)

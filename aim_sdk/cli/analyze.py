@@ -112,4 +112,4 @@ def _make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path}: cannot be made a folder ({error.strerror}).") from error
+        raise InputError(f"{path}: the folder cannot be created ({error.strerror}).") from error

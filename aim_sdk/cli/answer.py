@@ -44,14 +44,14 @@ def answer(
     ] = "tokens",
     text: Annotated[
         str | None,
-        typer.Option(help="Next to images without a text; default with choices: the demonstrations' own."),
+        typer.Option(help="The text for images without one; default with choices: the demonstrations' own."),
     ] = None,
     backend: options.Backend = "pocket",
     model: options.Model = None,
     projector: options.Projector = None,
     mode: Annotated[str, typer.Option(help="aim | text-only | interleaved | zero-shot | no-image | nearest.")] = "aim",
     shots: Annotated[
-        int | None, typer.Option(help="Demonstrations per query, as --selector has them; default: up to 8.", min=0)
+        int | None, typer.Option(help="Demonstrations per query, chosen by --selector; default: up to 8.", min=0)
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.", min=1)] = 32,
     batch_size: Annotated[int, typer.Option(help="Queries per forward.", min=1)] = 8,
@@ -87,7 +87,7 @@ def answer(
     get_selector(selector)
     if mode == "nearest" and selector not in ("first", "reading"):
         raise InputError(
-            f"--selector {selector}: mode nearest asks no selector, what is near is told by the readings.\n"
+            f"--selector {selector}: mode nearest uses no selector: it compares readings.\n"
             "Next: leave --selector out, or choose another --mode."
         )
     check_normalize(normalize)
@@ -125,10 +125,10 @@ def answer(
     refused = Problems()
     with AnswerJob.claimed(kept, asked, settings) as job:
         if job.resumed:
-            say(f"{kept}: {job.resumed} answers are there; resuming.", err=True)
+            say(f"{kept}: {job.resumed} answers exist; resuming.", err=True)
         if job.stale:
             say(
-                f"{kept}: {job.stale} answers there are of queries that changed or are not in {queries}; they move to "
+                f"{kept}: {job.stale} answers belong to queries that changed or are not in {queries}; they move to "
                 f"{job.aside.name}.",
                 err=True,
             )
@@ -222,9 +222,9 @@ def _finish(job: AnswerJob, out: Path, classes: list[str] | None) -> None:
         return
     answers = job.lines()
     if out != job.path and (guarded := write_answers(out, answers)):
-        plain = f"{job.path.name} has them as they are."
-        count = _so_many(guarded, "cell begins as a formula does and has", "cells begin as a formula does and have")
-        say(f"{out}: {count} a ' before it (an image ./); {plain}", err=True)
+        plain = f"{job.path.name} has them unchanged."
+        count = _so_many(guarded, "cell begins like a formula and has", "cells begin like formulas and have")
+        say(f"{out}: {count} a ' put before it (before an image path ./); {plain}", err=True)
     if classes is not None and (report := label_report.report_of(answers, classes)) is not None:
         written = label_report.write_report(report, out)
         for line in label_report.lines(report):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from aim_sdk.backend.interfaces import Backend
     from aim_sdk.testing import CheckResult
 
-app = typer.Typer(help="The installed backends, checks for them, and a new one to start from.", no_args_is_help=True)
+app = typer.Typer(help="List and check the installed backends, or start a new one.", no_args_is_help=True)
 
 _COLOURS = {
     "passed": "green",
@@ -91,7 +91,7 @@ def check(
     only: Annotated[list[str] | None, typer.Option("--check", help="Run this check alone; repeatable.")] = None,
     expect: Annotated[
         list[str] | None,
-        typer.Option(help="check=reason: a failure, or a check that cannot apply, that is known; repeatable."),
+        typer.Option(help="check=reason: a known failure, or a check known not to apply; repeatable."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 (the default on a CPU) | bfloat16 | float16.")] = None,
@@ -138,7 +138,7 @@ def new(
     from aim_sdk.testing.new import new_backend
 
     folder = new_backend(name, out)
-    say(f"{folder}: a working backend round a toy model. Next:")
+    say(f"{folder}: a working backend around a toy model. Next:")
     say(f'  pip install -e "{folder}[test]"\n  pytest {folder}\n  aim-icl backends check {name}')
 
 
@@ -164,7 +164,7 @@ def _load(
         if tiny is None:
             raise
         raise InputError(
-            f"backend {backend_class.name!r} does not take the tiny random {tiny!r} model that --tiny has made for it: "
+            f"backend {backend_class.name!r} cannot load the tiny random {tiny!r} model that --tiny made for it: "
             f"{error}\nNext: leave --tiny out, or name a variant of its own family."
         ) from error
     except OSError:

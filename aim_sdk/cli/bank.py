@@ -16,7 +16,7 @@ from aim_sdk.cli.bank_reading import Bank, interrupted
 if TYPE_CHECKING:
     from aim_sdk.bank import BankEntry, DemonstrationBank, DiskBank
 
-app = typer.Typer(help="Demonstration Banks on disk: read once, found and reused.", no_args_is_help=True)
+app = typer.Typer(help="Demonstration banks on disk: read once, reused by every query.", no_args_is_help=True)
 app.command("add")(bank_reading.add)
 app.command("convert")(bank_reading.convert)
 
@@ -86,7 +86,7 @@ def remove(
     if keys and where:
         raise InputError("bank remove: KEYs or --where, not both; `aim-icl bank list BANK --where ...` shows the keys.")
     if not keys and not where:
-        raise InputError("bank remove: say which: one KEY or more, or --where FIELD=VALUE.")
+        raise InputError("bank remove: pass one KEY or more, or --where FIELD=VALUE.")
     filters = _filters(where)
     with _opened(bank) as opened:
         chosen = [_found(opened, key) for key in keys or []]
@@ -100,7 +100,7 @@ def remove(
 def verify(
     bank: Bank,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild-index", help="First rebuild the index from the segments.")
+        bool, typer.Option("--rebuild-index", help="Rebuild the index from the segments first.")
     ] = False,
     images: Annotated[Path | None, typer.Option(help="The folder that image files were moved to.")] = None,
 ) -> None:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 Bank = Annotated[Path, typer.Argument(metavar="BANK", help="The bank's folder.")]
 KeepReadings = Annotated[
-    bool, typer.Option("--keep-readings", help="A new bank keeps readings, too: for another projector later.")
+    bool, typer.Option("--keep-readings", help="A new bank also keeps readings, for another projector later.")
 ]
-KeepImages = Annotated[bool, typer.Option("--keep-images", help="A new bank keeps the image files, too.")]
+KeepImages = Annotated[bool, typer.Option("--keep-images", help="A new bank also keeps the image files.")]
 BatchTokens = Annotated[int, typer.Option(help="Positions of one forward, visual tokens included.", min=1)]
 _LOADING = ("model", "projector", "device", "dtype", "trust_remote_code", "keep_readings", "keep_images")
 """Options that `AIMPipeline.from_pretrained` takes as they are."""
@@ -31,7 +31,7 @@ def add(
     context: typer.Context,
     bank: Bank,
     source: Annotated[Path, typer.Argument(help="JSON lines or CSV of demonstrations, or a folder of images.")],
-    text: Annotated[str, typer.Option(help="What stands next to each image that has no text of its own.")] = "",
+    text: Annotated[str, typer.Option(help="The text for each image that has none of its own.")] = "",
     images: Annotated[
         Path | None, typer.Option(help="The folder that image paths in SOURCE are relative to; default: its own.")
     ] = None,

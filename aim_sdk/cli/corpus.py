@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from aim_sdk.training.corpora.inspection import Inspection
 
 _SETTINGS = {
-    "image smaller than": "--min-image-bytes with a smaller number, of a training corpus.min_image_bytes",
-    "similarity below": "--min-similarity with a smaller number, of a training corpus.min_similarity",
-    "image missing": "--images with their folder, of a training corpus.images",
-    "fewer than": "--min-pairs with a smaller number, of a training corpus.min_pairs",
+    "image smaller than": "a smaller --min-image-bytes (in training: corpus.min_image_bytes)",
+    "similarity below": "a smaller --min-similarity (in training: corpus.min_similarity)",
+    "image missing": "--images with their folder (in training: corpus.images)",
+    "fewer than": "a smaller --min-pairs (in training: corpus.min_pairs)",
 }
 """What changes the outcome, by how the reason begins."""
 
@@ -42,10 +42,10 @@ def inspect(
         bool | None, typer.Option("--one-to-one/--no-one-to-one", help="A text belongs to one image; default: it does.")
     ] = None,
     min_image_bytes: Annotated[int | None, typer.Option(help="Default: 10240.", min=0)] = None,
-    max_images: Annotated[int | None, typer.Option(help="At most so many per document; default: 6.", min=1)] = None,
+    max_images: Annotated[int | None, typer.Option(help="The most images per document; default: 6.", min=1)] = None,
     min_pairs: Annotated[int | None, typer.Option(help="Of a document; default: 2.", min=1)] = None,
     similarity: Annotated[
-        str | None, typer.Option(help="corpus | clip (computed) | none (not looked at); default: corpus.")
+        str | None, typer.Option(help="corpus | clip (computed) | none (ignored); default: corpus.")
     ] = None,
     clip_model: Annotated[str | None, typer.Option(help="As open_clip names it, or a folder.")] = None,
     clip_pretrained: Annotated[str | None, typer.Option(help="A tag of open_clip's, or a file.")] = None,
@@ -54,9 +54,9 @@ def inspect(
         int | None, typer.Option(help="llava, webdataset: samples of one document; default: 8.", min=1)
     ] = None,
     show: Annotated[int, typer.Option(help="How many documents to show.", min=0)] = 3,
-    limit: Annotated[int | None, typer.Option(help="Stop after so many documents.", min=1)] = None,
+    limit: Annotated[int | None, typer.Option(help="Stop after this many documents.", min=1)] = None,
     decode: Annotated[bool, typer.Option("--decode", help="Decode every image that is kept.")] = False,
-    as_json: Annotated[Path | None, typer.Option("--json", help="Write the counts to this file, too.")] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Also write the counts to this file.")] = None,
 ) -> None:
     """Show some documents of a corpus as training would see them, and count what the filters leave out.
 
@@ -101,7 +101,7 @@ def _nothing_kept(inspection: Inspection) -> str:
         f"{said} ({reason})" for reason in reasons for start, said in _SETTINGS.items() if reason.startswith(start)
     ]
     changes = f" Next: {'; or '.join(settings)}." if settings else ""
-    return f"nothing is kept: a training on this corpus has nothing to learn from.{changes}"
+    return f"nothing is kept: training on this corpus has nothing to learn from.{changes}"
 
 
 def _config(given: Mapping[str, Any]) -> CorpusConfig:

@@ -24,7 +24,7 @@ def evaluate(
     context: typer.Context,
     backend: Annotated[str | None, typer.Option(help="`aim-icl backends list` shows the names.")] = None,
     tasks: Annotated[
-        str | None, typer.Option(help="Names or paths of YAML files, with commas between; default: the protocol's.")
+        str | None, typer.Option(help="Names or paths of YAML files, separated by commas; default: the protocol's.")
     ] = None,
     model: options.Model = None,
     projector: options.Projector = None,
@@ -40,7 +40,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts per forward.")] = 8,
     data: Data = Path("data"),
     bank: Annotated[
-        Path | None, typer.Option(help="A bank that is there: show its demonstrations, not the tasks' own.")
+        Path | None, typer.Option(help="An existing bank: show its demonstrations, not the tasks' own.")
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Keep fused tokens there between runs.")] = None,
     output: Annotated[Path, typer.Option(help="The run's folder; the same command resumes it.")] = Path("aim-eval"),
@@ -132,11 +132,11 @@ def report(
 @app.command("compare")
 def compare(
     first: Annotated[Path, typer.Argument(help="A run's folder or result file.")],
-    second: Annotated[Path, typer.Argument(help="Another one, or the same with --modes.")],
+    second: Annotated[Path, typer.Argument(help="Another run, or the same one with --modes.")],
     modes: Annotated[
         str | None, typer.Option(help="Two modes, `text-only,aim`: the first run's against the second's.")
     ] = None,
-    tasks: Annotated[str | None, typer.Option(help="Only these, with commas between; default: all of both.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Only these, separated by commas; default: all of both.")] = None,
     shots: Annotated[str | None, typer.Option(help="Only these, `4,8`; default: all of both.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
 ) -> None:
@@ -164,8 +164,8 @@ def compare(
     _, (left, right) = apart([str(first), str(second)])
     if not same and (tasks_of_before := unchecked(one, other)):
         warn(
-            f"{', '.join(tasks_of_before)}: a result of before does not say what was asked: that the queries are the "
-            "same is known by their ids alone."
+            f"{', '.join(tasks_of_before)}: a result of an earlier version does not say what was asked: queries are "
+            "matched by their ids alone."
         )
     if markdown:
         say(comparison.markdown(found, (left, right)).removesuffix("\n"))
@@ -183,7 +183,7 @@ def _write_report(paths: list[Path], output: Path) -> None:
     shared, names = apart([str(path) for path in paths])
     runs = {name: Run.load(path) for name, path in zip(names, paths, strict=True)}
     if shared and len(runs) > 1:
-        say(f"The runs are called by what their paths do not share: all are in {shared}", err=True)
+        say(f"Runs are named by the part of their paths that differs: all are in {shared}", err=True)
     for table in report.tables(runs):
         console().print(table, "")
     for sentence in [*beaten(runs), *refusals(runs)]:

@@ -17,9 +17,7 @@ Template = Annotated[
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
 TrustRemoteCode = Annotated[
     bool,
-    typer.Option(
-        "--trust-remote-code", help="Run the Python code of a checkpoint that brings some; without it none is run."
-    ),
+    typer.Option("--trust-remote-code", help="Run a checkpoint's own Python code; by default, none is run."),
 ]
 Dtype = Annotated[str | None, typer.Option(help="float32 | bfloat16 | float16.")]
 

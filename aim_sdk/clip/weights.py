@@ -71,7 +71,7 @@ def find_source(model: str, pretrained: str) -> ClipSource:
             "was not), or a model's name and pretrained='/path/to/weights.safetensors'."
         )
     if not _weights_in(folder):
-        raise ModelNotFoundError(f"{folder}: no weights (*.safetensors, *.bin or *.pth) beside open_clip_config.json.")
+        raise ModelNotFoundError(f"{folder}: no weights (*.safetensors, *.bin or *.pth) next to open_clip_config.json.")
     return ClipSource(f"local-dir:{folder}")
 
 
@@ -161,20 +161,20 @@ def _refuse_code(file: Path) -> None:
             if any(Path(name).name == "constants.pkl" for name in archive.namelist()):
                 raise InputError(
                     f"{file}: a TorchScript archive holds code, which is not run. Pass the same weights as "
-                    ".safetensors (OpenAI's: model='hf-hub:timm/vit_base_patch32_clip_224.openai' and its like)."
+                    ".safetensors (OpenAI's: model='hf-hub:timm/vit_base_patch32_clip_224.openai' and similar)."
                 )
 
 
 def _refuse_code_of_text(source: ClipSource, text: Mapping[str, Any]) -> None:
     """Refuse a text tower of transformers', or its tokenizer, that needs code of its own: open_clip would ask."""
     if text.get("tokenizer_kwargs", {}).get("trust_remote_code"):
-        raise InputError(f"{source.model}: its tokenizer would run code of its own, which is not done.")
+        raise InputError(f"{source.model}: its tokenizer would run code of its own, which is not allowed.")
     if not (tower := text.get("hf_model_name")):
         return
     transformers = import_module("transformers")
     config = transformers.AutoConfig.from_pretrained(tower, trust_remote_code=False)
     if getattr(config, "auto_map", None) and type(config) not in transformers.AutoModel._model_mapping:
-        raise InputError(f"{source.model}: its text tower {tower!r} would run code of its own, which is not done.")
+        raise InputError(f"{source.model}: its text tower {tower!r} would run code of its own, which is not allowed.")
 
 
 def _name(source: ClipSource, files: Sequence[Path]) -> str:

@@ -28,7 +28,7 @@ class QueryInContext:
     query: Query
     shown: Sequence[Shown]
     similarities: Sequence[float] | None = None
-    """Of the demonstrations to the query, where they were chosen as the nearest."""
+    """Of the demonstrations to the query, if they were chosen as the nearest."""
 
     @property
     def demonstrations(self) -> list[Demonstration]:

@@ -13,7 +13,7 @@ from aim_sdk.support.fitted import FittedTable
 from aim_sdk.support.modes import LABELS
 
 Names = tuple[str, str]
-"""How two runs are called."""
+"""The names of the two runs."""
 _NAMES: Names = ("first", "second")
 
 
@@ -36,8 +36,8 @@ def compare(
     """
     if first.protocol != second.protocol:
         raise InputError(
-            f"the runs were asked by different protocols ({first.protocol['name']}, {second.protocol['name']}, or "
-            "other settings of one): their scores are not comparable."
+            f"the runs used different protocols ({first.protocol['name']}, {second.protocol['name']}, or different "
+            "settings of the same one): their scores are not comparable."
         )
     for task in tasks:
         if task not in first.tasks or task not in second.tasks:
@@ -56,7 +56,8 @@ def compare(
     if all(math.isnan(b.value - a.value) for a, b in pairs):
         raise InputError(
             f"nothing to compare: the first run has {_inventory(first)}; the second {_inventory(second)}. Expected the "
-            "same tasks, modes and shots in both, or --modes FIRST,SECOND; cells with too long prompts have no number."
+            "same tasks, modes and shots in both, or --modes FIRST,SECOND; cells whose prompts are too long have no "
+            "score."
         )
     return holm([difference(first, a, second, b) for a, b in pairs])
 
@@ -106,7 +107,7 @@ def _titles(differences: Sequence[Difference], names: Names) -> Names:
 def _row(d: Difference) -> tuple[str, ...]:
     names = (d.task, _compared(d), _number(d.first), _number(d.second))
     if math.isnan(d.difference):
-        return *names, "", "", "", "", "no number: a prompt is too long, or the score is not defined"
+        return *names, "", "", "", "", "no score: a prompt is too long, or the metric is not defined"
     error = "" if math.isnan(d.standard_error) else f" ± {d.standard_error:.1f}"
     interval = "{:+.1f} to {:+.1f}".format(*d.interval) if error else ""
     return *names, f"{d.difference:+.1f}{error}", interval, _p(d.p), _p(d.p_holm), _remark(d)
@@ -115,7 +116,7 @@ def _row(d: Difference) -> tuple[str, ...]:
 def _remark(d: Difference) -> str:
     other = "" if d.same_demonstrations else " (other demonstrations)"
     if d.p is None:
-        return f"{d.pairs} pairs without own scores; the error is as if independent, which is conservative{other}"
+        return f"{d.pairs} pairs without scores of their own; treated as independent, which is conservative{other}"
     answers = f" answers to {d.queries} queries" if d.pairs != d.queries else ""
     return f"{d.better}/{d.worse} of {d.pairs}{answers}{other}"
 

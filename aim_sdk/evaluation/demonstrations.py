@@ -23,7 +23,7 @@ from aim_sdk.selection.registry import get_selector
 from aim_sdk.types import Demonstration, Query
 
 _SMALL = 4
-"""A pool of up to so many times the shots is small."""
+"""A pool of up to this many times the shots counts as small."""
 
 Shown = tuple[str, Demonstration]
 """A demonstration with its item's id."""
@@ -153,7 +153,7 @@ class DemonstrationDraw:
             if self._is_own(query, item):
                 raise InputError(
                     f"task {self._task!r}: demonstration {item.id!r} is query {query.id!r} itself (the same image and "
-                    "text): it would be shown its own answer. Are the task's files those of one split?"
+                    "text): it would be shown its own answer. Do the task's files come from the same split?"
                 )
         return drawn
 

@@ -32,8 +32,8 @@ def _of(name: str, run: Run) -> list[str]:
             found.append(f"{where}: a vote of the nearest neighbours, without any LM call, beats AIM: {_listed(won)}.")
         if even:
             found.append(
-                f"{where}: a vote of the nearest neighbours scores above AIM, but there is no difference beyond its "
-                f"error: {_listed(even)}."
+                f"{where}: a vote of the nearest neighbours scores above AIM, but the difference is within its error: "
+                f"{_listed(even)}."
             )
     return found
 

@@ -22,14 +22,15 @@ class Item:
     text: str
     """A question, the words on a meme, ...; empty for captions."""
     answers: tuple[str, ...]
-    """All references, in the file's order: captions, annotators' answers (equal ones repeated), a label; never none."""
+    """All references, in the file's order: captions, annotators' answers (equal ones repeated), a label; never
+    empty."""
     choices: tuple[str, ...] = ()
-    """The possible answers, where they are scored by their log-probabilities and not generated."""
+    """The possible answers, if they are scored by their log-probabilities instead of generated."""
     metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict, hash=False)
     named: bool = False
-    """Whether the id was given to it: then a query and a demonstration of one id are one example."""
+    """Whether the source gives the id: then a query and a demonstration with the same id are the same example."""
     demonstrations: tuple[str, ...] = ()
-    """Ids of the support: a query's own demonstrations, in the order of the prompt, where its file names them."""
+    """Ids of the support: a query's own demonstrations, in the order of the prompt, if its file names them."""
 
 
 Draw = Callable[[Item, int, random.Random], Sequence[Item]]
@@ -53,6 +54,6 @@ class Answered:
 
     item: Item
     text: str
-    """Cut as the protocol says; the most probable choice, where choices were scored."""
+    """Cut as the protocol says; the most probable choice, if choices were scored."""
     log_probs: tuple[float, ...] | None = None
-    """Of each of the item's choices (natural log, normalised as the protocol says), where they were scored."""
+    """Of each of the item's choices (natural log, normalised as the protocol says), if they were scored."""

@@ -19,7 +19,7 @@ from aim_sdk.types import Mode
 
 _FLIPS: Final = 10_000
 _ALL_FLIPS: Final = 12
-"""Up to so many queries that differ, all their signs are tried."""
+"""If at most this many queries differ, all sign flips are tried."""
 NORMAL_95: Final = 1.96
 
 _SHOWN: Final = 60
@@ -46,7 +46,8 @@ class Difference:
     second: float
     difference: float
     standard_error: float
-    """Clustered by query where answers have scores of their own; else the two runs' errors as if independent."""
+    """Clustered by query where answers have scores of their own; otherwise the two runs' errors are treated as
+    independent."""
     p: float | None
     """Two-sided, by a sign-flip permutation test over queries; None where answers have no scores of their own."""
     p_holm: float | None
@@ -54,12 +55,12 @@ class Difference:
     pairs: int
     """Answers that are compared; those that no seed changes (zero-shot, nearest neighbours) count once."""
     queries: int
-    """They answer so many queries."""
+    """The number of queries that they answer."""
     better: int
     worse: int
     """Answers of the second that score higher, lower: the two counts of McNemar's test, where scores are binary."""
     same_demonstrations: bool
-    """Whether both were shown the same ones."""
+    """Whether both were shown the same demonstrations."""
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -73,7 +74,8 @@ def difference(first: Run, a: Score, second: Run, b: Score) -> Difference:
     options = [run.tasks.get(a.task, {}).get("metric_options", {}) for run in (first, second)]
     if options[0] != options[1]:
         raise InputError(
-            f"task {a.task!r} is scored by {a.metric} with other options: {options[0]} in one run and {options[1]} in "
+            f"task {a.task!r} is scored by {a.metric} with different options: {options[0]} in one run and {options[1]} "
+            "in "
             "the other."
         )
     ours, theirs = _by_query(first, a), _by_query(second, b)
@@ -128,8 +130,8 @@ def _check_same(first: Run, second: Run, task: str, queries: Sequence[str]) -> N
         for name in sorted(known):
             if (ours := getattr(a, name)) != (theirs := getattr(b, name)):
                 raise InputError(
-                    f"task {task!r}: the runs are over other data: query {query!r} has another {_WORDS[name]}: "
-                    f"{_short(ours)} in the first, {_short(theirs)} in the second. Their answers are no pairs."
+                    f"task {task!r}: the runs use different data: query {query!r} has a different {_WORDS[name]}: "
+                    f"{_short(ours)} in the first, {_short(theirs)} in the second. Their answers cannot be paired."
                 )
 
 
@@ -175,8 +177,8 @@ def _paired(
         one, other = _under(seed, a, ours), _under(seed, b, theirs)
         if one is None or other is None or one.keys() != other.keys():
             raise InputError(
-                f"task {a.task!r}, {a.mode} at {a.shots} and {b.mode} at {b.shots} shots: other queries or seeds were "
-                f"asked (seeds {sorted(ours)} and {sorted(theirs)}, {a.queries} and {b.queries} queries)."
+                f"task {a.task!r}, {a.mode} at {a.shots} and {b.mode} at {b.shots} shots: different queries or seeds "
+                f"were asked (seeds {sorted(ours)} and {sorted(theirs)}, {a.queries} and {b.queries} queries)."
             )
         found |= {(item, seed): (_scored(one[item]), _scored(other[item])) for item in one}
     return found

@@ -79,8 +79,8 @@ class Plan:
         self.seeds = range(settings.seed, settings.seed + (settings.seeds or self.protocol.seeds))
         if not any(self.cells(work, settings.modes) for work in self.works):
             raise InputError(
-                f"shots {', '.join(map(str, self.shots))}, modes {', '.join(settings.modes)}: nothing is asked; name "
-                "more shots, or the mode zero-shot. The mode nearest needs a closed set of answers."
+                f"shots {', '.join(map(str, self.shots))}, modes {', '.join(settings.modes)}: there is nothing to ask. "
+                "Next: pass more shots, or the mode zero-shot. The mode nearest needs a closed set of answers."
             )
         for work in self.works:  # that there are too few demonstrations is known before anything is answered
             work.metric.check(work.queries)

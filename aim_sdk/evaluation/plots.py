@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ASIDE: Final = 0.05
-"""How far the modes stand apart, in doublings of k, so that their error bars do not cover one another."""
+"""The distance between modes, in doublings of k, so that their error bars do not cover each other."""
 
 Cost = Callable[[Score], float | None]
 COSTS: Final[dict[str, Cost]] = {
@@ -32,7 +32,7 @@ COSTS: Final[dict[str, Cost]] = {
         None if score.memory_bytes is None else score.memory_bytes / 2**20
     ),
 }
-"""What a query costs; medians, but for memory."""
+"""The costs of a query: medians, except for memory."""
 
 
 def scores(runs: Mapping[str, Run]) -> bytes:

@@ -27,17 +27,18 @@ class PromptSettings(_ProtocolPart):
     """How one kind of task is asked, and how its answers are cut."""
 
     template: str | None = Field(
-        default=None, description="with {image}, {text}, {answer}; none: the backend's own format"
+        default=None, description="with {image}, {text}, {answer}; if missing, the backend's own format"
     )
     system: str | None = Field(default=None, description="before the first demonstration")
-    text: str = Field(default="{text}", description="what stands beside an image: a format string of the item's text")
-    max_new_tokens: int = Field(default=32, ge=1, description="at most so many are generated")
-    generation: dict[str, Any] = Field(default_factory=dict, description="greedy, unless it says otherwise")
+    text: str = Field(default="{text}", description="the text next to an image: a format string with the item's text")
+    max_new_tokens: int = Field(default=32, ge=1, description="the most tokens that are generated")
+    generation: dict[str, Any] = Field(default_factory=dict, description="greedy, unless they say otherwise")
     cut: tuple[str, ...] = Field(
-        default=(), description="regular expressions: the answer ends before the first match of each, one after another"
+        default=(),
+        description="regular expressions, applied in order: the answer is cut before the first match of each",
     )
     normalize: Literal["none", "tokens", "characters"] = Field(
-        default="none", description="what a choice's log-probability is divided by, where choices are scored"
+        default="none", description="what a choice's log-probability is divided by, if choices are scored"
     )
 
     @field_validator("cut")
@@ -76,11 +77,11 @@ class PromptSettings(_ProtocolPart):
 class Protocol(_ProtocolPart):
     """All that a score depends on besides the model and the data."""
 
-    name: str = Field(description="by which `--protocol` finds it")
+    name: str = Field(description="the name that `--protocol` takes")
     description: str = Field(description="one sentence, for people to read")
-    source: str = Field(description="whose protocol it is, and what it was read from")
+    source: str = Field(description="who defined the protocol, and where it was taken from")
     deviations: tuple[str, ...] = Field(default=(), description="what differs here from the original code, and why")
-    tasks: tuple[str, ...] = Field(default=(), description="asked by default; names, or paths of YAML files")
+    tasks: tuple[str, ...] = Field(default=(), description="the default tasks: names, or paths of YAML files")
     shots: tuple[int, ...] = Field(description="asked by default")
     seeds: int = Field(ge=1, description="by default; each draws other demonstrations")
     pool: int | None = Field(
@@ -105,7 +106,7 @@ class Protocol(_ProtocolPart):
             if name in self.prompts:
                 return self.prompts[name]
         raise InputError(
-            f"protocol {self.name!r} has no prompt for task {task.name!r} (kind {task.kind!r}); it has some for: "
+            f"protocol {self.name!r} has no prompt for task {task.name!r} (kind {task.kind!r}); it has prompts for: "
             f"{', '.join(self.prompts)}. Protocols that take every task: aim."
         )
 

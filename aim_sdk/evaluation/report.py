@@ -23,7 +23,7 @@ from aim_sdk.support.modes import LABELS
 from aim_sdk.support.terminal import cell
 
 _NOT_TRAINING: Final = {"kind", "hash", "layers", "options"}
-"""What a result says of a projector besides the summary of its training."""
+"""What a result says about a projector, besides the summary of its training."""
 _PLOTS: Final[dict[str, Callable[[Mapping[str, Run]], bytes]]] = {"scores.png": plots.scores, "costs.png": plots.costs}
 
 

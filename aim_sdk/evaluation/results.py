@@ -47,14 +47,14 @@ class Prediction(_ResultModel):
 
     item: str = Field(description="the query's id")
     demonstrations: tuple[str, ...] = Field(description="ids of what stood before it, in the order of the prompt")
-    raw: str | None = Field(description="as generated; none where choices were scored or the prompt did not fit")
-    answer: str | None = Field(description="cut as the protocol says; none where the prompt did not fit")
-    log_probs: tuple[float, ...] | None = Field(default=None, description="of each choice, where they were scored")
-    score: float | None = Field(description="its own, where the metric has one")
+    raw: str | None = Field(description="as generated; none if choices were scored or the prompt did not fit")
+    answer: str | None = Field(description="cut as the protocol says; none if the prompt did not fit")
+    log_probs: tuple[float, ...] | None = Field(default=None, description="of each choice, if they were scored")
+    score: float | None = Field(description="its own, if the metric has one")
     prompt_tokens: int | None = Field(description="text, visual and fused tokens together")
     seconds: float | None = Field(description="of its batch, over the batch's size; readings not included")
 
-    refused: str | None = Field(default=None, description="why it could not be answered, its length aside")
+    refused: str | None = Field(default=None, description="why it could not be answered, other than its length")
 
     @property
     def fits(self) -> bool:
@@ -71,10 +71,11 @@ class CellAnswers(_ResultModel):
         default=None, description="most GPU memory of a batch beyond what was held before it; none on other devices"
     )
     first_token_seconds: tuple[float, ...] = Field(
-        default=(), description="to the first token, of some queries that were asked alone; none where none was timed"
+        default=(), description="to the first token, of some queries that were asked alone; none if none was timed"
     )
     peak_bytes: int | None = Field(
-        default=None, description="of results of before: the whole process's, which says nothing of the cell; not shown"
+        default=None,
+        description="in results of earlier versions: the whole process's, which says nothing about the cell; not shown",
     )
 
 
@@ -85,7 +86,7 @@ class Score(_ResultModel):
     mode: Mode = Field(description="what stands before a query")
     shots: int = Field(description="demonstrations of one query")
     metric: str = Field(description="its name")
-    value: _Number = Field(description="mean of the seeds' scores; NaN where not defined, or a prompt did not fit")
+    value: _Number = Field(description="mean of the seeds' scores; NaN if not defined, or if a prompt did not fit")
     standard_error: _Number = Field(description="over queries; a query's answers of all seeds are one draw")
     seeds_error: _Number = Field(description="of the mean, from the spread of the seeds; NaN for one seed")
     by_seed: dict[int, _Number] = Field(description="each seed's own score")
@@ -97,10 +98,10 @@ class Score(_ResultModel):
     prompt_tokens: _Number = Field(description="median of a prompt")
     seconds: _Number = Field(description="median of a query, in batches")
     first_token_seconds: _Number = Field(
-        default=math.nan, description="median of a query that is asked alone; NaN where none was timed"
+        default=math.nan, description="median of a query that is asked alone; NaN if none was timed"
     )
-    memory_bytes: int | None = Field(default=None, description="most of any seed; none where it is not known")
-    peak_bytes: int | None = Field(default=None, description="of results of before; not shown")
+    memory_bytes: int | None = Field(default=None, description="most of any seed; none if not known")
+    peak_bytes: int | None = Field(default=None, description="in results of earlier versions; not shown")
 
 
 class Question(_ResultModel):
@@ -109,10 +110,10 @@ class Question(_ResultModel):
     text: str = Field(description="a question, ...; empty for captions")
     image: str = Field(description="its file, relative to the task's folder where it lies there")
     image_sha256: str | None = Field(
-        default=None, description="of the file that was answered; none where it could not be read"
+        default=None, description="of the file that was answered; none if it could not be read"
     )
     references: tuple[str, ...] = Field(description="all right answers, in the file's order")
-    choices: tuple[str, ...] = Field(default=(), description="what could be answered, where choices were scored")
+    choices: tuple[str, ...] = Field(default=(), description="what could be answered, if choices were scored")
 
 
 class Example(_ResultModel):
@@ -122,7 +123,7 @@ class Example(_ResultModel):
     shots: int = Field(description="demonstrations before it")
     shown: tuple[tuple[str, str], ...] = Field(description="their texts and answers; fused tokens stand for them")
     prompt: str | None = Field(
-        description="as its tokens say it, fused and visual ones as their number; none where the backend shows none"
+        description="decoded from its tokens, with fused and visual ones as counts; none if the backend cannot show it"
     )
 
 
@@ -142,10 +143,10 @@ class Run(_ResultModel):
     versions: dict[str, str] = Field(description="of the libraries")
     machine: dict[str, Any] = Field(description="where it ran")
     queries: dict[str, dict[str, Question]] = Field(
-        default_factory=dict, description="what was asked, by task and id; none in results of before"
+        default_factory=dict, description="what was asked, by task and id; none in results of earlier versions"
     )
     examples: dict[str, dict[Mode, Example]] = Field(
-        default_factory=dict, description="one whole prompt, by task and mode; none in results of before"
+        default_factory=dict, description="one whole prompt, by task and mode; none in results of earlier versions"
     )
     computed: dict[str, str] = Field(
         default_factory=dict, description="dtype and device that answered, and the prompt format that was the default"
@@ -167,7 +168,7 @@ class Run(_ResultModel):
         try:
             return cls.model_validate_json(file.read_bytes())
         except FileNotFoundError as error:
-            state = state_of(path) or "`aim-icl eval` writes it at its end."
+            state = state_of(path) or "`aim-icl eval` writes it when it finishes."
             raise ArtifactNotFoundError(f"{path}: no {RESULT} there; {state}") from error
         except (OSError, ValidationError) as error:
             raise CorruptArtifactError(f"{file}: not a result file of `aim-icl eval` ({error}).") from error

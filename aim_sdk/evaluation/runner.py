@@ -36,7 +36,7 @@ Note = Callable[[str], None]
 _FOR_PEOPLE = {"title", "description", "source", "deviations", "licence", "splits", "install"}
 """Fields of a task or a protocol that people read."""
 _NO_PART = {"metric", "metric_options", "folder", *_FOR_PEOPLE}
-"""Fields of a task that decide no answer: what is in its folder does."""
+"""Fields of a task that do not affect answers; the content of its folder does."""
 
 
 def evaluate(
@@ -104,7 +104,7 @@ class _Evaluation:
         """Answer this process's share of what is missing; False where it was interrupted."""
         self.kept = self.journal.read()
         if again := sum(len(refused(record)) for record in self.kept.values()):
-            self.note(f"{again} answers that were refused before are asked for again.")
+            self.note(f"{again} queries that were refused before are asked again.")
         self.state.wait_for_everyone()  # all know the same before anything is added
         number = 0
         for work in self.plan.works:
@@ -238,7 +238,7 @@ class _Evaluation:
             modes.remove("interleaved")
         open_ = [work.config.name for work in self.plan.works if not work.closed]
         if "nearest" in modes and open_:
-            self.left_out["nearest"] = f"{', '.join(open_)}: answers are of no closed set"
+            self.left_out["nearest"] = f"{', '.join(open_)}: the answers are not a closed set"
             if self.plan.settings.modes != BASIC:  # it was asked for
                 self.note(f"nearest is left out for {self.left_out['nearest']}.")
         if not modes:

@@ -105,15 +105,15 @@ class Seen:
         except (OSError, ValueError) as error:
             if known is None:
                 return None
-            raise self._changed(path, "cannot be read; it could") from error
+            raise self._changed(path, "cannot be read, but could be") from error
         if known is not None and known.sha256 != digest:
-            raise self._changed(path, "is another image than")
+            raise self._changed(path, "is a different image than")
         return File(task=task, image=image, sha256=digest, size=found.st_size, mtime_ns=found.st_mtime_ns)
 
     def _changed(self, path: str, what: str) -> InputError:
         return InputError(
             f"{self._folder}: holds answers to other images: {path} {what} when they were given.\n"
-            "Next: choose another --output, or put the images back to go on with that run."
+            "Next: choose another --output, or put the images back to resume that run."
         )
 
     def _add(self, files: Sequence[File]) -> None:

@@ -26,18 +26,18 @@ class EvalSettings(BaseModel):
     projector: str | None = Field(
         default=None, description="a kind, a saved projector's folder or its hub id; None: the backend's default"
     )
-    device: str | None = Field(default=None, description="None: a GPU where there is one")
+    device: str | None = Field(default=None, description="None: a GPU if there is one")
     dtype: str | None = Field(default=None, description="the backbone's: bfloat16, float32, ...; None: its default")
-    trust_remote_code: bool = Field(default=False, description="run the Python code of a checkpoint that brings some")
+    trust_remote_code: bool = Field(default=False, description="run a checkpoint's own Python code")
     tasks: tuple[str, ...] | None = Field(
-        default=None, description="names, or paths of YAML files; None: the protocol's, where it names some"
+        default=None, description="names, or paths of YAML files; None: the protocol's, if it names any"
     )
     data: Path = Field(default=Path("data"), description="the folder of the tasks' folders")
     protocol: str = Field(default="aim", description="a name, or a YAML file")
     shots: tuple[int, ...] | None = Field(default=None, description="None: the protocol's")
     modes: tuple[Mode, ...] = Field(
         default=BASIC,
-        description="the rows of the table; nearest only where answers are of a closed set (exact match, choices)",
+        description="the rows of the table; nearest only if the answers are a closed set (exact match, choices)",
     )
     selector: str = Field(default="random", description="see aim_sdk.selection")
     seeds: int | None = Field(default=None, ge=1, description="how many, from `seed` on; None: the protocol's")
@@ -47,14 +47,14 @@ class EvalSettings(BaseModel):
     timed: int = Field(
         default=0,
         ge=0,
-        description="queries of each cell that are asked once more, each alone, for the time to its first token; every "
-        "prompt of the run is then computed whole",
+        description="queries of each cell that are asked again, one at a time, to measure the time to the first token; "
+        "every prompt of the run is then computed in full",
     )
     bank: Path | None = Field(
-        default=None, description="a bank that is there: its demonstrations are shown instead of the tasks' own"
+        default=None, description="an existing bank: its demonstrations are shown instead of the tasks' own"
     )
     cache: Path | None = Field(
-        default=None, description="a folder that keeps fused tokens between runs, a bank a task; None: in memory"
+        default=None, description="a folder that keeps fused tokens between runs, one bank per task; None: in memory"
     )
 
     def __init__(self, **settings: Any) -> None:
@@ -100,7 +100,7 @@ class EvalSettings(BaseModel):
     @classmethod
     def _bank_or_cache(cls, cache: Path | None, info: ValidationInfo) -> Path | None:
         if cache is not None and info.data.get("bank") is not None:
-            raise ValueError("cache: with a bank there is nothing to keep: its fused tokens are there")
+            raise ValueError("cache: leave it out with bank, which holds its fused tokens already")
         return cache
 
     @field_validator("model", "projector")

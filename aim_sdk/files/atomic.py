@@ -11,7 +11,7 @@ from typing import BinaryIO
 from aim_sdk.errors import AIMError, ArtifactWriteError, InputError
 
 _NO_SUCH_OPERATION = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
-"""What a file system says that cannot sync a folder (FUSE, some network ones); nothing more can be done there."""
+"""Errors of file systems that cannot sync a folder (FUSE, some network ones); nothing more can be done there."""
 
 
 def write_atomic(path: Path, data: bytes) -> None:

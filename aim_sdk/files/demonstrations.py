@@ -16,7 +16,7 @@ from aim_sdk.files.tables import is_table, table_rows
 from aim_sdk.types import Demonstration
 
 MAX_ANSWER_FILE = 1 << 20
-"""Bytes of the largest text file that stands beside an image."""
+"""Bytes of the largest text file next to an image."""
 
 
 class DemonstrationLine(BaseModel):
@@ -110,7 +110,7 @@ def check_images(images: Path | None, *sources: Path | None) -> None:
     if not images.is_dir():
         raise InputError(f"--images: {images} is not a folder.")
     if all(source is None or source.is_dir() for source in sources):
-        raise InputError("--images: it is for the paths in a file; a folder finds its images itself.")
+        raise InputError("--images: it applies to the paths in a file; a folder brings its images itself.")
 
 
 def where_images_are(error: Exception, image: object) -> str:
@@ -134,7 +134,7 @@ def _folder(path: Path, text: str, decode: bool, on_problem: OnProblem) -> Itera
                 answer = metadata["label"] = image.parent.name
                 classes = True
             else:
-                raise InputError(f"no answer; expected {beside.name} beside it, or a subfolder named like its class.")
+                raise InputError(f"no answer; expected {beside.name} next to it, or a subfolder named after its class.")
             if decode:
                 load_image(image)
             found = Demonstration(str(image), text, answer, metadata)

@@ -48,10 +48,10 @@ MAX_SCANNED_PIXELS = 3_000_000_000
 """Pixels times scans of a progressive JPEG: a scan of a few bytes passes over the whole image (usual are 10 scans)."""
 
 MAX_TEXT_BYTES = 5_000_000
-"""The largest file of a plain PPM, PGM or PBM, which is text and takes a microsecond a number."""
+"""The largest file of a plain PPM, PGM or PBM, which is text and takes a microsecond per number."""
 
 MAX_TILE_PIXELS = 1 << 24
-"""The largest tile of a TIFF, where the image itself is smaller."""
+"""The largest tile of a TIFF whose image is smaller."""
 
 _TILE_WIDTH, _TILE_LENGTH = 0x0142, 0x0143
 
@@ -114,11 +114,11 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
     """
     name = describe(path)
     if path == "":
-        raise ImageError("the path of an image is empty; expected that of an image file.")
+        raise ImageError("the path of an image is empty; expected the path of an image file.")
     if is_url(path):
         raise ImageError(f"{name}: an address is opened only on request; pass image=aim_sdk.fetch_image(url).")
     if isinstance(path, str) and path[:5].lower() == "data:":
-        raise ImageError(f"{name}: a data URI is no path; pass base64.b64decode(uri.partition(',')[2]).")
+        raise ImageError(f"{name}: a data URI is not a path; pass base64.b64decode(uri.partition(',')[2]).")
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
             found = os.fstat(file.fileno())
@@ -132,7 +132,7 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
     except OSError as error:
         raise ImageError(f"{name}: cannot be read ({error.strerror or error}).") from error
     except MemoryError as error:
-        raise ImageError(f"{name}: more than there is memory for.") from error
+        raise ImageError(f"{name}: not enough memory for it.") from error
     except ImageError:
         raise
     except ValueError as error:  # a NUL, or half a surrogate pair
@@ -172,7 +172,7 @@ class _Metered(io.BytesIO):
         self._reads -= 1
         self._bytes -= len(data)
         if self._reads < 0 or self._bytes < 0:
-            raise OSError("its parts are too many")
+            raise OSError("it has too many parts")
         return data
 
 
@@ -187,7 +187,7 @@ def _data(source: ImageInput) -> bytes | Image:
         return source.image_file()
     raise ImageError(
         f"{describe(source)}: expected a path, the bytes of an image file or a PIL image; "
-        "of an array make one by PIL.Image.fromarray(array), of other bytes by bytes(data)."
+        "convert an array with PIL.Image.fromarray(array), other bytes with bytes(data)."
     )
 
 
@@ -232,7 +232,7 @@ def _check_size(width: int, height: int, most: int) -> None:
     if width * height > most:
         raise ImageError(f"{found}; at most {most} are accepted. Scale it down.")
     if max(width, height) > min(MAX_SIDE, MAX_ASPECT * min(width, height)):
-        raise ImageError(f"{found}; a side has at most {MAX_SIDE}, and at most {MAX_ASPECT} times the other. Cut it.")
+        raise ImageError(f"{found}; a side has at most {MAX_SIDE}, and at most {MAX_ASPECT} times the other. Crop it.")
 
 
 @contextmanager
@@ -255,7 +255,7 @@ def _named(source: ImageInput) -> Iterator[None]:
             f"{describe(source)}: not an image that can be read, or damaged; expected {', '.join(FORMATS)}."
         ) from error
     except MemoryError as error:
-        raise ImageError(f"{describe(source)}: more than there is memory for.") from error
+        raise ImageError(f"{describe(source)}: not enough memory for it.") from error
     except Exception as error:
         reason = _printable(str(error)) or type(error).__name__
         raise ImageError(f"{describe(source)}: truncated or unreadable ({reason}).") from error

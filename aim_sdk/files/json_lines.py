@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from aim_sdk.errors import InputError, problem
 
 MAX_LINE: Final = 8 << 20
-"""Bytes of the longest line that is read; a longer one is passed over without being held in memory."""
+"""Bytes of the longest line that is read; a longer one is skipped without being held in memory."""
 MAX_NESTING: Final = 64
-"""How deep lists and objects of one line may stand in one another."""
+"""How deep lists and objects of one line may be nested."""
 
 Item = TypeVar("Item")
 OnProblem = Callable[[str], None]
@@ -26,7 +26,7 @@ OnProblem = Callable[[str], None]
 
 _BLOCK: Final = 1 << 20
 _STREAMS: Final = ("/dev/fd/", "/dev/stdin", "/dev/stdout", "/dev/stderr", "/proc/")
-"""How the names of pipes begin; nothing stands next to them."""
+"""How the names of pipes begin; no files lie next to them."""
 _MAGIC: Final = {
     b"\x1f\x8b": "packed with gzip; give it as <(zcat FILE)",
     b"PK\x03\x04": "a zip archive; unpack it, or give it as <(unzip -p FILE)",
@@ -194,7 +194,7 @@ def _refuse_other_formats(path: Path, line: bytes) -> None:
     found = other_encoding(line)
     text = line.strip()
     if found is None and b"\0" in line:
-        found = "no text (binary, or UTF-16)"
+        found = "not text (binary, or UTF-16)"
     elif found is None and (text in (b"[", b"[]") or text.startswith(b"[{")):
         found = "a JSON list; write it with jq -c '.[]' FILE > OUT"
     elif found is None and text == b"{":
@@ -202,7 +202,7 @@ def _refuse_other_formats(path: Path, line: bytes) -> None:
     elif found is None and b"image" in _fields(text) and not text.startswith(b"{"):
         found = "a table (CSV); write it with pandas.read_csv(FILE).to_json(OUT, orient='records', lines=True)"
     if found is not None:
-        raise InputError(f"{path}: expected JSON lines, one object a line; this is {found}.")
+        raise InputError(f"{path}: expected JSON lines, one object per line; this is {found}.")
 
 
 def _fields(line: bytes) -> list[bytes]:
@@ -211,7 +211,7 @@ def _fields(line: bytes) -> list[bytes]:
 
 
 def _not_json(name: str) -> float:
-    raise ValueError(f"{name} is not a number of JSON's; leave the field out, or write null")
+    raise ValueError(f"{name} is not a JSON number; leave the field out, or write null")
 
 
 def _finite(text: str) -> float:

@@ -15,13 +15,13 @@ from aim_sdk.files.images import describe
 IMAGE_SUFFIXES: Final = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
-"""How the names of images end; one that cannot be decoded here is reported like a broken one."""
+"""Suffixes of image files; one that cannot be decoded here is reported as broken."""
 OTHER_IMAGES: Final = frozenset(
     {".heic", ".heif", ".heics", ".jxl", ".svg", ".psd", ".xcf", ".eps"}
     | {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".k25", ".kdc", ".mef", ".mos", ".mrw"}
     | {".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
 )
-"""How the names of images end that are not decoded here, cameras' raw formats among them."""
+"""Suffixes of image files that are not decoded here, such as cameras' raw formats."""
 _NO_IMAGES: Final = frozenset({".txt", ".json", ".jsonl", ".csv", ".tsv", ".md", ".ini", ".db", ".xmp", ".aae"})
 _STARTS: Final = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*"),
@@ -62,13 +62,13 @@ class Skipped:
         if self._convert:
             said.append(f"skipped {_counted(self._convert)}: convert them to JPEG or PNG")
         if self._rename:
-            said.append(f"skipped {_counted(self._rename)}, which hold images: let their names end in .jpg or .png")
+            said.append(f"skipped {_counted(self._rename)}, which hold images: rename them to .jpg or .png")
         return f"{describe(self._folder)}: {'; '.join(said)}." if said else None
 
     @property
     def others(self) -> str | None:
         """How many there are of what is not an image; None without any."""
-        return f"{describe(self._folder)}: skipped {_counted(self._others)}: no images." if self._others else None
+        return f"{describe(self._folder)}: skipped {_counted(self._others)}: not images." if self._others else None
 
     def report(self, on_problem: Callable[[str], None]) -> None:
         """Tell of images as of a problem, and of the others by a warning."""

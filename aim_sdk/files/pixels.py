@@ -101,7 +101,7 @@ def _scaled(image: Image, top: float) -> Image:
     values: NDArray[np.number] = np.asarray(image)
     low, high = values.min(), values.max()
     if not np.isfinite(values).all():
-        raise ImageError("some values are NaN or infinite; put others in their place first.")
+        raise ImageError("some values are NaN or infinite; replace them first.")
     if not (low >= 0 and high <= top):
         raise ImageError(f"values from {low:g} to {high:g}; expected 0 to {top:g}. Scale them to 8 bits.")
     grey = (values.astype(np.float32) * (255 / top) + 0.5).astype(np.uint8)

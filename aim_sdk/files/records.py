@@ -29,7 +29,7 @@ _FRAME = struct.Struct("<4sIQ")
 _CRC = struct.Struct("<I")
 HEAD = _FRAME.size + _CRC.size
 HEADER_BYTES = 16 << 20
-"""A header may have so many: texts, metadata and the keys of some thousand vectors."""
+"""The most bytes of a header: texts, metadata and the keys of some thousand vectors."""
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8)

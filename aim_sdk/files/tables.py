@@ -22,9 +22,9 @@ SUFFIXES: Final = frozenset({".csv", ".tsv"})
 _DELIMITERS: Final = ",;\t"
 """What may separate columns; the header shows which does."""
 _EXCEL: Final = re.compile(r"sep=(.)\s*")
-"""A first line of Excel's that names what separates the columns."""
+"""Excel's optional first line, which names the column separator."""
 _FORMULA: Final = re.compile(r"[=+\-@\t\r\n]")
-"""How a cell begins that a spreadsheet would run."""
+"""Beginnings of a cell that a spreadsheet would run as a formula."""
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -110,7 +110,7 @@ def _lines(path: Path, file: BinaryIO) -> Iterator[str]:
         if number == 1 and (other := other_encoding(line)):
             raise InputError(f"{path}: expected a table in UTF-8; this is {other}.")
         if b"\0" in line:
-            raise InputError(f"{path}:{number}: no text (binary, or UTF-16).")
+            raise InputError(f"{path}:{number}: not text (binary, or UTF-16).")
         try:
             yield (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).decode()
         except UnicodeDecodeError as error:
@@ -132,7 +132,7 @@ def _header(path: Path, line: str, delimiters: str) -> tuple[str, list[str]]:
         found = max(found, names, key=len)
     raise InputError(
         f"{path}: no column `image`; the first line must name the columns: image, text, answer, ... It names: "
-        f"{', '.join(map(repr, found[:10])) or 'nothing'}.{did_you_mean('image', found)} The columns stand between "
+        f"{', '.join(map(repr, found[:10])) or 'nothing'}.{did_you_mean('image', found)} Columns are separated by "
         "commas, semicolons or tabs."
     )
 

@@ -18,10 +18,10 @@ Model = TypeVar("Model", bound=BaseModel)
 MAX_BYTES: Final = 256 << 10
 """Bytes of the largest file: settings are short, and PyYAML takes seconds for a megabyte."""
 MAX_NESTING: Final = 32
-"""How deep lists and groups of settings may stand in one another."""
+"""How deep lists and groups of settings may be nested."""
 
 _NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError)
-"""What PyYAML raises; all but the first where a date, a number or a tag's value is not one."""
+"""What PyYAML raises; all but the first for an invalid date, number or tag value."""
 _LONGEST_NUMBER: Final = 100
 
 
@@ -37,9 +37,9 @@ class _PlainLoader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
-            raise _refused("aliases are not taken", event)
+            raise _refused("aliases are not accepted", event)
         if getattr(event, "tag", None) is not None:
-            raise _refused("tags are not taken", event)
+            raise _refused("tags are not accepted", event)
         if self._depth == MAX_NESTING:
             raise _refused(f"nested deeper than {MAX_NESTING}", event)
         self._depth += 1
@@ -50,7 +50,7 @@ class _PlainLoader(yaml.SafeLoader):
     def construct_scalar(self, node: Any) -> Any:
         text = super().construct_scalar(node)
         if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
-            raise _refused("no text (a NUL, or half of a surrogate pair)", node)
+            raise _refused("not text (a NUL, or half of a surrogate pair)", node)
         if node.tag.endswith((":int", ":float")) and len(text) > _LONGEST_NUMBER:
             raise _refused(f"a number of more than {_LONGEST_NUMBER} digits", node)
         return text

@@ -12,7 +12,7 @@ from aim_sdk.types import ChoiceScores, Demonstration
 
 Normalization = Literal["none", "tokens", "characters"]
 MOST_CHOICES: Final = 64
-"""Distinct answers of a bank that are taken for choices; more are no classes, but answers in words."""
+"""The most distinct answers of a bank that are used as choices; more are free-form answers, not classes."""
 
 
 def checked_choices(choices: Iterable[str]) -> list[str]:
@@ -30,7 +30,7 @@ def checked_choices(choices: Iterable[str]) -> list[str]:
             raise InputError(f"choices: {choice!r} is not text: it holds half of a character.")
     same = [choice for choice in found if sum(other.strip() == choice.strip() for other in found) > 1]
     if same:
-        raise InputError(f"choices: {same[0]!r} stands there more than once.")
+        raise InputError(f"choices: {same[0]!r} appears more than once.")
     return found
 
 
@@ -56,7 +56,7 @@ def choices_of(demonstrations: Iterable[Demonstration]) -> list[str]:
         if len(found) > MOST_CHOICES:
             some = ", ".join(repr(answer[:40]) for answer in islice(found, 3))
             raise InputError(
-                f"the demonstrations have over {MOST_CHOICES} distinct answers ({some}, ...): these are no classes.\n"
+                f"the demonstrations have over {MOST_CHOICES} distinct answers ({some}, ...): these are not classes.\n"
                 "Next: name the choices, --choices (choices=[...]), or let the model answer freely."
             )
     if len(found) < 2:

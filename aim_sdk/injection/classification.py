@@ -27,7 +27,7 @@ from aim_sdk.types import ChoiceScores, Context, Demonstration, ImageInput, Quer
 
 Images: TypeAlias = "ImageInput | Query | Iterable[One]"
 OnError = Callable[[int, InputError], None]
-"""Called with the place of an image that cannot be labelled, counted from 0, and the reason."""
+"""Called with the index of each image that cannot be labelled, and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +35,15 @@ class Classification:
     """One image's label."""
 
     label: str | None
-    """The likeliest choice; of equally likely ones the first. None where there is an `error`."""
+    """The likeliest choice; of equally likely ones the first. None if there is an `error`."""
     probabilities: Mapping[str, float] = field(default_factory=dict)
     """Of each choice, in the order of the choices; they sum to 1."""
     demonstrations: tuple[str, ...] = ()
     """What was shown, as `Generation.demonstrations`; in mode `"nearest"` the neighbours, the nearest first."""
     prompt_tokens: int | None = None
-    """Positions of the prompt; None in mode `"nearest"`, and where the backend does not say."""
+    """Positions of the prompt; None in mode `"nearest"`, and if the backend does not say."""
     error: str | None = None
-    """Why the image has no label, where `on_error` was given."""
+    """Why the image has no label, if `on_error` was given."""
     image: ImageInput | None = field(default=None, compare=False)
     """The image as it was given; of a folder, its path."""
 

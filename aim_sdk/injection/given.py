@@ -31,7 +31,7 @@ Demonstrations: TypeAlias = (
 
 Shown: TypeAlias = Demonstration | BankEntry
 Given: TypeAlias = "tuple[Shown, ...] | tuple[tuple[Shown, ...], ...]"
-"""The same, checked, and as often read as one likes."""
+"""The same, checked, and readable any number of times."""
 
 
 def shots_of(shots: object) -> int | None:

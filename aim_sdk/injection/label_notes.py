@@ -50,7 +50,7 @@ def note_choices_without_examples(choices: Sequence[str], answers: Collection[st
     if not missing or len(missing) == len(choices):  # none at all is refused
         return
     near = "".join(dict.fromkeys(did_you_mean(one, answers) for one in missing[:_SHOWN]))
-    note(f"mode 'nearest': no demonstration says {_either(missing)}, so no image can be labelled so.{near}")
+    note(f"mode 'nearest': no demonstration says {_either(missing)}, so no image can get that label.{near}")
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Astray:
             lost = 100 * sum(self.shares.values()) / self.count
             worst = sorted(self.shares, key=lambda answer: -self.shares[answer])
             note(
-                f"mode 'nearest': {lost:.1f} % of the votes went to answers that are no choice ({_listed(worst)}); "
+                f"mode 'nearest': {lost:.1f} % of the votes went to answers that are not choices ({_listed(worst)}); "
                 "they are left out, and the rest is scaled to 1."
             )
 

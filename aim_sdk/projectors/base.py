@@ -131,7 +131,7 @@ class Projector(
                 f"\n  {field}: projector {ours}, backbone {theirs}" for field, (ours, theirs) in differences.items()
             )
             ours, theirs = _name(self.fingerprint), _name(fingerprint)
-            backbone = f"another {theirs}: of this name, with other contents" if ours == theirs else theirs
+            backbone = f"another {theirs}: the same name, but other contents" if ours == theirs else theirs
             raise FingerprintError(
                 f"this projector was made with {ours}, but the loaded backbone is {backbone}.{rows}\n"
                 f"Load {self.fingerprint.model!r} as it was then, or pass a projector of {fingerprint.model!r}."
@@ -210,7 +210,7 @@ class Projector(
         if model_kwargs:
             raise InputError(
                 f"{model_id}: a saved projector takes no {', '.join(model_kwargs)}; its options are those that it was "
-                "saved with. Next: leave them out, or make a new one by `untrained`."
+                "saved with. Next: leave them out, or make a new one with `untrained`."
             )
         folder = located(
             model_id,
@@ -233,7 +233,7 @@ class Projector(
     def _save_pretrained(self, save_directory: Path) -> None:
         if self.fingerprint is None:
             raise ArtifactError(
-                "this projector belongs to no backbone yet. Next: make it for one, by "
+                "this projector belongs to no backbone yet. Next: create it for one with "
                 "`aim_sdk.projectors.untrained(kind, backend.vocabulary)`, or call "
                 "`projector.attach(backend.vocabulary)`."
             )
@@ -279,7 +279,7 @@ class Projector(
         except Exception as error:  # the Hub's client passes on whatever its transport raises
             raise ArtifactWriteError(
                 f"{repo_id}: the projector was not uploaded: {type(error).__name__}: {error}\n"
-                "Next: look after the network, the name and `hf auth login`; `save_pretrained` keeps it in a folder."
+                "Next: check the network, the name and `hf auth login`; `save_pretrained` keeps it in a folder."
             ) from error
 
 

@@ -100,8 +100,8 @@ class CarrierProjector(Carrier):
         super().__init__(hidden_size, embedding_size, layers=layers, place=place)
         if self.layers[-1] != -1:
             raise InputError(
-                f"a carrier projector of layers {self.layers}: expected -1 as the last of them, for the LM head reads "
-                "no other layer. Next: use kind 'carrier-linear'."
+                f"a carrier projector of layers {self.layers}: expected -1 as the last of them, because the LM head "
+                "reads no other layer. Next: use kind 'carrier-linear'."
             )
         self.norm = nn.LayerNorm(embedding_size)
         self.weight = nn.Parameter(torch.eye(embedding_size))

@@ -31,7 +31,7 @@ _AHEAD = 2
 """Batches that are decoded while one is computed."""
 
 OnError = Callable[[int, InputError], None]
-"""Called with a demonstration (its place among those given) that cannot be read."""
+"""Called with each demonstration that cannot be read (its index among those given)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,11 +26,11 @@ Ranked: TypeAlias = tuple[str, float]
 Order: TypeAlias = "Callable[[NDArray[np.intp]], NDArray[np.intp]]"
 
 DEFAULT_SHOTS: Final = 8
-"""Demonstrations that a query is shown where no number is given."""
+"""Demonstrations that a query is shown if no number is given."""
 T = TypeVar("T")
 
 _SCORES = 1 << 25
-"""Scores that are held at once: more queries are chosen for in parts."""
+"""Scores that are held at once: more queries are handled in parts."""
 
 
 class Selector(ABC):

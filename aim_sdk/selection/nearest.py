@@ -36,7 +36,7 @@ class Neighbour:
     key: str
     answer: str
     similarity: float
-    """The cosine of the two readings, round the bank's mean."""
+    """The cosine of the two readings, relative to the bank's mean."""
 
 
 def vote(

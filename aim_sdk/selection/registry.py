@@ -32,7 +32,7 @@ SELECTORS: Final = _Selectors(
 
 
 DEFAULT_SELECTOR: Final = "reading"
-"""What chooses from a bank where nothing else is said: few, similar demonstrations beat many."""
+"""The default: what chooses from a bank. A few similar demonstrations beat many."""
 
 
 def get_selector(selector: str | Selector) -> Selector:

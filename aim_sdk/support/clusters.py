@@ -9,7 +9,8 @@ from collections.abc import Hashable, Sequence
 from typing import Final
 
 FEWEST: Final = 3
-"""Clusters that an error is estimated from: the residuals of two are equal up to their sign, whatever the values."""
+"""The fewest clusters that an error is estimated from: the residuals of two are equal up to their sign, whatever the
+values."""
 
 
 def clustered_error(values: Sequence[float], groups: Sequence[Hashable]) -> float:

@@ -11,9 +11,9 @@ from aim_sdk.errors import NonFiniteError
 
 _NEXT = {
     torch.float16: "float16 ends at 65,504: load the backbone with dtype='bfloat16' (as small) or dtype='float32'.",
-    torch.bfloat16: "load the backbone with dtype='float32'; if it is the same there, its weights are damaged.",
+    torch.bfloat16: "load the backbone with dtype='float32'; if that gives the same, its weights are damaged.",
 }
-_DAMAGED = "the weights are damaged, or an input is out of all proportion: copy or download the checkpoint again."
+_DAMAGED = "the weights are damaged, or an input is far out of range: copy or download the checkpoint again."
 
 
 def are_finite(groups: Sequence[Iterable[Tensor]]) -> list[bool]:

@@ -41,7 +41,7 @@ class Progress(AbstractContextManager["Progress"]):
     """
 
     _bars: Bars | None = None
-    """What is on the terminal: one for all work, for two would overwrite one another."""
+    """What is on the terminal: one for all work, because two would overwrite each other."""
 
     def __init__(self, description: str, total: int | None, *, done: int = 0, shown: bool = True) -> None:
         self._description, self._total, self._shown = clean(description), total, shown

@@ -84,8 +84,8 @@ def check_fingerprint(backend: Backend) -> None:
         finally:
             with torch.no_grad():
                 parameter.copy_(before)
-        require(other.weights_hash != usual.weights_hash, f"{name} is another, and the weights' hash is the same")
-    require(_afresh(backend).weights_hash == usual.weights_hash, "the weights are as they were, their hash is another")
+        require(other.weights_hash != usual.weights_hash, f"{name} changed, and the weights' hash is the same")
+    require(_afresh(backend).weights_hash == usual.weights_hash, "the weights are unchanged, but their hash changed")
 
 
 @check

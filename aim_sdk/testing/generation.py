@@ -50,7 +50,7 @@ def check_options_are_used(backend: Backend) -> None:
             taken = ask()
         except Exception:  # whichever: the caller is told
             continue
-        require(False, f"`{call}` took the option no_such_option_of_any_backend=1 without a word: {taken}")
+        require(False, f"`{call}` took the option no_such_option_of_any_backend=1 silently: {taken}")
     greedy = _answers(backend, max_new_tokens=8)
     try:
         beams = _answers(backend, max_new_tokens=8, num_beams=4)
@@ -72,7 +72,7 @@ def check_stop_string(backend: Backend) -> None:
         for template in _STOPPED if tried < 2 else ():
             form = PromptFormat.plain(template)
             (free,) = backend.injector.generate([query], [[]], prompt_format=form, max_new_tokens=_LONG)
-            require(free.text == free.text.strip(), f"the answer {free.text!r} has blanks round it")
+            require(free.text == free.text.strip(), f"the answer {free.text!r} has blanks around it")
             answers.append(free.text)
             if stop := _stop_of(free.text):
                 tried += 1

@@ -33,7 +33,7 @@ def new_backend(name: str, parent: Path) -> Path:
     try:
         parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"{parent}: a file stands where a folder is to be.") from error
+        raise InputError(f"{parent}: a file is where the folder should be.") from error
     with tempfile.TemporaryDirectory(dir=parent, prefix=".aim-new-") as temporary:
         made = Path(temporary) / folder.name
         for source in sorted(SKELETON.rglob("*")):
@@ -58,7 +58,7 @@ def _check_name(name: str) -> None:
         raise InputError(f"backend name {name!r} is taken by {taken[0]}; two of one name could not be loaded.")
     module = name.replace("-", "_")
     if keyword.iskeyword(module):
-        raise InputError(f"backend name {name!r} is a word of Python's; choose another, such as 'my-{name}'.")
+        raise InputError(f"backend name {name!r} is a Python keyword; choose another, such as 'my-{name}'.")
     for package in (module, f"aim_{module}"):
         found = importlib.util.find_spec(package)
         if found is not None and found.origin is not None:  # None: a folder that happens to be there

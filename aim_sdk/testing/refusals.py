@@ -83,7 +83,7 @@ def check_bad_image_is_refused(backend: Backend) -> None:
         _require_place(partial(_generate, backend, queries), place, ImageError)
 
 
-_LONG_ADVICE = "expected a ContextLengthError before that, for its cost grows with the square of the length"
+_LONG_ADVICE = "expected a ContextLengthError before that, because its cost grows with the square of the length"
 
 
 def _looks(backend: Backend, image: ImageInput) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -128,7 +128,7 @@ def _first_refused(backend: Backend) -> tuple[int, int]:
         require(
             more >= (_PART * each or 0.5) or not before,
             f"a query of {words} words makes a prompt of {made[0].prompt_tokens} tokens, one of {before} words a "
-            f"prompt of {count}: is a text cut without a word?",
+            f"prompt of {count}: is a text cut silently?",
         )
         before, count, each = words, made[0].prompt_tokens, more if before else 0.0
     return 0, 0

@@ -13,7 +13,7 @@ from aim_sdk.training.data import EpisodeBatch
 from aim_sdk.training.forward import Forward, Work
 
 _AHEAD: Final = 2
-"""Batches that wait, prepared, after the one that is computed."""
+"""Prepared batches that wait while one is computed."""
 
 
 @contextmanager

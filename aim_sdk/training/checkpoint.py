@@ -109,7 +109,7 @@ def load(output: Path, projector: Projector, optimizer: torch.optim.Optimizer) -
         before = f" The one before it is {folders[-2].name}." if len(folders) > 1 else ""
         cause = str(error).splitlines()[0]
         raise CorruptArtifactError(
-            f"{folder}: the checkpoint cannot be taken over ({cause}).{before}\nNext: delete {folder}."
+            f"{folder}: the checkpoint cannot be loaded ({cause}).{before}\nNext: delete {folder}."
         ) from error
     return state.model_copy(update={"sha256": {}})
 
@@ -123,7 +123,7 @@ def steps_taken(output: Path) -> int:
 def _tensors(folder: Path, name: str, state: TrainingState) -> dict[str, Tensor]:
     data = (folder / f"{name}.safetensors").read_bytes()
     if hashlib.sha256(data).hexdigest() != state.sha256[name]:
-        raise ValueError(f"{name}.safetensors is not what was written")
+        raise ValueError(f"{name}.safetensors is not as it was written")
     return safetensors.torch.load(data)
 
 

@@ -32,7 +32,7 @@ class ProjectorSettings(_TrainingPart):
         default=(-1,), description="the layers it reads: 0 is the input of the first, -1 the last; [24, -1] two of them"
     )
     options: dict[str, Any] = Field(
-        default_factory=dict, description="what else the kind takes: {place: before}, {heads: 8, inner: 512}"
+        default_factory=dict, description="other options of the kind: {place: before}, {heads: 8, inner: 512}"
     )
     start: Path | None = Field(
         default=None,
@@ -48,13 +48,13 @@ class EpisodeSettings(_TrainingPart):
     targets: int = Field(
         default=1, ge=1, description="later pairs of a document that are learnt; their demonstrations are read once"
     )
-    text: str = Field(default="", description="what stands beside an image that has no text of its own")
+    text: str = Field(default="", description="the text for an image that has none of its own")
     max_characters: int = Field(default=400, ge=16, description="longer texts and answers are cut at a sentence's end")
     labels: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="share of episodes that give a document's images new names, which only the demonstrations tell",
+        description="share of episodes that give a document's images new names, which only the demonstrations show",
     )
     label_words: Path | None = Field(
         default=None, description="words to draw half of the names from, one per line; the others are made up"
@@ -78,15 +78,15 @@ class OptimizerSettings(_TrainingPart):
     learning_rate: float = Field(default=1e-4, gt=0, description="some projectors learn some parameters faster")
     weight_decay: float = Field(default=0.01, ge=0, description="AdamW's, of matrices")
     betas: tuple[float, float] = Field(
-        default=(0.9, 0.98), description="AdamW's averages of the gradient and of its square"
+        default=(0.9, 0.98), description="AdamW's decay rates of the averages of the gradient and of its square"
     )
     warm_up: float = Field(default=0.03, ge=0, le=1, description="share of the steps over which the rate rises")
     final_rate: float = Field(
         default=0.01,
         ge=0,
         le=1,
-        description="the last step's rate, as a share of learning_rate; 1: the rate stays, and a finished run can be "
-        "prolonged",
+        description="the last step's rate, as a share of learning_rate; 1: the rate stays constant, and a finished run "
+        "can be extended",
     )
     clip: float = Field(default=1.0, gt=0, description="the largest norm of a step's gradient")
 
@@ -95,15 +95,15 @@ class EvaluationSettings(_TrainingPart):
     """What is measured on documents that are never trained on."""
 
     every: int = Field(default=200, ge=0, description="steps between two evaluations; 0: none")
-    episodes: int = Field(default=64, ge=1, description="held-out episodes of an evaluation, at most")
+    episodes: int = Field(default=64, ge=1, description="the most held-out episodes of one evaluation")
     held_out: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="share of the documents that is kept for it, where no corpus is named; None: 0.02, and of a corpus "
-        "so small that this gives fewer than 8 episodes the first of 0.05, 0.1 and 0.2 that gives them",
+        description="share of the documents that is held out if no corpus is named; None: 0.02, or, in a corpus so "
+        "small that this gives fewer than 8 episodes, the first of 0.05, 0.1 and 0.2 that gives 8",
     )
-    corpus: CorpusConfig | None = Field(default=None, description="a corpus of its own")
+    corpus: CorpusConfig | None = Field(default=None, description="a separate corpus for evaluation")
 
 
 class TrainingConfig(_TrainingPart):
@@ -113,28 +113,30 @@ class TrainingConfig(_TrainingPart):
     backend: str = Field(description="a name, as `aim-icl backends list` shows it")
     model: str | None = Field(default=None, description="a hub id or a folder; None: the backend's default")
     backend_options: dict[str, Any] = Field(default_factory=dict, description="passed to the backend")
-    device: str | None = Field(default=None, description="None: a GPU where there is one")
+    device: str | None = Field(default=None, description="None: a GPU if there is one")
     dtype: str | None = Field(default=None, description="the backbone's: bfloat16, float32, ...; None: its default")
     prompt_format: PromptFormat | None = Field(default=None, description="None: the backend's default")
     projector: ProjectorSettings = Field(default=ProjectorSettings(), description="what is trained")
     corpus: CorpusConfig = Field(description="what it is trained on")
-    episodes: EpisodeSettings = Field(default=EpisodeSettings(), description="what becomes of a document")
+    episodes: EpisodeSettings = Field(default=EpisodeSettings(), description="how documents become episodes")
     optimizer: OptimizerSettings = Field(default=OptimizerSettings(), description="how a step is made")
-    evaluation: EvaluationSettings = Field(default=EvaluationSettings(), description="what is measured meanwhile")
+    evaluation: EvaluationSettings = Field(default=EvaluationSettings(), description="what is measured during training")
     steps: int = Field(
-        default=1000, ge=1, description="optimizer steps; more of them prolong a finished run where final_rate is 1"
+        default=1000, ge=1, description="optimizer steps; a larger number extends a finished run if final_rate is 1"
     )
     batch_size: int = Field(default=8, ge=1, description="episodes of one forward")
     batches_per_step: int = Field(
         default=1,
         ge=1,
-        description="forwards whose gradients one step adds up, over all processes; a multiple of their number",
+        description="forwards whose gradients one step sums, over all processes; a multiple of their number",
     )
-    seed: int = Field(default=0, ge=0, description="of the projector's start, the corpus's order and the episodes")
-    workers: int = Field(default=1, ge=0, description="processes that read the corpus; 0: none of its own")
+    seed: int = Field(
+        default=0, ge=0, description="for the projector's first weights, the corpus's order and the episodes"
+    )
+    workers: int = Field(default=1, ge=0, description="processes that read the corpus; 0: no separate one")
     reading_tokens: int = Field(default=4096, ge=1, description="positions of one forward of the reader")
     reading_cache_gb: float = Field(
-        default=10.0, ge=0, description="disk for readings, which never change: a later epoch takes them from there"
+        default=10.0, ge=0, description="disk space for readings, which never change: later epochs load them from there"
     )
     recompute_activations: bool = Field(default=False, description="less memory, about a third more time")
     shard: bool = Field(default=False, description="spread the backbone's layers over the processes (FSDP2)")

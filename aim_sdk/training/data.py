@@ -30,7 +30,7 @@ class EpisodeBatch:
 
     stream: int
     cursor: Cursor
-    """The place in the stream after this batch."""
+    """The position in the stream after this batch."""
     episodes: tuple[Episode, ...]
     dropped: Counter[str]
     """What was left out on the way to this batch, by reason."""
@@ -104,7 +104,7 @@ def training_batches(
     """
     if config.batches_per_step % world:
         raise InputError(
-            f"batches_per_step={config.batches_per_step} cannot be shared by {world} processes. "
+            f"batches_per_step={config.batches_per_step} cannot be divided among {world} processes. "
             f"Next: batches_per_step={-(-config.batches_per_step // world) * world}."
         )
     streams = range(rank, config.batches_per_step, world)
@@ -147,7 +147,7 @@ def held_out_episodes(config: TrainingConfig) -> list[Episode]:
 
 _SHARES: Final = (0.02, 0.05, 0.1, 0.2)
 _FEWEST: Final = 8
-"""Held-out episodes that a share is to give."""
+"""The number of held-out episodes that a share should give."""
 
 
 def with_held_out(config: TrainingConfig) -> tuple[TrainingConfig, str | None]:
@@ -175,8 +175,8 @@ def with_held_out(config: TrainingConfig) -> tuple[TrainingConfig, str | None]:
     if len(places) > 1:
         return _changed(config, held_out=share), None
     return _changed(config, every=0), (
-        f"no held-out evaluation: of {documents} documents, {share:.0%} give {len(places)} episodes, which measure "
-        "nothing. Next: more documents, an evaluation.corpus of its own, or a larger evaluation.held_out."
+        f"no held-out evaluation: of {documents} documents, {share:.0%} give {len(places)} episodes, too few to "
+        "measure anything. Next: more documents, an evaluation.corpus of its own, or a larger evaluation.held_out."
     )
 
 

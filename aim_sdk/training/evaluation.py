@@ -19,7 +19,7 @@ FIXED: Final[frozenset[Row]] = frozenset({"text-only", "zero-shot"})
 """What does not depend on the projector: measured once."""
 
 Scores = list[tuple[float, int]]
-"""Each episode's summed loss and number of tokens; no tokens where it cannot be used."""
+"""Each episode's summed loss and number of tokens; no tokens if it cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)

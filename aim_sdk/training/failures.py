@@ -21,7 +21,7 @@ _MAY_CHANGE: Final = frozenset(
     {"output", "device", "workers", "reading_tokens", "reading_cache_gb", "recompute_activations", "shard"}
     | {"checkpoint_every", "keep_checkpoints", "log_every"}
 )
-"""Settings that may have other values when a run resumes: they do not change what it computes."""
+"""Settings that may differ when a run resumes: they do not change what it computes."""
 _GO_ON: Final = "\nThe last checkpoint is untouched: the same command resumes from it."
 
 
@@ -46,12 +46,13 @@ def claim(config: TrainingConfig) -> None:
             )
             raise TrainingError(
                 f"{config.output} holds a run with other settings:\n{rows}\n"
-                "Next: another output=<folder>, or delete that one."
+                "Next: choose another output=<folder>, or delete this one."
             )
         if names and (reason := _fixed_steps(config)):
             raise TrainingError(
                 f"{config.output} holds a run of {theirs.get('steps')} steps, not {config.steps}, and {reason}.\n"
-                f"Next: a new run from its projector: output=<folder> projector.start={config.output / 'projector'}."
+                f"Next: start a new run from its projector: output=<folder> "
+                f"projector.start={config.output / 'projector'}."
             )
     write_atomic(path, (json.dumps(own, indent=2) + "\n").encode())
 
@@ -75,13 +76,13 @@ def _fixed_steps(config: TrainingConfig) -> str | None:
     taken, rates = checkpoint.steps_taken(config.output), config.optimizer
     if rates.final_rate < 1:
         return (
-            "its learning rate falls over its steps: those that were taken are not those of a longer run "
-            "(with optimizer.final_rate=1 they are)"
+            "its learning rate falls over its steps, so a longer run would have had other rates (with "
+            "optimizer.final_rate=1 it can be extended)"
         )
     if config.steps < taken:
         return f"{taken} steps were taken already"
     if (warm_up := round(rates.warm_up * config.steps)) > taken:
-        return f"optimizer.warm_up would make {warm_up} of them a warm-up, where {taken} steps were taken"
+        return f"optimizer.warm_up would make {warm_up} steps a warm-up, but only {taken} steps were taken"
     return None
 
 
@@ -107,7 +108,7 @@ def not_a_number(
     """A step's loss or gradient is NaN or infinite, or nothing is left of its batches."""
     if not any(work.episodes for work in works):
         return TrainingError(
-            f"step {step}: nothing is left of its batches; so far were left out: {dict(dropped)}.\n"
+            f"step {step}: all episodes of its batches were left out. Left out so far: {dict(dropped)}.\n"
             "Next: look at `aim-icl corpus inspect`."
         )
     return TrainingError(

@@ -24,7 +24,7 @@ def check_frozen(modules: Iterable[nn.Module]) -> None:
     wants = [name for module in modules for name, p in module.named_parameters() if p.requires_grad]
     if wants:
         raise TrainingError(
-            f"the backbone is not frozen: {len(wants)} of its parameters want gradients, {wants[0]} for one. "
+            f"the backbone is not frozen: {len(wants)} of its parameters require gradients, {wants[0]} for example. "
             "Next: the backend's from_pretrained must call requires_grad_(False)."
         )
 

@@ -91,14 +91,16 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
     figure, (axes,) = figures.panels(1, size=(7, 4.2))
     trained = [(line["step"], line["loss"]) for line in lines if "loss" in line]
     if trained:
-        axes.plot(*zip(*trained, strict=True), color="0.7", linewidth=1, label="training (other episodes each step)")
+        axes.plot(
+            *zip(*trained, strict=True), color="0.7", linewidth=1, label="training (different episodes each step)"
+        )
     evaluations = [line for line in lines if "evaluation" in line]
     for row in evaluations[0]["evaluation"] if evaluations else ():
         steps = [line["step"] for line in evaluations]
         means, errors = ([line["evaluation"][row][key] for line in evaluations] for key in ("mean", "error"))
         look = figures.style(len(axes.containers)).options  # rows whose losses are equal are told apart
         axes.errorbar(steps, means, errors, capsize=2, label=f"held out: {row}", **look)
-    axes.set(xlabel="step", ylabel="loss, nats a token")
+    axes.set(xlabel="step", ylabel="loss, nats per token")
     axes.grid(alpha=0.3)
     handles, labels = axes.get_legend_handles_labels()
     figures.legend(figure, dict(zip(labels, handles, strict=True)))

@@ -16,7 +16,7 @@ from aim_sdk.training.config import TrainingConfig
 from aim_sdk.training.corpora import Corpus, open_corpus
 
 _WHOLE: Final = 2**24
-"""Bytes of a file that are hashed; of a longer one its two ends, half of them each."""
+"""Bytes of a file that are hashed; of a longer file, half of them at each end."""
 
 
 class Origin(BaseModel):
@@ -28,7 +28,7 @@ class Origin(BaseModel):
     corpus: str
     """SHA-256 of the names, sizes and contents (`_WHOLE`) of its files."""
     held_out: str | None = None
-    """The same of a corpus of the evaluation's own."""
+    """The same, of the evaluation's own corpus."""
 
     @classmethod
     def of(cls, config: TrainingConfig, fingerprint: Fingerprint) -> Origin:
@@ -52,8 +52,8 @@ class Origin(BaseModel):
         other += ["the files of evaluation.corpus"] if self.held_out != now.held_out else []
         if other:
             raise TrainingError(
-                f"{folder} holds a run that was begun with others than are there now: {', '.join(other)}.\n"
-                "Next: put them back, or begin a new run: output=<another folder>."
+                f"{folder} holds a run, and since it began these have changed: {', '.join(other)}.\n"
+                "Next: put them back, or start a new run: output=<another folder>."
             )
 
 

@@ -51,7 +51,7 @@ def _check_start(settings: ProjectorSettings, projector: Projector) -> None:
     told = settings.model_dump(include=settings.model_fields_set & has.keys())
     if differing := [name for name, value in told.items() if value != has[name]]:
         rows = "".join(f"\n  projector.{name}: {has[name]} there, {told[name]} here" for name in differing)
-        raise InputError(f"{settings.start} is a projector with other settings:{rows}\nNext: leave them out.")
+        raise InputError(f"{settings.start} is a projector with other settings:{rows}\nNext: leave these settings out.")
 
 
 def calibrate(encoder: Encoder, config: TrainingConfig) -> None:

@@ -146,7 +146,7 @@ class TrainingRun:
     def finish(self, finished: bool) -> Result:
         """Prove that the backbone is untouched, and write the projector."""
         if checksum(self.modules) != self.checksum:
-            raise TrainingError("the backbone was changed by the training; the projector is not written.")
+            raise TrainingError("the backbone changed during training; the projector was not saved.")
         folder = self.config.output / "projector"
         if finished and self.main:
             self.projector.fingerprint, self.projector.summary = self.backend.fingerprint, self._summary()

@@ -221,7 +221,7 @@ def test_options_reach_transformers(checkpoint: Path) -> None:
         (lambda folder: (folder / "config.json").write_text("[" * 100_000), r"config\.json is cut or malformed"),
         (lambda folder: os.truncate(folder / "config.json", 2**30), "1,073,741,824 bytes; expected at most"),
         (lambda folder: os.truncate(folder / "tokenizer.json", 2**40), r"tokenizer\.json has"),
-        (lambda folder: os.mkfifo(folder / "preprocessor_config.json"), "no regular file"),
+        (lambda folder: os.mkfifo(folder / "preprocessor_config.json"), "not a regular file"),
         (lambda folder: _config(folder, text_config={"num_hidden_layers": 10**9}), "num_hidden_layers is 1,000,000"),
         (lambda folder: _config(folder, vision_config={"depth": 10**7}), "depth is 10,000,000"),
     ],

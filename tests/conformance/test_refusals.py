@@ -75,7 +75,7 @@ def test_how_many_demonstrations_fit_is_said(tiny: Callable[[str], Path]) -> Non
         if fits is None:
             assert len(pipe.generate(queries, shots=shots, max_new_tokens=1)) == 3
             continue
-        with pytest.raises(ContextLengthError, match=f"about {fits} demonstrations fit beside") as caught:
+        with pytest.raises(ContextLengthError, match=f"about {fits} demonstrations fit with") as caught:
             pipe.generate(queries, shots=shots, max_new_tokens=1)
         assert caught.value.query == 1, "the longest"
 

@@ -64,7 +64,7 @@ def test_a_bad_query_loses_only_itself(tmp_path: Path, command: list[str]) -> No
         ({"--shots": "5"}, "5 shots asked for"),
         ({"--backend": "lava"}, "Did you mean 'llava'"),
         ({"--template": "{image}"}, "expected {image} and {answer}"),
-        ({"--out": "demos.jsonl"}, "cannot be made a folder"),
+        ({"--out": "demos.jsonl"}, "the folder cannot be created"),
     ],
 )
 def test_a_users_error_is_a_message(

@@ -141,7 +141,7 @@ def test_errors_without_tracebacks(files: Path, model: list[str], call_cli: Call
         (["import", str(files / "bank"), str(files / "demos.jsonl")], "not an exported bank"),
         (["add", str(files / "bank"), str(files / "nothing.jsonl"), *model], "cannot be read"),
         (["add", str(files / "demos.jsonl"), str(files / "demos.jsonl"), *model], "a bank is a folder"),
-        (["remove", str(files / "bank")], "say which"),
+        (["remove", str(files / "bank")], "pass one KEY or more"),
         (["list", str(files / "bank"), "--where", "label"], "expected FIELD=VALUE"),
     ):
         done = call_cli("bank", *arguments)

@@ -106,7 +106,7 @@ def test_a_bank_that_is_mistyped_is_said_and_answers_nothing(
     bank: DemonstrationBank, tiny: Callable[[str], Path], tmp_path: Path
 ) -> None:
     options = {"model": tiny("llava-onevision"), "projector": "carrier", "device": "cpu"}
-    with pytest.warns(NewBankWarning, match=r"bamk: no bank was there; an empty one is made\. Did you mean 'bank'"):
+    with pytest.warns(NewBankWarning, match=r"bamk: no bank was here; created an empty one\. Did you mean 'bank'"):
         pipe = AIMPipeline.from_pretrained("llava", bank=tmp_path / "bamk", **options)
     with pytest.raises(ShotsError, match=r"bamk holds no demonstrations"):
         pipe(RED, "What?")

@@ -178,7 +178,7 @@ def test_csv_in_and_out(desk: Path, label: Callable[..., str]) -> None:
     said = label("check.csv", "x.csv", "--choices", 'cat,"a rather long dog"')
     assert said.startswith("0 right: "), said
     assert "nearest neighbours (a vote, no LLM): " in said
-    assert "4 cells begin as a formula does" in said
+    assert "4 cells begin like formulas" in said
     with (desk / "x.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     kept = [json.loads(line) for line in (desk / "x.csv.jsonl").read_text().splitlines()]
@@ -227,8 +227,8 @@ def test_a_folder_of_photos(desk: Path, label: Callable[..., str]) -> None:
     # A photo that comes first and one that is gone: the others stay, the old answer moves aside.
     shutil.move(desk / "photos" / "7.png", desk / "photos" / "0.png")
     said = label("photos", "y.jsonl", "--choices-from-bank", "--mode", "nearest", "--shots", "2")
-    assert "3 answers are there" in said
-    assert "1 answers there are of queries that changed" in said
+    assert "3 answers exist" in said
+    assert "1 answers belong to queries that changed" in said
     names = [json.loads(line)["image"] for line in (desk / "y.jsonl").read_text().splitlines()]
     assert names == ["5.png", "6.png", "cat/4.png", "0.png"]
     (moved,) = (desk / "y.jsonl.stale.jsonl").read_text().splitlines()

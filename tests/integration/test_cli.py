@@ -55,7 +55,7 @@ def test_answers_resume_and_bad_lines_lose_only_themselves(files: Path, command:
         file.write('{"image": "images/3.png"\n{"image": "images/none.png", "text": "What?"}\n')
     again = run_cli(*command)
     assert again.returncode == 3
-    assert "2 answers are there" in again.stderr
+    assert "2 answers exist" in again.stderr
     assert "queries.jsonl:6: not JSON" in again.stderr
     assert "query of line 7" in again.stderr
     assert "no such file" in again.stderr

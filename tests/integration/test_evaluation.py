@@ -302,7 +302,7 @@ def test_the_commands_say_what_is_wrong(settings: dict[str, Any], task: Path, ca
         "no prompt for task 'colours'": {"protocol": "lmms-eval"},
         "shots": {"shots": ("two",)},
         "tasks": {"tasks": (str(task), str(task))},
-        "nothing is asked": {"shots": (0,), "modes": ("aim",)},
+        "there is nothing to ask": {"shots": (0,), "modes": ("aim",)},
         "7 shots asked for": {"shots": (7,)},
     }
     for message, changes in cases.items():

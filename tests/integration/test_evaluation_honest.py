@@ -84,7 +84,7 @@ def test_a_query_is_never_shown_its_own_example(
 
 @pytest.mark.parametrize(
     ("metric", "message"),
-    [("vqa_accuracy", "can be scored by: exact_match"), ("roc_auc", "log-probability of each of an item's choices")],
+    [("vqa_accuracy", "can be scored with: exact_match"), ("roc_auc", "log-probability of each of an item's choices")],
 )
 def test_a_metric_that_does_not_fit_is_found_before_anything_is_answered(
     settings: dict[str, Any], task: Path, tmp_path: Path, metric: str, message: str
@@ -153,7 +153,7 @@ def test_the_bank_that_is_there_is_shown_and_not_changed(settings: dict[str, Any
 
 
 def test_a_cache_is_no_bank(settings: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="cache: with a bank"):
+    with pytest.raises(ValueError, match="cache: leave it out with bank"):
         plan(settings, cache=tmp_path / "a", bank=tmp_path / "b")
 
 
@@ -184,8 +184,8 @@ def test_open_answers_have_no_such_row(settings: dict[str, Any], task: Path, tmp
     made = evaluate(asked, show=False, note=notes.append)
     assert made is not None
     assert {score.mode for score in made.scores} == {"zero-shot"}
-    assert notes == ["nearest is left out for colours: answers are of no closed set."]
-    with pytest.raises(InputError, match="nothing is asked"):
+    assert notes == ["nearest is left out for colours: the answers are not a closed set."]
+    with pytest.raises(InputError, match="there is nothing to ask"):
         plan(settings, tasks=(str(path),), modes=("nearest",))
 
 

@@ -89,7 +89,7 @@ def test_other_images_are_another_run(settings: dict[str, Any], task: Path, part
     run(settings, modes=(mode,))
     for number in range(6):
         Image.new("RGB", (20, 20), (7, 7, number)).save(task.parent / f"{part}-{number}.png")
-    with pytest.raises(InputError, match=rf"answers to other images: .*{part}-\d\.png is another image") as refused:
+    with pytest.raises(InputError, match=rf"answers to other images: .*{part}-\d\.png is a different image") as refused:
         run(settings, modes=(mode,))
     assert "--output" in str(refused.value)
 
@@ -150,7 +150,7 @@ def test_what_was_refused_is_asked_again_once_it_is_repaired(
     mended = evaluate(EvalSettings.model_validate(settings), show=False, note=notes.append)
     assert mended is not None
     assert comparable(mended) == expected
-    assert any("refused before are asked for again" in note for note in notes)
+    assert any("refused before are asked again" in note for note in notes)
     image.write_bytes(whole[:40])
     with pytest.raises(InputError, match="answers to other images"):
         run(settings)
@@ -185,7 +185,7 @@ def test_a_run_over_other_data_is_no_pair(settings: dict[str, Any], tmp_path: Pa
     run(settings, output=tmp_path / "b", tasks=(str(other),))
     refused = call_cli("eval", "compare", str(tmp_path / "a"), str(tmp_path / "b"))
     assert refused.returncode == 1
-    assert "the runs are over other data: query 'q0' has another question" in refused.stderr
+    assert "the runs use different data: query 'q0' has a different question" in refused.stderr
     itself = call_cli("eval", "compare", str(tmp_path / "a"), str(tmp_path / "a" / "result.json"))
     assert itself.returncode == 1
     assert "--modes text-only,aim" in itself.stderr

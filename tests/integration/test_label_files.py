@@ -108,4 +108,4 @@ def test_bank_add_puts_a_text_next_to_rows_without_one(run: Run, desk: Path, cal
 def test_one_cell_is_one(run: Run, desk: Path) -> None:
     (desk / "q.csv").write_text("image,note\nphotos/4.png,=1+1\nphotos/5.png,x\n")
     said = run("answer", *LABEL, "--queries", "@q.csv", "--out", "@x.csv")
-    assert "1 cell begins as a formula does and has a ' before it" in said
+    assert "1 cell begins like a formula and has a ' put before it" in said

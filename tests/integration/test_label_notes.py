@@ -92,10 +92,10 @@ def test_votes_for_no_choice_are_noted_once(pipe: AIMPipeline, pictures: list[Im
 
     missing, lost = noted(classify)
     assert missing == (
-        "mode 'nearest': no demonstration says 'dogs' or 'ox', so no image can be labelled so. Did you mean 'dog'?"
+        "mode 'nearest': no demonstration says 'dogs' or 'ox', so no image can get that label. Did you mean 'dog'?"
     )
     assert lost.startswith("mode 'nearest': ")
-    assert "% of the votes went to answers that are no choice ('dog'); they are left out" in lost
+    assert "% of the votes went to answers that are not choices ('dog'); they are left out" in lost
     assert noted(lambda: pipe.classify(pictures[4:8], ["cat", "dog"], text="What?", mode="nearest")) == []
     assert noted(lambda: pipe.classify(pictures[4:6], ["cat", "ox"], text="What?", mode="zero-shot")) == []
 
@@ -104,7 +104,7 @@ def test_the_command_notes_votes_for_no_choice(label: Label) -> None:
     said = label(
         "photos", "a.jsonl", "--choices", "cat,ox", "--mode", "nearest", "--batch-size", "1", "--text", "What?"
     )
-    assert said.count("of the votes went to answers that are no choice ('dog')") == 1
+    assert said.count("of the votes went to answers that are not choices ('dog')") == 1
     assert said.count("no demonstration says 'ox'") == 1
 
 
@@ -134,14 +134,14 @@ def test_blanks_round_labels_make_no_other_label(
     said = label("check.csv", "x.csv", "--choices-from-bank", "--text", "What?")
     with (desk / "x.csv").open(newline="") as file:
         assert [row["reference"] for row in csv.DictReader(file)] == ["cat", "cta"]
-    assert "1 right labels are none of the choices, and count as wrong: 'cta' (did you mean 'cat'?)" in said
+    assert "1 right labels are not among the choices, and count as wrong: 'cta' (did you mean 'cat'?)" in said
 
 
 def test_an_iterator_that_gives_nothing_is_refused(pipe: AIMPipeline, pictures: list[Image.Image]) -> None:
-    with pytest.raises(InputError, match=r"images: the list_iterator gave nothing; was it used up before\?"):
+    with pytest.raises(InputError, match=r"images: the list_iterator gave nothing; was it consumed before\?"):
         pipe.classify(iter(list[str]()), text="What?")
     assert pipe.classify([], text="What?") == []
-    with pytest.raises(InputError, match=r"bank\.add: the list_iterator gave nothing; was it used up before\?"):
+    with pytest.raises(InputError, match=r"bank\.add: the list_iterator gave nothing; was it consumed before\?"):
         pipe.bank.add(iter(list[Demonstration]()))
     assert pipe.bank.add([]) == []
     for wrong in ("skip", 3):

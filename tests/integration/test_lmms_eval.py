@@ -68,7 +68,7 @@ def test_a_batch_size_is_a_whole_number(given: int | str) -> None:
 def test_shots_need_a_bank_that_is_there(tmp_path: Path) -> None:
     check_bank(None, None)
     check_bank(None, 0)
-    with pytest.raises(InputError, match="no bank=FOLDER"):
+    with pytest.raises(InputError, match="but bank=FOLDER"):
         check_bank(None, 8)
     with pytest.raises(ArtifactNotFoundError, match="aim-icl bank add"):
         check_bank(str(tmp_path / "typo"), 8)
@@ -196,7 +196,7 @@ def test_what_it_cannot_do_is_said(folder: str, pictures: list[Image.Image], tmp
     requests[0].arguments = ("", "red")  # how mutual information asks
     with pytest.raises(InputError, match="without a document"):
         model.loglikelihood(requests[:1])
-    with pytest.raises(NotImplementedError, match="single rounds"):
+    with pytest.raises(NotImplementedError, match="single-round tasks"):
         model.generate_until_multi_round(requests)
 
 

@@ -188,7 +188,7 @@ def test_kills_lose_no_finished_batch_and_the_answers_are_the_same(tmp_path: Pat
 
 def test_another_place_than_a_file(tmp_path: Path, queries: Path) -> None:
     for out in (tmp_path, Path("/dev/null"), Path("/dev/stdout")):
-        with pytest.raises(InputError, match="no regular file"):
+        with pytest.raises(InputError, match="not a regular file"):
             answer(queries, out)
     (tmp_path / "file").touch()
     with pytest.raises(ArtifactWriteError, match="cannot be written"):

@@ -396,7 +396,7 @@ def test_another_backbone_is_refused_by_both_names() -> None:
     projector = LinearProjector(4, 4)
     projector.fingerprint = FINGERPRINT
     same_name = FINGERPRINT.model_copy(update={"weights_hash": "x"})
-    with pytest.raises(FingerprintError, match="of this name, with other contents"):
+    with pytest.raises(FingerprintError, match="the same name, but other contents"):
         projector.check_backbone(same_name)
     other = FINGERPRINT.model_copy(update={"model": "other", "weights_hash": "x"})
     with pytest.raises(FingerprintError, match=r"'m' of backend 'b'.*'other' of backend 'b'") as caught:

@@ -253,7 +253,7 @@ def test_the_care_of_files_is_a_bank_s_on_disk_alone(tmp_path: Path) -> None:
 def test_nothing_is_made_where_it_was_not_asked_for(tmp_path: Path) -> None:
     encoder: Any = CountingEncoder()
     for options in ({}, {"encoder": encoder}):
-        with pytest.raises(ArtifactNotFoundError, match=r"brids: no bank is there.*`aim-icl bank add` makes one"):
+        with pytest.raises(ArtifactNotFoundError, match=r"brids: no bank is there.*`aim-icl bank add` creates one"):
             DemonstrationBank.open(tmp_path / "brids", **options)
     with pytest.raises(ArtifactNotFoundError, match="no bank is there"):
         DemonstrationBank.check_there(tmp_path / "brids")

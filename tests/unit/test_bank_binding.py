@@ -27,7 +27,7 @@ def test_two_of_one_name_are_told_apart_in_the_first_line() -> None:
     first, second = str(caught.value).splitlines()
     assert first.endswith(
         "this pipeline has another 'frog' of backend 'frog' and a 'carrier' projector: "
-        "of this name, with another weights_hash."
+        "the same name, but another weights_hash."
     )
     assert second == "  weights_hash: one in the bank, two here"
 

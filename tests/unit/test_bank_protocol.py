@@ -219,7 +219,7 @@ def write_out(path: Path, files: Mapping[str, bytes]) -> None:
 
 def serious(problems: list[str]) -> list[str]:
     """Without what a power loss leaves of a write that was never finished."""
-    return [line for line in problems if "no whole write" not in line]
+    return [line for line in problems if "not a complete write" not in line]
 
 
 def check(path: Path, record: Record, moment: Moment) -> bool:

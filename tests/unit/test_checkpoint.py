@@ -157,7 +157,7 @@ def test_a_changed_byte_is_seen(tmp_path: Path, file: str) -> None:
     data = (folder / file).read_bytes()
     for place in range(0, len(data), 37):
         (folder / file).write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
-        with pytest.raises(CorruptArtifactError, match="not what was written"):
+        with pytest.raises(CorruptArtifactError, match="not as it was written"):
             checkpoint.load(tmp_path, *parts())
 
 

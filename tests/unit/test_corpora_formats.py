@@ -282,7 +282,7 @@ def test_errors_say_what_to_do(tmp_path: Path, images: Path) -> None:
     (tmp_path / "notes.md").write_text("no corpus")
     with pytest.raises(InputError, match=r"(?s)no known format \(1 files, such as notes\.md\).*obelics: \.parquet"):
         opened(tmp_path)
-    with pytest.raises(InputError, match=r"none of 1 files is of format 'mmc4-tar', whose names end with \.tar"):
+    with pytest.raises(InputError, match=r"none of 1 files has the format 'mmc4-tar', whose file names end with \.tar"):
         opened(tmp_path, format="mmc4-tar")
     lines(tmp_path / "a.jsonl", [mmc4(0)])
     with pytest.raises(ArtifactNotFoundError, match="images: no such folder of images"):

@@ -272,8 +272,8 @@ def test_damage_of_a_file_is_counted_once_by_all_streams_together(tmp_path: Path
 def test_impossible_streams_are_refused(found: Corpus) -> None:
     for arguments, message in (
         ({"stream": 2, "streams": 2}, "stream=2 of streams=2; expected 0 to 1"),
-        ({"seed": -1}, "seed=-1, .*no negative number"),
-        ({"cursor": Cursor(0, -1)}, "no negative number"),
+        ({"seed": -1}, "seed=-1, .*numbers of at least 0"),
+        ({"cursor": Cursor(0, -1)}, "numbers of at least 0"),
     ):
         with pytest.raises(InputError, match=message):
             DocumentStream(found, **arguments)

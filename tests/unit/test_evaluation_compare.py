@@ -89,7 +89,7 @@ def test_without_scores_of_their_own_the_errors_are_combined() -> None:
     (found,) = compare(one, other)
     assert (found.difference, found.p, found.p_holm) == (8, None, None)
     assert found.standard_error == pytest.approx(math.sqrt(18))
-    assert "as if independent" in markdown([found])
+    assert "treated as independent" in markdown([found])
 
 
 def test_a_score_that_is_not_there_is_shown_as_such() -> None:
@@ -100,7 +100,7 @@ def test_a_score_that_is_not_there_is_shown_as_such() -> None:
     _, missing = compare(first, second)
     assert math.isnan(missing.difference)
     assert (missing.p, missing.p_holm) == (None, None)
-    assert "no number" in markdown([missing])
+    assert "no score" in markdown([missing])
     assert "nan" not in markdown([missing])
 
 
@@ -123,11 +123,11 @@ def test_what_cannot_be_paired_is_refused() -> None:
         compare(FIRST, run(cells("aim", 3, {0: [0]})))
     with pytest.raises(InputError, match="nothing to compare"):
         compare(FIRST, run(list(SECOND.answers), too_long=1, value=math.nan))
-    with pytest.raises(InputError, match="other queries or seeds"):
+    with pytest.raises(InputError, match="different queries or seeds"):
         compare(FIRST, run(cells("aim", 2, {0: [0], 1: [0]})))
     with pytest.raises(InputError, match=r"seeds \[0, 1\] and \[0\]"):
         compare(FIRST, run(cells("aim", 2, {0: [0, 0, 0, 0]})))
-    with pytest.raises(InputError, match="other options"):
+    with pytest.raises(InputError, match="different options"):
         compare(FIRST, run(list(SECOND.answers), options={"case": True}))
 
 
@@ -174,5 +174,5 @@ def test_other_data_under_the_same_ids_is_refused() -> None:
     assert compare(asked(), FIRST)
     assert (unchecked(asked(), asked()), unchecked(asked(), FIRST)) == ([], ["colours"])
     for name, value in {"text": "Which?", "references": ("blue",), "choices": ("a",), "image_sha256": "1"}.items():
-        with pytest.raises(InputError, match=r"over other data: query 'q1' has another"):
+        with pytest.raises(InputError, match=r"use different data: query 'q1' has a different"):
             compare(asked(), asked(**{name: value}))

@@ -22,10 +22,10 @@ def test_a_win_of_the_nearest_neighbours_is_one_sentence_a_task() -> None:
 def test_without_a_difference_beyond_its_error_nothing_is_beaten() -> None:
     one = [*cells("aim", 4, {0: [0.0]}), *cells("nearest", 4, {0: [100.0]})]
     (sentence,) = beaten({"run": run(one)})
-    assert "no difference beyond its error" in sentence
+    assert "the difference is within its error" in sentence
     assert "beats" not in sentence
     unscored = [*cells("aim", 4, {0: [None]}), *cells("nearest", 4, {0: [None]})]
-    for near, said in ((56.0, "no difference beyond"), (70.0, "beats AIM")):
+    for near, said in ((56.0, "difference is within"), (70.0, "beats AIM")):
         made = run(unscored)  # ROC-AUC, say: 3 points of error each
         scores = (made.scores[0].model_copy(update={"value": 50.0}), made.scores[1].model_copy(update={"value": near}))
         (sentence,) = beaten({"run": made.model_copy(update={"scores": scores})})

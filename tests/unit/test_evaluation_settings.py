@@ -55,6 +55,6 @@ def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path: Path, m
 
 
 def test_a_bank_and_a_cache_do_not_go_together() -> None:
-    with pytest.raises(InputError, match=r"cache: .*with a bank") as refused:
+    with pytest.raises(InputError, match=r"cache: .*with bank") as refused:
         made(bank="bank", cache="cache")
     assert "easy-vqa" not in str(refused.value), "the other settings are no part of it"

@@ -67,7 +67,7 @@ def test_many_missing_images_are_three_examples(tmp_path: Path) -> None:
     WRITERS["flickr30k"](tmp_path)
     for path in images(tmp_path):
         path.unlink()
-    with pytest.raises(MissingDataError, match=r"4 of 4 images are not there: \S+, \S+, \S+, \.\.\.\. Is"):
+    with pytest.raises(MissingDataError, match=r"4 of 4 images are missing: \S+, \S+, \S+, \.\.\.\. Is"):
         load("flickr30k", tmp_path)
 
 
@@ -138,7 +138,7 @@ def drop(*names: str) -> Callable[[Any], Any]:
             "vl-icl-open-mi",
             "open_mi/query.json",
             lambda v: [v[0] | {"classes": ["dax0"]}],
-            "no class but its own: dax0",
+            "no class other than its own: dax0",
         ),
         (
             "vl-icl-open-mi",
@@ -184,9 +184,9 @@ def test_a_line_is_named_by_its_number(tmp_path: Path) -> None:
         ({"image": "a.png", "answer": "x", "answers": ["y"]}, "either `answer` or a list of `answers`"),
         ({"image": "a.png", "answers": []}, "either `answer` or a list of `answers`"),
         ({"answer": "x"}, r"queries\.jsonl:1: image: Field required"),
-        ({"image": "a.png", "answer": "x", "choices": ["y", "z"]}, "'x' is none of the choices: y, z"),
+        ({"image": "a.png", "answer": "x", "choices": ["y", "z"]}, "'x' is not one of the choices: y, z"),
         ({"image": "https://example.org/a.png", "answer": "x"}, "got an address"),
-        ({"image": "b.png", "answer": "x"}, "1 of 2 images are not there"),
+        ({"image": "b.png", "answer": "x"}, "1 of 2 images are missing"),
         ([], r"queries\.jsonl:1: "),
     ],
 )
@@ -207,7 +207,7 @@ def test_own_tasks_that_do_not_fit_together(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="in every line, or in none"):
         load(own_task(tmp_path, [good, good | {"choices": ["x"]}], [good]), tmp_path)
     named = good | {"demonstrations": ["0"]}
-    with pytest.raises(InputError, match="query '1' names '9', which is not there"):
+    with pytest.raises(InputError, match="query '1' names '9', which does not exist"):
         load(own_task(tmp_path, [named, good | {"demonstrations": ["9"]}], [good]), tmp_path)
     with pytest.raises(InputError, match="query '1' names no demonstrations"):
         load(own_task(tmp_path, [named, good], [good]), tmp_path)

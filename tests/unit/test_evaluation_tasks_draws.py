@@ -66,7 +66,7 @@ def test_a_shot_of_open_mi_is_the_querys_class_and_another(tmp_path: Path) -> No
         others |= set(names) - {query.answers[0]}
     assert orders == {0, 1}
     assert others == {"dax1", "slation"}
-    with pytest.raises(ShotsError, match="5 images of a class"):
+    with pytest.raises(ShotsError, match="5 images per class"):
         draw(dataset, dataset.queries[0], 6)
 
 

@@ -119,6 +119,6 @@ def test_a_backbone_that_could_learn_is_refused() -> None:
     check_frozen([still])
     learning = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).requires_grad_(False)
     learning[1].bias.requires_grad_()
-    with pytest.raises(TrainingError, match=r"1 of its parameters want gradients, 1\.bias for one") as raised:
+    with pytest.raises(TrainingError, match=r"1 of its parameters require gradients, 1\.bias for example") as raised:
         check_frozen([still, learning])
     assert "Next:" in str(raised.value)

@@ -83,7 +83,7 @@ def test_one_stands_for_a_list() -> None:
 
 @pytest.mark.parametrize("used", [iter([]), (d for d in ()), map(str, []), filter(None, [])])
 def test_an_iterator_that_is_used_up_is_refused(used: Any) -> None:
-    with pytest.raises(InputError, match="gave nothing; was it used up before"):
+    with pytest.raises(InputError, match="gave nothing; was it consumed before"):
         of_each_query(given_demonstrations(used), 1)
     with pytest.raises(InputError, match=r"demonstrations of query 1: .*used up"):
         of_each_query(given_demonstrations([[A], iter([])]), 2)

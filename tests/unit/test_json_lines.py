@@ -93,7 +93,7 @@ def test_a_line_that_is_too_long_is_not_held(tmp_path: Path, monkeypatch: pytest
 )
 def test_another_format_is_named_once(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "x").write_bytes(content)
-    with pytest.raises(InputError, match="expected JSON lines, one object a line; this is") as raised:
+    with pytest.raises(InputError, match="expected JSON lines, one object per line; this is") as raised:
         read(tmp_path / "x")
     assert message in str(raised.value)
 

@@ -25,7 +25,7 @@ def test_votes_are_counted_once_where_a_batch_is_asked_again(order: list[str], m
     queries = [Query("a.png", text) for text in order]
     made = classifier.those_that_can(queries, range(4), lambda place, error: failed.append(place))
     assert (len(made), [order[place] for place in failed]) == (4, ["none"])
-    with pytest.warns(LabelWarning, match=r"16\.7 % of the votes went to answers that are no choice \('fox'\)"):
+    with pytest.warns(LabelWarning, match=r"16\.7 % of the votes went to answers that are not choices \('fox'\)"):
         classifier.conclude()
 
 

@@ -22,7 +22,7 @@ from tests.conformance.third_party.adapter import KiteBackend
         ("aim-frog", "expected 'frog' alone"),
         ("torch", "package 'torch' is installed"),
         ("test", "package 'test' is installed"),
-        ("class", "a word of Python's"),
+        ("class", "a Python keyword"),
         ("sdk", "package 'aim_sdk' is installed"),
         ("backends", "package 'aim_backends' is installed"),
         ("icl", "distribution aim-icl"),
@@ -39,7 +39,7 @@ def test_a_name_that_would_clash_is_refused(tmp_path: Path, name: str, reason: s
 def test_the_folder_is_made_where_it_is_none(tmp_path: Path) -> None:
     made = new_backend("frog", tmp_path / "new" / "sub")
     assert (made / "aim_frog" / "backend.py").is_file()
-    with pytest.raises(InputError, match="a file stands"):
+    with pytest.raises(InputError, match="a file is where"):
         new_backend("frog", made / "pyproject.toml")
 
 
@@ -70,7 +70,7 @@ def test_a_tiny_model_that_a_backend_does_not_take_is_named(monkeypatch: pytest.
     monkeypatch.setattr("aim_sdk.testing.tiny.build", lambda variant, folder: tmp_path)
     found = CliRunner().invoke(app, ["backends", "check", "kite", "--tiny", "llava-1.5"])
     assert isinstance(found.exception, InputError)
-    assert "'kite' does not take the tiny random 'llava-1.5' model" in str(found.exception)
+    assert "'kite' cannot load the tiny random 'llava-1.5' model" in str(found.exception)
     assert "leave --tiny out" in str(found.exception)
 
 

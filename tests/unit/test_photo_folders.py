@@ -74,7 +74,7 @@ def test_files_that_are_skipped_are_counted_once(tmp_path: Path) -> None:
     (problem,) = problems
     assert problem == (
         f"{tmp_path}: skipped 2 .heic, 1 .cr2, 1 .svg: convert them to JPEG or PNG; "
-        "skipped 1 .bak, 1 without a suffix, which hold images: let their names end in .jpg or .png."
+        "skipped 1 .bak, 1 without a suffix, which hold images: rename them to .jpg or .png."
     )
     assert said == f"{tmp_path}: skipped 2 .txt, 1 without a suffix, 1 .db: no images."
 

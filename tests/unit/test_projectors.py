@@ -225,7 +225,7 @@ def test_a_carrier_says_that_it_is_not_attached() -> None:
     [
         ("residul", {}, "Did you mean 'residual'"),
         ("attention", {"head": 2}, "no option named 'head'. Did you mean 'heads'"),
-        ("linear", {"heads": 2}, "There is none"),
+        ("linear", {"heads": 2}, "There are none"),
         ("attention", {"heads": 3, "inner": 8}, "multiple"),
         ("attention", {"heads": 0}, "multiple"),
         ("residual-mlp", {"inner": 0}, "width"),

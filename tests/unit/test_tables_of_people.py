@@ -43,10 +43,10 @@ def test_excels_first_line_names_the_delimiter(tmp_path: Path, mark: str, bom: s
 
 def test_other_delimiters_are_named(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("image|answer\na.png|cat\n")
-    with pytest.raises(InputError, match="columns stand between commas, semicolons or tabs"):
+    with pytest.raises(InputError, match="Columns are separated by commas, semicolons or tabs"):
         read(tmp_path / "x.csv")
     (tmp_path / "y.csv").write_text("sep=|\nimage|answer\n")
-    with pytest.raises(InputError, match="columns stand between commas, semicolons or tabs"):
+    with pytest.raises(InputError, match="Columns are separated by commas, semicolons or tabs"):
         read(tmp_path / "y.csv")
 
 

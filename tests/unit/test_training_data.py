@@ -115,7 +115,7 @@ def test_another_seed_gives_other_batches(corpus: Path) -> None:
 @pytest.mark.parametrize(("count", "world", "next_one"), [(4, 3, 6), (1, 2, 2), (6, 4, 8), (3, 8, 8)])
 def test_processes_that_cannot_share_evenly_are_refused(corpus: Path, count: int, world: int, next_one: int) -> None:
     batches = training_batches(config(corpus, batches_per_step=count), world=world)
-    with pytest.raises(InputError, match=rf"batches_per_step={count} cannot be shared by {world} .*={next_one}"):
+    with pytest.raises(InputError, match=rf"batches_per_step={count} cannot be divided among {world} .*={next_one}"):
         next(batches)
 
 

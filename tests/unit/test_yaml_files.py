@@ -34,10 +34,10 @@ def read(path: Path, content: str | bytes) -> Settings:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (BOMB, "aliases are not taken"),
-        ("anything: &a [*a]", "aliases are not taken"),
-        ("anything: !!python/object/apply:os.system ['true']", "tags are not taken"),
-        ("anything: !!binary aGk=", "tags are not taken"),
+        (BOMB, "aliases are not accepted"),
+        ("anything: &a [*a]", "aliases are not accepted"),
+        ("anything: !!python/object/apply:os.system ['true']", "tags are not accepted"),
+        ("anything: !!binary aGk=", "tags are not accepted"),
         ("anything: " + "[" * 100_000, "nested deeper than 32"),
         ("anything:\n" + "".join(" " * n + "a:\n" for n in range(1, 300)), "nested deeper than 32"),
         ("anything: " + "- " * 1000 + "x", "cannot be read as YAML"),
@@ -68,7 +68,7 @@ def test_a_device_or_folder_is_an_error_and_a_mark_is_passed_over(tmp_path: Path
         with pytest.raises(InputError):
             read_yaml(path, Settings)
     assert read(tmp_path / "x.yaml", "\ufeffsteps: 3").steps == 3
-    with pytest.raises(InputError, match="aliases are not taken"):
+    with pytest.raises(InputError, match="aliases are not accepted"):
         read_yaml(tmp_path / "x.yaml", Settings, ["name=*a"])
 
 

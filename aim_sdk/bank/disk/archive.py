@@ -149,10 +149,10 @@ class _Content:
             first = False
         if not ended:
             raise CorruptArtifactError(
-                f"{self.where}: cut: it does not end as an exported bank does. Copy or export it again."
+                f"{self.where}: cut off: it does not end as an exported bank does. Copy or export it again."
             )
         if len(keys) < len(self.entries):
-            raise CorruptArtifactError(f"{self.where}: a demonstration stands in it twice.")
+            raise CorruptArtifactError(f"{self.where}: it holds a demonstration twice.")
 
     def moved(self, record: Record, binding: Binding, position: int) -> tuple[Row, bytes]:
         """An entry as one of another bank with the same backbone, projector and format."""
@@ -188,7 +188,7 @@ class _Content:
             if name in widths and (part.shape[1] != widths[name] or not torch.isfinite(tensor).all()):
                 wrong = f"{name!r} is not of finite numbers, {widths[name]} per token"
             if name == "token_ids" and tensor.min() < 0:
-                wrong = "token ids that are none"
+                wrong = "token ids that are not valid"
         if wrong:
             raise CorruptArtifactError(f"{self.where}: the demonstration at byte {record.offset}: {wrong}.")
         return entry.key
@@ -197,7 +197,9 @@ class _Content:
         header = header_of(record, VectorsHeader, self.where)
         vectors = records.read_part(self.source, record, "vectors", self.where)
         if not torch.isfinite(vectors).all() or not known.issuperset(header.keys):
-            raise CorruptArtifactError(f"{self.where}: the vectors at byte {record.offset} are not of its entries.")
+            raise CorruptArtifactError(
+                f"{self.where}: the vectors at byte {record.offset} do not belong to its entries."
+            )
         name, width = header.features, 4 * vectors.shape[1]
         if self.widths.setdefault(name, width) != width:
             raise CorruptArtifactError(
@@ -222,13 +224,13 @@ def _check_target(path: Path) -> None:
     except OSError:
         pass  # there is nothing yet; what else is wrong is said when it is written
     if any(path.absolute().parent.glob(f"{INDEX}*")):
-        raise ArtifactWriteError(f"{path}: stands in a bank's folder. Next: export to another place.")
+        raise ArtifactWriteError(f"{path}: is inside a bank's folder. Next: export to another folder.")
     if path.is_file() and path.stat().st_size:
         try:
             binding_of(path)
         except CorruptArtifactError as error:
             raise ArtifactWriteError(
-                f"{path}: there is a file that is no exported bank; it stays as it is. Next: choose another name."
+                f"{path}: an existing file that is not an exported bank; it was not changed. Next: choose another name."
             ) from error
 
 

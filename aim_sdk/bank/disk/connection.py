@@ -17,7 +17,7 @@ from aim_sdk.bank.disk.rows import VERSION, summed
 from aim_sdk.errors import ArtifactError, ArtifactWriteError, BankLockedError, CorruptArtifactError
 
 _MOST = 1 << 62
-"""Numbers are below it: twice as much still is one of SQLite's."""
+"""Stored numbers are below it: twice as much is still an integer of SQLite's."""
 
 
 class Connection:
@@ -241,7 +241,7 @@ def _remove(folder: Path, process: int) -> None:
 _OPEN: weakref.WeakSet[Connection] = weakref.WeakSet()
 _FORKING: list[Connection] = []
 _MAKING = threading.RLock()
-"""Held while a connection is made: a child of a fork in between would wait for SQLite's own locks for ever."""
+"""Held while a connection is made: a child of a fork in between would wait for SQLite's own locks forever."""
 
 
 def _before_fork() -> None:

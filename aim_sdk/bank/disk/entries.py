@@ -128,7 +128,7 @@ class Entry(BaseModel):
                 raise ValueError("its token ids do not fit its fused tokens")
             places = (self.image_position, self.answer_start)
             if any(place is None or place > tokens for place in places):
-                raise ValueError("the image or the answer stands outside of its reading")
+                raise ValueError("the image or the answer lies outside its reading")
         if image and (image.dtype != "uint8" or len(image.shape) != 1):
             raise ValueError("an image that is not a file")
         if self.image is None and image is None:

@@ -108,7 +108,7 @@ def prepare(path: Path, *, may_create: bool) -> None:
 def _prepare(path: Path, *, may_create: bool) -> None:
     for name in (INDEX, LOCK):
         if (path / name).is_symlink():  # or writing would change a file elsewhere
-            raise CorruptArtifactError(f"{path / name}: a link; a bank's files stand in its folder.")
+            raise CorruptArtifactError(f"{path / name}: a link; a bank's files must be in its folder itself.")
     if (path / INDEX).is_file():
         if not (path / INDEX).stat().st_size and any(path.glob("segment-*.aim")):
             raise CorruptArtifactError(
@@ -128,11 +128,11 @@ def _prepare(path: Path, *, may_create: bool) -> None:
             raise ArtifactNotFoundError(f"{path}: this folder holds something else; name an empty or a new one.")
         near = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
         hint = "" if path.exists() else did_you_mean(path.name, near)
-        raise ArtifactNotFoundError(f"{path}: no bank is there.{hint} `aim-icl bank add` makes one.")
+        raise ArtifactNotFoundError(f"{path}: no bank is there.{hint} `aim-icl bank add` creates one.")
     try:
         _make(path)
     except OSError as error:
-        raise ArtifactWriteError(f"{path}: cannot be made ({error.strerror}).") from error
+        raise ArtifactWriteError(f"{path}: cannot be created ({error.strerror}).") from error
 
 
 def _make(path: Path) -> None:

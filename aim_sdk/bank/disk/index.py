@@ -276,7 +276,7 @@ class Index:
         except (ValueError, RecursionError) as error:
             raise self.damaged("metadata that is not JSON") from error
         if not isinstance(found, dict) or not all(isinstance(v, str | int | float) for v in found.values()):
-            raise self.damaged("metadata that is none")
+            raise self.damaged("metadata that is not an object of numbers and strings")
         return found
 
 

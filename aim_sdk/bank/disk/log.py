@@ -27,7 +27,7 @@ from aim_sdk.files import records
 from aim_sdk.files.atomic import sync_folder, writing
 
 _BUSY_SECONDS = 1.0
-"""How long opening waits for a writer, who takes in himself what is missing in the index."""
+"""How long opening waits for a writer, which adds what the index is missing by itself."""
 
 T = TypeVar("T")
 
@@ -131,7 +131,7 @@ class Log:
             if self.segments.present():
                 raise index.damaged("it is empty")
             if new is None:
-                raise ArtifactNotFoundError(f"{self.path}: no bank is there. `aim-icl bank add` makes one.")
+                raise ArtifactNotFoundError(f"{self.path}: no bank is there. `aim-icl bank add` creates one.")
             with writing(self.path):
                 index.create(new.settings())
                 sync_folder(self.path)
@@ -139,7 +139,7 @@ class Log:
     def _check_bank(self, index: Index) -> None:
         if _opening(index).id != self.opening.id:
             raise ArtifactNotFoundError(
-                f"{self.path}: another bank has taken this one's place while it was open; nothing was changed. "
+                f"{self.path}: another bank replaced this one while it was open; nothing was changed. "
                 "Next: open it again."
             )
 
@@ -185,7 +185,7 @@ class Log:
             with index.snapshot():
                 known, last = index.segments(), index.state().write
             if last and not known:
-                raise index.damaged("it knows no segment")
+                raise index.damaged("it lists no segment")
             return recovery.tail(self.segments, present, known, last, self.opening.id)
 
         return self.settled(find)

@@ -90,7 +90,7 @@ def verify(store: DiskStore, advance: Advance = lambda _: None) -> list[str]:
             )
         elif rows.get(key) != found.held.rows[key]:
             problems.append(
-                f"{store.path}: the index does not have demonstration {key} as the segments do. "
+                f"{store.path}: the index and the segments differ on demonstration {key}. "
                 f"Next: `aim-icl bank verify {store.path} --rebuild-index`."
             )
     if not problems and now.features != found.held.features:
@@ -114,7 +114,9 @@ def rebuild_index(path: Path) -> list[str]:
     except (OSError, ValueError) as error:  # no folder, or no name of one
         raise ArtifactNotFoundError(f"{path}: not a bank's folder ({error}).") from error
     if not present:
-        raise ArtifactNotFoundError(f"{path}: no segment of a bank is there, so there is nothing to make an index of.")
+        raise ArtifactNotFoundError(
+            f"{path}: there is no segment of a bank, so there is nothing to build an index from."
+        )
     try:
         with folder.locked(), writing(path, "No segment was changed."):
             scanned = scan_all(files, files.present())

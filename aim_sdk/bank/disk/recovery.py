@@ -23,7 +23,7 @@ class Tail:
     """What the segments hold that an index does not know."""
 
     writes: list[Write]
-    """Whole ones, in order, the first of which follows the index's last."""
+    """Complete ones, in order; the first follows the index's last."""
     seen: dict[int, Known]
     """What is known of the segments when these are taken in."""
 
@@ -60,8 +60,8 @@ def tail(segments: Segments, present: Mapping[int, int], known: Mapping[int, Kno
         new += found[reached]
     if ahead > reached:
         raise CorruptArtifactError(
-            f"{segments.folder}: the index is older than the segments: it knows the writes up to {last}, they hold "
-            f"later ones up to {ahead}, and not all between are whole. Nothing was changed.\n"
+            f"{segments.folder}: the index is older than the segments: it has the writes up to {last}, the segments "
+            f"hold later ones up to {ahead}, and some in between are damaged. Nothing was changed.\n"
             f"Next: `aim-icl bank verify {segments.folder} --rebuild-index`, which keeps all that is whole."
         )
     for write in new:
@@ -219,7 +219,7 @@ def _missing(segments: Segments, last: int, number: int) -> str:
 
 def _altered(segments: Segments, rest: Rest) -> str:
     return (
-        f"{segments.path(rest.segment)}: bytes {rest.start} to {rest.end} are no whole write: altered, or never "
-        "finished before a power loss. Where no other line names what is missing, nothing is; "
+        f"{segments.path(rest.segment)}: bytes {rest.start} to {rest.end} are not a complete write: altered, or "
+        "unfinished before a power loss. If no other line names something missing, nothing is lost; "
         f"`aim-icl bank compact {segments.folder}` drops them."
     )

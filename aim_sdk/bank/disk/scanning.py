@@ -22,11 +22,11 @@ class Scanned:
     number: int
     size: int
     opening: Opening | None
-    """None where it is damaged."""
+    """None if it is damaged."""
     writes: list[Write] = field(default_factory=list)
     rests: list[Rest] = field(default_factory=list)
     last: bool | None = None
-    """What the end of a compaction's segment says; None where there is none (and of a segment of writes)."""
+    """What the end of a compaction's segment says; None if there is none (and of a segment of writes)."""
 
     @property
     def base(self) -> Base | None:

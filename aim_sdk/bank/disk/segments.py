@@ -15,7 +15,7 @@ from aim_sdk.files.atomic import sync_folder
 from aim_sdk.files.records import ByteSource, UnreadableError
 
 SEGMENT_BYTES = 1 << 30
-"""A new segment begins after so many bytes."""
+"""A new segment begins after this many bytes."""
 _NAME = re.compile(r"segment-(\d{8,})\.aim")
 
 
@@ -67,7 +67,7 @@ class Segments:
                     raise _unreadable(self.path(segment), error) from error
                 if not stat.S_ISREG(os.fstat(handle).st_mode):
                     os.close(handle)
-                    raise CorruptArtifactError(f"{self.path(segment)}: no file.")
+                    raise CorruptArtifactError(f"{self.path(segment)}: not a file.")
                 self._open[segment] = handle
             handle = self._open[segment]
         return lambda offset, size: self._pread(handle, segment, size, offset)

@@ -49,7 +49,7 @@ class Rest:
     start: int
     end: int
     cut: bool
-    """Whether they are the beginning of a write, as a killed process leaves it; else they were altered."""
+    """Whether they are the beginning of a write, as a killed process leaves it; otherwise they were altered."""
 
 
 def framed(number: int, data: Sequence[bytes]) -> tuple[bytes, ...]:

@@ -9,7 +9,7 @@ from aim_sdk.bank import DemonstrationBank
 from aim_sdk.errors import InputError, unknown
 
 _MAX_NEW_TOKENS: Final = 1024
-"""What lmms-eval's own models take where a task says nothing."""
+"""The defaults of lmms-eval's own models, used if a task does not set them."""
 _PASSED: Final = ("num_beams", "top_p", "top_k", "repetition_penalty", "length_penalty")
 _IMAGE: Final = "<image>"
 
@@ -32,7 +32,7 @@ def batch_size_of(given: int | str) -> int:
     """
     if not str(given).isdecimal() or int(given) < 1:
         raise InputError(
-            f"--batch_size {given}: expected a whole number of at least 1; model aim finds none by itself."
+            f"--batch_size {given}: expected a whole number of at least 1; model aim cannot choose one by itself."
         )
     return int(given)
 
@@ -46,7 +46,9 @@ def check_bank(bank: str | None, shots: int | None) -> None:
     """
     if bank is None:
         if shots:
-            raise InputError(f"shots={shots}, but no bank=FOLDER to take them from. `aim-icl bank add` makes one.")
+            raise InputError(
+                f"shots={shots}, but bank=FOLDER, where they come from, is missing. `aim-icl bank add` creates one."
+            )
     else:
         DemonstrationBank.check_there(bank)
 

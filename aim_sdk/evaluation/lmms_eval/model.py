@@ -130,7 +130,9 @@ class AimModel(lmms):  # type: ignore[misc]
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         """Not there: a later round's prompt holds the rounds before it, with their images."""
-        raise NotImplementedError("model aim answers single rounds; tasks of several rounds need a model of lmms-eval.")
+        raise NotImplementedError(
+            "model aim answers single-round tasks only; multi-round tasks need one of lmms-eval's own models."
+        )
 
     def _bar(self, total: int) -> tqdm[Any]:
         return tqdm(total=total, disable=self.rank != 0, desc="Model Responding")

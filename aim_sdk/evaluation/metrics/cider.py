@@ -39,8 +39,8 @@ class CiderD(Metric):
         """Say so where it is no measure: it compares up to four words in a row, and references have one word each."""
         if items and all(len(answer.split()) <= 1 for item in items for answer in item.answers):
             warnings.warn(
-                "metric cider: all references have one word each, of which three of its four parts find nothing: no "
-                "answer can have more than a quarter of the points. Answers of one word are scored by: exact_match.",
+                "metric cider: every reference is a single word, so three of its four parts are zero: no answer can "
+                "score more than a quarter of the points. Next: score one-word answers with exact_match.",
                 MetricWarning,
                 stacklevel=2,
             )
@@ -59,7 +59,7 @@ def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> l
     """
     if len(candidates) != len(references) or not all(references):
         raise InputError(
-            f"CIDEr-D needs one candidate and at least one reference an image, got {len(candidates)} candidates, "
+            f"CIDEr-D needs one candidate and at least one reference per image, got {len(candidates)} candidates, "
             f"{len(references)} images, {sum(not captions for captions in references)} of them without a reference."
         )
     prepared = _prepare(tuple(map(tuple, references)))
@@ -77,7 +77,7 @@ class _Vector:
     weights: tuple[dict[NGram, float], ...]
     norms: tuple[float, ...]
     bigrams: int
-    """What the reference implementation takes for a caption's length."""
+    """A caption's length, as the reference implementation defines it."""
 
     @classmethod
     def of(cls, counts: Mapping[NGram, int], idf: Mapping[NGram, float], unseen: float) -> _Vector:
@@ -106,7 +106,7 @@ class _References:
     captions: list[list[_Vector]]
     idf: dict[NGram, float]
     unseen: float
-    """The idf of an n-gram of no reference: it counts as one of a single image."""
+    """The idf of an n-gram that no reference has: it counts as if one image had it."""
 
 
 @lru_cache(maxsize=1)  # all seeds, modes and numbers of shots of a task have the same

@@ -32,7 +32,7 @@ class RocAuc(Metric):
             self._place(item)
             if item.answers[0] not in item.choices:
                 raise InputError(
-                    f"roc_auc: the answer {item.answers[0]!r} of item {item.id!r} is none of its choices."
+                    f"roc_auc: the answer {item.answers[0]!r} of item {item.id!r} is not one of its choices."
                     f"{did_you_mean(item.answers[0], item.choices)} Expected one of: {', '.join(item.choices)}."
                 )
 
@@ -62,13 +62,13 @@ class RocAuc(Metric):
             raise InputError(
                 f"roc_auc needs the log-probability of each of an item's choices; item {item.id!r} has "
                 f"{len(choices)} choices{made}. "
-                "Generated answers can be scored by: exact_match."
+                "Generated answers can be scored with: exact_match."
             )
         if self.positive is None:
             return 0
         if self.positive not in choices:
             raise InputError(
-                f"roc_auc: {self.positive!r} is none of the choices of item {item.id!r}."
+                f"roc_auc: {self.positive!r} is not one of the choices of item {item.id!r}."
                 f"{did_you_mean(self.positive, choices)} Expected one of: {', '.join(choices)}."
             )
         return choices.index(self.positive)

@@ -83,7 +83,7 @@ class VQAAccuracy(Metric):
                 raise InputError(
                     f"vqa_accuracy compares an answer with those of several annotators: item {item.id!r} has "
                     f"{len(item.answers)}, expected at least {_ENOUGH + 1} (the benchmark has 10). "
-                    "Items of fewer answers can be scored by: exact_match."
+                    "Items with fewer answers can be scored with: exact_match."
                 )
 
     def per_item(self, answered: Sequence[Answered]) -> list[float]:

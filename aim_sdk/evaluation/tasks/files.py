@@ -19,7 +19,7 @@ from aim_sdk.files.yaml_files import described
 
 Model = TypeVar("Model", bound=BaseModel)
 Text = Annotated[str, Field(coerce_numbers_to_str=True)]
-"""A string; a number is written as one."""
+"""A string; a number is converted to one."""
 Id = Annotated[str, Field(coerce_numbers_to_str=True, min_length=1)]
 
 _SHOWN = 3
@@ -138,8 +138,8 @@ class TaskFiles:
         if absent:
             total = sum(map(len, self._images.values()))
             raise MissingDataError(
-                f"task {self.config.name!r}: {len(absent):,} of {total:,} images are not there: {_several(absent)}. "
-                f"Is their folder downloaded and unpacked whole? Source: {self.config.source}"
+                f"task {self.config.name!r}: {len(absent):,} of {total:,} images are missing: {_several(absent)}. "
+                f"Was their folder downloaded and unpacked completely? Source: {self.config.source}"
             )
 
     def _content(self, path: Path) -> bytes:
@@ -155,7 +155,7 @@ class TaskFiles:
         where = ".".join(map(str, first["loc"]))
         more = f" ({error.error_count() - 1:,} more)" if error.error_count() > 1 else ""
         return self._error(
-            f"{place}: {where}{': ' if where else ''}{first['msg']}{more}. Cut, or not the expected file? "
+            f"{place}: {where}{': ' if where else ''}{first['msg']}{more}. Is it cut off, or not the expected file? "
             f"Source: {self.config.source}"
         )
 

@@ -33,7 +33,7 @@ class _Line(TaskRecord):
         if (self.answer is None) == (not self.answers):
             raise ValueError("expected either `answer` or a list of `answers`")
         if self.choices and self.references[0] not in self.choices:
-            raise ValueError(f"the answer {self.references[0]!r} is none of the choices: {', '.join(self.choices)}")
+            raise ValueError(f"the answer {self.references[0]!r} is not one of the choices: {', '.join(self.choices)}")
         if is_url(self.image):
             raise ValueError(f"expected an image's file, got an address ({self.image}): download it")
         return self
@@ -63,7 +63,7 @@ def load(config: TaskConfig, folder: Path) -> Dataset:
         return files.dataset(queries, support)
     by_id = {item.id: item for item in support}
     for item in queries:
-        wrong = next((f"{name!r}, which is not there" for name in item.demonstrations if name not in by_id), None)
+        wrong = next((f"{name!r}, which does not exist" for name in item.demonstrations if name not in by_id), None)
         if wrong or not item.demonstrations:
             raise InputError(
                 f"task {config.name!r}: {files.path('queries')}: query {item.id!r} names "

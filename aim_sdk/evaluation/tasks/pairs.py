@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _GAP: Final = 16
-"""White columns between the images are the height's 16th part."""
+"""The white gap between the two images is 1/16 of the height."""
 _KEPT: Final = 64 << 20
-"""Bytes of files that are kept: an image is asked for its digest, its size and its pixels in turn."""
+"""Bytes of files kept in memory: an image is read for its digest, its size and its pixels in turn."""
 
 
 @dataclass(frozen=True, slots=True)

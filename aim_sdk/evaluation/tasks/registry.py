@@ -49,7 +49,7 @@ class Status:
     name: str
     metric: str
     missing: str
-    """What is not there, where it goes and where it comes from; empty where nothing is missing."""
+    """What is missing, where it belongs and where to get it; empty if nothing is missing."""
 
     @property
     def ready(self) -> bool:
@@ -118,7 +118,7 @@ def load(config: TaskConfig, data: Path) -> Dataset:
     if absent := missing(config, data):
         expected = "".join(f"\n  {path}" for path in absent)
         raise MissingDataError(
-            f"task {config.name!r}: its data is not there. Missing:{expected}\n"
+            f"task {config.name!r}: its data was not found. Missing:{expected}\n"
             f"Source: {config.install or config.source}\n{_where(config)}"
         )
     return LOADERS[config.loader](config, folder_of(config, data))

@@ -85,7 +85,7 @@ class _ClassQuery(_VlIclEntry):
     @model_validator(mode="after")
     def _has_images(self) -> Self:
         if not self.others:
-            raise ValueError(f"there is no class but its own: {self.answer}")
+            raise ValueError(f"there is no class other than its own: {self.answer}")
         if absent := {self.answer, *self.others} - set(self.support):
             raise ValueError(f"`support` has no images of class {', '.join(sorted(absent))}")
         return self
@@ -168,7 +168,7 @@ def load_classes(config: TaskConfig, folder: Path) -> Dataset:
         rng.shuffle(names)
         sides = [shown(name, entry) for name in names]
         if shots > (fewest := min(map(len, sides))):
-            raise _too_many(config, shots, f"{fewest} images of a class")
+            raise _too_many(config, shots, f"{fewest} images per class")
         return [side[shot] for shot in range(shots) for side in sides]
 
     support = {item.id: item for entry in asked for name in entry.support for item in shown(name, entry)}
@@ -199,4 +199,4 @@ def _some(items: Sequence[_T], count: int, rng: random.Random, config: TaskConfi
 
 
 def _too_many(config: TaskConfig, shots: int, there: str) -> ShotsError:
-    return ShotsError(f"{shots} shots asked for, but task {config.name!r} has {there}. Ask for fewer by `--shots`.")
+    return ShotsError(f"{shots} shots asked for, but task {config.name!r} has {there}. Ask for fewer with `--shots`.")

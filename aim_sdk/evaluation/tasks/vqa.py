@@ -75,7 +75,7 @@ def _items(files: TaskFiles, part: str, name: str) -> list[Item]:
         if question.question_id not in answers:
             raise InputError(
                 f"task {files.config.name!r}: {files.path(f'{part}_annotations')} has no annotation of question "
-                f"{question.question_id}; is it the one of {files.path(f'{part}_questions').name}?"
+                f"{question.question_id}; does it belong to {files.path(f'{part}_questions').name}?"
             )
     return [
         Item(q.question_id, files.image(images, name.format(q.image_id)), q.question, answers[q.question_id])

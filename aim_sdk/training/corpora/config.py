@@ -29,7 +29,7 @@ class CorpusConfig(BaseModel):
     images: Path | None = Field(
         default=None, description="the folder that image names are relative to; None: that of the file naming them"
     )
-    min_similarity: float = Field(default=0.24, description="pairs of a known similarity below it are left out")
+    min_similarity: float = Field(default=0.24, description="pairs with a known similarity below it are left out")
     one_to_one: bool = Field(
         default=True,
         description="a text belongs to one image of its document: the matching of the highest total similarity (mmc4), "
@@ -37,19 +37,23 @@ class CorpusConfig(BaseModel):
     )
     min_image_bytes: int = Field(default=10 * 1024, ge=0, description="smaller image files are left out")
     max_images: int = Field(
-        default=6, ge=1, description="the first so many pairs of a document are kept; llava and webdataset: see group"
+        default=6,
+        ge=1,
+        description="the most pairs of a document; its first ones are kept. llava and webdataset: see group",
     )
     min_pairs: int = Field(default=2, ge=1, description="documents with fewer pairs are left out")
     similarity: Literal["corpus", "clip", "none"] = Field(
-        default="corpus", description="the corpus's own; computed by CLIP from image and answer; not looked at"
+        default="corpus", description="corpus: its own; clip: computed by CLIP from image and answer; none: ignored"
     )
     clip_model: str = Field(default="ViT-B-32", description="as aim_sdk.clip.encoder.ClipEncoder takes it")
     clip_pretrained: str = Field(default="openai", description="as aim_sdk.clip.encoder.ClipEncoder takes it")
     clip_device: str = Field(default="cpu", description="documents are read in worker processes: each loads CLIP there")
     group: int = Field(
-        default=8, ge=1, description="llava, webdataset: so many consecutive single-image samples make a document"
+        default=8,
+        ge=1,
+        description="llava, webdataset: the number of consecutive single-image samples that make a document",
     )
-    shuffle: bool = Field(default=True, description="another order every epoch; False: the order of the files")
+    shuffle: bool = Field(default=True, description="a new order every epoch; False: the order of the files")
 
     @field_validator("format")
     @classmethod
@@ -62,6 +66,6 @@ class CorpusConfig(BaseModel):
     def _some_document_fits(self) -> Self:
         if self.max_images < self.min_pairs:
             raise ValueError(
-                f"max_images={self.max_images} and min_pairs={self.min_pairs}: no document has so few and so many"
+                f"max_images={self.max_images} and min_pairs={self.min_pairs}: no document has so few pairs and so many"
             )
         return self

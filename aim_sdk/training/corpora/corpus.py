@@ -148,8 +148,8 @@ def open_corpus(config: CorpusConfig, *, resolve: Resolver | None = None) -> Cor
     ours = files if path.is_file() else [file for file in files if file.name.endswith(format.suffixes)]
     if not ours:
         raise InputError(
-            f"{path}: none of {len(files)} files is of format {format.name!r}, "
-            f"whose names end with {' or '.join(format.suffixes)}."
+            f"{path}: none of {len(files)} files has the format {format.name!r}, "
+            f"whose file names end with {' or '.join(format.suffixes)}."
         )
     for module in format.requires(config):
         imported(module)
@@ -176,7 +176,7 @@ def _recognised(path: Path, files: list[Path]) -> Format:
     known = "\n".join(f"  {format.name}: {format.files}" for format in formats)
     raise InputError(
         f"{path}: no known format ({len(files)} files, such as {files[0].name}). Expected one of:\n{known}\n"
-        "Next: pass `format`, if it is one of them whose first files are damaged."
+        "Next: if it is one of them and only its first files are damaged, pass `format`."
     )
 
 

@@ -16,11 +16,11 @@ class Pair:
     image: ImageInput
     """A path, or the bytes of an image file; never decoded here."""
     text: str
-    """What stands beside the image, a human turn say; empty in web corpora."""
+    """The text next to the image, such as a human turn; empty in web corpora."""
     answer: str
     """The sentence, the caption or the response; never blank."""
     similarity: float | None = None
-    """The cosine of image and answer by CLIP, where it is known."""
+    """The cosine of image and answer by CLIP, if known."""
 
 
 @dataclass(frozen=True, slots=True)

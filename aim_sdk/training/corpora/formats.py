@@ -30,7 +30,7 @@ class CorpusSource:
     config: CorpusConfig
     images: CorpusImages
     clip: ClipSimilarity | None
-    """Set where similarities are to be computed."""
+    """Set if similarities are to be computed."""
     shard: Path
     """The file that the record is from."""
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aim_sdk.types import ImageInput
 
 Resolver = Callable[[str], "str | os.PathLike[str] | bytes | None"]
-"""Takes an image's address; returns its path, the bytes of its file, or None where there is none."""
+"""Takes an image's address; returns its path, the bytes of its file, or None if there is none."""
 
 URL_MAPS = ("urls.json", "urls.csv")
 _SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".webp", ".gif")

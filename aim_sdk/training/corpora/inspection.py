@@ -29,7 +29,7 @@ class Inspection:
         self.documents = 0
         """Documents that were looked at."""
         self.pairs_per_document: Counter[int] = Counter()
-        """How many of the documents that are kept have so many pairs."""
+        """How many of the kept documents have each number of pairs."""
 
     @property
     def kept(self) -> int:

@@ -27,14 +27,14 @@ from aim_sdk.training.corpora.shards import MAX_RECORD, Shard, Span, read_span
 
 _BLOCK = 1 << 20
 _HEADS = (1 << 20, 16 << 20)
-"""Bytes that are looked at to recognise a format; the more where the fewer hold no whole value."""
+"""Bytes that are read to recognise a format; the larger number if the smaller holds no complete value."""
 _ZIP_END = 22 + (1 << 16)
 """Bytes at the end of a zip among which it says how long its list of files is."""
 _BLANKS, _PARSE = re.compile(r"[ \t\r\n]*"), json.JSONDecoder(strict=False).raw_decode
 _BROKEN = (OSError, EOFError, RuntimeError, ValueError, LookupError, zlib.error, struct.error, zipfile.BadZipFile)
 """What a cut, altered or encrypted gz or zip raises."""
 _FREE = 64 << 20
-"""Bytes up to which no ratio is looked at: a small file of blanks is no bomb."""
+"""Up to this many bytes the ratio is not checked: a small file of blanks is not a bomb."""
 
 
 class JsonShard(Shard):

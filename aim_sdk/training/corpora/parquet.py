@@ -18,7 +18,8 @@ _ROWS = 1024
 """Rows that are read before their size is looked at."""
 _TOO_LARGE = f"parquet row group larger than {shards.MAX_ROW_GROUP >> 20} MiB"
 _HELD = 3
-"""Row groups in memory: streams that one process reads in turns are near each other, not at one place."""
+"""Row groups kept in memory: the streams that one process reads in turn are close to each other, not at the same
+row."""
 
 
 class ParquetShard(Shard):

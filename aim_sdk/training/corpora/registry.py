@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from aim_sdk.training.corpora.formats import Format
 
 AUTO: Final = "auto"
-"""In place of a name: recognised by the first files' content."""
+"""Instead of a name: the format is recognised by the first files' content."""
 
 FORMATS: Final = Registry["type[Format]"](
     "corpus format",

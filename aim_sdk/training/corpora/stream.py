@@ -29,7 +29,7 @@ class Cursor(NamedTuple):
 
     epoch: int
     position: int
-    """Documents of this stream that the epoch is past, those that were dropped included."""
+    """Documents of this stream that the epoch has passed, including dropped ones."""
 
 
 class DocumentStream:
@@ -67,7 +67,7 @@ class DocumentStream:
         if not 0 <= stream < streams:
             raise InputError(f"stream={stream} of streams={streams}; expected 0 to {streams - 1}.")
         if min(seed, *self.cursor) < 0:
-            raise InputError(f"seed={seed}, cursor={tuple(self.cursor)}; expected no negative number.")
+            raise InputError(f"seed={seed}, cursor={tuple(self.cursor)}; expected numbers of at least 0.")
         self.corpus, self.stream, self.streams, self.seed, self.epochs = corpus, stream, streams, seed, epochs
         self.drops = Drops()
 

@@ -35,7 +35,7 @@ class Backbone:
     """
 
     plain_template: ClassVar[str] = "{image}Question: {text} Answer: {answer}\n"
-    """The default format where there is no chat template."""
+    """The default format if there is no chat template."""
     slot: int
     template_options: ClassVar[Mapping[str, Any]] = {}
     """Variables that the chat template is rendered with."""
@@ -43,7 +43,7 @@ class Backbone:
     answer_type: ClassVar[int] = 0
     """``token_type_ids`` of an answer after its prompt."""
     most_images: ClassVar[int | None] = None
-    """How many images one prompt may hold; None where the context's length alone limits them."""
+    """How many images one prompt may hold; None if only the context's length limits them."""
     cross_attends: ClassVar[bool] = False
     """Whether images enter through cross-attention, so that a prompt holds no visual tokens to attend to."""
 
@@ -55,9 +55,9 @@ class Backbone:
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.lock = threading.RLock()
-        """Held round every use of the backbone: some families keep the positions of the last prompt on the module."""
+        """Held during every use of the backbone: some families keep the positions of the last prompt on the module."""
         self.processor_lock = threading.RLock()
-        """Held round every use of the processor and its tokenizer, which may run while the backbone computes."""
+        """Held during every use of the processor and its tokenizer, which may run while the backbone computes."""
         self.source = source
         self.family = family_of(model.config.model_type)
         config = model.config.to_dict()

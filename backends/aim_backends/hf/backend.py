@@ -149,10 +149,10 @@ class TransformersBackend(Backend):
         return self._injector.prefixes
 
     def default_projector(self) -> Projector:
-        """The training-free carrier projector, with a warning: this package ships none that was trained."""
+        """The untrained carrier projector, with a warning: this package ships no trained one."""
         warnings.warn(
-            f"no projector was given: the training-free carrier projector is used, which nobody trained for "
-            f"{self.fingerprint.model!r}. Pass projector=<folder, hub id or Projector> to use a trained one.",
+            f"no projector was given: using the untrained carrier projector. "
+            f"Pass projector=<folder, hub id or Projector> to use one that was trained for {self.fingerprint.model!r}.",
             stacklevel=2,
         )
         return CarrierProjector.untrained(self.vocabulary)

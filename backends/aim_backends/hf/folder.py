@@ -29,7 +29,7 @@ def check_folder(folder: Path) -> None:
         raise ModelNotFoundError(f"{folder} holds no config.json: not a checkpoint of transformers. It holds: {held}.")
     for item in folder.iterdir():
         if item.exists() and not item.is_file() and not item.is_dir():
-            raise CorruptArtifactError(f"{item} is no regular file; a checkpoint holds files and folders alone.")
+            raise CorruptArtifactError(f"{item} is not a regular file; a checkpoint holds only files and folders.")
         if item.suffix == ".json" and item.is_file() and (size := item.stat().st_size) > _LARGEST_JSON:
             raise CorruptArtifactError(f"{item} has {size:,} bytes; expected at most {_LARGEST_JSON:,}.")
     config = read_config(path)

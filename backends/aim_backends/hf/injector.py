@@ -33,7 +33,7 @@ class WrittenAnswers(PreparedAnswers):
     """Queries whose prompts are written, without what stands before them, and the tokens of their answers."""
 
     written: Prepared | None = field(repr=False)
-    """None where there are no queries."""
+    """None if there are no queries."""
     tokens: list[list[int]]
 
 

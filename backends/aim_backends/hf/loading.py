@@ -140,7 +140,7 @@ def _of_its_code(source: str, error: Exception) -> UnsupportedModelError | None:
     if "custom code" not in str(error) or "trust_remote_code" not in str(error):
         return None
     return UnsupportedModelError(
-        f"{source} brings Python code that it needs to be loaded; it was not run.\n"
+        f"{source} needs its own Python code to be loaded; that code was not run.\n"
         "Next: read that code, and if you trust it pass trust_remote_code=True (`--trust-remote-code` on the command "
         "line)."
     )
@@ -187,7 +187,7 @@ def _processor(source: str, options: Mapping[str, Any]) -> Any:
         ) from error
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
         raise CorruptArtifactError(
-            f"{source} has no processor for images and text; expected preprocessor_config.json beside the tokenizer."
+            f"{source} has no processor for images and text; expected preprocessor_config.json next to the tokenizer."
         )
     find_template(processor, source)
     return processor
@@ -216,7 +216,7 @@ def _model(source: str, options: Mapping[str, Any]) -> Any:
             ) from error
         raise
     except pickle.UnpicklingError as error:  # of a .bin file, which is read without running what a pickle names
-        raise CorruptArtifactError(f"{source}: a weights file is no plain state dict: {_first(error)}") from error
+        raise CorruptArtifactError(f"{source}: a weights file is not a plain state dict: {_first(error)}") from error
     except ValueError as error:
         if refused := _of_its_code(source, error):
             raise refused from error
@@ -235,7 +235,7 @@ def _model(source: str, options: Mapping[str, Any]) -> Any:
 
 def _unreachable(source: str, error: Exception) -> str:
     return (
-        f"{source!r} is neither a local folder nor could the hub give it ({_first(error)})."
+        f"{source!r} is not a local folder, and the hub could not provide it ({_first(error)})."
         f"{_near(Path(source))}\n"
         "Next: check the name and the network; without a network pass a local folder: model='/path/to/checkpoint'."
     )

@@ -58,6 +58,6 @@ def check_counts(processor: Any, config: Any, source: str) -> None:
                 found[name] = attrgetter(place)(config)
     if found:
         raise CorruptArtifactError(
-            f"{source}: its processor does not say its {' and '.join(found)}, as in old checkpoints, and so not how "
-            f"many tokens an image has.\nNext: pass processor_options={found}."
+            f"{source}: its processor does not say its {' and '.join(found)}, as in old checkpoints, so the number of "
+            f"tokens of an image is not known.\nNext: pass processor_options={found}."
         )

@@ -28,7 +28,7 @@ class Prepared:
     inputs: dict[str, Tensor]
     """Padded on the left; fused tokens are slots."""
     fused: Float[Tensor, "rows slots embed"] | None
-    """The fused tokens of each row, padded on the right; None where no row has any."""
+    """The fused tokens of each row, padded on the right; None if no row has any."""
     lengths: tuple[int, ...]
     """Positions of each prompt, without padding."""
     texts: tuple[str, ...]
@@ -151,12 +151,12 @@ class PromptWriter:
         (bare,) = self.prepare([query], [[]], prompt_format=prompt_format).lengths if context else (total,)
         room, cost = limit - new - bare, total - bare
         which = f" of query {row + 1} of {len(queries)} ({query.text[:60]!r})" if len(queries) > 1 else ""
-        more = f" and {new:,} are to follow" if new else ""
+        more = f" and {new:,} are to be generated" if new else ""
         message = f"the prompt{which} has {total:,} tokens{more}, but {limit:,} fit into this backbone."
         if context and room > 0:
             fits = max(0, min(len(context) - 1, room * len(context) // cost))
             message += (
-                f"\n{cost:,} of them are {len(context)} demonstrations; about {fits} demonstrations fit beside the "
+                f"\n{cost:,} of them are {len(context)} demonstrations; about {fits} demonstrations fit with the "
                 f"query.\nNext: use shots={fits}, or shorter demonstrations."
             )
         else:  # it does not fit alone

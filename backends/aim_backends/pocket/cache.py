@@ -6,7 +6,8 @@ from typing import Final
 from torch import Tensor
 
 _ROOM: Final = 8
-"""Tokens, at least; an eighth of a long cache, so that what is copied at times stays small beside what is read."""
+"""Tokens, at least; an eighth of a long cache, so that what is copied at times stays small compared with what is
+read."""
 
 
 class KVCache:

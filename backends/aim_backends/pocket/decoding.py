@@ -19,7 +19,7 @@ from aim_sdk.support.finite import not_finite
 
 END_TOKENS: Final = ("<|im_end|>", "<|endoftext|>")
 _LOST: Final = -1
-"""In place of a token whose logits are NaN or infinite: it comes to the host with the tokens."""
+"""Instead of a token whose logits are NaN or infinite: it comes to the host with the tokens."""
 
 
 class Sampling(BaseModel):

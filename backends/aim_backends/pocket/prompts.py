@@ -90,7 +90,8 @@ class SegmentWriter:
         if own or found != self._special_of(self._model.tokenize(lead + ("x" if text else "") + trail)):
             token = self._special[(own or found)[0]] if own or found else "what its format writes"
             raise FormatError(
-                f"the text {text[:80]!r} contains the special token {token!r}, also with what stands beside it; "
+                f"the text {text[:80]!r} contains the special token {token!r}, alone or together with the text next to "
+                "it; "
                 "remove it, or load pocket with special_tokens='allow', if its texts are your own."
             )
         return ids

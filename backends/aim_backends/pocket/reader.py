@@ -28,7 +28,7 @@ class TokenisedReadings(PreparedReadings):
 
     segments: list[PromptSegments] = field(repr=False)
     images: DecodedImages | None
-    """None where they are not looked at."""
+    """None if they are not looked at."""
 
 
 class PocketReader(DemoReader):

@@ -128,7 +128,7 @@ def test_a_closed_bank_says_so(bank: DemonstrationBank) -> None:
 
 @pytest.mark.parametrize("name", ["segment-00000001.aim", "bank.sqlite", "bank.lock", "new"])
 def test_an_export_into_a_bank_s_folder_is_refused(path: Path, bank: DemonstrationBank, name: str) -> None:
-    with pytest.raises(ArtifactWriteError, match="stands in a bank's folder"):
+    with pytest.raises(ArtifactWriteError, match="is inside a bank's folder"):
         bank.export(path / name)
     assert bank.verify() == []
 
@@ -136,7 +136,7 @@ def test_an_export_into_a_bank_s_folder_is_refused(path: Path, bank: Demonstrati
 def test_an_export_replaces_nothing_but_an_export(bank: DemonstrationBank, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     os.mkfifo(tmp_path / "pipe")
-    for name, message in (("mine.txt", "no exported bank"), ("pipe", "a device or a pipe"), ("", "a folder")):
+    for name, message in (("mine.txt", "not an exported bank"), ("pipe", "a device or a pipe"), ("", "a folder")):
         with pytest.raises(ArtifactWriteError, match=message):
             bank.export(tmp_path / name)
     assert (tmp_path / "mine.txt").read_text() == "mine"
@@ -147,12 +147,12 @@ def test_a_hole_behind_a_segment_is_named_and_not_searched(path: Path, bank: Dem
     os.truncate(segment(path), 1 << 40)
     with DemonstrationBank.open(path) as again:
         assert answers(again) == answers(bank)
-        assert "no whole write" in again.verify()[0]
+        assert "not a complete write" in again.verify()[0]
 
 
 def test_an_index_that_knows_no_segment_is_damaged(path: Path, bank: DemonstrationBank) -> None:
     bank.close()
     with sqlite3.connect(path / "bank.sqlite") as database:
         database.execute("DELETE FROM segments")
-    with pytest.raises(CorruptArtifactError, match=r"knows no segment.*\n.*--rebuild-index"):
+    with pytest.raises(CorruptArtifactError, match=r"lists no segment.*\n.*--rebuild-index"):
         DemonstrationBank.open(path)
