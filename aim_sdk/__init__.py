@@ -1,8 +1,8 @@
 """AIM SDK: any single-image multimodal LLM learns from k image+text demonstrations, with the backbone frozen.
 
-These are the names of people who use AIM, and of authors of projectors and selectors; all that backend authors need is
-in [`aim_sdk.backend`][aim_sdk.backend]. Names are imported when they are first used: ``import aim_sdk`` loads neither
-torch nor transformers.
+These are the names for people who use AIM and for authors of projectors and selectors. Everything that backend authors
+need is in [`aim_sdk.backend`][aim_sdk.backend]. Names are imported when they are first used: ``import aim_sdk`` loads
+neither torch nor transformers.
 """
 
 from typing import TYPE_CHECKING

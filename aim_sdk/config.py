@@ -13,7 +13,7 @@ from aim_sdk.errors import FormatError, problem
 
 
 class PromptFormat(BaseModel):
-    """How a demonstration and a query become text round an image.
+    """How a demonstration and a query become text around an image.
 
     ``PromptFormat.chat()`` uses the family's own chat template (user turn: image and text; assistant turn: answer).
     ``PromptFormat.plain(template)`` uses a format string with ``{image}``, ``{text}`` and ``{answer}``, as evaluation
@@ -127,7 +127,7 @@ class Binding(BaseModel):
     layers: tuple[int, ...] = Field(default=(-1,), description="of the backbone, side by side in a reading")
 
     def differences(self, other: Binding) -> dict[str, tuple[Any, Any]]:
-        """What differs in fact, as ``{field: (self's, other's)}``; none if the same fused tokens would be made."""
+        """What really differs, as ``{field: (self's, other's)}``; none if the same fused tokens would be made."""
         found = self.fingerprint.differences(other.fingerprint)
         for name in ("projector_kind", "projector_hash", "prompt_format", "layers"):
             ours, theirs = getattr(self, name), getattr(other, name)

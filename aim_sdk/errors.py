@@ -9,7 +9,7 @@ Each member also subclasses the builtin that a caller would catch:
     │   ├── ContextLengthError       ValueError          the prompt does not fit the backbone's context
     │   ├── NonFiniteError           ArithmeticError     NaN or infinity in what was computed, in this dtype
     │   ├── ShotsError               ValueError          more shots than the bank holds
-    │   ├── MissingDataError         FileNotFoundError   files of an evaluation task are not there, or not all
+    │   ├── MissingDataError         FileNotFoundError   some or all files of an evaluation task are missing
     │   └── UnknownEntryError        KeyError            the bank holds no such demonstration
     ├── DuplicatePluginError         RuntimeError        two distributions register one name
     ├── BrokenPluginError            ImportError         a plugin's code failed when it was imported
@@ -80,7 +80,7 @@ class ShotsError(InputError):
 
 
 class MissingDataError(InputError, FileNotFoundError):
-    """Files or images of an evaluation task are not there; the message says where they go and where they come from."""
+    """Files or images of an evaluation task are missing; the message says where they belong and where to get them."""
 
 
 class UnknownEntryError(InputError, KeyError):
@@ -92,7 +92,7 @@ class DuplicatePluginError(AIMError, RuntimeError):
 
 
 class BrokenPluginError(AIMError, ImportError):
-    """A plugin's code failed while it was imported, or it is not what it should be; the cause is chained."""
+    """A plugin's code failed while it was imported, or it is not a part of that kind; the cause is chained."""
 
 
 class BackendError(AIMError):
@@ -183,7 +183,7 @@ def problem(error: ValidationError) -> str:
 
 
 def said(found: Mapping[str, Any]) -> str:
-    """Return what pydantic says of one of its errors, and which value it is of where it is one field's."""
+    """Return what pydantic says about one of its errors, with the value if the error is about one field."""
     text: str = found["msg"].removeprefix("Value error, ").removesuffix(".")
     if found["type"] == "missing" or not found["loc"]:
         return text

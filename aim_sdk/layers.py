@@ -23,7 +23,7 @@ def check_layers(layers: Sequence[int]) -> tuple[int, ...]:
     """Return layers as a tuple.
 
     Raises:
-        InputError: there is none, one comes twice, or one is not an integer.
+        InputError: there are none, one is repeated, or one is not an integer.
     """
     found = tuple(layers)
     if not found or len(set(found)) < len(found) or not all(type(layer) is int for layer in found):
@@ -32,7 +32,7 @@ def check_layers(layers: Sequence[int]) -> tuple[int, ...]:
 
 
 def check_there(layers: Sequence[int], count: int | None) -> None:
-    """Refuse layers that a backbone of ``count`` decoder layers has not; None, where that is not known, refuses none.
+    """Refuse layers that a backbone with ``count`` decoder layers does not have; None (not known) refuses none.
 
     Raises:
         InputError: there is no such layer.
@@ -65,7 +65,7 @@ def side_by_side(
 
 
 def only_last(layers: Sequence[int]) -> None:
-    """Refuse other layers than the last: what a reader calls that gives the last hidden states alone.
+    """Refuse all layers but the last: for readers that return only the last hidden states.
 
     Raises:
         CapabilityError: other layers are asked for.

@@ -34,15 +34,15 @@ class AIMPipeline(FewShotModel):
             bank keeps what it made.
         prompt_format: how demonstrations and queries are written: a format, a plain template as a string, or
             ``"chat"``; None takes the backend's default.
-        bank: a folder that keeps the bank, made with a warning where there is none; None keeps it in memory.
-        keep_readings: keep the readings in a new bank, too: another projector then needs nothing read again.
-        keep_images: keep the image files in a new bank, too: it can then be read again anywhere.
+        bank: a folder that keeps the bank, created with a warning if it does not exist; None keeps it in memory.
+        keep_readings: also keep the readings in a new bank, so that another projector needs nothing read again.
+        keep_images: also keep the image files in a new bank, so that it can be read again anywhere.
         images: a folder that the bank's image files were moved to.
         selector: chooses each query's demonstrations from the bank: a name (see `aim_sdk.selection`) or an object. By
             default those whose readings are most like the query's, for which each query is read once;
-            ``selector="first"`` shows all queries the same ones, which are then computed once where the backend can.
-        prefix_bytes: memory for computed prefixes (`aim_sdk.backend.prefixes`), where the backend shares them between
-            prompts; None takes the backend's default (1 GiB), 0 computes every prompt whole.
+            ``selector="first"`` shows all queries the same ones, which are then computed once if the backend can.
+        prefix_bytes: memory for computed prefixes (`aim_sdk.backend.prefixes`), if the backend shares them between
+        prompts; None takes the backend's default (1 GiB), 0 computes every prompt in full.
     """
 
     def __init__(
@@ -112,15 +112,15 @@ class AIMPipeline(FewShotModel):
 
         Args:
             backend: a registered name (``aim-icl backends list`` shows them), a backend's class, or a loaded backend; a
-                model's hub id or folder (then its family's backend is taken); or a projector, its hub id or folder
+                model's hub id or folder (its family's backend is then used); or a projector, its hub id or folder
                 (then the backbone that it was made with).
             model: a hub id or a local folder; None takes what ``backend`` leads to, or its default.
             projector: a folder or hub id, a projector, or the kind of an untrained one
                 ([`KINDS`][aim_sdk.projectors.KINDS]); None takes the backend's default.
             prompt_format, bank, keep_readings, keep_images, images, selector, prefix_bytes: see the class.
             device, dtype: where and in what precision the backbone runs; None lets the backend choose.
-            trust_remote_code: run the Python code that the checkpoint brings, of its configuration, processor,
-                tokenizer and model. Without it none is run, and a checkpoint that cannot do without is refused.
+            trust_remote_code: run the checkpoint's own Python code (configuration, processor, tokenizer, model). By
+            default none is run, and a checkpoint that needs its code is refused.
             **options: passed to the backend (transformers: ``revision``, ``device_map``, ``quantization_config``, ...).
 
         Raises:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class LazyImage(Protocol):
-    """An image that is made when it is needed: always the same one, and picklable where worker processes read it."""
+    """An image that is made when it is needed: always the same one, and picklable if worker processes read it."""
 
     def image_file(self) -> bytes:
         """The bytes of its image file."""
@@ -79,7 +79,7 @@ def _check_text(text: object, owner: str, field: str) -> None:
 
 
 def plain_metadata(metadata: Metadata | None) -> dict[str, str | int | float | bool]:
-    """Metadata as it is kept and compared: numpy's numbers become Python's, None becomes no metadata.
+    """Metadata as it is kept and compared: numpy's numbers become Python's, and None becomes empty.
 
     Raises:
         InputError: it is not a mapping, or a field is not a string or finite number.
@@ -111,13 +111,13 @@ def _check_metadata(metadata: Metadata) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """One worked example: an image, what stands beside it, and the response.
+    """One worked example: an image, the text next to it, and the response.
 
     Args:
         image: a path, the bytes of an image file, or a PIL image.
         text: a question, an instruction, or nothing.
         answer: the response; never blank.
-        metadata: what is known of it besides its content, by field; ``"id"`` names it (see `Query`).
+        metadata: what else is known about it, by field; ``"id"`` names it (see `Query`).
 
     Raises:
         InputError: a field has the wrong type, or the answer is blank.
@@ -139,10 +139,10 @@ class Demonstration:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What the backbone is asked: an image and the text beside it (which may be empty).
+    """What the backbone is asked: an image and the text next to it (which may be empty).
 
     ``id`` names it; a whole number becomes a string. A selector never chooses the demonstration whose
-    ``metadata["id"]`` is the same, nor one with the same image and text. Images are the same where their files hold the
+    ``metadata["id"]`` is the same, nor one with the same image and text. Images are the same if their files hold the
     same bytes, or both are PIL images of the same pixels.
 
     Raises:
@@ -185,13 +185,13 @@ class Reading:
         return len(self.token_ids)
 
     def kept(self) -> KeptReading:
-        """What is kept of it: all that cannot be looked up again."""
+        """The part that is kept: everything that cannot be looked up again."""
         return KeptReading(self.token_ids, self.hidden, self.image_position, self.answer_start)
 
 
 @dataclass(frozen=True, slots=True)
 class KeptReading:
-    """A reading as it is kept: without the embeddings of its tokens, which the backbone has, and on any device."""
+    """A reading as it is stored: on any device, and without its tokens' embeddings, which the backbone has."""
 
     token_ids: Int[Tensor, " tokens"]
     hidden: Float[Tensor, "tokens hidden"]
@@ -257,7 +257,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceScores:
-    """How likely each of some choices is as the answer to one query."""
+    """How likely each choice is as the answer to one query."""
 
     log_probs: tuple[tuple[float, ...], ...]
     """Of each choice, the natural-log probability of each of its tokens."""
@@ -267,7 +267,7 @@ class ChoiceScores:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """All that a projector may take of its backbone besides readings."""
+    """Everything that a projector may take from its backbone besides readings."""
 
     inputs: Float[Tensor, "vocabulary embed"]
     """The inner LLM's input embeddings."""

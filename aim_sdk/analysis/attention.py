@@ -69,9 +69,9 @@ class LayerAttention:
     """Counted from 0; None: the mean over all layers."""
     shares: dict[TokenKind, Estimate]
     densities: dict[TokenKind, float | None]
-    """Mean over the queries whose prompts hold such tokens; None where none does."""
+    """Mean over the queries whose prompts hold such tokens; None if none does."""
     text_share: Estimate | None
-    """None where no demonstration is seen at all (a sliding window that ends before them, say)."""
+    """None if no demonstration is seen at all (a sliding window that ends before them, say)."""
 
 
 def measure(backend: Backend, prompt: InterleavedPrompt, prompt_format: PromptFormat) -> Measurement:

@@ -16,7 +16,7 @@ from aim_sdk.types import Demonstration
 def from_files(
     demonstrations: Sequence[Demonstration], queries: Sequence[NumberedQuery], *, shots: int, seed: int
 ) -> list[InterleavedPrompt]:
-    """Draw ``shots`` demonstrations for each query, never one of the query's own image.
+    """Draw ``shots`` demonstrations for each query, never one with the query's own image.
 
     Raises:
         ShotsError: there are fewer.

@@ -60,7 +60,7 @@ def table(rows: Sequence[LayerAttention], measurements: Sequence[Measurement]) -
 
 
 def plot(rows: Sequence[LayerAttention], measurements: Sequence[Measurement], path: Path) -> None:
-    """Draw each kind's share over the layers, and the text's part of the demonstrations' attention beside it."""
+    """Draw each kind's share over the layers, and next to it the text's part of the demonstrations' attention."""
     from matplotlib.ticker import MaxNLocator
 
     layers = [row for row in rows if row.layer is not None]

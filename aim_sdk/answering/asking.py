@@ -38,7 +38,7 @@ class Asking:
     """Each query without an answer: its image, its text, its line, and why."""
 
     def conclude(self) -> None:
-        """Note once what has turned out of labels."""
+        """Report once what was noticed about the labels."""
         if self.choices is not None:
             self._classifier.conclude()
 
@@ -50,7 +50,7 @@ class Asking:
 
     @cached_property
     def _voters(self) -> Classifier:
-        """Those nearest, the baseline of a report; they are read in mode "aim" alone."""
+        """The nearest demonstrations, the baseline of a report; they are read only in mode "aim"."""
         return self._made(Shots(self.shots.count, mode="nearest"))
 
     def _made(self, shots: Shots) -> Classifier:
@@ -62,7 +62,7 @@ class Asking:
         """The lines of those queries that are answered, each with its line feed; the others become problems.
 
         Raises:
-            ShotsError: it is not the queries' fault.
+            ShotsError: the queries are not the cause.
         """
         if self.choices is None:
             return [_line(item, _answer(answer)) for item, answer in self._generated(items)]
@@ -71,7 +71,7 @@ class Asking:
         return [_line(item, _label(found[item.key]) | votes.get(item.key, {})) for item in items if item.key in found]
 
     def _generated(self, items: Sequence[NumberedQuery]) -> list[tuple[NumberedQuery, Generation]]:
-        """Where a batch is refused, its queries are asked one by one, to find out which of them it is."""
+        """If a batch is refused, its queries are asked one by one, to find the one that causes it."""
         try:
             answers = self.pipe.generate(
                 [item.query for item in items],
@@ -98,7 +98,7 @@ class Asking:
         return {items[place].key: label for place, label in found.items() if label.label is not None}
 
     def _votes(self, items: Sequence[NumberedQuery]) -> dict[str, dict[str, Any]]:
-        """What the nearest demonstrations say where the right label is known: the baseline of a report."""
+        """What the nearest demonstrations say, if the right label is known: the baseline of a report."""
         known = [item for item in items if item.reference is not None]
         if self.shots.mode != "aim" or self.shots.count == 0 or not known:
             return {}
@@ -114,14 +114,14 @@ class Asking:
 def usable_demonstrations(
     pipe: AIMPipeline, demonstrations: Sequence[Demonstration], mode: Mode, similar: bool, problems: Problems
 ) -> list[Demonstration]:
-    """The demonstrations that the model takes, read into the bank where their images are looked at.
+    """The demonstrations that the model accepts, read into the bank if their images are used.
 
     Args:
         pipe: its bank takes them in.
-        demonstrations: what was given.
+        demonstrations: the given demonstrations.
         mode: `"aim"` and `"nearest"` look at the images.
         similar: whether each query's are chosen by their likeness.
-        problems: takes a message for each of the others.
+        problems: gets a message for each of the others.
 
     Raises:
         InputError: none can be used.

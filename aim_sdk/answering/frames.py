@@ -27,9 +27,9 @@ def demonstrations_from(
 
     Args:
         frame: what gives a column by its name: a frame of pandas or polars, a dict of lists.
-        image, text, answer: the names of the columns; `text=None`: no text stands next to the images. A number is an
+        image, text, answer: the names of the columns; `text=None`: the images have no text. A number is an
             answer as it is written (1 is `"1"`, 1.0 is `"1.0"`); a missing text stays missing.
-        same_text: the text that stands next to every image, instead of a column.
+        same_text: the same text for every image, instead of a column.
         metadata: columns whose cells become metadata; missing cells are left out.
 
     Raises:
@@ -67,7 +67,7 @@ def to_frame(classifications: Sequence[Classification], images: Iterable[Any] | 
     """A pandas frame with one row per label.
 
     Columns: `image`, `label`, `probability`, `p(CHOICE)` of each choice, `prompt_tokens`,
-    `error`. The index is that of `images`, where they have one.
+    `error`. The index is that of `images`, if they have one.
 
     Args:
         classifications: what `pipe.classify` returned.
@@ -75,7 +75,7 @@ def to_frame(classifications: Sequence[Classification], images: Iterable[Any] | 
 
     Raises:
         MissingDependencyError: pandas is not installed.
-        InputError: as many images are not there.
+        InputError: the numbers of images and labels differ.
     """
     pandas = imported("pandas", extra="pandas")
     if isinstance(images, str | os.PathLike):

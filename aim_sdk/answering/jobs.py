@@ -1,7 +1,7 @@
 """Answers to JSON lines: resumable, synced batch after batch; a query that the model refuses loses only itself.
 
-Next to ``answers.jsonl`` stands ``answers.jsonl.settings.json``: what decided its answers. Only a file that has it, and
-whose whole lines all hold a `key`, a `line` and an `answer`, is one of ours and continued; no other is touched.
+``answers.jsonl.settings.json``, next to ``answers.jsonl``, records what decided the answers. Only a file that has it,
+and whose whole lines all hold a `key`, a `line` and an `answer`, is one of ours and continued; no other is touched.
 `answers.jsonl.demonstrations.jsonl` says which demonstrations the answers' keys are.
 Answers of queries that changed, or are not asked any more, are moved to `answers.jsonl.stale.jsonl`.
 """
@@ -59,7 +59,7 @@ class AnswerLine(BaseModel):
 class AnswerJob:
     """The answers file and what is still to be answered. `claimed` makes one.
 
-    A line that is there counts if its key is that of a query: changed queries are answered again.
+    An existing line counts if its key is that of a query: changed queries are answered again.
     """
 
     def __init__(self, path: Path, queries: Sequence[NumberedQuery], settings: Mapping[str, Any]) -> None:
@@ -81,7 +81,7 @@ class AnswerJob:
         """The job on a file that no other job writes meanwhile; nothing but its lock is written before `run`.
 
         Args:
-            path: the answers file; made where there is none.
+            path: the answers file; created if missing.
             queries: what is asked.
             settings: what decides an answer besides its query, as JSON has it.
 
@@ -111,10 +111,10 @@ class AnswerJob:
 
         The pipeline's selector chooses each query's demonstrations, from its bank or from those given. With `choices`,
         each query is labelled
-        with one of them; where its right label is known, the nearest demonstrations vote, too.
+        with one of them; if its right label is known, the nearest demonstrations also vote.
 
         Raises:
-            ArtifactWriteError: the disk is full, say; whole batches are kept.
+            ArtifactWriteError: the disk is full, for example; complete batches are kept.
         """
         problems = Problems()
         made_with = {"fingerprint": _digest(pipe.encoder.binding.scope)}
@@ -144,10 +144,10 @@ class AnswerJob:
         return problems
 
     def move_stale(self) -> None:
-        """Move answers of queries that changed out of the file; a kill meanwhile loses none.
+        """Move answers of queries that changed out of the file; killing the process in the meantime loses none.
 
         Raises:
-            ArtifactWriteError: the disk is full, say; nothing is changed.
+            ArtifactWriteError: the disk is full, for example; nothing is changed.
         """
         if not self.stale:
             return
@@ -172,13 +172,13 @@ class AnswerJob:
         return self.path.with_name(self.path.name + suffix)
 
     def lines(self) -> list[dict[str, Any]]:
-        """The answers that are there, in the order of their queries."""
+        """The existing answers, in the order of their queries."""
         data = self.path.read_bytes()[: self._end] if self._end else b""
         found = [parse_object(line, limit=_LONGEST) for line in data.splitlines()]
         return sorted(found, key=lambda line: int(line["line"]))
 
     def _there(self) -> tuple[set[str], int]:
-        """The keys of what is answered, and where its last whole line ends."""
+        """The keys of the existing answers, and where the last complete line ends."""
         try:
             if not self.path.exists() or not self.path.stat().st_size:
                 return set(), 0

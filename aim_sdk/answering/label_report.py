@@ -1,4 +1,4 @@
-"""How right labels are where the right ones are known: accuracy, confusion, and the nearest neighbours next to it."""
+"""Accuracy of labels whose right ones are known: share, confusion, and the nearest neighbours for comparison."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class LabelReport(BaseModel):
 
 
 def report_of(answers: Sequence[Mapping[str, object]], choices: Sequence[str]) -> LabelReport | None:
-    """Count the lines of answers that hold a `reference`; None where none does."""
+    """Count the lines of answers that hold a `reference`; None if none does."""
     known = [
         (reference.strip(), str(line["answer"]), line.get("nearest"))
         for line in answers
@@ -128,7 +128,7 @@ def _nearest(report: LabelReport) -> list[str]:
 
 
 def _table(report: LabelReport) -> list[str]:
-    """Right labels as rows, given ones as numbered columns; the commonest mistakes where it is too wide."""
+    """Right labels as rows, given ones as numbered columns; the most common mistakes if it is too wide."""
     rows = [*report.classes, *report.unknown]
     numbers = {name: str(place) for place, name in enumerate(report.classes, 1)}
     largest = max(count for row in report.confusion.values() for count in row.values())

@@ -49,7 +49,7 @@ def _label(value: Any) -> Any:
 
 
 class NumberedQuery:
-    """A query with the line that it came from, or its place among the images of a folder, from 1."""
+    """A query with its line number, or its position among the images of a folder, from 1."""
 
     def __init__(self, number: int, line: QueryLine, query: Query, *, in_folder: bool = False) -> None:
         self.number, self.line, self.query = number, line, query
@@ -64,7 +64,7 @@ class NumberedQuery:
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def problem(self, error: Exception) -> str:
-        """A message of what is wrong with it, which says where it stands."""
+        """A message that says what is wrong with it, and on which line."""
         text = str(error) if self.in_folder else where_images_are(error, self.line.image)
         if not self.in_folder:
             return f"query of line {self.number}: {text}"
@@ -89,7 +89,7 @@ class NumberedQuery:
 
     @property
     def reference(self) -> str | None:
-        """The right answer, where the query brings it."""
+        """The right answer, if the query brings it."""
         value = self.fields().get("reference")
         return value.strip() if isinstance(value, str) and value.strip() else None
 
@@ -105,10 +105,10 @@ def read_demonstrations(
     """Read the demonstrations of a file or a folder that `stream_demonstrations` yields, with their images decoded.
 
     Returns:
-        The good ones, and a message for each bad line.
+        The valid ones, and a message for each bad line.
 
     Raises:
-        InputError: it cannot be read, or no line of it is good.
+        InputError: it cannot be read, or no line of it is valid.
     """
     problems = Problems()
     found = list(stream_demonstrations(path, text=text, images=images, decode=True, on_problem=problems.add))
@@ -126,10 +126,10 @@ def read_queries(
         images: what relative paths in a file are relative to; None: the file's own folder.
 
     Returns:
-        The good ones with the numbers of their lines, and a message for each bad line.
+        The valid ones with their line numbers, and a message for each bad line.
 
     Raises:
-        InputError: it cannot be read, or no line of it is good.
+        InputError: it cannot be read, or no line of it is valid.
     """
 
     def parse(number: int, raw: dict[str, Any]) -> NumberedQuery:
@@ -146,7 +146,7 @@ def read_queries(
 
 
 def identity_of(demonstrations: Sequence[Demonstration]) -> dict[str, Any]:
-    """What tells lists of demonstrations apart, wherever their files are.
+    """A value that identifies a list of demonstrations, wherever its files are.
 
     Their number, and hashes of their images' contents, their texts and their answers, each in their order.
     """
@@ -160,7 +160,7 @@ def identity_of(demonstrations: Sequence[Demonstration]) -> dict[str, Any]:
 
 
 def _content(image: ImageInput) -> str | None:
-    """The digest of an image's content; None where it cannot be read, which is reported when it is asked about."""
+    """The digest of an image's content; None if it cannot be read, which is reported when it is asked about."""
     try:
         return None if is_url(image) else image_digest(image)
     except ImageError:

@@ -20,7 +20,7 @@ def kept_as(out: Path) -> Path:
     """The JSON lines of a job: the file itself, or `x.csv.jsonl` next to a table `x.csv`.
 
     Raises:
-        InputError: there is a table that no such job has written, or the name says that it is of another format.
+        InputError: the table exists and was not written by such a job, or its name has another format's suffix.
     """
     if out.suffix.lower() not in ("", ".jsonl", *SUFFIXES):
         raise InputError(

@@ -1,10 +1,10 @@
-"""The room of backend authors: all that they implement, and all that they may call.
+"""The package for backend authors: everything that they implement, and everything that they may call.
 
 * Implement: [`Backend`][aim_sdk.backend.interfaces.Backend], [`DemoReader`][aim_sdk.backend.reader.DemoReader] and
   [`Injector`][aim_sdk.backend.injector.Injector].
-* Implement where it can: the Protocols of [`aim_sdk.backend.capabilities`][aim_sdk.backend.capabilities].
+* Implement if possible: the Protocols of [`aim_sdk.backend.capabilities`][aim_sdk.backend.capabilities].
 * Call: `clean_answer` and `stream_answer` (stop strings), `resolve_device` and `resolve_dtype`, `tensor_hash` and `rms`
-  (fingerprints), `side_by_side` (layers), `PrefixCache` (contexts that come again), `load_image`, errors and values.
+  (fingerprints), `side_by_side` (layers), `PrefixCache` (repeated contexts), `load_image`, errors and values.
 * Register: an entry point of the group ``aim_sdk.backends``; `get_backend` finds it.
 
 Names are imported when they are first used: listing backends loads no torch.

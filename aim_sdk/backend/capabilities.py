@@ -1,8 +1,8 @@
-"""What a backend can do besides the core: each optional ability is one Protocol, and all of them follow one rule.
+"""The optional abilities of a backend: each is one Protocol, and all of them follow one rule.
 
-1. A backend's class **has** a capability if it has the members of the Protocol. Write them, and nothing else is to be
-   declared; `class Mine(Backend, Trainable)` is not needed, but lets a type checker compare the signatures.
-2. A loaded model may **lack** what its class has: `Backend.lacks` names the capability and the reason, as for a family
+1. A backend's class **has** a capability if it has the members of the Protocol. Writing them is enough; nothing else
+has to be declared; `class Mine(Backend, Trainable)` is not needed, but lets a type checker compare the signatures. 2. A
+loaded model may **lack** what its class has: `Backend.lacks` names the capability and the reason, as for a family
    whose prompts hold one image.
 3. Callers ask through [`capability`][aim_sdk.backend.capabilities.capability], which raises a `CapabilityError` that
    names the backend and what it cannot do, or through [`find`][aim_sdk.backend.capabilities.find], which gives None.
@@ -51,7 +51,7 @@ class RunsInTorch(Protocol):
     @property
     @abstractmethod
     def modules(self) -> Sequence[nn.Module]:
-        """All the frozen modules that it consists of: training proves that it leaves them as they are."""
+        """All the frozen modules that it consists of: training checks that they stay unchanged."""
 
 
 @runtime_checkable
@@ -61,7 +61,7 @@ class ReadsLayers(Protocol):
     @property
     @abstractmethod
     def decoder_layers(self) -> int | None:
-        """How many decoder layers the inner LLM has; None where it is not known before they are read."""
+        """How many decoder layers the inner LLM has; None if it is not known before they are read."""
 
 
 @runtime_checkable
@@ -71,12 +71,12 @@ class Interleaves(Protocol):
     @property
     @abstractmethod
     def most_images(self) -> int | None:
-        """How many images one prompt may hold, the query's too; None where the context's length alone limits them."""
+        """How many images one prompt may hold, the query's too; None if only the context's length limits them."""
 
 
 @runtime_checkable
 class ReusesPrefixes(Protocol):
-    """What was computed of demonstrations that come again is used again, and answers are the same."""
+    """Repeated demonstrations are not computed again, and the answers stay the same."""
 
     @property
     @abstractmethod
@@ -94,8 +94,8 @@ class Trainable(Protocol):
     ) -> PreparedAnswers:
         """Do what needs no backbone: decode, tokenise. May run in another thread while the backbone computes.
 
-        ``ended`` adds the first token that the format writes after an answer, so that a trained projector keeps answers
-        ending.
+        ``ended`` adds the first token that the format writes after an answer, so that answers still end after a
+        projector was trained.
 
         Raises:
             InputError: a query or an answer cannot be used.
@@ -115,7 +115,7 @@ class Trainable(Protocol):
 
 @runtime_checkable
 class RecomputesActivations(Protocol):
-    """Trains in less memory, and about a third more time."""
+    """Trains in less memory, at the cost of about a third more time."""
 
     @abstractmethod
     def recompute_activations(self, on: bool = True) -> None:
@@ -152,7 +152,7 @@ class ShowsAttention(Protocol):
 
 @runtime_checkable
 class ShowsPrompts(Protocol):
-    """Shows a prompt as its tokens say it."""
+    """Shows a prompt decoded from its tokens."""
 
     @abstractmethod
     def show_prompt(self, query: Query, context: Context, *, prompt_format: PromptFormat) -> str:
@@ -161,7 +161,7 @@ class ShowsPrompts(Protocol):
 
 @runtime_checkable
 class AnswersPlainly(Protocol):
-    """Answers past its reader and its injector, so that the kit has something to compare them with."""
+    """Answers without its reader and its injector, so that the kit can compare them with it."""
 
     @abstractmethod
     def plain_answer(
@@ -195,7 +195,7 @@ class MarksSlots(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """A row of the table."""
+    """One row of the table."""
 
     name: str
     """As commands print it."""
@@ -228,12 +228,12 @@ _ROWS: Final = {row.protocol: row for row in CAPABILITIES}
 
 
 def find(backend: Backend, protocol: type[Ability]) -> Ability | None:
-    """Return the loaded backend as what it can do; None where it cannot."""
+    """Return the loaded backend as that Protocol; None if it lacks the capability."""
     return cast(Ability, backend) if why_not(backend, protocol) is None else None
 
 
 def capability(backend: Backend, protocol: type[Ability]) -> Ability:
-    """Return the loaded backend as what it can do.
+    """Return the loaded backend as that Protocol.
 
     Raises:
         CapabilityError: its class or its model cannot; it names the backend, the capability and the reason.
@@ -247,7 +247,7 @@ def capability(backend: Backend, protocol: type[Ability]) -> Ability:
 
 
 def why_not(backend: Backend, protocol: type) -> str | None:
-    """Say why a loaded backend lacks a capability: "a prompt of 'blip-2' holds one image"; None where it has it."""
+    """Say why a loaded backend lacks a capability: "a prompt of 'blip-2' holds one image"; None if it has it."""
     # `isinstance` says the same, but computes properties before Python 3.12.
     if missing := [name for name in _members(protocol) if not hasattr(type(backend), name)]:
         return f"its class has no {' and no '.join(f'`{name}`' for name in missing)}"

@@ -1,4 +1,4 @@
-"""What a pipeline is made of, where it is given a backend's name or class, a loaded backend, a model or a projector."""
+"""What a pipeline is made from when it is given a backend's name or class, a loaded backend, a model or a projector."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ANY = "auto"
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A backend, and what is still to be loaded with it."""
+    """A backend, and what is still to be loaded for it."""
 
     backend: type[Backend] | Backend
     model: str | None = None
@@ -26,16 +26,16 @@ class Chosen:
 
 
 def choose(given: str | Path | type[Backend] | Backend | Projector, model: str | Path | None) -> Chosen:
-    """Find out what is meant.
+    """Find out which backend, model and projector are meant.
 
     Args:
         given: a registered name, a backend's class, a loaded backend, a projector or its folder or hub id, or the
             folder or hub id of a model.
-        model: the model that is named besides; None: what `given` leads to.
+        model: the model that is also named; None: the one that `given` implies.
 
     Raises:
         UnknownBackendError: a name that nobody registers, and that is not a folder or hub id.
-        InputError: it is nothing of these, or leads to no model.
+        InputError: it is none of these, or implies no model.
     """
     named = None if model is None else str(model)
     if isinstance(given, Backend):

@@ -11,7 +11,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
-    """Return the device; None takes a GPU where there is one.
+    """Return the device; None takes a GPU if there is one.
 
     Raises:
         DeviceError: malformed, or not on this machine.

@@ -17,9 +17,9 @@ SAMPLES = 64
 def tensor_hash(tensors: Iterable[tuple[str, Tensor]], samples: int = SAMPLES) -> str | None:
     """Hash evenly spaced values of named tensors, in name order, rounded to bfloat16.
 
-    A checkpoint loaded in float32 and in bfloat16 has the same hash. In float16 it may have another, for that rounds
-    otherwise: give the tensors as the checkpoint holds them. None where a tensor is quantised or offloaded: its values
-    are not there to sample.
+    A checkpoint loaded in float32 and in bfloat16 has the same hash. In float16 it may have another one, because that
+    rounds differently: pass the tensors as the checkpoint holds them. None if a tensor is quantised or offloaded: its
+    values cannot be sampled.
 
     Raises:
         NonFiniteError: a sample is NaN or infinite.

@@ -27,7 +27,8 @@ class Injector(ABC):
     ) -> list[Generation]:
         """Answer one batch of queries, each after its own context; greedy unless ``generation`` says otherwise.
 
-        One answer per query, in their order. An option that makes more of them gives one query's after the other's.
+        One answer per query, in their order. With an option that makes several, all answers to one query come before
+        those to the next.
         ``log_probs=True`` fills `Generation.log_probs` with the backbone's own (before any sampling option).
         """
 
@@ -51,7 +52,7 @@ class Injector(ABC):
         *,
         prompt_format: PromptFormat,
     ) -> list[ChoiceScores]:
-        """Return `score` of the same choices for each query of a batch; this one asks for one after the other.
+        """Return `score` of the same choices for each query of a batch; by default, one query after the other.
 
         A backend may run several prompts in one forward; the numbers stay those of `score`, up to float noise.
         """

@@ -1,4 +1,4 @@
-"""What a backend author implements: reader, injector, and the backend that hands them out. All else is optional.
+"""What a backend author implements: reader, injector, and the backend that hands them out. Everything else is optional.
 
 Callers may rely on this:
 
@@ -6,10 +6,10 @@ Callers may rely on this:
   noise), and covers exactly the text tokens that the demonstration occupies in a text-only few-shot prompt;
 * an **injector** puts fused tokens where those text tokens would stand; with the true embeddings of the text it gives
   exactly the plain backbone's logits (the identity test), with no fused tokens it *is* the plain backbone;
-* nothing but the **projector** has trainable parameters, and nothing stays injected after a call, also a failed one.
+* nothing but the **projector** has trainable parameters, and nothing stays injected after a call, even a failed one.
 
-A backend need not be a transformers model: these classes know tensors and nothing else. What it can do besides is told
-by Protocols: `aim_sdk.backend.capabilities`.
+A backend need not be a transformers model: these classes know tensors and nothing else. Its optional abilities are
+described by Protocols: `aim_sdk.backend.capabilities`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Backend(ABC):
     @property
     @abstractmethod
     def default_format(self) -> PromptFormat:
-        """The family's own chat template where it has one."""
+        """The family's own chat template, if it has one."""
 
     @property
     @abstractmethod
@@ -85,10 +85,10 @@ class Backend(ABC):
     def lacks(self) -> Mapping[type, str]:
         """What the class can do and the loaded model cannot: capabilities (`aim_sdk.backend.capabilities`) by reason.
 
-        ``{Interleaves: "a prompt of 'paligemma' holds one image"}``; empty where the model can do all.
+        ``{Interleaves: "a prompt of 'paligemma' holds one image"}``; empty if the model can do everything.
         """
         return {}
 
     @abstractmethod
     def default_projector(self) -> Projector:
-        """The projector that is used when none is named; trained where the backend ships one."""
+        """The projector that is used when none is named; a trained one if the backend ships one."""

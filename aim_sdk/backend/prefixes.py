@@ -1,8 +1,8 @@
-"""Prefixes of prompts that were computed once: fused tokens that come again are not run again.
+"""Prefixes of prompts, computed once: repeated fused tokens are not run again.
 
 Cached keys and values of 16 demonstrations cost a forward of their tokens; after them a query costs what it costs
-alone. Which contexts come again is not known before, so a prefix is computed apart when it comes a *second* time (or
-for several prompts of one batch): contexts drawn again for every query cost nothing extra and crowd nothing out.
+alone. Which contexts will repeat is not known in advance, so a prefix is computed apart when it comes a *second* time
+(or for several prompts of one batch): contexts drawn again for every query cost nothing extra and crowd nothing out.
 
 How an injector uses it, before each forward of a batch of prompts (`State` is what the framework continues from: keys
 and values of each layer, ``(1, heads, tokens, width)``, say):

@@ -10,7 +10,7 @@ from aim_sdk.types import Demonstration, Query
 
 @dataclass(frozen=True)
 class PreparedReadings:
-    """Demonstrations to be read, of which all is done that needs no backbone.
+    """Demonstrations to be read; all work that needs no backbone is done.
 
     A backend that has decoded and tokenised more than this adds it in a subclass, and gets it back in `DemoReader.run`.
     """
@@ -30,7 +30,7 @@ class PreparedReadings:
 
 @dataclass(frozen=True)
 class PreparedAnswers:
-    """Queries and what is to be answered, of which all is done that needs no backbone.
+    """Queries and the answers to score; all work that needs no backbone is done.
 
     A backend that has decoded and tokenised more than this adds it in a subclass, and gets it back in `log_probs`.
     """

@@ -50,7 +50,7 @@ class DemoReader(ABC):
     ) -> PreparedReadings:
         """Do what needs no backbone (decode, tokenise); may run in another thread while the backbone computes.
 
-        This one decodes the images. A reader of your own may tokenise, too, and return a subclass that holds more.
+        By default, this decodes the images. Your own reader may also tokenise, and return a subclass that holds more.
 
         Raises:
             InputError: a demonstration cannot be read.
@@ -75,7 +75,7 @@ class DemoReader(ABC):
     def lengths(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
         """Estimate how many positions each demonstration takes in a forward, visual tokens included, in their order.
 
-        What batches are made by; an estimate in any unit sorts, one in tokens also keeps a budget.
+        Batches are made by it: an estimate in any unit is enough to sort, one in tokens also keeps within a budget.
         """
         return [len(item.text) + len(item.answer) for item in demonstrations]
 

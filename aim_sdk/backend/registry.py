@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class BackendInfo(PluginInfo):
-    """What is known of a backend without importing it."""
+    """What is known about a backend without importing it."""
 
 
 class _Backends(Registry["type[Backend]"]):

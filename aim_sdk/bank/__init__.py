@@ -1,7 +1,7 @@
-"""The Demonstration Bank: demonstrations are read once, their fused tokens kept, found and reused.
+"""The Demonstration Bank: demonstrations are read once, and their fused tokens are kept, found and reused.
 
-``bank`` is what users hold, ``collection`` what every bank is, ``view`` what selectors look at. ``store`` says what a
-place to keep entries can do, and is the one in memory; ``disk`` is the one on disk, made of ``records``.
+``bank`` is what users hold, ``collection`` is what every bank is, and ``view`` is what selectors look at. ``store``
+defines what keeps entries, and holds the store in memory; ``disk`` is the store on disk, made of ``records``.
 """
 
 from aim_sdk.bank.bank import DemonstrationBank, DiskBank, NewBankWarning

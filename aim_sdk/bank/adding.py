@@ -1,4 +1,4 @@
-"""What enters a bank: keys, reading, and what is kept of it."""
+"""How demonstrations enter a bank: their keys, their readings, and what is kept."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Adder:
         keys += [key for key in named.values() if key not in failed]
 
     def replace(self, key: str, demonstration: Demonstration) -> str:
-        """Put another demonstration where one stands."""
+        """Replace a demonstration by another one at the same position."""
         digest = image_digest(demonstration.image)
         new = key_of(self._binding, digest, demonstration)
         if new == key:
@@ -144,7 +144,7 @@ class Adder:
 
 
 def gave_nothing(name: str, given: object) -> InputError:
-    """What an iterator without any item is refused with: it was probably used up before."""
+    """What an iterator without any item is refused with: it was probably consumed before."""
     return InputError(
         f"{name}: the {type(given).__name__} gave nothing; was it consumed before?\n"
         "Next: pass a list, which can be read again."

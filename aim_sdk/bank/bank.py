@@ -24,7 +24,7 @@ from aim_sdk.support.progress import advancing
 
 
 class NewBankWarning(UserWarning):
-    """There was no bank where one was opened to add to or to answer from: an empty one is made."""
+    """There was no bank to add to or to answer from, so an empty one was created."""
 
 
 class DemonstrationBank(DemonstrationCollection):
@@ -43,7 +43,7 @@ class DemonstrationBank(DemonstrationCollection):
 
     @staticmethod
     def check_there(path: str | Path) -> None:
-        """Refuse a folder that is no bank, without opening it.
+        """Refuse a folder that is not a bank, without opening it.
 
         Raises:
             ArtifactNotFoundError: no bank is there, or the folder holds something else.
@@ -67,16 +67,16 @@ class DemonstrationBank(DemonstrationCollection):
             path: a folder of its own.
             encoder: what reads demonstrations (``AIMPipeline.encoder``); without one the bank can be searched, changed,
                 checked and exported, but not added to.
-            create: make an empty bank where there is none, with a `NewBankWarning`; needs an ``encoder``.
-            keep_readings: a new bank keeps readings, too: another projector then needs nothing read again.
-            keep_images: a new bank keeps the files of images, too. Images that are no files are always kept.
+            create: create an empty bank if there is none, with a `NewBankWarning`; needs an ``encoder``.
+            keep_readings: a new bank also keeps readings, so that another projector needs nothing read again.
+            keep_images: a new bank also keeps the image files. Images that are not files are always kept.
             images: a folder that image files were moved to: each is looked for below it by the end of its path.
 
         Raises:
             ArtifactNotFoundError: no bank is there, or the folder holds something else.
             FingerprintError: it was made with another backbone, projector or prompt format.
             CorruptArtifactError: its index is damaged or of a newer version.
-            ArtifactWriteError: it cannot be made there.
+            ArtifactWriteError: it cannot be created there.
             InputError: the existing bank was made without keeping what is asked for; or ``create`` without an encoder.
         """
         if encoder is not None and not hasattr(encoder, "binding"):
@@ -112,7 +112,7 @@ class DemonstrationBank(DemonstrationCollection):
     ) -> DiskBank:
         """Add the demonstrations of an exported bank to the bank in a folder, and return that bank, open.
 
-        Where no bank is, one like the exported one is made. The file is checked whole before anything is added.
+        If there is no bank, one like the exported one is created. The whole file is checked before anything is added.
         Interrupted, the same call resumes. The inverse of [`export`][aim_sdk.bank.bank.DiskBank.export].
 
         Args:
@@ -123,8 +123,8 @@ class DemonstrationBank(DemonstrationCollection):
 
         Raises:
             ArtifactNotFoundError: no such file.
-            CorruptArtifactError: it is no exported bank, cut or altered; nothing is added and no bank is made.
-            FingerprintError: it was made with another backbone, projector or prompt format.
+            CorruptArtifactError: it is not an exported bank, or is cut or altered; nothing is added and no bank is
+            created. FingerprintError: it was made with another backbone, projector or prompt format.
         """
         path, file = expanded(into), expanded(file)
         if not os.path.exists(path / INDEX):
@@ -143,7 +143,7 @@ class DemonstrationBank(DemonstrationCollection):
 
 
 class DiskBank(DemonstrationBank):
-    """A bank in a folder, and its care."""
+    """A bank in a folder, with its maintenance."""
 
     _store: DiskStore
 

@@ -1,4 +1,4 @@
-"""Fused tokens mean something to one backbone, projector and prompt format: others are refused, and say what to do."""
+"""Fused tokens mean something to one backbone, projector and prompt format: others are refused, with the next step."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_binding(bank: Binding, wanted: Binding, what: str, by: str, advice: st
 
 
 def reads_alike(bank: Binding, wanted: Binding) -> bool:
-    """Whether both make the same readings: they differ in their projector alone, and not in what it reads."""
+    """Whether both make the same readings: they differ only in their projector, and not in what it reads."""
     same_backbone = not bank.fingerprint.differences(wanted.fingerprint)
     return same_backbone and (bank.prompt_format, bank.layers) == (wanted.prompt_format, wanted.layers)
 

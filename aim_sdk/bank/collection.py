@@ -1,4 +1,4 @@
-"""Demonstrations by key, over a store of any kind: what every bank is."""
+"""Demonstrations by key, over any kind of store: what all banks share."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class DemonstrationCollection(Mapping[str, BankEntry]):
     Args:
         store: where entries are kept.
         binding: what their fused tokens depend on: backbone, projector, prompt format; part of every key.
-        encoder: reads and projects; None for a bank that is only looked at.
+        encoder: reads and projects; None for a bank that is only read.
         images: a folder that image files were moved to: each is looked for below it by the end of its path.
     """
 
@@ -69,15 +69,15 @@ class DemonstrationCollection(Mapping[str, BankEntry]):
     ) -> list[str]:
         """Read the demonstrations that are not here yet and return the key of each one given.
 
-        They are read in batches of like lengths, the next images decoded meanwhile. Every batch is kept as soon as it
-        is read: an interruption loses at most the batches in flight, and the same call again resumes: it leads to the
-        order that a call without an interruption leads to. Metadata that is given replaces what is here.
+        They are read in batches of similar length, while the next images are decoded. Every batch is kept as soon as it
+        is read: an interruption loses at most the batches in flight, and the same call again resumes. The order is the
+        same as without the interruption. Given metadata replaces existing metadata.
 
         Args:
             demonstrations: one, or any number; an iterator is read as it is needed.
             batch_tokens: positions of one forward, visual tokens and padding included.
             progress: show a progress bar on stderr.
-            total: how many there are, for the bar, where ``demonstrations`` does not say.
+            total: how many there are, for the bar, if ``demonstrations`` has no length.
             on_error: called with each demonstration that cannot be read, which is then left out; None raises.
 
         Raises:
@@ -103,11 +103,11 @@ class DemonstrationCollection(Mapping[str, BankEntry]):
         return keys
 
     def project_from(self, source: DemonstrationCollection, keys: Sequence[str]) -> None:
-        """Take demonstrations of a bank that keeps readings, projected by this bank's projector."""
+        """Add the demonstrations of a bank that keeps readings, projected by this bank's projector."""
         self._adder().project(source._store, keys)
 
     def remove(self, *keys: str) -> None:
-        """Forget entries, all or none.
+        """Remove entries, all or none.
 
         Raises:
             UnknownEntryError: no entry has that key.
@@ -116,7 +116,7 @@ class DemonstrationCollection(Mapping[str, BankEntry]):
         self._store.add([], remove=keys)
 
     def replace(self, key: str, demonstration: Demonstration) -> str:
-        """Put another demonstration where one stands, in one step; return its key.
+        """Replace a demonstration by another one at the same position, in one step; return its key.
 
         Raises:
             UnknownEntryError: no entry has that key.
@@ -170,9 +170,9 @@ class DemonstrationCollection(Mapping[str, BankEntry]):
         return self._store.keep_readings
 
     def check_images(self, *, progress: bool = False) -> list[str]:
-        """Return which image files are not there any more or hold another image, one line each.
+        """Return which image files are missing or hold a different image, one line each.
 
-        Their fused tokens are kept: modes that look at no image of a demonstration do without the files.
+        Their fused tokens are kept: modes that need no image of a demonstration work without the files.
         """
         with advancing("checking images", len(self), shown=progress) as advance:
             return self._photos.problems(advance)
@@ -206,7 +206,7 @@ class DemonstrationCollection(Mapping[str, BankEntry]):
         return len(self._store)
 
     def values(self) -> ValuesView[BankEntry]:
-        """The entries in order; those that are removed meanwhile are left out."""
+        """The entries in order; those removed in the meantime are left out."""
         return _Entries(self)
 
     def items(self) -> ItemsView[str, BankEntry]:
@@ -274,7 +274,7 @@ class _Items(ItemsView[str, BankEntry]):
 
 
 class _Entries(ValuesView[BankEntry]):
-    """Entries of a bank that may lose some meanwhile."""
+    """Entries of a bank that may lose some in the meantime."""
 
     _mapping: DemonstrationCollection
 

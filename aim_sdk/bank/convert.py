@@ -1,4 +1,4 @@
-"""A bank for another backbone, projector or prompt format, out of one that is there; that one is not changed."""
+"""Converts a bank for another backbone, projector or prompt format; the original is not changed."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def convert(
 ) -> bool:
     """Put all demonstrations of one bank into another; return whether kept readings were enough.
 
-    Where only the projector differs and the source keeps its readings, they are projected and no image is looked at;
+    If only the projector differs and the source keeps its readings, they are projected and no image is read;
     otherwise every demonstration is read again. Interrupted, the same call resumes.
 
     Raises:
-        InputError: an image is not there any more, or is another one, and there is no ``on_error``.
+        InputError: an image is missing or has changed, and there is no ``on_error``.
     """
     project = source.keeps_readings and reads_alike(source.binding, target.binding)
     keys = iter(source.keys())

@@ -22,16 +22,16 @@ class BankEntry:
 
     @cached_property
     def fused(self) -> FusedTokens:
-        """The fused tokens, on the backbone's device where there is one."""
+        """The fused tokens, on the backbone's device if there is one."""
         return self._load()
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise InputError("an entry belongs to an open bank and cannot be copied or pickled; pass entry.demonstration.")
 
     def checked(self) -> Demonstration:
-        """The demonstration, once its image is known to be the one that was read.
+        """The demonstration, after checking that its image is the one that was read.
 
         Raises:
-            ImageError: the file is not there any more, or holds another image.
+            ImageError: the file is missing, or holds a different image.
         """
         return self._check()

@@ -1,4 +1,4 @@
-"""A bank's images that are files of their own: since they were read they may have been moved or overwritten."""
+"""A bank's images that are separate files: they may have been moved or overwritten since they were read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Photos:
             raise ImageError(f"images={describe(self._root)}: no such folder.")
 
     def placed(self, demonstration: Demonstration) -> Demonstration:
-        """The demonstration with its image where it lies now, as far as names tell."""
+        """The demonstration with its image's current path, as far as names tell."""
         image = demonstration.image
         if self._root is None or not isinstance(image, str | os.PathLike):
             return demonstration
@@ -39,10 +39,10 @@ class Photos:
         return demonstration if found is None else replace(demonstration, image=str(found))
 
     def checked(self, key: str) -> Demonstration:
-        """The demonstration, whose image is the one that was read.
+        """The demonstration, after checking that its image is the one that was read.
 
         Raises:
-            ImageError: its file is not there, or holds another image now.
+            ImageError: its file is missing, or holds a different image now.
             KeyError: there is no such demonstration.
         """
         found = self.placed(self._store.demonstration(key))

@@ -1,4 +1,4 @@
-"""What a bank needs of a place to keep entries, and the place in memory."""
+"""What a bank needs from a store of entries, and the store in memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Where: TypeAlias = "Mapping[str, Any]"
 
 @dataclass(frozen=True, slots=True)
 class NewEntry:
-    """What is kept of one demonstration."""
+    """What is kept for one demonstration."""
 
     key: str
     position: int
@@ -106,7 +106,7 @@ class Store(ABC):
     def add(
         self, entries: Sequence[NewEntry], *, remove: Sequence[str] = (), features: Mapping[str, Matrix] | None = None
     ) -> None:
-        """Keep entries whose keys are not here yet and forget others, all or nothing; on return they are safe.
+        """Keep entries whose keys are not here yet and forget others, all or nothing; when this returns, they are safe.
 
         ``features`` are vectors of the entries, ``(entries, dim)`` by name.
         """
@@ -129,7 +129,7 @@ class Store(ABC):
 
     @abstractmethod
     def positions(self, keys: Iterable[str]) -> dict[str, int]:
-        """Where those of the entries stand that are here."""
+        """The positions of those entries that are here."""
 
     @abstractmethod
     def used_positions(self, start: int, stop: int) -> set[int]:
@@ -157,7 +157,7 @@ class Store(ABC):
 
     @abstractmethod
     def reading(self, key: str) -> KeptReading | None:
-        """An entry's reading, where readings are kept."""
+        """An entry's reading, if readings are kept."""
 
     @abstractmethod
     def add_features(self, name: str, keys: Sequence[str], vectors: Matrix) -> None:

@@ -25,7 +25,7 @@ T = TypeVar("T")
 class BankView:
     """A bank at one moment. It does not change; after a change, `DemonstrationBank.view` returns another one.
 
-    What is computed of it (matrices, means, candidates) is kept with it, and goes with it.
+    What is computed from it (matrices, means, candidates) is kept and freed with it.
 
     Args:
         entries: what the bank held, in order.
@@ -51,13 +51,13 @@ class BankView:
         raise InputError("a view of a bank cannot be copied or pickled; open the bank in each process, by its path.")
 
     def among(self, keys: frozenset[str]) -> BankView:
-        """The same view, of which demonstrations of these keys alone are candidates."""
+        """The same view, with only the demonstrations of these keys as candidates."""
         narrowed = BankView(self.entries, self._store, self._photos, self._encoder)
         narrowed.keys, narrowed._kept = keys, self._kept
         return narrowed
 
     def kept(self, name: Hashable, make: Callable[[], T]) -> T:
-        """What ``make`` returns, which is called once per name and view."""
+        """The result of ``make``, which is called once per name and view."""
         if name not in self._kept:
             self._kept[name] = make()
         found: T = self._kept[name]
@@ -158,7 +158,7 @@ def _checked(made: object, name: str, count: int) -> NDArray[np.float32]:
 
 
 def without_backbone(what: str) -> InputError:
-    """What a bank without a backbone says when it is to read something."""
+    """The error of a bank without a backbone that is asked to read something."""
     return InputError(
         f"this bank was opened without a backbone, so it cannot read {what}.\n"
         "Next: AIMPipeline.from_pretrained(..., bank=path), or `aim-icl bank add`."

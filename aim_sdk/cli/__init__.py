@@ -1,4 +1,4 @@
-"""The ``aim-icl`` command: one module a subcommand, heavy imports inside functions."""
+"""The ``aim-icl`` command: one module per subcommand, with heavy imports inside functions."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from aim_sdk.support.terminal import clean, quiet_libraries, say
 
 
 class _Commands(TyperGroup):
-    """Says in one line that Ctrl-C has ended a command that says nothing of its own."""
+    """Says in one line that Ctrl-C ended a command, if the command itself says nothing."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def _explained(error: BaseException) -> int:
-    """Say what has ended a command; return the exit code. What nobody foresaw is raised again."""
+    """Say what ended a command; return the exit code. Unexpected errors are raised again."""
     if isinstance(error, KeyboardInterrupt):
         say("interrupted.", err=True)
         return 130
@@ -98,7 +98,7 @@ def _explained(error: BaseException) -> int:
 
 @contextmanager
 def _noting_ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C raises KeyboardInterrupt, as ever, and is remembered."""
+    """Ctrl-C raises KeyboardInterrupt, as usual, and is remembered."""
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

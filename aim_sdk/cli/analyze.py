@@ -43,7 +43,7 @@ def attention(
     """Measure how the answer's attention splits between the images and the texts of interleaved demonstrations.
 
     For each layer: the share of each kind of token (the first token, an attention sink, on its own), the text's part of
-    the demonstrations' attention, and the attention per token. Without files the demo's tasks are used, with whatever
+    the demonstrations' attention, and the attention per token. Without files the demo's tasks are used, with any
     backend. A query that cannot be used is reported; the exit code is then 3.
     """
     from aim_sdk.analysis import report

@@ -64,7 +64,7 @@ def answer(
 
     Image paths are relative to the file that names them, or to --images. Every finished batch is on disk: run the same
     command again after an interruption and it resumes. A bad line is reported with its number and does not lose the
-    others; the exit code is then 3. Labels come with probabilities, and where the queries bring their right ones (a
+    others; the exit code is then 3. Labels come with probabilities, and, if the queries bring their right ones (a
     column or field `answer` or `reference`, or a subfolder of that name) with accuracy and a confusion table.
     """
     from aim_sdk.answering.jobs import AnswerJob
@@ -169,7 +169,7 @@ def answer(
 
 
 def _whole(name: str | None) -> str | None:
-    """A folder's whole path, which is the same from everywhere; another name as it is."""
+    """A folder's absolute path, which is the same from everywhere; any other name unchanged."""
     return name if name is None or not os.path.isdir(name) else os.path.realpath(name)
 
 
@@ -178,7 +178,7 @@ def _so_many(count: int, one: str, more: str) -> str:
 
 
 def _choices(named: str | None, file: Path | None, held: list[Demonstration] | None) -> list[str] | None:
-    """The choices; None where the model answers freely."""
+    """The choices; None if the model answers freely."""
     import csv
 
     from aim_sdk.errors import InputError

@@ -32,7 +32,7 @@ def list_(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List the installed backends; without --capabilities none of them is imported."""
+    """List the installed backends; none of them is imported without --capabilities."""
     import dataclasses
 
     from aim_sdk.backend.registry import list_backends
@@ -100,8 +100,7 @@ def check(
 ) -> None:
     """Run the conformance checks on a backend and print a table.
 
-    The exit code is 1 where a check fails, passes although it is expected to fail, or cannot be checked although it is
-    one of those that must.
+    The exit code is 1 if a check fails, passes although it is expected to fail, or does not apply although it must.
     """
     import dataclasses
     from tempfile import TemporaryDirectory
@@ -154,7 +153,7 @@ def _expected(items: list[str]) -> dict[str, str]:
 def _load(
     backend_class: "type[Backend]", model: str | None, loaded: dict[str, Any], tiny: str | None = None
 ) -> "Backend":
-    """Load a backend that may be half finished: what its code raises becomes a message with its place."""
+    """Load a backend that may be half finished: an error in its code becomes a message that says where."""
     from aim_sdk.errors import AIMError, BrokenBackendError, InputError
     from aim_sdk.testing.tracing import explained
 
@@ -225,7 +224,7 @@ def _show_abilities(backend: "Backend") -> None:
 
 
 def _named(backend: "Backend") -> str:
-    """The backend and its model; without the model where its fingerprint fails: a check says so."""
+    """The backend and its model; without the model if its fingerprint fails, which a check reports."""
     try:
         return f"{backend.name}, {backend.fingerprint.model}"
     except Exception:

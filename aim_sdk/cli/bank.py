@@ -135,7 +135,7 @@ def compact(bank: Bank) -> None:
 
 @app.command("export")
 def export(bank: Bank, file: Annotated[Path, typer.Argument(help="The file to write.")]) -> None:
-    """Write a bank to one file, whole or not at all."""
+    """Write a whole bank to one file."""
     from rich.filesize import decimal
 
     from aim_sdk.support.terminal import say
@@ -147,7 +147,7 @@ def export(bank: Bank, file: Annotated[Path, typer.Argument(help="The file to wr
 
 @app.command("import")
 def import_(bank: Bank, file: Annotated[Path, typer.Argument(help="What `bank export` wrote.")]) -> None:
-    """Add the demonstrations of an exported bank; the bank is made where there is none."""
+    """Add the demonstrations of an exported bank; the bank is created if it does not exist."""
     from aim_sdk.bank import DemonstrationBank
     from aim_sdk.errors import ArtifactNotFoundError
     from aim_sdk.support.terminal import say
@@ -164,7 +164,7 @@ def import_(bank: Bank, file: Annotated[Path, typer.Argument(help="What `bank ex
 
 @app.command("stats")
 def stats(bank: Bank, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Show what a bank holds, what it takes, and what it was made with."""
+    """Show what a bank holds, how much space it takes, and what it was made with."""
     from dataclasses import asdict
 
     from rich.filesize import decimal

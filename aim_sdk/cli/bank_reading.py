@@ -46,11 +46,11 @@ def add(
     keep_images: KeepImages = False,
     batch_tokens: BatchTokens = 4096,
 ) -> None:
-    """Read demonstrations into a bank, which is made where there is none.
+    """Read demonstrations into a bank, which is created if it does not exist.
 
-    What is there already is not read again, so an interrupted command resumes where it stopped. SOURCE is JSON lines
-    or CSV (fields besides image, text and answer become metadata), or a folder whose images have a .txt with the answer
-    next to them, or stand in one subfolder per class. What cannot be used is reported; the exit code is then 3.
+    What the bank holds already is not read again, so an interrupted command resumes where it stopped. SOURCE is JSON
+    lines or CSV (fields besides image, text and answer become metadata), or a folder whose images have a .txt with the
+    answer next to them, or are in one subfolder per class. What cannot be used is reported; the exit code is then 3.
     """
     from aim_sdk.files.demonstrations import check_images, count_demonstrations, stream_demonstrations, where_images_are
     from aim_sdk.files.images import describe
@@ -90,9 +90,9 @@ def convert(
     keep_images: KeepImages = False,
     batch_tokens: BatchTokens = 4096,
 ) -> None:
-    """Make a bank for another projector, backbone or prompt format out of one that is there.
+    """Convert an existing bank for another projector, backbone or prompt format.
 
-    Where only the projector differs and the bank keeps its readings, they are projected and no image is read;
+    If only the projector differs and the bank keeps its readings, they are projected and no image is read;
     otherwise every demonstration is read again. An interrupted command resumes where it stopped.
     """
     from aim_sdk.bank import DemonstrationBank
@@ -123,7 +123,7 @@ def convert(
 
 @contextmanager
 def _filled(bank: Path, given: Mapping[str, Any]) -> Iterator[AIMPipeline]:
-    """A pipeline with that bank, which is made where there is none; says what an interruption has left."""
+    """A pipeline with that bank, which is created if missing; reports what an interruption left."""
     from aim_sdk.bank import NewBankWarning
     from aim_sdk.config import PromptFormat
     from aim_sdk.pipeline import AIMPipeline
@@ -146,7 +146,7 @@ def _filled(bank: Path, given: Mapping[str, Any]) -> Iterator[AIMPipeline]:
 
 
 def interrupted(bank: Path) -> NoReturn:
-    """Say what an interruption has left, and end."""
+    """Report what an interruption left, and exit."""
     from aim_sdk.bank import DemonstrationBank
     from aim_sdk.errors import ArtifactNotFoundError
     from aim_sdk.support.terminal import say

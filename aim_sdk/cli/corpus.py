@@ -94,7 +94,7 @@ def inspect(
 
 
 def _nothing_kept(inspection: Inspection) -> str:
-    """What to change: the settings after the most common reasons, those of pairs first, of which documents run out."""
+    """What to change: the settings for the most common reasons. Reasons about pairs come first."""
     drops = inspection.drops
     reasons = sorted(drops.counts, key=lambda reason: (drops.units[reason] != "pair", -drops.counts[reason]))
     settings = [

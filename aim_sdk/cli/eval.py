@@ -50,7 +50,7 @@ def evaluate(
 ) -> None:
     """Measure few-shot answers, or resume an interrupted run.
 
-    Every answer is kept as soon as it is there: after Ctrl-C or a crash the same command resumes. On several GPUs:
+    Every answer is saved as soon as it is made: after Ctrl-C or a crash the same command resumes. On several GPUs:
     `torchrun --nproc_per_node 4 -m aim_sdk.cli eval ...`. Needs the extra `eval`.
     """
     if context.invoked_subcommand is not None:
@@ -92,7 +92,7 @@ def evaluate(
 
 @app.command("tasks")
 def list_tasks(data: Data = Path("data")) -> None:
-    """List the tasks: which can run, what is missing on disk and where it goes."""
+    """List the tasks: which can run, what is missing on disk and where it belongs."""
     from aim_sdk.evaluation.tasks import status
     from aim_sdk.support.fitted import FittedTable
     from aim_sdk.support.terminal import cell, console
@@ -142,7 +142,7 @@ def compare(
 ) -> None:
     """Compare two runs query by query: differences, their errors and intervals, p values.
 
-    p (Holm) is corrected for all rows: --tasks and --shots leave out those that were not the question.
+    p (Holm) is corrected for all rows: use --tasks and --shots to leave out rows that you do not ask about.
     """
     from aim_sdk.errors import InputError
     from aim_sdk.evaluation import compare as comparison

@@ -35,7 +35,7 @@ class ClipEncoder:
         pretrained: the weights of a model that is given by name: a tag of open_clip's
             (``open_clip.list_pretrained()``), or a file, ``.safetensors`` or a state dict that
             ``torch.load(weights_only=True)`` reads. A folder or a repository brings its own.
-        device: where it runs; None takes a GPU where there is one.
+        device: where it runs; None takes a GPU if there is one.
 
     Raises:
         MissingDependencyError: open_clip is not installed.
@@ -109,7 +109,7 @@ def shared_encoder(model: str | Path, pretrained: str | Path | None, device: str
 
 
 def _each_once(items: Sequence[T], keys: Sequence[str], encode: Callable[[list[T]], Iterator[torch.Tensor]]) -> Matrix:
-    """Encode equal items once: it is quicker, and their vectors are the same to the last bit."""
+    """Encode equal items once: it is faster, and their vectors are the same to the last bit."""
     unique = dict(zip(keys, items, strict=True))
     places = {key: place for place, key in enumerate(unique)}
     with torch.inference_mode():

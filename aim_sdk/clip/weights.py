@@ -100,7 +100,7 @@ def _weights_of(model: str, pretrained: str) -> ClipSource:
 
 
 def load_clip(source: ClipSource, device: torch.device) -> Clip:
-    """Load the weights (downloaded if need be), without a pickle and without code of theirs."""
+    """Load the weights (downloaded if needed), without pickle and without running code of theirs."""
     open_clip, files = _open_clip(), _files(source)
     for file in files:
         _refuse_code(file)
@@ -130,7 +130,7 @@ def load_clip(source: ClipSource, device: torch.device) -> Clip:
 
 
 def _files(source: ClipSource) -> list[Path]:
-    """The files that hold the weights, and the model's settings where they are beside them; downloaded if need be."""
+    """The files that hold the weights, and the model's settings if they are next to them; downloaded if needed."""
     open_clip = _open_clip()
     if source.model.startswith("local-dir:"):
         folder = Path(source.model.removeprefix("local-dir:"))

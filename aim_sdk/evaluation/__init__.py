@@ -1,4 +1,5 @@
-"""The benchmark suite: tasks, protocols, metrics, a runner whose results hold all that a score depends on."""
+"""The benchmark suite: tasks, protocols, metrics, and a runner whose results hold everything that a score depends
+on."""
 
 from typing import TYPE_CHECKING
 

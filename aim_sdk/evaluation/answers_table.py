@@ -13,7 +13,7 @@ HEAD: Final = ("run", "task", "mode", "shots", "seed", "id", "question", "refere
 
 
 def answers_csv(runs: Mapping[str, Run]) -> bytes:
-    """A line an answer; several references stand in one field, a line each. Results of before hold no questions."""
+    """One line per answer; several references share one field, one per line. Old results hold no questions."""
     file = io.StringIO(newline="")
     out = csv.writer(file)
     out.writerow(HEAD)

@@ -1,4 +1,4 @@
-"""Answers the queries of one batch in one mode; one that cannot be answered is reported, the others are answered."""
+"""Answers the queries of one batch in one mode; a query that cannot be answered does not lose the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from aim_sdk.types import Demonstration, ImageInput, Mode, Query
 
 @dataclass(frozen=True, slots=True)
 class QueryInContext:
-    """One query with what stands before it."""
+    """One query with the demonstrations before it."""
 
     item: Item
     query: Query
@@ -32,11 +32,11 @@ class QueryInContext:
 
     @property
     def demonstrations(self) -> list[Demonstration]:
-        """What the pipeline is given."""
+        """The demonstrations as the pipeline takes them."""
         return [demonstration for _, demonstration in self.shown]
 
     def images(self, mode: Mode) -> list[ImageInput]:
-        """What is looked at to answer it; texts stand in for demonstrations in some modes."""
+        """The images needed to answer it; in some modes demonstrations are shown as texts only."""
         shown = self.demonstrations if mode in SEEN else []
         return [self.query.image, *(item.image for item in shown)]
 
@@ -61,7 +61,7 @@ class AnsweredBatch:
 
 
 class BatchAnswerer:
-    """Answers batches by one pipeline, one prompt."""
+    """Answers batches with one pipeline and one prompt."""
 
     def __init__(self, pipe: AIMPipeline, prompt: PromptSettings, *, may_read: bool = True) -> None:
         """``may_read``: whether demonstrations may be added to the pipeline's bank; a user's own is not changed."""
@@ -71,14 +71,14 @@ class BatchAnswerer:
     def read(self, demonstrations: Sequence[Demonstration]) -> float:
         """Put demonstrations into the bank; return the seconds that it took.
 
-        One that cannot be read is left out: the queries that are to see it will say so.
+        One that cannot be read is left out; the queries that should see it will report it.
         """
         started = time.perf_counter()
         self._pipe.bank.add(demonstrations, on_error=lambda *_: None)
         return time.perf_counter() - started
 
     def answer(self, asked: Sequence[QueryInContext], mode: Mode) -> AnsweredBatch:
-        """Answer one batch; what is looked at in the bank is there, or is read into it before."""
+        """Answer one batch; demonstrations that it needs and the bank lacks are read into the bank first."""
         shown = [d for one in asked for d in one.demonstrations if one.similarities is None]
         reading = self.read(shown) if mode in READ and self._may_read else 0.0
         with peak(self._device) as memory:
@@ -100,7 +100,7 @@ class BatchAnswerer:
         return seconds
 
     def example(self, one: QueryInContext, mode: Mode) -> dict[str, Any] | None:
-        """What a query was asked, to be looked at; None where it has no prompt, or could not be asked."""
+        """The prompt of a query, for people to look at; None if it has no prompt, or could not be asked."""
         if mode == "nearest":
             return None
         try:
@@ -178,5 +178,5 @@ def _vote(shares: Mapping[str, float], choices: Sequence[str]) -> dict[str, Any]
 
 
 def _reason(error: AIMError) -> str | None:
-    """Why a query was not answered; None where its prompt is too long."""
+    """Why a query was not answered; None if its prompt is too long."""
     return None if isinstance(error, ContextLengthError) else str(error)

@@ -28,11 +28,11 @@ def compare(
     """Compare what both runs have: equal tasks, modes and shots; or, with ``modes``, one mode to another.
 
     ``tasks`` and ``shots`` leave out all others: p values are corrected for what is reported. Zero-shot answers are
-    compared with any number of shots of the other mode. Where one of the two has no score (a prompt was too long, say),
-    the difference is NaN.
+    compared with any number of shots of the other mode. If one of the two has no score (because a prompt was too long,
+    for example), the difference is NaN.
 
     Raises:
-        InputError: nothing can be paired, or the runs were asked by different protocols or metrics, or over other data.
+        InputError: nothing can be paired, or the runs used different protocols, metrics or data.
     """
     if first.protocol != second.protocol:
         raise InputError(
@@ -63,10 +63,10 @@ def compare(
 
 
 def modes_of(names: Sequence[str]) -> Modes:
-    """Two modes by their names.
+    """Parse the names of two modes.
 
     Raises:
-        InputError: they are not two, or one does not exist.
+        InputError: there are not exactly two, or one does not exist.
     """
     for name in names:
         if name not in LABELS:
@@ -95,7 +95,7 @@ def _grid(differences: Sequence[Difference], names: Names) -> Grid:
 
 
 def _titles(differences: Sequence[Difference], names: Names) -> Names:
-    """The runs' names; of one run, or where other modes are compared, the modes'."""
+    """The runs' names; for a single run, or if different modes are compared, the modes' names."""
     modes = {d.modes for d in differences}
     if len(modes) != 1 or len(set(pair := next(iter(modes)))) == 1:
         return names

@@ -1,4 +1,4 @@
-"""Which demonstrations stand before a query: drawn by its seed and id alone, or chosen by a selector.
+"""Which demonstrations a query is shown: drawn by its seed and id alone, or chosen by a selector.
 
 A query is never shown its own example: that of its id, where ids were given, or of its image and text.
 """
@@ -35,7 +35,7 @@ class DemonstrationDraw:
     """Gives the demonstrations of one task's queries under one seed.
 
     ``random`` draws for every query by a hash of seed, task and query: what else is asked, in which order or by which
-    process does not matter, and fewer shots are the first of more. A task with a way of its own keeps to it.
+    process does not matter, and fewer shots are the first of more. A task with its own way of choosing keeps it.
 
     Args:
         task: its name.
@@ -72,18 +72,18 @@ class DemonstrationDraw:
         self._digest: Callable[[Any], str] = lru_cache(maxsize=1 << 16)(image_digest)
 
     def keys(self) -> list[str]:
-        """The keys of the pool, where it is of a bank already; else none."""
+        """The keys of the pool, if it comes from a bank; otherwise none."""
         return [item.id for item in self.pool] if self._ready else []
 
     def in_bank(self, keys: Sequence[str]) -> None:
-        """Take note of the keys that the pool's items have in the bank (`shown`), in order: selectors look there."""
+        """Record the keys that the pool's items have in the bank (`shown`), in order: selectors look there."""
         self._by_key = dict(zip(keys, self.pool, strict=True))
         self._candidates = frozenset(self._by_key)
 
     def choose(self, queries: Sequence[Item], shots: int, bank: DemonstrationBank | None = None) -> list[list[Shown]]:
         """Return each query's demonstrations, in the order of the prompt.
 
-        ``bank`` is needed where a selector chooses, and holds the pool.
+        ``bank`` holds the pool; it is needed if a selector chooses.
 
         Raises:
             ShotsError: there are fewer.
@@ -96,10 +96,10 @@ class DemonstrationDraw:
         return [[self._shown(item) for item in self._drawn(query, shots)] for query in queries]
 
     def check(self, queries: Sequence[Item], shots: int) -> None:
-        """See that queries can have so many demonstrations, as far as that is quick: all of them of a small pool.
+        """Check that queries can have this many demonstrations, as far as that is quick: in a small pool, all.
 
         Raises:
-            ShotsError: it cannot.
+            ShotsError: they cannot.
         """
         self._check(shots)
         if self.selector is None:
@@ -131,7 +131,7 @@ class DemonstrationDraw:
         return self._dataset.draw is not None
 
     def texts(self, queries: Sequence[Item], count: int) -> list[list[Shown]]:
-        """The demonstrations whose texts stand before zero-shot queries, where the protocol wants some."""
+        """The demonstrations whose texts come before zero-shot queries, if the protocol wants some."""
         return [[self._shown(item) for item in self._draw(query, count, "zero-shot")] for query in queries]
 
     def _pool(self, size: int | None) -> Sequence[Item]:

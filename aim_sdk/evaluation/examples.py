@@ -24,7 +24,7 @@ class ExampleQuery:
 
 
 def examples(run: Run, shots: int) -> Iterator[ExampleQuery]:
-    """Yield a query of each task of which the run kept a whole prompt, at so many shots (and zero-shot).
+    """Yield a query of each task for which the run kept a whole prompt, at ``shots`` shots (and zero-shot).
 
     Tasks that show it other demonstrations at ``shots`` than the first of its most are left out.
     """

@@ -17,7 +17,7 @@ def beaten(runs: Mapping[str, Run]) -> list[str]:
     """One sentence for each run and task in which a vote of the nearest neighbours scores above AIM.
 
     At equal shots, and "beats" only where the paired difference is beyond its error (p < 0.05, Holm's correction over
-    the numbers of shots; without scores a query, 1.96 standard errors).
+    the numbers of shots; without scores per query, 1.96 standard errors).
     """
     return [sentence for name, run in runs.items() for sentence in _of(name if len(runs) > 1 else "", run)]
 
@@ -49,7 +49,7 @@ def _differences(run: Run, task: str) -> list[Difference]:
 
 def _is_beyond(found: Difference) -> bool:
     if found.p_holm is None:
-        return abs(found.difference) > NORMAL_95 * found.standard_error  # False where there is no error
+        return abs(found.difference) > NORMAL_95 * found.standard_error  # False if there is no error
     return found.p_holm < _LEVEL
 
 
@@ -67,7 +67,7 @@ def _said(d: Difference) -> str:
 
 
 def refusals(runs: Mapping[str, Run]) -> list[str]:
-    """One sentence for each query that could not be answered, its length aside; at most ten, then how many more."""
+    """One sentence for each query refused for a reason other than its length; at most ten, then how many more."""
     found = {
         f"{answers.cell.task}, query {prediction.item}: {prediction.refused}": None
         for run in runs.values()

@@ -24,7 +24,7 @@ Unit = tuple[Cell, int]
 
 
 class AnswerJournal:
-    """Each process appends to a file of its own and reads everybody's.
+    """Each process appends to its own file and reads those of all processes.
 
     Raises:
         InputError: the folder is another run's.
@@ -43,7 +43,7 @@ class AnswerJournal:
         write_atomic(settings, (json.dumps(wanted, indent=1) + "\n").encode())
 
     def made_with(self, made: Mapping[str, Any]) -> None:
-        """Take note of what answers, once it is loaded: the files behind a model's or a projector's name may change.
+        """Record what answers, once it is loaded: the files under a model's or a projector's name may change.
 
         Raises:
             InputError: the answers that are here are another model's or projector's.
@@ -65,9 +65,9 @@ class AnswerJournal:
             os.fsync(file.fileno())
 
     def read(self) -> dict[Unit, dict[str, Any]]:
-        """All processes' batches. A line that was cut is left out: its batch is answered once more.
+        """All processes' batches. A line that was cut is left out, and its batch is answered again.
 
-        Of a batch that was asked again, whichever process did, the line with fewer refusals.
+        If a batch was asked again, in whichever process, the line with fewer refusals counts.
         """
         found: dict[Unit, dict[str, Any]] = {}
         for path in sorted(self._folder.glob("answers-*.jsonl")):
@@ -89,7 +89,7 @@ class AnswerJournal:
 
 
 def refused(record: Mapping[str, Any]) -> set[str]:
-    """The queries of a batch that could not be answered; one that is too long stays so, and is none of them."""
+    """The queries of a batch that could not be answered; queries that are too long stay so, and are not among them."""
     return {p["item"] for p in record.get("predictions", ()) if p.get("refused") is not None}
 
 

@@ -46,8 +46,7 @@ class Difference:
     second: float
     difference: float
     standard_error: float
-    """Clustered by query where answers have scores of their own; otherwise the two runs' errors are treated as
-    independent."""
+    """Clustered by query if answers have their own scores; otherwise the two runs' errors count as independent."""
     p: float | None
     """Two-sided, by a sign-flip permutation test over queries; None where answers have no scores of their own."""
     p_holm: float | None
@@ -116,7 +115,7 @@ def difference(first: Run, a: Score, second: Run, b: Score) -> Difference:
 
 
 def _check_same(first: Run, second: Run, task: str, queries: Sequence[str]) -> None:
-    """See that queries of one id are one query, as far as the results say what was asked.
+    """Check that equal ids mean the same query, as far as the results record what was asked.
 
     Raises:
         InputError: they are not.
@@ -136,7 +135,7 @@ def _check_same(first: Run, second: Run, task: str, queries: Sequence[str]) -> N
 
 
 def unchecked(first: Run, second: Run) -> list[str]:
-    """Tasks of both runs of which a result does not say what was asked: an older version wrote it."""
+    """Tasks of both runs for which a result does not record what was asked, because an older version wrote it."""
     tasks = first.tasks.keys() & second.tasks.keys()
     return sorted(task for task in tasks if not (first.queries.get(task) and second.queries.get(task)))
 
@@ -151,7 +150,7 @@ Pairs = Mapping[tuple[str, int], tuple[tuple[float, Prediction], tuple[float, Pr
 
 
 def _distinct(pairs: Pairs) -> list[tuple[str, int]]:
-    """The pairs that count: of one seed where no seed changes anything, neither what is shown nor what is answered."""
+    """The pairs that count: only one seed's, if the seed changes neither what is shown nor what is answered."""
     alike = {
         (query, *((p.demonstrations, p.answer, str(score)) for score, p in pair)) for (query, _), pair in pairs.items()
     }
@@ -197,8 +196,8 @@ def _scored(prediction: Prediction) -> tuple[float, Prediction]:
 def permutation_p(differences: Sequence[float]) -> float:
     """Two-sided p value of a sum of differences under flips of their signs.
 
-    Where all are of one size, this is the exact sign test (McNemar's, of binary scores under one seed). Else all flips
-    are tried where at most 12 differences are not 0; and above that 10,000 random ones (seeded), with the observed one
+    If all have the same size, this is the exact sign test (McNemar's, for binary scores under one seed). Otherwise all
+    flips are tried if at most 12 differences are not 0; above that, 10,000 random ones (seeded), with the observed one
     counted among them (Phipson and Smyth, 2010). `scipy.stats.permutation_test` gives the same in eight times the time
     (5,000 queries: 4.9 s, here 0.6 s), for each row of a table.
     """

@@ -35,7 +35,7 @@ class Pipelines:
         self._current: tuple[str, AIMPipeline] | None = None
 
     def of(self, work: TaskPlan) -> AIMPipeline:
-        """The pipeline of a task, with the user's bank; or else with one of its own, below the cache folder if any.
+        """The pipeline of a task, with the user's bank, or with one of its own (in the cache folder, if there is one).
 
         Raises:
             FingerprintError: the user's bank was made with another backbone, projector or prompt format.
@@ -57,7 +57,7 @@ class Pipelines:
         return self._current[1]
 
     def made_with(self) -> dict[str, Any]:
-        """What decides the answers and has only a name in the settings."""
+        """What decides the answers, but only has a name in the settings."""
         made = self.backend.fingerprint
         model = self._settings.model
         by_path = made.weights_hash is None and model is not None and expanded(model).exists()
@@ -71,7 +71,7 @@ class Pipelines:
         }
 
     def computed(self) -> dict[str, str]:
-        """With what numbers it is answered, and where; the prompt format of protocols that have none of their own."""
+        """The dtype and device that answer, and the prompt format used by protocols that have none of their own."""
         device, form = self.backend.device, self.backend.default_format
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
         return {

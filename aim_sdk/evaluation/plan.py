@@ -1,4 +1,4 @@
-"""What a run asks: its cells, and each cell's batches, the same ones whoever answers them in whichever order."""
+"""What a run asks: its cells, and each cell's batches, which do not depend on who answers them or in what order."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ class TaskPlan:
 
     @property
     def closed(self) -> bool:
-        """Whether answers are of a closed set."""
+        """Whether the answers are a closed set."""
         return self.metric.closed or any(item.choices for item in self.queries)
 
     @cached_property
     def digest(self) -> str:
-        """Of what decides the answers: what is asked, and what may be shown."""
+        """A hash of what decides the answers: what is asked, and what may be shown."""
         asked = [(item.id, _name(item), item.text, item.choices, *item.demonstrations) for item in self.queries]
         shown = [(item.id, _name(item), item.text, item.answers) for item in self.dataset.support]
         return hashlib.sha256(repr((asked, shown)).encode(errors="surrogatepass")).hexdigest()
 
 
 class Plan:
-    """All that is decided before anything is answered.
+    """Everything that is decided before anything is answered.
 
     Raises:
         InputError: a task, the protocol or the selector does not exist, or they do not go together.
@@ -88,7 +88,7 @@ class Plan:
                 self.source(work, self.seeds[0]).check(work.queries, max(self.shots))
 
     def cells(self, work: TaskPlan, modes: Sequence[Mode]) -> list[Cell]:
-        """A task's cells; zero-shot has one at 0 shots. What is not drawn (zero-shot, a vote) has one seed."""
+        """A task's cells; zero-shot has one at 0 shots. Cells without a draw (zero-shot, a vote) have one seed."""
         few = [k for k in self.shots if k]
         drawn = self.protocol.zero_shot_texts > 0
         found: list[Cell] = []
@@ -103,12 +103,12 @@ class Plan:
         return found
 
     def _votes_once(self, work: TaskPlan) -> bool:
-        """Whether no seed changes who is near: nothing is drawn, neither candidates of a query's own nor a pool."""
+        """Whether the seed does not change the neighbours: neither a query's own candidates nor a pool is drawn."""
         pool = self.protocol.pool
         return work.dataset.draw is None and (pool is None or pool >= len(work.dataset.support))
 
     def source(self, work: TaskPlan, seed: int) -> DemonstrationDraw:
-        """What gives a task's demonstrations under one seed."""
+        """The source of a task's demonstrations under one seed."""
         return DemonstrationDraw(
             work.config.name,
             work.dataset,
@@ -179,7 +179,7 @@ def _distinct(names: Sequence[str]) -> list[TaskConfig]:
     """The tasks, by their names or files.
 
     Raises:
-        InputError: two have one name, under which answers and scores are kept.
+        InputError: two have the same name, under which answers and scores are kept.
     """
     found: dict[str, tuple[str, TaskConfig]] = {}
     for name in names:
@@ -203,7 +203,7 @@ def how(cell: Cell, protocol: Protocol) -> Mode:
 
 
 def support_of(bank: Path) -> list[Item]:
-    """The demonstrations of a bank that is there, as they are shown.
+    """The demonstrations of an existing bank, as they are shown.
 
     Raises:
         ArtifactNotFoundError: no bank is there.
@@ -217,7 +217,7 @@ def support_of(bank: Path) -> list[Item]:
 
 
 def _name(item: Item) -> str:
-    """An image's name without its folder, which may be another when a run resumes."""
+    """An image's name without its folder, which may have moved when a run resumes."""
     if isinstance(item.image, SideBySide):
         return f"{PurePath(item.image.left).name} {PurePath(item.image.right).name}"
     return PurePath(item.image).name if isinstance(item.image, str | PathLike) else image_digest(item.image)

@@ -36,12 +36,12 @@ COSTS: Final[dict[str, Cost]] = {
 
 
 def scores(runs: Mapping[str, Run]) -> bytes:
-    """Draw scores over shots with their standard errors, a panel a task and one of their mean; as PNG."""
+    """Draw scores over shots with their standard errors, one panel per task and one for their mean; as PNG."""
     return figures.png(scores_figure(runs))
 
 
 def costs(runs: Mapping[str, Run]) -> bytes:
-    """Draw what a query costs over shots, the mean over tasks, as far as it is known; as PNG."""
+    """Draw the costs of a query over shots, as the mean over tasks, as far as they are known; as PNG."""
     return figures.png(costs_figure(runs))
 
 
@@ -85,7 +85,7 @@ def costs_figure(runs: Mapping[str, Run]) -> Figure:
 
 
 def _over(runs: Mapping[str, Run]) -> str:
-    """Of which tasks a panel shows one number, where there are several."""
+    """Name the tasks whose mean a panel shows, if there are several."""
     tasks = {score.task for run in runs.values() for score in run.scores}
     return f"mean over {len(tasks)} tasks" if len(tasks) > 1 else ""
 
@@ -102,7 +102,7 @@ def _means(found: Sequence[Score], cost: Cost) -> dict[int, float]:
 def _draw(
     panel: Axes, mode: Mode, number: int, points: Mapping[int, tuple[float, float]], shots: Sequence[int]
 ) -> None:
-    """Draw one run's line of one mode, with error bars where there are errors."""
+    """Draw one run's line of one mode, with error bars if there are errors."""
     if not points:
         return
     options: dict[str, Any] = {"color": COLOURS[mode], "capsize": 2, **figures.style(number).options}
@@ -121,7 +121,7 @@ def _shots(runs: Any) -> list[int]:
 
 
 def _entries(runs: Mapping[str, Run]) -> dict[str, Artist]:
-    """The legend: a colour a mode, and where there are several runs, markers and dashes a run."""
+    """The legend: a colour per mode and, if there are several runs, markers and dashes per run."""
     from matplotlib.lines import Line2D
 
     several = len(runs) > 1

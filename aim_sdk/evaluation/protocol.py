@@ -1,4 +1,4 @@
-"""Protocols: how a benchmark is run, as data; every result names the one that it was run by."""
+"""Protocols: how a benchmark is run, as data; every result names its protocol."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class PromptSettings(_ProtocolPart):
         return self
 
     def format(self, default: PromptFormat) -> PromptFormat:
-        """The prompt format; without a template that of the backend."""
+        """The prompt format; without a template, the backend's."""
         if self.template is not None:
             return PromptFormat.plain(self.template, system=self.system)
         return default if self.system is None else default.model_copy(update={"system": self.system})
@@ -100,7 +100,7 @@ class Protocol(_ProtocolPart):
         """How a task is asked.
 
         Raises:
-            InputError: the protocol does not say.
+            InputError: the protocol has no prompt for it.
         """
         for name in (task.name, task.kind):
             if name in self.prompts:
@@ -131,7 +131,7 @@ def get_protocol(name: str | Path) -> Protocol:
 
 
 def shown_answer(answers: Sequence[str], which: Literal["first", "majority"]) -> str:
-    """A demonstration's answer; of equally frequent ones the first."""
+    """A demonstration's answer: the most frequent one, or the first of those that are equally frequent."""
     return answers[0] if which == "first" else max(answers, key=answers.count)
 
 

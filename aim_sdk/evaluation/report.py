@@ -50,7 +50,7 @@ def write(runs: Mapping[str, Run], folder: Path) -> list[Path]:
 
     Args:
         runs: by the names that they get in the report.
-        folder: made where there is none.
+        folder: created if missing.
     """
     drawn = {name: draw(runs) for name, draw in _PLOTS.items()}
     pages = {"report.md": markdown(runs).encode(), "report.html": page(runs, drawn).encode()}
@@ -61,7 +61,7 @@ def write(runs: Mapping[str, Run], folder: Path) -> list[Path]:
 
 
 def markdown(runs: Mapping[str, Run]) -> str:
-    """Return the report in Markdown; the plots stand beside it."""
+    """Return the report in Markdown; the plots are next to it."""
     parts = ["# Few-shot evaluation"]
     for name, run in runs.items():
         parts.append(f"## {_cell(name)}")
@@ -114,7 +114,7 @@ def facts(run: Run) -> dict[str, str]:
 
 
 def _projector(found: Mapping[str, Any], source: str | None) -> str:
-    """Its kind and hash, where it came from, what it reads and how it was trained, as far as a run says so."""
+    """Its kind and hash, where it came from, what it reads and how it was trained, as far as a run records it."""
     parts = [f"{found['kind']} {str(found['hash'])[:12]}"]
     if source is None:
         parts.append("the backend's default")
@@ -154,7 +154,7 @@ def score_grids(runs: Mapping[str, Run]) -> list[Grid]:
 
 
 def mean_grids(runs: Mapping[str, Run]) -> list[Grid]:
-    """Scores and costs as means over tasks, of the runs that have several of one metric; none where no run has."""
+    """Scores and costs as means over tasks, for runs that have several tasks with one metric; none if no run does."""
     found = {name: averaged for name, run in runs.items() if (averaged := mean(run.scores))}
     if not found:
         return []
@@ -165,7 +165,7 @@ def mean_grids(runs: Mapping[str, Run]) -> list[Grid]:
 
 
 def _scores(runs: Mapping[str, Run], task: str, metric: str) -> Grid:
-    """A table of one metric: numbers of two do not stand in one column."""
+    """A table of one metric: numbers of two metrics never share a column."""
     found = {name: [s for s in scores if s.metric == metric] for name, scores in _of(runs, task).items()}
     found = {name: scores for name, scores in found.items() if scores}
     return _grid(runs, found, _titled(runs, found, task), _value)
@@ -179,7 +179,7 @@ def _titled(runs: Mapping[str, Run], found: Mapping[str, Sequence[Score]], what:
 
 
 def _way(run: Run, found: Sequence[Score]) -> str:
-    """What a table's numbers are, and of how many answers."""
+    """What a table's numbers mean, and over how many answers."""
     seeds = max(len(score.by_seed) for score in found)
     return (
         f"{run.metrics[found[0].metric]} ± standard error · protocol {run.protocol['name']} · "
@@ -212,7 +212,7 @@ def _of(runs: Mapping[str, Run], task: str) -> dict[str, list[Score]]:
 def _grid(
     runs: Mapping[str, Run], found: Mapping[str, Sequence[Score]], caption: str, write_cell: Callable[[Score], str]
 ) -> Grid:
-    """Rows are modes (of each run, where there are several), columns shots."""
+    """Rows are modes (of each run, if there are several), columns are shots."""
     shots = sorted({score.shots for scores in found.values() for score in scores})
     rows = []
     for name, scores in found.items():
@@ -259,5 +259,5 @@ def pipe_table(grid: Grid) -> str:
 
 
 def _cell(text: str) -> str:
-    """A text that neither ends a cell of a Markdown table nor is read as HTML."""
+    """Escape a text so that it neither ends a cell of a Markdown table nor is read as HTML."""
     return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""The result file of a run: one JSON document with all that its scores came from."""
+"""The result file of a run: one JSON document with everything behind its scores."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Question(_ResultModel):
 
 
 class Example(_ResultModel):
-    """What one query of a task was asked in one mode, whole, at the most shots."""
+    """The whole prompt of one query of a task in one mode, at the most shots."""
 
     item: str = Field(description="the query's id")
     shots: int = Field(description="demonstrations before it")
@@ -179,6 +179,6 @@ class Run(_ResultModel):
         return path
 
     def answered(self, task: str, mode: Mode, shots: int) -> Iterable[CellAnswers]:
-        """The cells of one number of the table, a seed each."""
+        """The cells of one number of the table, one per seed."""
         wanted = (task, mode, shots)
         return (a for a in self.answers if (a.cell.task, a.cell.mode, a.cell.shots) == wanted)

@@ -51,11 +51,11 @@ def evaluate(
         command: what was typed, for the result file.
 
     Returns:
-        The run; None where it was interrupted, or in another process than the first.
+        The run; None if it was interrupted, or in any process but the first.
 
     Raises:
         InputError: see `aim_sdk.evaluation.plan.Plan`; or the folder holds another run.
-        ArtifactWriteError: another job is writing the folder, or the disk is full; what is answered is kept.
+        ArtifactWriteError: another job is writing the folder, or the disk is full; the answers so far are kept.
         BackendError, ArtifactError: the model, the projector or the bank cannot be loaded.
     """
     if settings.output.exists() and not settings.output.is_dir():
@@ -101,7 +101,7 @@ class _Evaluation:
         return sum(len(self.plan.cells(work, self.modes)) * len(self.plan.places(work)) for work in self.plan.works)
 
     def answer(self, interrupted: Callable[[], bool], show: bool) -> bool:
-        """Answer this process's share of what is missing; False where it was interrupted."""
+        """Answer this process's share of what is missing; False if it was interrupted."""
         self.kept = self.journal.read()
         if again := sum(len(refused(record)) for record in self.kept.values()):
             self.note(f"{again} queries that were refused before are asked again.")
@@ -247,9 +247,9 @@ class _Evaluation:
 
 
 def _identity(plan: Plan) -> dict[str, Any]:
-    """What decides an answer: the settings with all that they name, which may have been changed meanwhile.
+    """What decides an answer: the settings with everything that they name, which may have changed since.
 
-    How answers are scored is no part of it: with another metric the same command scores those that are kept.
+    How answers are scored is not part of it: with another metric, the same command scores the answers that are kept.
     """
     return {
         **plan.settings.identity(),
@@ -262,7 +262,7 @@ def _identity(plan: Plan) -> dict[str, Any]:
 def _read(
     bank: DemonstrationBank, shown: Sequence[Demonstration], interrupted: Callable[[], bool], show: bool
 ) -> list[str] | None:
-    """Read a pool into the bank, for hours perhaps; None where it was interrupted (a disk bank keeps what was read)."""
+    """Read a pool into the bank, which may take hours; None if it was interrupted (a disk bank keeps what was read)."""
     until = (item for place, item in enumerate(shown) if not place or not interrupted())
     keys = bank.add(until, progress=show, total=len(shown))
     return keys if len(keys) == len(shown) else None

@@ -19,7 +19,7 @@ from aim_sdk.types import Mode
 def answers_of(
     cell: Cell, batches: Sequence[Mapping[str, Any]], items: Mapping[str, Item], metric: Metric
 ) -> CellAnswers:
-    """A cell's answers, from its batches as the journal has them, each with a score of its own, in the items' order."""
+    """A cell's answers from its batches in the journal, each with its own score, in the items' order."""
     by_item = {p["item"]: p for record in batches for p in record["predictions"]}
     found = [by_item[name] for name in items]
     answered = _answered(found, items)
@@ -72,7 +72,7 @@ def table(
 def mean(scores: Sequence[Score]) -> list[Score]:
     """The mean over a run's tasks of each mode and number of shots that all of them have.
 
-    None where there is one task, or where they have different metrics. The tasks' errors are independent: their queries
+    None if there is one task, or if they have different metrics. The tasks' errors are independent: their queries
     are different ones.
     """
     tasks = {score.task for score in scores}

@@ -1,4 +1,4 @@
-"""The images that a run's answers were given to: files change under their names, and old answers are not theirs."""
+"""The images that a run answered: if a file changes under its name, the old answers do not belong to it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aim_sdk.types import ImageInput
 
 
 class File(BaseModel):
-    """A line: a file as it was when something was answered from it."""
+    """One line: a file as it was when it was used for an answer."""
 
     model_config = ConfigDict(frozen=True)
     task: str
@@ -30,12 +30,12 @@ class File(BaseModel):
 
     @property
     def name(self) -> tuple[str, str]:
-        """What it is kept by."""
+        """The name under which it is kept."""
         return self.task, self.image
 
 
 class Seen:
-    """Each process keeps the images of its own answers in the run's folder, and reads everybody's.
+    """Each process keeps the images of its own answers in the run's folder, and reads those of all processes.
 
     A file of the same size and time of change is taken as the same one; others are hashed again.
 
@@ -55,24 +55,24 @@ class Seen:
         self._known = {file.name: file for path in files for file in _files(path)}
 
     def check(self) -> None:
-        """See that all files are those which were answered.
+        """Check that all files are still those that were answered.
 
         Raises:
-            InputError: some are not; names the first.
+            InputError: some are not; it names the first.
         """
         self.keep(now for name in list(self._known) if name[0] in self._folders and (now := self._now(*name)))
 
     def look(self, task: str, images: Iterable[ImageInput]) -> list[File]:
-        """The files of images, as they are now; one that cannot be read is left out: its query will say so.
+        """The files of images, as they are now; one that cannot be read is left out, because its query will report it.
 
         Raises:
-            InputError: a file is another one than before.
+            InputError: a file has changed since it was answered.
         """
         found = (self._now(task, name) for name in dict.fromkeys(self.names(task, images)))
         return [file for file in found if file is not None]
 
     def keep(self, files: Iterable[File]) -> None:
-        """Take note of what something is answered from; when this returns, it is on disk."""
+        """Record what an answer uses; when this returns, it is on disk."""
         self._add([file for file in dict.fromkeys(files) if self._known.get(file.name) is not file])
 
     def digest(self, task: str, image: ImageInput) -> str | None:
@@ -90,7 +90,7 @@ class Seen:
         return [os.path.relpath(name, folder) if _below(name, folder) else os.path.abspath(name) for name in found]
 
     def _now(self, task: str, image: str) -> File | None:
-        """A file as it is now: the known one where it has not changed, None where it is not known and cannot be read.
+        """A file as it is now: the known one if it has not changed, None if it is not known and cannot be read.
 
         Raises:
             InputError: it is known, and has changed.

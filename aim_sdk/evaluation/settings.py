@@ -16,7 +16,7 @@ from aim_sdk.types import Mode
 
 
 class EvalSettings(BaseModel):
-    """What is evaluated, and how. What decides an answer is kept in the run's folder: a run resumes with the same."""
+    """What is evaluated, and how. The run's folder keeps what decides the answers: a run only resumes with the same."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,7 +61,7 @@ class EvalSettings(BaseModel):
         """Take the settings by name; ``model_validate`` raises pydantic's own error.
 
         Raises:
-            InputError: a setting does not exist or cannot be used; names each.
+            InputError: a setting does not exist or cannot be used; it names each one.
         """
         try:
             super().__init__(**settings)
@@ -111,9 +111,9 @@ class EvalSettings(BaseModel):
         return value
 
     def identity(self) -> dict[str, Any]:
-        """What a run that resumes must have in common with what it resumes.
+        """The settings that must be the same when a run resumes.
 
-        A model or a projector in a folder goes by what is in it (`Pipelines.made_with`), not by the path as typed.
+        A model or projector in a folder is identified by its content (`Pipelines.made_with`), not by the path as typed.
         """
         kept = self.model_dump(
             mode="json", exclude={"output", "data", "bank", "cache", "device", "trust_remote_code", "tasks"}

@@ -1,4 +1,4 @@
-"""A run that has begun and not ended: how far it is, and the command that resumes it."""
+"""An unfinished run: how far it is, and the command that resumes it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _FILE: Final = "begun.json"
 
 
 def begin(folder: Path, batches: int, command: str | None) -> None:
-    """Note in a run's folder how much it asks, and what was typed, where."""
+    """Record in a run's folder how much it asks, the command, and the folder it was typed in."""
     content = {"batches": batches, "command": command, "directory": os.getcwd()}
     write_atomic(folder / _FILE, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def state_of(folder: Path) -> str | None:
-    """In words, with the next command; None where no run has begun there."""
+    """The state in words, with the next command; None if no run has begun there."""
     try:
         begun = json.loads((folder / _FILE).read_bytes())
         batches, command, directory = int(begun["batches"]), begun["command"], str(begun["directory"])

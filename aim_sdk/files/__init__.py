@@ -1,1 +1,1 @@
-"""Files as people have them, and as ours are written."""
+"""Reads files as people have them, and writes our own."""

@@ -1,4 +1,4 @@
-"""Writes that are whole or not there: a reader never sees a half-written file, also after a power loss."""
+"""Atomic writes: a reader never sees a half-written file, even after a power loss."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ _NO_SUCH_OPERATION = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file whole, or not at all.
+    """Write a whole file, or nothing.
 
     Raises:
         ArtifactWriteError: it cannot be written; what was there before is untouched.
@@ -53,7 +53,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def writing(path: Path, kept: str = "") -> Iterator[None]:
-    """Say what could not be written where the block meets an error of the system; ``kept`` says what is safe.
+    """Say what could not be written if the block meets a system error; ``kept`` says what is safe.
 
     Raises:
         ArtifactWriteError: it names the path and the reason.
@@ -69,7 +69,7 @@ def writing(path: Path, kept: str = "") -> Iterator[None]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, where its file system can."""
+    """Make the names in a folder durable, if its file system can."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -81,7 +81,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """A path with ``~`` put in its place; a home that is nobody's stays as it is written, and is then not found."""
+    """A path with ``~`` expanded; an unknown user's home stays as written, and is then not found."""
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"{path!r} is not the name of a file or folder; expected a string or a path.")
     return Path(os.path.expanduser(path))

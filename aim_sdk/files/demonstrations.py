@@ -36,7 +36,7 @@ class DemonstrationLine(BaseModel):
     def demonstration(self, path: Path, *, text: str = "", images: Path | None = None) -> Demonstration:
         """The demonstration, its image relative to `images`, or to the file that names it.
 
-        Where it has no text, `text` stands next to the image.
+        If it has no text, `text` is used.
         """
         metadata = {k: v for k, v in (self.model_extra or {}).items() if isinstance(v, str | int | float | bool)}
         own = self.text if self.text.strip() else text
@@ -48,12 +48,12 @@ def stream_demonstrations(
 ) -> Iterator[Demonstration]:
     """Yield the demonstrations of a JSON lines file, of a CSV file (`.csv`, `.tsv`), or of a folder of images.
 
-    In a folder, an image's answer is the content of the ``.txt`` file beside it, or else the name of the subfolder that
-    it stands in (one per class), which is also its metadata ``label``.
+    In a folder, an image's answer is the content of the ``.txt`` file next to it, or else the name of its subfolder
+    (one per class), which is also its metadata ``label``.
 
     Args:
         path: the file or folder.
-        text: stands next to every image that has none.
+        text: the text for every image that has none.
         images: what relative paths in a file are relative to; None: the file's own folder.
         decode: look at every image; one that cannot be decoded is a problem now, and not when it is read.
         on_problem: is called with each line or image that cannot be used.
@@ -100,7 +100,7 @@ def resolve(path: Path, image: str, images: Path | None = None) -> str:
 
 
 def check_images(images: Path | None, *sources: Path | None) -> None:
-    """Refuse a folder for the image paths in files that is not a folder, or where no file names any.
+    """Refuse a folder for the image paths in files that is not a folder, or for which no file names any.
 
     Raises:
         InputError: it names the option of the command line.
@@ -114,7 +114,7 @@ def check_images(images: Path | None, *sources: Path | None) -> None:
 
 
 def where_images_are(error: Exception, image: object) -> str:
-    """A message of an image that a file names; where there is no such file, with the option that says where it is."""
+    """The message for an image that a file names; if it is missing, with the option that says where images are."""
     text = str(error)
     if not text.endswith("no such file.") or not isinstance(image, str) or is_url(image):
         return text

@@ -1,7 +1,7 @@
 """Images are untrusted: every one enters through `load_image`, which decodes it whole or says what is wrong.
 
-The limits are the constants of this module. Who needs others sets them before the first image is loaded, in every
-process: ``aim_sdk.files.images.MAX_PIXELS = 150_000_000``.
+The limits are the constants of this module. To use others, set them before the first image is loaded, in every process:
+``aim_sdk.files.images.MAX_PIXELS = 150_000_000``.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ _TILE_WIDTH, _TILE_LENGTH = 0x0142, 0x0143
 def load_image(source: ImageInput) -> Image:
     """Decode an image (a path, the bytes of its file, a PIL image, a lazy one) to RGB, turned as its EXIF data says.
 
-    Transparency is put on white. Grey values of 16 bits and floats in 0..1 are scaled to 8 bits; a PIL image is left
-    as it is. Besides the file, about 9 bytes a pixel are needed at a time (AVIF 12, WebP 17, JPEG 2000 25).
+    Transparency is composed on white. Grey values of 16 bits and floats in 0..1 are scaled to 8 bits; a PIL image is
+    left as it is. Besides the file, this needs about 9 bytes per pixel at a time (AVIF 12, WebP 17, JPEG 2000 25).
 
     Raises:
-        ImageError: missing, no regular file, not an image of ``FORMATS``, truncated or damaged, without pixels, over
+        ImageError: missing, not a regular file, not an image of ``FORMATS``, truncated or damaged, without pixels, over
             one of the limits, of values without a known range, or an address (see `aim_sdk.fetch_image`).
     """
     from aim_sdk.files.pixels import to_rgb, turn
@@ -81,7 +81,7 @@ def image_digest(source: ImageInput) -> str:
     """SHA-256 of an image's content: the file's bytes, or size and RGB pixels of what `load_image` gives.
 
     Raises:
-        ImageError: the file cannot be read, or the PIL image not be loaded.
+        ImageError: the file cannot be read, or the PIL image cannot be loaded.
     """
     from aim_sdk.files.pixels import strips
 
@@ -110,7 +110,7 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
     """The bytes of an image file that is a regular file; a FIFO or a device is refused without waiting for it.
 
     Raises:
-        ImageError: missing, no regular file, over ``MAX_FILE_BYTES``, unreadable, or not a path.
+        ImageError: missing, not a regular file, over ``MAX_FILE_BYTES``, unreadable, or not a path.
     """
     name = describe(path)
     if path == "":

@@ -1,4 +1,4 @@
-"""A job's place on disk: one job at a time writes it, and always with the same settings."""
+"""A job's place on disk: only one job at a time writes there, always with the same settings."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _SHOWN = 80
 
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """Hold a lock while a job writes; it ends with the process, however that ends. The empty lock file stays.
+    """Hold a lock while a job writes; the lock ends with the process, however that ends. The empty lock file stays.
 
     Raises:
-        ArtifactWriteError: another job holds it, or its file cannot be made.
+        ArtifactWriteError: another job holds it, or its file cannot be created.
     """
     with writing(lock):
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def alone(lock: Path) -> Iterator[None]:
 
 
 def kept_settings(path: Path) -> dict[str, Any] | None:
-    """The settings that a job has left in a file; None where there is none.
+    """The settings that a job has left in a file; None if there is none.
 
     Raises:
         InputError: the file does not hold settings.

@@ -42,7 +42,7 @@ def json_lines(path: Path, parse: Callable[[int, dict[str, Any]], Item], on_prob
     """Yield what ``parse`` makes of each line's number and object.
 
     A regular file, or a pipe (``/dev/stdin``, ``<(head -100 x.jsonl)``), which is read once. A byte order mark and
-    blank lines are passed over.
+    blank lines are skipped.
 
     Args:
         path: the file.
@@ -75,7 +75,7 @@ def parse_object(line: bytes, limit: int = MAX_LINE) -> dict[str, Any]:
     """One line as an object whose texts can be written and whose numbers are numbers.
 
     Raises:
-        InputError: it is longer or deeper than the limits, no JSON, no object, or holds what JSON cannot.
+        InputError: it exceeds the limits, is not JSON, is not an object, or holds something that JSON cannot.
     """
     line = line.strip()
     if len(line) > limit:
@@ -99,7 +99,7 @@ def parse_object(line: bytes, limit: int = MAX_LINE) -> dict[str, Any]:
 
 
 def check_nesting(data: bytes, value: object) -> None:
-    """Refuse a parsed value that what looks at it next could not walk through.
+    """Refuse a parsed value that is nested too deep for the code that walks through it next.
 
     Raises:
         RecursionError: it is nested deeper than ``MAX_NESTING``.
@@ -158,7 +158,7 @@ def folder_of(path: Path) -> Path:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether a name stands for what a process reads or writes, a pipe say, and not for a place."""
+    """Whether a name stands for a stream that a process reads or writes, such as a pipe, and not for a file."""
     return str(path).startswith(_STREAMS)
 
 
@@ -180,7 +180,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def as_lines(values: Iterable[Mapping[str, Any]]) -> bytes:
-    """Objects as JSON lines; what is no text in a name (a path that is not UTF-8) is escaped."""
+    """Objects as JSON lines; what is not text in a name (a path that is not UTF-8) is escaped."""
     return "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in values).encode(errors="backslashreplace")
 
 
@@ -190,7 +190,7 @@ def other_encoding(start: bytes) -> str | None:
 
 
 def _refuse_other_formats(path: Path, line: bytes) -> None:
-    """Say once what a file is, where its first line shows that it holds no JSON lines."""
+    """Refuse a file whose first line shows that it does not hold JSON lines, and say what it is."""
     found = other_encoding(line)
     text = line.strip()
     if found is None and b"\0" in line:

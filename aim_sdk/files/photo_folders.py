@@ -1,4 +1,4 @@
-"""Folders of photos: which files are its images, and what is said of the others."""
+"""Folders of photos: which files are its images, and what is reported about the others."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FolderWarning(UserWarning):
 
 
 class Skipped:
-    """Counts the files of a folder that are not taken for images, by how their names end."""
+    """Counts the files of a folder that are not used as images, by suffix."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -71,7 +71,7 @@ class Skipped:
         return f"{describe(self._folder)}: skipped {_counted(self._others)}: not images." if self._others else None
 
     def report(self, on_problem: Callable[[str], None]) -> None:
-        """Tell of images as of a problem, and of the others by a warning."""
+        """Report skipped images as a problem, and other files by a warning."""
         if self.images:
             on_problem(self.images)
         if self.others:
@@ -129,7 +129,7 @@ def warn_of_empty_classes(folder: Path) -> None:
 
 
 def _content(path: Path) -> Literal["decoded", "other", "none"]:
-    """Whether a file begins as an image does that is decoded here, or as another, or as none."""
+    """Whether a file begins like an image that can be decoded here, like another image, or like neither."""
     try:
         if not path.is_file():  # a pipe, say
             return "none"

@@ -82,7 +82,7 @@ def _on_white(image: Image) -> Image:
 
 
 def _top(image: Image) -> float | None:
-    """What stands for white in a mode of more than 8 bits; None: 8 bits."""
+    """The value of white in a mode of more than 8 bits; None: 8 bits."""
     if image.mode == "F":
         return 1.0
     if image.mode.startswith("I;16"):

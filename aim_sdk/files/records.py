@@ -3,7 +3,7 @@
     record   = magic "AIM\\x01" | header bytes: u32 | payload bytes: u64 | crc-32: u32 | header: JSON | payload
     payload  = the parts that the header lists, one after another, each with its own crc-32
 
-The record's crc-32 is of what stands before it and of the header. Numbers are little-endian. A segment and an exported
+The record's crc-32 covers what is before it and the header. Numbers are little-endian. A segment and an exported
 bank are records and nothing else.
 """
 
@@ -107,7 +107,7 @@ def header_bytes(head: bytes) -> int:
 
 
 def _header(text: bytes, payload: int, offset: int, where: str) -> dict[str, Any]:
-    """A header whose checksum is right, and which may still have been written by anybody."""
+    """A header whose checksum is right; its content is still untrusted."""
     try:
         header = json.loads(text)
         parts = _PARTS.validate_python(header["parts"])
@@ -166,7 +166,7 @@ def scan(source: ByteSource, size: int, where: str, offset: int = 0) -> Iterator
     """Yield the records from ``offset`` to ``size``; for a damaged one, what is wrong, and then the next whole one.
 
     Raises:
-        UnreadableError: nobody knows what is wrong.
+        UnreadableError: the bytes cannot be read, so nothing is known about them.
     """
     while offset < size:
         try:

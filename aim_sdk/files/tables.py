@@ -36,8 +36,8 @@ def is_table(path: Path) -> bool:
 def table_rows(path: Path, parse: Callable[[int, dict[str, Any]], Row], on_problem: OnProblem) -> Iterator[Row]:
     """Yield what `parse` makes of each row's line number and its cells by column; empty cells are left out.
 
-    The first line is the header, with a column `image`. Columns stand between commas, semicolons or tabs, cells with
-    such in them between double quotes (RFC 4180). A byte order mark is passed over, and a first line `sep=;` obeyed.
+    The first line is the header, with a column `image`. Columns are separated by commas, semicolons or tabs; cells that
+    contain these are in double quotes (RFC 4180). A byte order mark is skipped, and a first line `sep=;` is obeyed.
 
     Args:
         path: the file, in UTF-8.
@@ -95,7 +95,7 @@ def write_table(path: Path, rows: Iterable[Mapping[str, object]], columns: Seque
 
 
 def guarded(cell: object, before: str = "'") -> object:
-    """A cell that no spreadsheet runs, by what is put before it."""
+    """Prefix a cell so that no spreadsheet runs it."""
     risky = isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell)
     return f"{before}{cell}" if risky else cell
 
@@ -144,7 +144,7 @@ def _by_column(columns: Sequence[str], cells: Sequence[str]) -> dict[str, Any]:
 
 
 def _reason(error: Exception, columns: Sequence[str]) -> str:
-    """What is wrong with one row; an empty cell is left out before."""
+    """What is wrong with one row; empty cells were left out before."""
     if isinstance(error, ValidationError) and (first := error.errors(include_input=False)[0])["type"] == "missing":
         name = str(first["loc"][0])
         return f"{name}: {'the cell is empty' if name in columns else 'there is no such column'}"

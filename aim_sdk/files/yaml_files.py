@@ -1,4 +1,4 @@
-"""Settings in YAML files: read, overridden, validated; an error says where it is and what was expected."""
+"""Settings in YAML files: read, overridden, validated; an error says where the problem is and what was expected."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _LONGEST_NUMBER: Final = 100
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML as settings need it. Aliases repeat what they name (a few lines can stand for billions), and tags make other
-    things than texts, numbers, lists and groups: neither is taken.
+    """YAML as settings need it. Aliases repeat what they name (a few lines can stand for billions), and tags make
+    things other than texts, numbers, lists and groups: neither is accepted.
     """
 
     def __init__(self, stream: str) -> None:

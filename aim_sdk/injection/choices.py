@@ -1,4 +1,4 @@
-"""Choices of a label: which ones there are, and how likely each is."""
+"""The choices for a label: what they are, and how likely each is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def checked_choices(choices: Iterable[str]) -> list[str]:
     """The choices as a list.
 
     Raises:
-        InputError: fewer than two, one is not text or blank, or two differ in blanks alone.
+        InputError: fewer than two, one is not text or blank, or two differ only in blanks.
     """
     found = [] if isinstance(choices, str) else list(choices)
     if len(found) < 2 or not all(isinstance(choice, str) and choice.strip() for choice in found):
@@ -68,7 +68,7 @@ def choices_of(demonstrations: Iterable[Demonstration]) -> list[str]:
 
 
 def text_of(demonstrations: Iterable[Demonstration]) -> str:
-    """The text that stands next to every one of the demonstrations; without any, none.
+    """The text that all demonstrations share; empty if there are no demonstrations.
 
     Raises:
         InputError: they differ.

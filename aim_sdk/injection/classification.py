@@ -1,4 +1,4 @@
-"""Labels for images: which of a few choices is each one's answer, and how sure the backbone is."""
+"""Labels for images: which of a few choices answers each image, and how sure the backbone is."""
 
 from __future__ import annotations
 
@@ -72,22 +72,22 @@ class Classifier:
         return Own(self.contexts.bank, None if given is None else given[: self.shots.count], shown=given is not None)
 
     def announce(self) -> None:
-        """Note what is known before anything is labelled."""
+        """Report what is known before anything is labelled."""
         if self.shots.mode == "nearest":
             given = self._given
             answers = bank_answers(self.contexts.bank) if given is None else {item.answer.strip() for item in given}
             note_choices_without_examples(self.choices, answers)
 
     def conclude(self) -> None:
-        """Note what has turned out."""
+        """Report what was noticed."""
         self.astray.tell()
         self.own.tell()
 
     def batch(self, queries: Sequence[Query]) -> list[Classification]:
-        """Label queries in one forward, where the backend can.
+        """Label queries in one forward, if the backend can.
 
         Raises:
-            InputError: its `query` is the place of the query that cannot be labelled, where it is one query's.
+            InputError: its `query` is the index of the query that cannot be labelled, if it is about one query.
         """
         made = self._voted(queries) if self.shots.mode == "nearest" else self._scored(queries)
         if self.shots.mode != "zero-shot" and self.shots.count != 0:
@@ -97,7 +97,7 @@ class Classifier:
     def those_that_can(
         self, queries: Sequence[Query], places: Sequence[int], on_error: OnError
     ) -> dict[int, Classification]:
-        """Label those that can be, by their places; `on_error` is called with the others."""
+        """Label those that can be labelled, by index; `on_error` is called with the others."""
         if not queries:
             return {}
         try:
@@ -151,7 +151,7 @@ class Classifier:
         return made
 
     def _shares(self, queries: Sequence[Query]) -> Iterator[tuple[dict[str, float], tuple[str, ...]]]:
-        """Each query's votes, and whose they are, where they are the bank's."""
+        """Each query's votes, and the keys of the voters if they are the bank's."""
         bank, count = self.contexts.bank, self.shots.count
         if (given := self._given) is not None:
             apart = DemonstrationBank.in_memory(self.contexts.encoder)
@@ -179,7 +179,7 @@ def classify(
 ) -> list[Classification]:
     """Label images as they come, batch after batch; `done` is called with each batch's size.
 
-    Without a `text`, an image that is not a query or a pair is asked what the demonstrations `held` are.
+    Without a `text`, an image that is not a query or a pair is asked with the text of the demonstrations `held`.
     """
     made: dict[int, Classification] = {}
     start = 0
@@ -216,7 +216,7 @@ def classify(
 
 
 def images_of(images: Images) -> tuple[Iterator[One], int | None]:
-    """One image, all images of a folder, or some that come in any way; and how many they are, if that is known.
+    """One image, all images of a folder, or any iterable of images; and how many there are, if known.
 
     Raises:
         InputError: it is a table or a mapping instead of a column, or an iterator gave nothing.

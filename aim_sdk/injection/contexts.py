@@ -1,4 +1,4 @@
-"""What stands before each query: which demonstrations, and what is made of them in each mode."""
+"""What stands before each query: which demonstrations, and how each mode shows them."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Contexts:
     Args:
         encoder: reads what is not banked.
         bank: where demonstrations are chosen.
-        selector: chooses them, where `Shots` names no other one.
-        labels: the queries are labelled, so one demonstration is enough for a note that all say the same.
+        selector: chooses them, if `Shots` names no other one.
+        labels: whether queries are labelled: then one demonstration is enough for the note that all say the same.
     """
 
     def __init__(self, encoder: Encoder, bank: DemonstrationBank, selector: Selector, *, labels: bool = False) -> None:
@@ -48,7 +48,7 @@ class Contexts:
         Raises:
             ShotsError: there are fewer demonstrations, or none.
             CapabilityError: this backbone cannot be asked in that mode.
-            InputError: a query says nothing; or a demonstration cannot be read.
+            InputError: a query has nothing to ask, or a demonstration cannot be read.
         """
         mode = shots.mode
         if mode == "nearest":
@@ -91,7 +91,7 @@ class Contexts:
         return found
 
     def _note(self, shown: Sequence[Sequence[Shown]], held: Callable[[], Collection[str]]) -> None:
-        """Note once that all queries are shown one answer, where they are shown the same."""
+        """Warn once if all queries are shown the same demonstrations and these have one answer."""
         if self._noted or not shown or len(shown[0]) < self._fewest:
             return
         answer = one_answer([_demonstration(item).answer for items in shown for item in items])
@@ -100,13 +100,13 @@ class Contexts:
             note_one_answer(len(shown[0]), answer)
 
     def _key(self, item: Shown, tokens: FusedTokens | None = None) -> str:
-        """The key of a demonstration that is shown; of one that is not the bank's, its tokens' own."""
+        """The key of a shown demonstration; for one from outside the bank, the key of its tokens."""
         if isinstance(item, BankEntry):
             return item.key
         return self.bank.key(item) if tokens is None or tokens.key is None else tokens.key
 
     def _ours(self, item: Shown) -> Shown:
-        """An entry of another bank is its demonstration: its fused tokens may be another projector's."""
+        """Take only the demonstration of another bank's entry: its fused tokens may be another projector's."""
         if not isinstance(item, BankEntry):
             return item
         return self.bank.get(item.key) or item.checked()
@@ -144,12 +144,12 @@ class Contexts:
 
 
 def text_key(demonstration: Demonstration, mode: Mode, scope: str) -> str:
-    """Names the tokens of a demonstration whose image is not looked at."""
+    """The key of a demonstration whose image is not used."""
     return hashlib.sha256(repr([mode, *_texts(demonstration), scope]).encode()).hexdigest()
 
 
 def nothing_to_show(bank: DemonstrationBank, mode: Mode) -> ShotsError:
-    """What a mode that shows demonstrations says where there are none."""
+    """The error of a mode that shows demonstrations if there are none."""
     where = "the bank" if bank.path is None else f"the bank {bank.path}"
     return ShotsError(
         f"{where} holds no demonstrations, and mode {mode!r} shows some.\n"
@@ -172,11 +172,11 @@ def _demonstration(item: Shown) -> Demonstration:
 
 
 def _checked(item: Shown) -> Demonstration:
-    """With the image that was read, where it is looked at again."""
+    """The demonstration with the image that was read, if the image is needed again."""
     return item.checked() if isinstance(item, BankEntry) else item
 
 
 def _texts(item: Shown) -> tuple[str, str]:
-    """What tells demonstrations apart where their images are not looked at."""
+    """What identifies demonstrations if their images are not used."""
     demonstration = _demonstration(item)
     return demonstration.text, demonstration.answer

@@ -26,13 +26,13 @@ class FewShotModel:
 
     Every method takes a query as a `Query` or as an image and its text. What is shown before it is one value:
 
-    * ``shots``: how many demonstrations; without a number up to 8 of the bank's, as many as are there and fit the
-      context. Or a [`Shots`][aim_sdk.injection.shots.Shots], which holds all that follows and can be used again.
+    * ``shots``: how many demonstrations; without a number up to 8 of the bank's, as many as exist and fit the context.
+    Or a [`Shots`][aim_sdk.injection.shots.Shots], which holds all that follows and can be used again.
     * ``mode``: ``"aim"``, or a baseline on the same demonstrations: ``"text-only"`` (their texts, no images),
       ``"interleaved"`` (all with images in one prompt), ``"zero-shot"`` (none), ``"no-image"`` (the control: the same
       projector, demonstrations read without their images), ``"nearest"`` (the demonstrations most like the query vote
       for their answers; no LM call: see `nearest`).
-    * ``selector``: another one than the pipeline's.
+    * ``selector``: one other than the pipeline's.
     * ``demonstrations``: these instead of the bank's; for a list of queries, one list for all or one per query.
 
     What is given may be one or several, in a list or any other iterable; an iterator that gives nothing is refused. A
@@ -41,7 +41,7 @@ class FewShotModel:
     Args:
         encoder: the backbone, the projector and the prompt format.
         bank: keeps demonstrations.
-        selector: chooses each query's demonstrations from the bank, where a call names no other one.
+        selector: chooses each query's demonstrations from the bank, if a call names no other one.
     """
 
     def __init__(self, encoder: Encoder, bank: DemonstrationBank, selector: Selector) -> None:
@@ -94,7 +94,7 @@ class FewShotModel:
 
         Raises:
             InputError: and its members `ImageError`, `ShotsError`, `ContextLengthError`; its
-                ``query`` is the place of the query that cannot be answered, where it is one query's.
+                ``query`` is the index of the query that cannot be answered, if it is about one query.
         """
         max_new_tokens = whole_number("max_new_tokens", max_new_tokens, 1)
         batch_size = whole_number("batch_size", batch_size, 1)
@@ -215,11 +215,11 @@ class FewShotModel:
             queries: see `generate`.
             shots: how many vote, 8 by default; of ``demonstrations``, all.
             demonstrations: see the class; the nearest of them vote.
-            selector: its `where` and `balance` hold; what is near is always told by the readings.
+            selector: its `where` and `balance` hold; nearness is always decided by the readings.
             temperature: see [`vote`][aim_sdk.selection.nearest.vote].
 
         Returns:
-            Of each query the shares of the answers, which sum to 1, the highest first.
+            For each query, the shares of the answers, highest first; they sum to 1.
 
         Raises:
             ShotsError: there are fewer demonstrations, or none. A query's own never vote.
@@ -259,26 +259,26 @@ class FewShotModel:
     ) -> list[Classification]:
         """Label images with one of a few choices each; the labels come in the images' order.
 
-        The probabilities are the softmax over the choices' log-probabilities (`score`), by default per token: else
-        a longer choice would be less likely for its length alone. In `mode="nearest"` they are the choices' shares
-        of the votes (`nearest`), and no LLM is asked.
+        The probabilities are the softmax over the choices' log-probabilities (`score`), by default per token, because
+        otherwise a longer choice would be less likely just for its length. In `mode="nearest"` they are the choices'
+        shares of the votes (`nearest`), and no LLM is asked.
 
         Args:
             images: one image, a list, a column of a frame, a generator, or a folder (all images below it). A `Query`
                 or a pair brings its own text.
             choices: at least two; None takes the distinct answers of the demonstrations (at most 64).
-            text: what is asked of each image; None takes the demonstrations' own, where all have the same.
+            text: what is asked of each image; None takes the demonstrations' own, if all have the same one.
             shots, mode, selector: see the class.
             demonstrations: show these to every image, instead of the bank's.
             normalize: as in `score`.
-            batch_size: images per forward, where the backend can.
+            batch_size: images per forward, if the backend can.
             progress: show on stderr how many are labelled.
-            on_error: called with the place of each image that cannot be labelled, and the error; its label is then
+            on_error: called with the index of each image that cannot be labelled, and the error; its label is then
                 None. Without it, the first such image ends the call.
 
         Raises:
-            InputError: and its members; its `query` is the place of the image that cannot be labelled, where it is
-                one image's.
+            InputError: and its members; its `query` is the index of the image that cannot be labelled, if it is about
+            one image.
         """
         check_normalize(normalize)
         batch_size = whole_number("batch_size", batch_size, 1)

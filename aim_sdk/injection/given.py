@@ -1,6 +1,6 @@
-"""What callers pass, as the SDK holds it: lists of values, whatever they came in.
+"""Converts what callers pass to lists of values, whatever container they came in.
 
-An iterator is used up once, here. One that gives nothing is refused: it was probably used up before.
+An iterator is consumed once, here. An empty one is refused: it was probably consumed before.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Given: TypeAlias = "tuple[Shown, ...] | tuple[tuple[Shown, ...], ...]"
 
 
 def shots_of(shots: object) -> int | None:
-    """A number of shots; None where none is given.
+    """A number of shots; None if none is given.
 
     Raises:
         InputError: something else.
@@ -74,7 +74,7 @@ def query_of(given: object, text: str = "") -> Query:
 
 
 def given_demonstrations(given: object) -> Given:
-    """Demonstrations out of one, several, or some for each query, as often read as one likes.
+    """Demonstrations from one, several, or some for each query, readable any number of times.
 
     Raises:
         InputError: something is not a demonstration, or an iterator gave nothing.
@@ -100,10 +100,10 @@ def given_demonstrations(given: object) -> Given:
 
 
 def of_each_query(given: Given, queries: int) -> list[list[Shown]]:
-    """The demonstrations of each of so many queries.
+    """The demonstrations of each of ``queries`` queries.
 
     Raises:
-        InputError: the queries are others in number.
+        InputError: they are for a different number of queries.
     """
     if all(isinstance(item, Demonstration | BankEntry) for item in given):
         same: list[Shown] = list(given)  # type: ignore[arg-type]
@@ -114,7 +114,7 @@ def of_each_query(given: Given, queries: int) -> list[list[Shown]]:
 
 
 def check_mode(mode: object) -> None:
-    """Refuse what is no mode.
+    """Refuse an unknown mode.
 
     Raises:
         InputError: it names the modes.
@@ -139,7 +139,7 @@ def candidates_of(given: object) -> list[str]:
     """Candidate answers: any iterable of strings (a list, an array, a Series, a generator).
 
     Raises:
-        InputError: there is none, or one is blank or no string.
+        InputError: there are none, or one is blank or not a string.
     """
     expected = "expected a list of at least one non-blank string"
     choices = _listed(given, "choices", "strings")

@@ -1,4 +1,4 @@
-"""What is said once of a job whose labels would mislead: by a warning, which the command line prints."""
+"""Warnings, once per job, about labels that would mislead; the command line prints them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _SHOWN = 10
 
 
 class LabelWarning(UserWarning):
-    """Labels or answers would mislead: of the demonstrations that are shown, or of the choices."""
+    """Labels or answers would mislead, because of the demonstrations that are shown or of the choices."""
 
 
 def note(text: str) -> None:
-    """Say something by a `LabelWarning`."""
+    """Issue a `LabelWarning` with this text."""
     warnings.warn(text, LabelWarning, stacklevel=2)
 
 
@@ -55,14 +55,14 @@ def note_choices_without_examples(choices: Sequence[str], answers: Collection[st
 
 @dataclass
 class Astray:
-    """Votes for answers that are no choice."""
+    """Votes for answers that are not choices."""
 
     shares: dict[str, float] = field(default_factory=dict)
     count: int = 0
     """Images that were voted on."""
 
     def add(self, shares: Mapping[str, float], choices: Collection[str]) -> None:
-        """Note one image's votes, the choices without surrounding blanks."""
+        """Count one image's votes; choices are without surrounding blanks."""
         self.count += 1
         for answer, share in shares.items():
             if answer not in choices:

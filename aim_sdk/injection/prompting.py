@@ -37,8 +37,8 @@ def fitting(
 ) -> tuple[T, list[NamedContext]]:
     """Run prompts after their contexts; return what ``run`` made of them, and the contexts that it had.
 
-    Where no number of demonstrations was asked for, those farthest from a query that are too many for the backbone's
-    context are left out. A prompt that is too long is refused before any forward, so this costs little.
+    If no number of demonstrations was asked for, those farthest from the query are left out until the rest fits the
+    backbone's context. A prompt that is too long is refused before any forward, so this costs little.
 
     Raises:
         ContextLengthError: a number was asked for; or not even one demonstration fits.
@@ -70,7 +70,7 @@ def generated(
     """Answer queries in batches of similar length; the answers come in the queries' order.
 
     Raises:
-        InputError: its `query` is the place of the query that cannot be answered, where it is one query's.
+        InputError: its `query` is the index of the query that cannot be answered, if it is about one query.
     """
     order = sorted(range(len(queries)), key=lambda i: _order(contexts[i][0]))
     answers: dict[int, Generation] = {}
@@ -101,6 +101,6 @@ def generated(
 
 
 def _order(context: Context) -> tuple[int, tuple[str, ...]]:
-    """Batches are of similar length, and equal contexts stand next to one another."""
+    """Batches are of similar length, and equal contexts are next to each other."""
     fused = [item for item in context if isinstance(item, FusedTokens)]
     return sum(map(len, fused)) if fused else len(context), tuple(item.key or "" for item in fused)

@@ -14,19 +14,19 @@ from aim_sdk.types import Demonstration, Mode
 
 @dataclass(frozen=True, slots=True, init=False)
 class Shots:
-    """What is shown before each query: the ``shots=`` of every answering method, where a number does not say enough.
+    """What is shown before each query: the ``shots=`` of every answering method, for when a number is not enough.
 
     It can be made once and used for many calls.
 
     Args:
         count: how many demonstrations; None: of the bank's, up to 8 (`aim_sdk.selection.base.DEFAULT_SHOTS`), as many
-            as are there and fit the context; of ``demonstrations``, all.
-        mode: ``"aim"``, or a baseline on the same demonstrations; see `aim_sdk.types.Mode`.
-        selector: chooses each query's from the bank: a name or an object; None: the pipeline's own.
-        demonstrations: these instead of the bank's: the same for every query, or some for each.
+        as exist and fit the context; of ``demonstrations``, all. mode: ``"aim"``, or a baseline on the same
+        demonstrations; see `aim_sdk.types.Mode`. selector: chooses each query's from the bank: a name or an object;
+        None: the pipeline's own. demonstrations: these instead of the bank's: the same for every query, or some for
+        each.
 
     Raises:
-        InputError: one of them is not what it should be.
+        InputError: an argument has a wrong type or value.
     """
 
     count: int | None
@@ -51,7 +51,7 @@ class Shots:
 
     @property
     def may_be_fewer(self) -> bool:
-        """Whether as many are shown as fit the context: no number was asked for, and no demonstration was given."""
+        """Whether fewer may be shown to fit the context: no number was asked for, and no demonstrations were given."""
         return self.count is None and self.demonstrations is None
 
 
@@ -90,10 +90,10 @@ def shots_value(
     selector: str | Selector | None = None,
     demonstrations: Demonstrations | None = None,
 ) -> Shots:
-    """One value out of the keywords of an answering method.
+    """Make one value of the keywords of an answering method.
 
     Raises:
-        InputError: a `Shots` was given, and a keyword that it holds besides; or see `Shots`.
+        InputError: both a `Shots` and a keyword that it holds were given; or see `Shots`.
     """
     if not isinstance(shots, Shots):
         return Shots(shots, mode="aim" if mode is None else mode, selector=selector, demonstrations=demonstrations)

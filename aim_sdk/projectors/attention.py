@@ -1,4 +1,4 @@
-"""A demonstration's tokens look at one another before they become fused tokens."""
+"""A demonstration's tokens attend to each other before they become fused tokens."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class AttentionProjector(Projector):
         inner: width of Q, K and V, of all heads together.
 
     Raises:
-        InputError: ``inner`` is no multiple of ``heads``.
+        InputError: ``inner`` is not a multiple of ``heads``.
     """
 
     kind = "attention"

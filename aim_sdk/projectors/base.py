@@ -49,7 +49,8 @@ class Projector(
     Args:
         hidden_size, embedding_size: the backbone's; `width` is that of a reading of all ``layers``.
         layers: what it reads, counted as in [`aim_sdk.layers`][aim_sdk.layers].
-        **options: what else a kind's constructor takes (sizes of its own, say): saved with it and given back to it.
+        **options: other arguments of the kind's constructor (such as its own sizes): they are saved and restored with
+        it.
 
     Attributes:
         fingerprint: the backbone that the projector belongs to; None until it is attached to one. Needed to save it.
@@ -117,7 +118,7 @@ class Projector(
         return self.to(vocabulary.inputs.device).eval()
 
     def bind(self, vocabulary: Vocabulary) -> None:
-        """Take what the kind needs of its backbone besides the readings; `attach` calls it before any projection."""
+        """Take what the kind needs from its backbone besides the readings; `attach` calls it before any projection."""
 
     def check_backbone(self, fingerprint: Fingerprint) -> None:
         """Refuse a backbone other than the one the projector was made with, or of other sizes.
@@ -155,7 +156,7 @@ class Projector(
 
     @property
     def identity(self) -> str:
-        """SHA-256 of all that its fused tokens depend on besides the readings; two of one identity project alike."""
+        """SHA-256 of all that its fused tokens depend on besides the readings; equal identities project alike."""
         made = json.dumps([weights_hash(self.state_dict()), self.kind, self.layers, self.options], sort_keys=True)
         return hashlib.sha256(made.encode()).hexdigest()
 
@@ -171,7 +172,7 @@ class Projector(
         revision: str | None = None,
         **options: Any,
     ) -> Self:
-        """Load a saved projector: of any kind by `Projector`, of its own kind by a subclass.
+        """Load a saved projector: `Projector` loads any kind, a subclass loads its own.
 
         Args:
             pretrained_model_name_or_path: a folder, or the id of a repository of the Hugging Face Hub.
@@ -285,7 +286,7 @@ class Projector(
 
 @runtime_checkable
 class Calibrates(Protocol):
-    """A projector that takes something from typical readings (a mean, say) before it is trained."""
+    """A projector that takes something from typical readings (such as a mean) before it is trained."""
 
     def calibrate(self, readings: Sequence[Reading]) -> None:
         """Take it."""

@@ -1,4 +1,4 @@
-"""Several readings as one padded batch: what a projector is given."""
+"""Several readings as one padded batch: the input of a projector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Carriers: one token of a demonstration takes what the image has made the backbone expect, all others stay."""
+"""Carriers: one token of a demonstration takes on what the image made the backbone expect; all others stay."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Carrier(Projector):
     `value` of ``h`` and ``g = sigmoid(gate)`` the carrier's own embedding ``e`` becomes ``(1 - g) e + g v``. All
     other tokens keep their embeddings, so the answer's format survives.
 
-    The token before the answer never carries, for the answer is predicted from it, and neither does the answer: what
-    stands too late is held to the token before that one, and a demonstration with fewer than two tokens before its
+    The token before the answer never carries, because the answer is predicted from it, and neither does the answer:
+    what stands too late is held to the token before that one, and a demonstration with fewer than two tokens before its
     answer is left as it is.
 
     Args:
-        place: ``"before"``: the text token before the image, or the one after it where none stands before.
+        place: ``"before"``: the text token before the image, or the one after it if there is none before.
             ``"after"``: always the one after it. In most chat templates a line end or a blank stands before the image,
             and the question's first word after it; ``benchmarks/projectors/carrier_place.py`` measures both.
 

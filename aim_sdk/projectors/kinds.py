@@ -44,7 +44,7 @@ def untrained(kind: str, vocabulary: Vocabulary, *, layers: Sequence[int] = LAST
         kind: a key of [`KINDS`][aim_sdk.projectors.kinds.KINDS].
         vocabulary: the loaded backbone's (`Backend.vocabulary`).
         layers: what it reads ([`aim_sdk.layers`][aim_sdk.layers]).
-        **options: what else the kind's constructor takes.
+        **options: other arguments of the kind's constructor.
 
     Raises:
         InputError: no projector is of that kind, or the kind has no such option.
@@ -57,7 +57,7 @@ def check_options(kind: type[Projector], options: Iterable[str]) -> None:
     """Refuse options that a kind does not have.
 
     Raises:
-        InputError: names the nearest.
+        InputError: it names the nearest option.
     """
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
     known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "layers"]

@@ -1,4 +1,4 @@
-"""One linear layer on every token: the paper's projector, and the same with a norm after it."""
+"""One linear layer on every token: the paper's projector, and a variant with a norm after it."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def load(folder: Path) -> Projector:
 
 
 def _tensors(build: Callable[[], Projector]) -> dict[str, Tensor]:
-    """The projector's tensors, on a device without memory where the kind can."""
+    """The projector's tensors, on a device without memory if the kind supports it."""
     try:
         with torch.device("meta"):
             return dict(build().state_dict())

@@ -1,4 +1,4 @@
-"""A projector as a folder: a `ProjectorConfig` and a dict of tensors, written whole, and read as a stranger's.
+"""A projector as a folder: a `ProjectorConfig` and a dict of tensors, written as a whole, and read as untrusted input.
 
 ``projector.safetensors`` holds the tensors, ``projector_config.json`` the configuration. Every size, name and value is
 checked before it is used.
@@ -40,13 +40,13 @@ def weights_hash(tensors: Mapping[str, Tensor]) -> str:
 
 
 def config_hash(fields: Mapping[str, Any]) -> str:
-    """SHA-256 of a configuration, whatever its layout on disk."""
+    """SHA-256 of a configuration, independent of its layout on disk."""
     kept = {name: value for name, value in fields.items() if name != "config_sha256"}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def write(folder: Path, config: ProjectorConfig, tensors: Mapping[str, Tensor]) -> None:
-    """Write both files, each of them whole or not at all.
+    """Write both files, each completely or not at all.
 
     Args:
         folder: where to.

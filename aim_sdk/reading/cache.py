@@ -1,7 +1,8 @@
 """Readings on disk: the backbone is frozen, so a demonstration that was read once is never read again.
 
 A folder holds one file of records (`aim_sdk.files.records`) for each process that wrote; every process reads them
-all. It is a cache: a torn end is cut off, a file of another backbone is begun again, and nothing is lost with it.
+all. It is a cache: a torn end is cut off, a file of another backbone is started over, and deleting the cache loses
+nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class ReadingCache:
     """Readings by the demonstration's id; thread-safe.
 
     Args:
-        folder: where the files are; made where there is none.
+        folder: where the files are; created if missing.
         encoder: the backbone, format and layers that the readings are of.
         limit: bytes that this process may write.
         rank: which of the processes.
@@ -53,7 +54,7 @@ class ReadingCache:
         return key in self._places
 
     def get(self, key: str) -> KeptReading | None:
-        """The reading of a demonstration, on the CPU; None where there is none."""
+        """The reading of a demonstration, on the CPU; None if there is none."""
         if (place := self._places.get(key)) is None:
             return None
         handle, record = place
@@ -108,7 +109,7 @@ class ReadingCache:
         return end
 
     def _append(self, data: bytes) -> bool:
-        """Whether it was written; where it was not, the disk is full, and nothing more is kept."""
+        """Whether it was written; if not, the disk is full, and nothing more is kept."""
         try:
             whole = os.pwrite(self._own, data, self._size) == len(data)
         except OSError:

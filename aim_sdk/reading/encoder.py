@@ -1,4 +1,4 @@
-"""Reads demonstrations and projects the readings: many of them in batches of like lengths, decoding ahead."""
+"""Reads demonstrations and projects the readings: many of them in batches of similar length, decoding ahead."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class PreparedBatch:
-    """Demonstrations that wait for one forward, with their places among those that were given."""
+    """Demonstrations that wait for one forward, with their indices among those that were given."""
 
     places: tuple[int, ...]
     readings: PreparedReadings
@@ -115,10 +115,10 @@ class Encoder:
     def pooled_queries(self, queries: Sequence[Query]) -> NDArray[np.float32]:
         """The same vectors of queries, ``(queries, hidden)``: causal states before the answer do not depend on it.
 
-        They are read in batches of like lengths.
+        They are read in batches of similar length.
 
         Raises:
-            InputError: a query cannot be read, or makes NaN or infinity; its ``query`` is the query's place.
+            InputError: a query cannot be read, or makes NaN or infinity; its ``query`` is the query's index.
         """
         # A letter: a blank before it becomes part of its token, as it does before most answers.
         shown = [Demonstration(query.image, query.text, "a") for query in queries]
@@ -190,7 +190,7 @@ class Encoder:
     ) -> list[PreparedBatch]:
         """Decode the demonstrations at ``places`` for one forward; one that cannot be used is reported and left out.
 
-        Where one is, each of the others has a forward of its own.
+        If one is refused, each of the others gets a forward of its own.
         """
         try:
             shown = [demonstrations[place] for place in places]
@@ -252,7 +252,7 @@ def _refuse(place: int, error: InputError) -> None:
 
 
 def _reported(places: Sequence[int], error: InputError, on_error: OnError | None) -> bool:
-    """Report the demonstration that an error is about, where it is one; raise the error where nobody wants to know."""
+    """Report the demonstration that an error is about, if there is one; without an ``on_error``, raise the error."""
     if on_error is None:
         raise error
     if len(places) == 1:
@@ -261,13 +261,13 @@ def _reported(places: Sequence[int], error: InputError, on_error: OnError | None
 
 
 def yield_cores() -> None:
-    """Let the forward have the cores where it runs on them: a torch thread that has to wait holds up all others."""
+    """Leave the cores to a forward that runs on them: one torch thread that has to wait holds up all others."""
     if sys.platform == "linux":  # where a thread has a priority of its own
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def batches_of(lengths: dict[int, int], budget: int) -> Iterator[list[int]]:
-    """Places in batches of like lengths whose padded size keeps the budget (one alone may exceed it)."""
+    """Group indices into batches of similar length, padded size within the budget (a single item may exceed it)."""
     batch: list[int] = []
     for place in sorted(lengths, key=lambda place: -lengths[place]):  # the largest first: it fails at once
         if batch and (len(batch) + 1) * lengths[batch[0]] > budget:

@@ -1,6 +1,6 @@
 """Selectors: which of the bank's demonstrations a query is shown.
 
-Chosen by name (`get_selector`) or made and passed as an object; a selector of your own subclasses
+Choose one by name (`get_selector`), or pass an object; your own selector subclasses
 [`Selector`][aim_sdk.selection.base.Selector] and scores candidates.
 
 ========= ==================================================================================================

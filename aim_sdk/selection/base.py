@@ -69,10 +69,10 @@ class Selector(ABC):
         Args:
             view: the bank as it is now (`DemonstrationBank.view`).
             queries: each is chosen for on its own.
-            shots: how many; None takes up to `DEFAULT_SHOTS`, fewer where there are fewer candidates.
+            shots: how many; None takes up to `DEFAULT_SHOTS`, fewer if there are fewer candidates.
 
         Raises:
-            ShotsError: a query has fewer candidates, or no demonstration is as ``where`` says.
+            ShotsError: a query has fewer candidates, or no demonstration matches ``where``.
             InputError: a candidate lacks the field to balance by.
         """
         return [[key for key, _ in found] for found in self._chosen(view, queries, shots, self.order)]
@@ -165,7 +165,7 @@ class Selector(ABC):
 
 
 def settled(bank: DemonstrationCollection, choose: Callable[[BankView], T]) -> T:
-    """What ``choose`` makes of the bank; once more where another thread or process took a chosen demonstration away.
+    """The result of ``choose`` on the bank, repeated if another thread or process removed a chosen demonstration.
 
     Raises:
         KeyError: ``choose`` asks for a demonstration that was never there.

@@ -57,8 +57,8 @@ class RandomSelector(Selector):
 class ReadingSelector(Selector):
     """The most similar readings: the mean state over the tokens that have seen the image and not the answer.
 
-    The bank's mean is taken off first: all states of an LLM point much the same way, and what tells them apart is the
-    rest.
+    The bank's mean is subtracted first: all states of an LLM point in much the same direction, and only the rest tells
+    them apart.
     """
 
     name = "reading"

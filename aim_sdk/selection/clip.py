@@ -1,7 +1,7 @@
 """Selectors that compare by CLIP: images, texts, or both. They need the extra ``clip`` (open_clip).
 
-The weights are loaded when the first query is answered. What they make of the demonstrations is kept in the bank, under
-a name that tells weights apart, so that later only queries are encoded.
+The weights are loaded when the first query is answered. The vectors of the demonstrations are kept in the bank, under a
+name that identifies the weights, so that later only queries are encoded.
 """
 
 from __future__ import annotations

@@ -72,7 +72,8 @@ def vote(
 
 
 def log_shares(shares: Mapping[str, float], choices: Sequence[str]) -> list[float]:
-    """The natural log of each choice's share of the votes; what has none gets that of the smallest number, -708.4.
+    """The natural log of each choice's share of the votes; a choice without votes gets the log of the smallest number,
+    -708.4.
 
     Choices and answers are compared letter by letter, without surrounding blanks.
     """
@@ -140,7 +141,7 @@ def votes_among(
 ) -> list[dict[str, float]]:
     """Like `votes`, but each query has demonstrations of its own, of which the nearest vote.
 
-    Their similarities are cosines round their own mean, so a query's votes do not depend on what else is asked.
+    Their similarities are cosines relative to their own mean, so a query's votes do not depend on what else is asked.
 
     Args:
         bank: of a pipeline: it reads the queries, and those of the demonstrations that it does not hold yet.
@@ -177,9 +178,10 @@ def votes_among(
 
 
 def cosines(query: NDArray[np.floating], vectors: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Cosines ``(n,)`` of a query's vector ``(dim,)`` and others ``(n, dim)``, round the others' mean.
+    """Cosines ``(n,)`` of a query's vector ``(dim,)`` and others ``(n, dim)``, relative to the others' mean.
 
-    All readings of an LLM point much the same way; the rest tells them apart. What is the mean is like nothing: 0.
+    All readings of an LLM point in much the same direction; only the rest tells them apart. A vector equal to the mean
+    has similarity 0.
     """
     mean = vectors.mean(0, dtype=np.float64)
     centred, asked = vectors - mean, query - mean

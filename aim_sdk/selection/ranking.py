@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def best(scores: Matrix, count: int, labels: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
     """Places of the ``count`` highest scores, best first; equal ones in order.
 
-    ``labels`` (numbers from 0) are taken in turns: the best of each, then the second best, as long as they last.
+    ``labels`` (numbers from 0) are taken in turn: the best of each, then the second best, as long as they last.
     """
     if labels is None and count < len(scores) // 4:
         border = np.partition(scores, len(scores) - count)[len(scores) - count]

@@ -1,1 +1,1 @@
-"""What every room needs: the terminal, progress, figures, numbers, the machine."""
+"""What every package needs: the terminal, progress, figures, numbers, the machine."""

@@ -9,16 +9,15 @@ from collections.abc import Hashable, Sequence
 from typing import Final
 
 FEWEST: Final = 3
-"""The fewest clusters that an error is estimated from: the residuals of two are equal up to their sign, whatever the
-values."""
+"""The fewest clusters that an error is estimated from: the residuals of two are always equal up to their sign."""
 
 
 def clustered_error(values: Sequence[float], groups: Sequence[Hashable]) -> float:
     """Standard error of the mean, clustered by ``groups``.
 
-    The usual sandwich estimate: sqrt(G / (G - 1) * sum over clusters of (sum of residuals)^2) / n. NaN where it says
-    nothing: of fewer than three clusters, and where all clusters have one mean (all answers right, say), which would
-    give 0 and not certainty.
+    The usual sandwich estimate: sqrt(G / (G - 1) * sum over clusters of (sum of residuals)^2) / n. NaN if it says
+    nothing: for fewer than three clusters, and if all clusters have the same mean (all answers are right, for example),
+    where it would be 0 without being certain.
     """
     mean = statistics.fmean(values)
     residuals: dict[Hashable, float] = defaultdict(float)

@@ -22,7 +22,7 @@ def imported(module: str, *, extra: str = "train") -> Any:
     """Import a module of a package that may be missing.
 
     Raises:
-        MissingDependencyError: it is.
+        MissingDependencyError: it is missing.
     """
     try:
         return import_module(module)

@@ -1,7 +1,7 @@
 """Figures: panels side by side, one legend below them, nothing cut; as PNG.
 
 Names come from outside (tasks, folders of runs): they are shown as they are, never as mathematical text, and cut in the
-middle where they are long.
+middle if they are long.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Style:
 
 
 def style(number: int) -> Style:
-    """The style of the number-th line; no two of the first 77 are alike."""
+    """The style of the line with that number; no two of the first 77 are alike."""
     return Style(_MARKERS[number % len(_MARKERS)], _DASHES[number % len(_DASHES)])
 
 
 def panels(count: int, *, columns: int = 3, size: tuple[float, float] = (4.2, 3.4)) -> tuple[Figure, list[Axes]]:
-    """A figure of so many panels, row by row."""
+    """A figure with this many panels, row by row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -81,7 +81,7 @@ def shots_axis(panel: Axes, shots: Sequence[int]) -> None:
 
 
 def aside(k: int, doublings: float, shots: Sequence[int]) -> float:
-    """A number of shots a little aside on its axis, so that error bars do not cover one another."""
+    """A number of shots a little aside on its axis, so that error bars do not cover each other."""
     return k * 2**doublings if k else doublings * _unit(shots) / 2
 
 
@@ -116,7 +116,7 @@ def png(figure: Figure) -> bytes:
 
 
 def shortened(text: str, most: int) -> str:
-    """One line of at most so many characters: both ends, which tell names apart."""
+    """One line of at most this many characters: both ends, which tell names apart."""
     line = " ".join(clean(text).split()) or "(no name)"
     line = line if not line.startswith("_") else "\u200b" + line  # matplotlib leaves out what begins so
     half = (most - 1) // 2

@@ -1,4 +1,4 @@
-"""NaN and infinity are refused where they arise, so that nothing is made of them or kept."""
+"""NaN and infinity are refused where they arise, so that they are neither used nor kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables for the console that stay readable in 80 columns: no cell is cut, none is folded to a few letters a line."""
+"""Tables for the console that stay readable in 80 columns: no cell is cut, none is folded to a few letters per line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FOLDED: Final = 36
 
 
 class FittedTable:
-    """A table where it fits; else one whose last column is folded, several of some columns each, or records.
+    """A table if it fits; otherwise one with its last column folded, several narrower tables, or records.
 
     Args:
         head: the columns' names.
@@ -68,7 +68,7 @@ class FittedTable:
             yield self._record(row)
 
     def _split(self, width: int) -> list[list[int]]:
-        """The columns of each part; none where a part is too wide."""
+        """The columns of each part; none if a part is too wide."""
         keys = list(range(self.keys))
         parts: list[list[int]] = []
         for column in range(self.keys, len(self.head)):
@@ -108,7 +108,7 @@ def _widest(text: Text) -> int:
 
 
 def apart(paths: Sequence[str]) -> tuple[str, list[str]]:
-    """What paths have in common, said once, and the part of each that differs from the others.
+    """What paths have in common, once, and the part of each that differs from the others.
 
     The common part is a folder with its separator at the end, or nothing: where there is one path, its own folder.
     """

@@ -11,7 +11,7 @@ from typing import Any
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """The first SIGINT or SIGTERM is noted, and the run stops after its step; the second one stops at once."""
+    """The first SIGINT or SIGTERM stops the run after its current step; the second one stops it at once."""
     received = False
 
     def note(number: int, frame: FrameType | None) -> None:

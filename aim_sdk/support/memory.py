@@ -1,4 +1,4 @@
-"""The memory that a block of work takes beyond what was held before it, where that can be told."""
+"""The memory that a block of work takes beyond what was held before it, if that can be measured."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Peak:
 def peak(device: torch.device) -> Iterator[Peak]:
     """Measure a block: the most that torch's tensors took on the GPUs, less what was held when it began.
 
-    So the order of blocks does not matter. None on other devices: what a process has resident also holds what earlier
-    work has left behind, and says nothing about this block.
+    So the order of blocks does not matter. None on other devices: a process's resident memory includes what earlier
+    work left, and says nothing about this block.
     """
     found = Peak()
     if device.type != "cuda":

@@ -1,4 +1,4 @@
-"""The ways of showing demonstrations: which do what, how they are called and drawn."""
+"""The modes of showing demonstrations: what each does, its display name and its colour."""
 
 from typing import Final
 

@@ -5,7 +5,7 @@ A distribution registers a part as an entry point in the group of its kind:
     [project.entry-points."aim_sdk.backends"]
     my-family = "my_package.backend:MyBackend [extra]"
 
-Listing imports none of them; a broken one is raised only when it is asked for, and never hurts the others.
+Listing imports none of them; a broken part raises an error only when it is asked for, and never affects the others.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Registry(Mapping[str, Part], Generic[Part]):
     Args:
         what: the kind, for messages: ``"metric"``.
         group: its entry point group.
-        built_in: ``{name: "module:Class"}`` of ours, where they are no entry points themselves.
+        built_in: ``{name: "module:Class"}`` of ours, if they are not entry points themselves.
     """
 
     info: ClassVar[type[PluginInfo]] = PluginInfo
@@ -90,7 +90,7 @@ class Registry(Mapping[str, Part], Generic[Part]):
         ]
 
     def add(self, name: str, part: Part) -> None:
-        """Make a class of the running program known by a name; it needs no distribution.
+        """Register a class of the running program by a name; it needs no distribution.
 
         Raises:
             DuplicatePluginError: another class has that name.
@@ -107,7 +107,7 @@ class Registry(Mapping[str, Part], Generic[Part]):
             InputError: (or `unknown`) nobody registers that name.
             DuplicatePluginError: two distributions register it.
             MissingDependencyError: a package that it needs is not installed.
-            BrokenPluginError: its code fails when it is imported, or it is not what it should be.
+            BrokenPluginError: its code fails when it is imported, or it is not a part of that kind.
         """
         if name in self._here:
             return self._here[name]
@@ -134,7 +134,7 @@ class Registry(Mapping[str, Part], Generic[Part]):
         return len(self._names())
 
     def check(self, name: str, part: Any) -> str:
-        """What is wrong with an imported part, for a message; empty where nothing is."""
+        """What is wrong with an imported part, for a message; empty if nothing is."""
         return "" if callable(part) else "expected a class or a function"
 
     def _names(self) -> dict[str, None]:
@@ -197,7 +197,7 @@ def _registered(group: str) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _entry_points(found: importlib.metadata.Distribution, group: str) -> str | None:
-    """A distribution's entry points, where it has any of the group."""
+    """A distribution's entry points of the group, if it has any."""
     try:
         text = found.read_text("entry_points.txt")
     except UnicodeDecodeError as error:
@@ -221,7 +221,7 @@ def _warn(found: importlib.metadata.Distribution, error: Exception) -> None:
 
 def _version(distribution: str) -> str:
     try:
-        return importlib.metadata.version(distribution) or "unknown"  # None where the metadata file is missing
+        return importlib.metadata.version(distribution) or "unknown"  # None if the metadata file is missing
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
 

@@ -1,7 +1,7 @@
-"""How far long work is, on stderr: a bar on a terminal, and elsewhere (a file, a pipe) a plain line now and then.
+"""Progress of long work, on stderr: a bar on a terminal, and elsewhere (a file, a pipe) a plain line now and then.
 
-All long work of the SDK shows itself here. Lines come from a thread of their own: a forward that takes minutes does
-not keep them back. Short work writes none.
+All long work of the SDK shows itself here. Lines come from a thread of their own: a forward that takes minutes does not
+delay them. Short work writes none.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ class Progress(AbstractContextManager["Progress"]):
 
     Args:
         description: what is done.
-        total: how many items there are; None where it is not known. More than that are never said to be done: the total
-            grows with them.
+        total: how many items there are; None if it is not known. If more are done, the total grows with them.
         done: how many were done before.
         shown: whether anything is written.
     """
@@ -77,7 +76,7 @@ class Progress(AbstractContextManager["Progress"]):
         self._update()
 
     def state(self, text: str) -> None:
-        """Say something of the work besides its numbers."""
+        """Show something about the work besides its numbers."""
         self._state = clean(text)
         self._update()
 
@@ -129,7 +128,7 @@ def clock(seconds: float) -> str:
 
 
 def _pace(pace: float) -> str:
-    """Items per second, or per minute where they are slower."""
+    """Items per second, or per minute if they are slower."""
     if not pace:
         return ""
     return f"{pace:,.1f} per second" if pace >= 1 else f"{60 * pace:,.1f} per minute"

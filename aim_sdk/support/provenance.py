@@ -1,4 +1,4 @@
-"""What every result file begins with: when it was measured, on which machine, by which versions."""
+"""What every result file begins with: when it was measured, on which machine, and with which versions."""
 
 from __future__ import annotations
 

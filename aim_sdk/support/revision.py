@@ -1,4 +1,4 @@
-"""Which commit the SDK runs from, where it runs from a git checkout."""
+"""The commit that the SDK runs from, if it runs from a git checkout."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def revision() -> str | None:
-    """The commit, with ``-dirty`` after it where files are changed; None for an installed wheel."""
+    """The commit, with ``-dirty`` after it if files are changed; None for an installed wheel."""
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""What the command line prints: texts from outside are shown as they are, and never obeyed.
+"""What the command line prints: texts from outside are shown unchanged, and never interpreted.
 
 An answer, a path or a message may hold escape sequences, which a terminal would run, or ``[brackets]``, which rich
 would take for its markup. Everything that a command prints goes through here.
@@ -51,7 +51,7 @@ class Problems:
 
 
 def clean(text: object) -> str:
-    r"""A text with what a terminal would obey written as JSON has it, ``\u001b`` for an escape."""
+    r"""A text with control characters written as in JSON, ``\u001b`` for an escape."""
     return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
 
 
@@ -96,7 +96,7 @@ def warn_all(problems: Problems) -> None:
 
 
 def say_json(value: Any, *, indent: int | None = None) -> None:
-    """Print a value as JSON, which it stays whatever it holds and whatever the terminal can show."""
+    """Print a value as JSON that stays valid whatever it holds and whatever the terminal can show."""
     ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
     say(json.dumps(value, indent=indent, ensure_ascii=ascii_only))
 

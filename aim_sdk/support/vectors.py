@@ -35,7 +35,7 @@ def unit(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def blocks(vectors: Matrix, candidates: NDArray[np.intp]) -> Iterator[tuple[slice, Matrix]]:
-    """Those rows, some at a time: a copy of all would not fit."""
+    """Those rows, a few at a time: a copy of all of them would not fit."""
     everything = len(candidates) == len(vectors)
     for start in range(0, len(candidates), _ROWS):
         places = slice(start, start + _ROWS)

@@ -1,4 +1,4 @@
-"""What a backend says of itself: types, fingerprint, slot."""
+"""What a backend says about itself: types, fingerprint, slot."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def _all(values: Any, kind: type) -> bool:
 
 
 def _afresh(backend: Backend) -> Fingerprint:
-    """The fingerprint as it is computed now: what a backend has kept of it is not looked at."""
+    """The fingerprint as it is computed now: a value that the backend kept is ignored."""
     other = copy.copy(backend)
     for name, value in list(vars(other).items()):
         if isinstance(value, Fingerprint):

@@ -1,4 +1,4 @@
-"""What the checks share: how near two numbers must be, and which modules a backbone runs."""
+"""What the checks share: how close two numbers must be, and which modules a backbone runs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def require_same_scores(
 
 
 def shown(backend: Backend, query: Query, context: Context, form: PromptFormat) -> str:
-    """A prompt for a message: as its tokens say it where the backend shows them, shortened."""
+    """A prompt for a message, shortened: decoded from its tokens if the backend shows them."""
     if (shows := find(backend, ShowsPrompts)) is not None:
         text = shows.show_prompt(query, context, prompt_format=form)
     else:

@@ -1,4 +1,4 @@
-"""What is asked of an answer is done: options, limits, stop strings, counts, log-probabilities."""
+"""Answers respect what was asked: options, limits, stop strings, counts, log-probabilities."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _WIDE = "Gr\u00fc\u00dfe \u2603 \u732b"
 
 @check
 def check_options_are_used(backend: Backend) -> None:
-    """A limit of new tokens is kept, beams change some answer, and an option that is unknown is refused.
+    """A limit of new tokens is kept, beams change some answer, and an unknown option is refused.
 
-    Catches options that are taken and thrown away: a table of scores then names settings that were not used.
+    Catches options that are accepted and ignored: a table of scores then names settings that were not used.
     """
     for made in _answers(backend, max_new_tokens=2):
         require(len(made.token_ids) <= 2, f"2 new tokens at most were asked for; got {made.token_ids}")
@@ -84,7 +84,7 @@ def check_stop_string(backend: Backend) -> None:
 @check
 @needs(HasVocabulary)
 def check_stream_keeps_characters(backend: Backend) -> None:
-    """A stream gives the characters that generate gives, also those of several tokens.
+    """A stream gives the characters that generate gives, even those that span several tokens.
 
     Catches streams that decode token by token: half a character becomes a replacement mark. The model is made to say
     what is needed (its LM head's output is changed), so that it does not depend on its weights.

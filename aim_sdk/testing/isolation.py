@@ -198,6 +198,6 @@ def _sample(tensor: Tensor) -> Tensor:
 
 
 def _projector(backend: Backend) -> Projector:
-    """The training-free carrier, trainable, on the backbone's device."""
+    """An untrained carrier, trainable, on the backbone's device."""
     words = capability(backend, HasVocabulary).vocabulary
     return untrained("carrier", words).to(backend.device).requires_grad_()

@@ -40,14 +40,14 @@ class CheckFailure(AssertionError):
 
 
 class NotApplicable(Exception):
-    """The backend does not have what is checked (beams, interleaved prompts, a slot, ...).
+    """The backend does not have the feature that is checked (beams, interleaved prompts, a slot, ...).
 
     In a check at the heart this is a failure that `expected_failures` may declare.
     """
 
 
 class Refused(NotApplicable):
-    """The backend says itself that it cannot, and refuses as it should: nothing is left to declare."""
+    """The backend says itself that it cannot, and refuses as it should: so nothing has to be declared."""
 
 
 class ConformanceError(AssertionError):
@@ -71,12 +71,12 @@ class CheckResult:
 
     @property
     def ok(self) -> bool:
-        """Whether it is as expected."""
+        """Whether the outcome is as expected."""
         return self.status not in ("failed", "unexpected pass")
 
 
 def by_message(results: Iterable[CheckResult]) -> list[tuple[list[str], Status, str]]:
-    """The checks that have something to say; those that say the same stand together, and it is said once."""
+    """The checks with a message, grouped so that each message appears once."""
     found: dict[tuple[Status, str], list[str]] = {}
     for result in results:
         if result.message:
@@ -170,7 +170,7 @@ def check_backend(
 
 
 def _require(backend: Backend, protocol: type) -> None:
-    """Abstain where a capability is not there."""
+    """Abstain if a capability is missing."""
     try:
         capability(backend, protocol)
     except CapabilityError as error:

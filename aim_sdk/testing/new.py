@@ -21,10 +21,10 @@ _LEFT_OUT = ("__pycache__", ".pytest_cache", ".hypothesis", "build", "dist")
 
 
 def new_backend(name: str, parent: Path) -> Path:
-    """Write ``parent/aim-<name>`` and return it; ``parent`` is made where it is none.
+    """Write ``parent/aim-<name>`` and return it; ``parent`` is created if missing.
 
     Raises:
-        InputError: the name is no lower-case name, is taken by a backend or a package, or the folder exists.
+        InputError: the name is not a lower-case name, is taken by a backend or a package, or the folder exists.
     """
     _check_name(name)
     folder = parent / f"aim-{name}"

@@ -1,4 +1,4 @@
-"""What the adapter asks is what the plain backbone is asked by its own documentation."""
+"""The adapter's prompts are those that the plain backbone's own documentation describes."""
 
 from __future__ import annotations
 

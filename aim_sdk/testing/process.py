@@ -1,4 +1,4 @@
-"""What one adapter can change for everybody in the process: named, compared, and put back after each check."""
+"""The process-wide state that an adapter can change: named, compared, and restored after each check."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SEED = 20_260_101
 
 
 def process_state() -> dict[str, object]:
-    """What is the process's, by name: two of them compare."""
+    """The process-wide state, by name; two such states can be compared."""
     kind, keys, *place = np.random.get_state()
     return {
         "torch's gradient mode (`torch.no_grad()` gives it back)": torch.is_grad_enabled(),
@@ -29,7 +29,7 @@ def process_state() -> dict[str, object]:
 
 @contextmanager
 def process_kept() -> Iterator[None]:
-    """Put back what a block has changed for the whole process."""
+    """Restore what a block changed for the whole process."""
     drawn, numbers = random.getstate(), np.random.get_state()
     grad, dtype, threads = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
     try:
@@ -45,7 +45,7 @@ def process_kept() -> Iterator[None]:
 
 
 def seed_the_process() -> None:
-    """Put the generators where no adapter's own seed puts them."""
+    """Set the random generators to a state that no adapter's own seed gives."""
     random.seed(_SEED)
     np.random.seed(_SEED)
     torch.manual_seed(_SEED)

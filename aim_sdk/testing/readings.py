@@ -63,10 +63,10 @@ def check_reading_is_the_text(backend: Backend) -> None:
 
 @heart
 def check_reading_before_the_answer(backend: Backend) -> None:
-    """What is read before ``answer_start`` does not depend on how the answer goes on.
+    """What is read before ``answer_start`` does not depend on the rest of the answer.
 
     Catches an answer that starts too late, and backbones whose text sees what comes after it (prefix LMs): a projector
-    would learn to copy the answer from where a query has none.
+    would learn to copy the answer from a position where a query has none.
     """
     first = DEMONSTRATIONS[0]
     other = Demonstration(first.image, first.text, f"{first.answer} and quite another thing")

@@ -35,7 +35,7 @@ def check_too_long_is_refused(backend: Backend) -> None:
     """A prompt grows with its text, until it is refused with a `ContextLengthError` before a forward.
 
     Tried with queries, alone and in a batch, with fused tokens, with choices and with a demonstration that is read.
-    Catches prompts that are cut without a word, limits that no one checks, and errors of another type or query.
+    Catches prompts that are cut silently, limits that no one checks, and errors of another type or query.
     """
     form, image = backend.default_format, QUERIES[0].image
     (fused,) = backend.reader.text_only(DEMONSTRATIONS[:1], prompt_format=form)
@@ -69,9 +69,9 @@ def check_too_long_is_refused(backend: Backend) -> None:
 
 @check
 def check_bad_image_is_refused(backend: Backend) -> None:
-    """What is no image is refused with an `ImageError`, by reader and injector, and in a batch the query is named.
+    """What is not an image is refused with an `ImageError`, by reader and injector, and in a batch the query is named.
 
-    Catches errors of the library that decodes, which end a whole run, and images that are replaced without a word.
+    Catches errors of the library that decodes, which end a whole run, and images that are replaced silently.
     """
     for what, image in {"bytes that are not images": b"no image", "half a file": _half()}.items():
         for name, call in _looks(backend, image):
@@ -111,7 +111,7 @@ def _generate(backend: Backend, queries: list[Query]) -> Any:
 
 
 def _first_refused(backend: Backend) -> tuple[int, int]:
-    """Words of the first text that does not fit, and about how many tokens they are; 0 where all fit."""
+    """Words of the first text that does not fit, and about how many tokens they are; 0 if all fit."""
     before, count, each = 0, 0, 0.0
     for words in _WORDS:
         query = Query(QUERIES[0].image, _text(words))
@@ -135,7 +135,7 @@ def _first_refused(backend: Backend) -> tuple[int, int]:
 
 
 def _accepted(call: Callable[[], Any], words: int, what: str) -> bool:
-    """Whether the backbone is given so many words; False if they are refused as they should."""
+    """Whether the backbone is given that many words; False if they are refused as they should be."""
     try:
         with _before_long_forwards(words):
             call()
@@ -184,7 +184,7 @@ def _require_place(call: Callable[[], Any], place: int, kind: type[InputError], 
 
 @contextmanager
 def _before_long_forwards(tokens: int) -> Iterator[None]:
-    """Raise `_Begun` before a torch module is given so many vectors: what a refusal is to come before."""
+    """Raise `_Begun` before a torch module is given that many vectors: the refusal must come earlier."""
 
     def look(module: nn.Module, args: tuple[Any, ...]) -> None:
         given = [value for value in args if isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1]
@@ -199,7 +199,7 @@ def _before_long_forwards(tokens: int) -> Iterator[None]:
 
 
 def _text(words: int) -> str:
-    """So many words, in an order that repeats late."""
+    """A text of that many words, in an order that repeats late."""
     some = ("the", "red", "fox", "sees", "a", "cat", "and", "one", "dog", "in", "it")
     return " ".join(some[n * n % len(some)] for n in range(words))
 

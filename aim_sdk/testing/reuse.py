@@ -1,4 +1,4 @@
-"""What is computed ahead or kept is what would have been computed."""
+"""What is computed ahead or reused equals what would have been computed."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _require_whole(
 
 
 def _long_context(backend: Backend) -> list[FusedTokens]:
-    """Demonstrations, again and again, until each half of them is worth a prefix."""
+    """Demonstrations, repeated until each half of them is worth a prefix."""
     fused = backend.reader.text_only(DEMONSTRATIONS, prompt_format=backend.default_format)
     rounds = 2 * (1 + MIN_TOKENS // sum(map(len, fused)))
     repeated = islice(cycle(enumerate(fused)), rounds * len(fused))

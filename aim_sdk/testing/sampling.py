@@ -25,8 +25,8 @@ _HOT, _COLD = 2.0, 1e-4
 def check_sampling(backend: Backend) -> None:
     """Drawn answers differ with the seed, are the same under one seed, in a stream too, and greedy where it is cold.
 
-    Catches `do_sample`, `temperature` and seeds that are taken and thrown away, and streams that draw in another way.
-    The seed is the option `seed`, or torch's own where that is refused.
+    Catches `do_sample`, `temperature` and seeds that are accepted and ignored, and streams that draw in another way.
+    The seed is the option `seed`, or torch's own if that is refused.
     """
     drawn = _Drawn(backend)
     forms = PromptFormat.plain(IMAGE_FIRST[0]), backend.default_format

@@ -30,10 +30,10 @@ _TOKENS = 8
 def check_sensitivity(backend: Backend) -> None:
     """Another image, text, demonstration, order or system text changes what the model says.
 
-    Catches models that forget or see nothing: the other checks compare two computations, and cannot tell them apart
-    where the model says the same to everything. Some log-probability must change by more than three times what two
+    Catches models that forget or see nothing: the other checks compare two computations, and cannot tell them apart if
+    the model says the same to everything. Some log-probability must change by more than three times what two
     computations of the same may differ by. If this fails, look whether the adapter drops what was changed: the message
-    says what the plain backbone answers. Where that does not change, too, take another model to judge by.
+    says what the plain backbone answers. If that does not change either, use another model to judge by.
     """
     form = PromptFormat.plain(IMAGE_FIRST[0], system="Look.\n")
     query, (first, *rest) = QUERIES[0], DEMONSTRATIONS
@@ -81,7 +81,7 @@ class _Asked:
 
 
 def _blame(backend: Backend, usual: _Asked, other: _Asked) -> str:
-    """Whose fault it is, as far as the plain backbone's own answers tell."""
+    """Whether the adapter or the model is the cause, as far as the plain backbone's answers tell."""
     try:
         answers = usual.plain(backend), other.plain(backend)
     except Exception as error:

@@ -53,7 +53,7 @@ def check_large_batch(backend: Backend) -> None:
 
 
 def _some_end(answers: list[Generation]) -> str:
-    """A character that ends some of the answers and not all of them; "" where there is none."""
+    """A character that ends some of the answers and not all of them; "" if there is none."""
     texts = [made.text[1:] for made in answers]
     within = {
         character: sum(character in text for text in texts)

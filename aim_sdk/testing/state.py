@@ -1,4 +1,4 @@
-"""What a call leaves in the process, and what it keeps of images: nothing that a later call could notice."""
+"""What a call leaves in the process, and what it keeps of images: nothing that a later call can notice."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def images(draw: st.DrawFn, *, largest: int = 64) -> Image.Image:
 
 
 def texts() -> st.SearchStrategy[str]:
-    """What may stand beside an image, also nothing; without control characters."""
+    """A text next to an image, possibly empty; without control characters."""
     return _TEXT
 
 

@@ -61,7 +61,7 @@ def check_text_keeps_its_role(backend: Backend) -> None:
 
 
 def _with_a_role(tokens: Sequence[str], has_role: Callable[[Sequence[str]], bool]) -> Iterator[str]:
-    """Which tokens have a role: all in one text, and half by half where that has one or is refused."""
+    """Which tokens have a role: all in one text, and half by half if that has one or is refused."""
     try:
         if not has_role(tokens):
             return
@@ -75,7 +75,7 @@ def _with_a_role(tokens: Sequence[str], has_role: Callable[[Sequence[str]], bool
 
 
 def _repeated(read: Callable[[str], Sequence[int]]) -> Callable[[Sequence[str]], bool]:
-    """For places that show their tokens: whether one stands several times in a row (or it is the unknown one)."""
+    """For places that show their tokens: whether one is repeated in a row (or is the unknown token)."""
 
     def has_role(tokens: Sequence[str]) -> bool:
         if len(tokens) == 1:

@@ -12,7 +12,7 @@ _SHOWN = 3
 
 
 def explained(error: BaseException) -> str:
-    """An exception with its place: the adapter's lines that led to it, and the line that raised it; the cause, too."""
+    """An exception with its place: the adapter's lines that led to it, the line that raised it, and the cause."""
     lines = [f"{type(error).__name__}: {error}", *_places(error)]
     if (cause := error.__cause__) is not None:
         lines += [f"caused by {type(cause).__name__}: {cause}", *_places(cause)]

@@ -18,7 +18,7 @@ _AHEAD: Final = 2
 
 @contextmanager
 def prepared_ahead(batches: Iterator[EpisodeBatch], forward: Forward) -> Iterator[Iterator[tuple[EpisodeBatch, Work]]]:
-    """Inside the block, iterate over the batches in order, each with what was prepared of it."""
+    """Inside the block, iterate over the batches in order, each with what was prepared for it."""
 
     def prepare() -> tuple[EpisodeBatch, Work]:
         batch = next(batches)

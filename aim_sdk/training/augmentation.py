@@ -1,9 +1,9 @@
 """Episodes that only their demonstrations explain: images with new names, answers in a drawn style.
 
 Trained on few labels or few styles, a projector learns a prior over them instead of copying from the demonstrations,
-and unseen labels get worse than without it. So every episode draws its own: names out of some millions that are made up
-(or out of a list), styles out of some thousands of combinations. Images are shown in another view each time, so that
-a name belongs to what is seen and not to the pixels.
+and unseen labels get worse than without it. So every episode draws its own: names out of millions that are made up (or
+out of a list), and styles out of thousands of combinations. Images are shown in another view each time, so that a name
+belongs to what is seen and not to the pixels.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Augmentation:
     ) -> tuple[tuple[Demonstration, ...], Query, str]:
         """Give two to four of the images a name each, show them under it, and ask for one of them.
 
-        With one shot there is one image, whose name is told before it is asked for.
+        With one shot there is one image, whose name is shown before it is asked for.
         """
         number = min(len(pairs), shots, rng.randint(2, _MOST_NAMES))
         chosen = rng.sample(range(len(pairs)), number)
@@ -107,7 +107,8 @@ class Augmentation:
 
 
 def view(rng: random.Random, source: ImageInput) -> ImageInput:
-    """Another view of an image: cropped, mirrored, turned a little, in other light; what is not an image stays."""
+    """Another view of an image: cropped, mirrored, turned a little, in other light; what is not an image is
+    unchanged."""
     from PIL import Image, ImageEnhance, ImageOps
 
     try:

@@ -1,4 +1,4 @@
-"""A run's state in a folder: whole or not there, no pickle, and enough to resume as if nothing had happened.
+"""A run's state in a folder: complete or absent, without pickle, and enough to resume as if nothing had happened.
 
 ``checkpoints/step-00000200/`` holds ``state.json`` (step, places in the corpus, counts, and the SHA-256 of the others),
 ``projector.safetensors`` and ``optimizer.safetensors`` (AdamW's two moments and step of each parameter). The folder
@@ -54,10 +54,10 @@ class TrainingState(BaseModel):
 def save(
     output: Path, state: TrainingState, projector: Projector, optimizer: torch.optim.Optimizer, *, keep: int
 ) -> Path:
-    """Write a checkpoint, then remove all but the last ``keep``; one that is there already stays.
+    """Write a checkpoint, then remove all but the last ``keep``; an existing one stays.
 
     Raises:
-        ArtifactWriteError: the disk is full, say; the checkpoints before are untouched.
+        ArtifactWriteError: the disk is full, for example; earlier checkpoints are untouched.
     """
     root = output / _FOLDER
     folder, partial = root / f"{_PREFIX}{state.step:08}", root / f"{_PARTIAL}{state.step:08}"
@@ -115,7 +115,7 @@ def load(output: Path, projector: Projector, optimizer: torch.optim.Optimizer) -
 
 
 def steps_taken(output: Path) -> int:
-    """The step of the last checkpoint; 0 where there is none."""
+    """The step of the last checkpoint; 0 if there is none."""
     folders = _folders(output)
     return int(folders[-1].name.removeprefix(_PREFIX)) if folders else 0
 

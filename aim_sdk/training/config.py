@@ -18,7 +18,7 @@ class _TrainingPart(BaseModel):
 
 
 def _listed(layers: Any) -> Any:
-    """Layers as a shell likes them, without brackets: ``24,-1``, or one number."""
+    """Layers in a form that needs no quoting in a shell, without brackets: ``24,-1``, or one number."""
     if isinstance(layers, str) and all(part.strip().lstrip("+-").isdecimal() for part in layers.split(",")):
         return [int(part) for part in layers.split(",")]
     return [layers] if type(layers) is int else layers

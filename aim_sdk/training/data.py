@@ -1,8 +1,8 @@
 """Batches of episodes in an order that does not depend on how many processes and workers make them.
 
 A corpus is dealt to as many streams as a step has batches. A process reads the streams of its batches, its workers
-share them, and a batch carries the place in its stream after it: the last batches' places are all that a run needs to
-go on exactly there.
+share them, and a batch carries its stream's position after it: the positions after the last batches are all that a run
+needs to resume exactly there.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class EpisodeBatch:
 
 
 class EpisodeBatches(IterableDataset[EpisodeBatch]):
-    """The batches of some streams in turns, one of each: endless, or until a corpus gives no more.
+    """The batches of some streams in turn, one of each: endless, or until a corpus gives no more.
 
     Args:
         config: the run's.
         corpus: the opened corpus.
         streams: which of ``config.batches_per_step`` streams.
-        cursors: where each of them begins; the beginning, where it is not told.
+        cursors: where each of them begins; by default, at its start.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class EpisodeBatches(IterableDataset[EpisodeBatch]):
 def training_batches(
     config: TrainingConfig, *, rank: int = 0, world: int = 1, cursors: Mapping[int, Cursor] | None = None
 ) -> Iterator[EpisodeBatch]:
-    """The batches of one process, ``batches_per_step / world`` a step.
+    """The batches of one process, ``batches_per_step / world`` per step.
 
     Raises:
         InputError: the processes cannot share the batches evenly, or a stream gives no episode.
@@ -151,11 +151,11 @@ _FEWEST: Final = 8
 
 
 def with_held_out(config: TrainingConfig) -> tuple[TrainingConfig, str | None]:
-    """Choose the share of held-out documents, where that is left to us; the same in every process.
+    """Choose the share of held-out documents, if the settings leave it open; the same in every process.
 
     Returns:
-        The settings. Where not even two episodes can be held out, they are without an evaluation, and the reason is
-        returned with them.
+        The settings. If not even two episodes can be held out, they have no evaluation, and the reason is returned with
+        them.
     """
     evaluation = config.evaluation
     if not evaluation.every or evaluation.held_out is not None or evaluation.corpus is not None:

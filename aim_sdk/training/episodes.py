@@ -40,7 +40,7 @@ class EpisodeMaker:
         self._augmentation = Augmentation(settings)
 
     def episodes(self, document: Document, epoch: int) -> list[Episode]:
-        """Return the document's episodes at an epoch; none of a document with too few pairs."""
+        """Return the document's episodes at an epoch; none if the document has too few pairs."""
         fewest, most = self.settings.shots
         pairs = [self._shortened(pair) for pair in document.pairs]
         if len(pairs) <= fewest:
@@ -70,7 +70,7 @@ class EpisodeMaker:
 
 
 def cut(text: str, limit: int) -> str:
-    """Cut a text at the last sentence's end within ``limit`` characters, or, where there is none, between words."""
+    """Cut a text at the last sentence's end within ``limit`` characters, or between words if there is none."""
     text = text.strip()
     if len(text) <= limit:
         return text
@@ -88,7 +88,7 @@ def _demonstration(pair: Pair, document: str, place: int) -> Demonstration:
 
 
 def _stamp(image: ImageInput) -> str:
-    """What changes with an image, without reading a file."""
+    """A value that changes with an image, without reading a file."""
     if isinstance(image, bytes):
         return image_digest(image)
     try:

@@ -1,4 +1,4 @@
-"""The loss on held-out episodes, next to its controls: what do the demonstrations give, and what their images?"""
+"""The loss on held-out episodes, next to its controls: what do demonstrations contribute, and what their images?"""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Scores = list[tuple[float, int]]
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Nats a token of the answers, with its standard error over ``n`` episodes."""
+    """Nats per token of the answers, with its standard error over ``n`` episodes."""
 
     mean: float
     error: float
     n: int
 
     def __format__(self, sign: str) -> str:
-        """The mean and its error; one episode has no error, and none has neither."""
+        """The mean and its error; with one episode there is no error, and without episodes there is neither."""
         if not self.n:
             return "not measured: no episode could be used"
         mean = f"{self.mean:{sign}.4f}"
@@ -41,7 +41,7 @@ class Loss:
 def score(
     forward: Forward, episodes: Sequence[Episode], rows: Sequence[Row], batch_size: int, done: Callable[[int], None]
 ) -> dict[Row, Scores]:
-    """Score episodes in each row's way."""
+    """Score episodes in the way of each row."""
     found: dict[Row, Scores] = {row: [] for row in rows}
     for start in range(0, len(episodes), batch_size):
         batch = episodes[start : start + batch_size]
@@ -65,7 +65,7 @@ def summarize(scores: Scores) -> Loss:
 
 
 def difference(scores: Scores, others: Scores) -> Loss:
-    """How much less (or more) is lost than in another row, episode by episode: its error is that of the difference."""
+    """The difference in loss to another row, paired by episode; the error is that of the difference."""
     pairs = zip(scores, others, strict=True)
     return summarize([(loss - other, tokens) for (loss, tokens), (other, same) in pairs if tokens == same])
 

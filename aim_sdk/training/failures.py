@@ -1,4 +1,4 @@
-"""What stops a run, in words: what happened, which batch, and the setting to change. The last checkpoint stays."""
+"""Messages for what stops a run: what happened, in which batch, and which setting to change."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _GO_ON: Final = "\nThe last checkpoint is untouched: the same command resumes fr
 
 
 def claim(config: TrainingConfig) -> None:
-    """Note the settings in the run's folder. A run that has taken no step owns nothing: its log goes, too.
+    """Note the settings in the run's folder. A run that has taken no step has nothing to keep: its log is removed too.
 
     Raises:
-        TrainingError: it holds another run.
+        TrainingError: the folder holds another run.
     """
     path = config.output / "config.json"
     own = json.loads(config.model_dump_json())
@@ -72,7 +72,7 @@ def _differs(path: Path, own: Mapping[str, Any]) -> list[str]:
 
 
 def _fixed_steps(config: TrainingConfig) -> str | None:
-    """Why a run cannot continue to another number of steps; None where its steps are those of a longer run."""
+    """Why a run cannot continue to another number of steps; None if its steps are those of a longer run."""
     taken, rates = checkpoint.steps_taken(config.output), config.optimizer
     if rates.final_rate < 1:
         return (
@@ -105,7 +105,7 @@ def out_of_memory(config: TrainingConfig, work: Work, *, step: int) -> TrainingE
 def not_a_number(
     config: TrainingConfig, works: Sequence[Work], *, step: int, loss: float, norm: float, dropped: Counter[str]
 ) -> TrainingError:
-    """A step's loss or gradient is NaN or infinite, or nothing is left of its batches."""
+    """A step's loss or gradient is NaN or infinite, or all episodes of its batches were left out."""
     if not any(work.episodes for work in works):
         return TrainingError(
             f"step {step}: all episodes of its batches were left out. Left out so far: {dict(dropped)}.\n"

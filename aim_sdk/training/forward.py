@@ -57,7 +57,7 @@ class Forward:
         self._trainable = capability(encoder.backend, Trainable)
 
     def prepare(self, episodes: Sequence[Episode]) -> Work:
-        """Do what needs no backbone; what cannot be used is dropped and counted. May run in another thread."""
+        """Do the work that needs no backbone; what cannot be used is dropped and counted. May run in another thread."""
         dropped, shown = Counter[str](), dict[str, Demonstration]()
         keys = [[_key(item) for item in episode.demonstrations] for episode in episodes]
         for episode, names in zip(episodes, keys, strict=True):
@@ -86,7 +86,7 @@ class Forward:
         return Work([e for e, _ in kept], [names for _, names in kept], cached, wanted, reads, answers, dropped)
 
     def run(self, work: Work) -> Outcome:
-        """Read, project, answer; gradients flow to the projector where they are enabled."""
+        """Read, project, answer; gradients flow to the projector if they are enabled."""
         refused: dict[str, str] = {}
         read = {work.names[n]: reading for n, reading in self.encoder.run(work.reads, _noting(refused, work.names))}
         if self.cache is not None:
@@ -103,11 +103,11 @@ class Forward:
         return Outcome(log_probs, tokens + sum(map(len, log_probs)))
 
     def log_probs(self, answers: PreparedAnswers, contexts: Contexts) -> list[Tensor]:
-        """The token log-probabilities of each answer after its context; nothing is run where there are none."""
+        """The token log-probabilities of each answer after its context; nothing is run if there are none."""
         return self._trainable.log_probs(answers, contexts) if len(answers) else []
 
     def readings(self, demonstrations: Sequence[Demonstration]) -> list[Reading]:
-        """Read demonstrations, those left out that cannot be read."""
+        """Read demonstrations; those that cannot be read are left out."""
         left_out = _noting({}, list(map(str, range(len(demonstrations)))))
         return [reading for _, reading in self.encoder.run(self._reads(demonstrations, left_out), left_out)]
 
@@ -125,7 +125,7 @@ class Forward:
         self.encoder.encode(_IDLE.demonstrations)
 
     def idle_step(self) -> None:
-        """A forward and backward without a gradient, instead of a batch of which nothing is left."""
+        """A forward and backward without a gradient, instead of a batch whose episodes were all left out."""
         contexts = [self.projector.project(self.encoder.read(_IDLE.demonstrations))]
         (log_probs,) = self.log_probs(self._prepared([_IDLE]), contexts)
         (log_probs.sum() * 0).backward()  # type: ignore[no-untyped-call]
@@ -189,7 +189,7 @@ def _key(item: Demonstration) -> str:
 
 
 def _noting(reasons: dict[str, str], names: Sequence[str]) -> OnError:
-    """Note why the demonstrations of these names cannot be used."""
+    """Record why the demonstrations with these names cannot be used."""
 
     def note(place: int, error: InputError) -> None:
         reasons[names[place]] = _reason(error)

@@ -19,7 +19,7 @@ def check_frozen(modules: Iterable[nn.Module]) -> None:
     """Refuse a backbone that could learn.
 
     Raises:
-        TrainingError: a parameter wants a gradient.
+        TrainingError: a parameter requires a gradient.
     """
     wants = [name for module in modules for name, p in module.named_parameters() if p.requires_grad]
     if wants:
@@ -33,7 +33,7 @@ def check_frozen(modules: Iterable[nn.Module]) -> None:
 def checksum(modules: Iterable[nn.Module]) -> str:
     """SHA-256 of the names, shapes and bits of all parameters and buffers, in order.
 
-    A part at a time comes to the CPU: some ten seconds for a model of 7 B parameters, twice a training.
+    One part at a time is copied to the CPU: about ten seconds for a model of 7 B parameters, twice per training.
     """
     total = hashlib.sha256()
     for module in modules:

@@ -1,8 +1,8 @@
-"""What a run tells: lines of JSON, TensorBoard, and a plot of its losses.
+"""What a run logs: lines of JSON, TensorBoard, and a plot of its losses.
 
-``log.jsonl`` holds one object a line: ``{"step", "loss", ...}`` of training, ``{"step", "evaluation": {row: {"mean",
+``log.jsonl`` holds one object per line: ``{"step", "loss", ...}`` of training, ``{"step", "evaluation": {row: {"mean",
 "error", "n"}}, "aim_minus": {row: ...}}`` of an evaluation with its paired differences. Lines after the checkpoint
-that a run resumes from are removed: every step stands there once.
+that a run resumes from are removed: every step appears once.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class TrainingJournal:
         plot(self.lines, self._output / PLOT)
 
     def close(self) -> None:
-        """End the log. What cannot be written any more has been told, or is only TensorBoard's."""
+        """Close the log. Failed writes were reported already, or concern TensorBoard only."""
         for file in (self._file, self._board):
             with suppress(OSError):
                 file.close()

@@ -1,4 +1,4 @@
-"""What a run was begun with besides its settings: names stay while the weights and files behind them change."""
+"""What a run began with besides its settings: the weights and files under a name may change."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Origin(BaseModel):
 
     @classmethod
     def of(cls, config: TrainingConfig, fingerprint: Fingerprint) -> Origin:
-        """Look at what a run begins with now."""
+        """Record what a run begins with now."""
         own = config.evaluation.corpus
         return cls(
             fingerprint=fingerprint,
@@ -41,10 +41,10 @@ class Origin(BaseModel):
         )
 
     def check(self, now: Origin, folder: Path) -> None:
-        """Make sure that the run in a folder resumes with what it was begun with.
+        """Check that the run in a folder resumes with what it began with.
 
         Raises:
-            TrainingError: other weights or other files are there now.
+            TrainingError: the weights or files have changed.
         """
         names = self.fingerprint.differences(now.fingerprint)
         other = [f"the backbone ({', '.join(names)})"] if names else []

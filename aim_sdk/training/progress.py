@@ -22,7 +22,7 @@ class TrainingProgress(Progress):
         self._tokens, self._since = 0, time.monotonic()
 
     def step(self, step: int, *, loss: float, norm: float, rate: float, tokens: int) -> dict[str, float]:
-        """Note one step; every ``log_every`` steps return what is to be logged of them."""
+        """Count one step; every ``log_every`` steps, return what is to be logged about them."""
         self._losses.append(loss)
         self._tokens += tokens
         self.advance(1)

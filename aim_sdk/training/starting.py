@@ -26,7 +26,7 @@ def load(config: TrainingConfig, accelerator: Accelerator) -> tuple[Backend, Pro
     """Load the backbone, and make or load the projector.
 
     Raises:
-        InputError: what is told of a projector to start from is not so.
+        InputError: the settings of the projector to start from are not its own.
         AIMError: the backend or the projector cannot be loaded.
     """
     device = config.device if config.device or accelerator.num_processes == 1 else str(accelerator.device)
@@ -46,7 +46,7 @@ def load(config: TrainingConfig, accelerator: Accelerator) -> tuple[Backend, Pro
 
 
 def _check_start(settings: ProjectorSettings, projector: Projector) -> None:
-    """What is told of a projector to start from must be so: it has a kind, layers and options already."""
+    """The settings of a projector to start from must match it: it has its own kind, layers and options."""
     has = {"kind": projector.kind, "layers": projector.layers, "options": projector.options}
     told = settings.model_dump(include=settings.model_fields_set & has.keys())
     if differing := [name for name, value in told.items() if value != has[name]]:

@@ -120,7 +120,7 @@ class TrainingRun:
         stack.enter_context(self.progress)
 
     def loop(self) -> bool:
-        """Take the steps that are left; whether all were taken."""
+        """Take the steps that are left; return whether all were taken."""
         config, state = self.config, self.state
         episodes = held_out_episodes(config) if config.evaluation.every else []
         batches = training_batches(
@@ -144,7 +144,7 @@ class TrainingRun:
         return True
 
     def finish(self, finished: bool) -> Result:
-        """Prove that the backbone is untouched, and write the projector."""
+        """Check that the backbone is unchanged, and write the projector."""
         if checksum(self.modules) != self.checksum:
             raise TrainingError("the backbone changed during training; the projector was not saved.")
         folder = self.config.output / "projector"
@@ -222,7 +222,7 @@ class TrainingRun:
         return torch.nn.utils.clip_grad_norm_(parameters, self.config.optimizer.clip)
 
     def _idle_as_the_others(self, work: Work) -> None:
-        """With a sharded backbone every forward is everybody's: run as many readings as the process with the most."""
+        """With a sharded backbone every process must run the same number of forwards: make up for missing ones."""
         most = torch.tensor(len(work.reads), device=self.accelerator.device)
         dist.all_reduce(most, dist.ReduceOp.MAX)
         for _ in range(int(most) - len(work.reads)):
@@ -252,7 +252,7 @@ class TrainingRun:
         self.progress.evaluated(self.state.step, losses, gains)
 
     def _save(self) -> None:
-        """Write a checkpoint: the first process, of what all of them know."""
+        """Write a checkpoint: the first process writes what all processes know."""
         places: dict[int, Any] = {}
         for part in gather_object([{stream: tuple(cursor) for stream, cursor in self.cursors.items()}]):
             places |= part

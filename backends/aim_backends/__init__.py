@@ -1,1 +1,1 @@
-"""The built-in backends, registered through entry points like anybody else's."""
+"""The built-in backends, registered through entry points like those of any other package."""

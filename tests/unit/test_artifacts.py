@@ -195,7 +195,7 @@ def test_any_damage_to_the_weights_is_found(tmp_path_factory: pytest.TempPathFac
         ({"hidden_size": 0}, "hidden_size"),
         ({"surprise": 1}, "surprise"),
         ({"hidden_size": 8}, "does not hold"),
-        ({"layers": []}, "at least one"),
+        ({"layers": []}, "one or more"),
         ({"layers": [0, 3]}, "does not hold"),
         ({"layers": "last"}, "layers"),
         ({"layers": [-1] * 2000}, "layers"),

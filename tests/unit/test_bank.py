@@ -260,6 +260,6 @@ def test_nothing_is_made_where_it_was_not_asked_for(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="create=True needs an encoder"):
         DemonstrationBank.open(tmp_path / "brids", create=True)
     assert not (tmp_path / "brids").exists()
-    with pytest.warns(NewBankWarning, match="an empty one is made"):
+    with pytest.warns(NewBankWarning, match="created an empty one"):
         DemonstrationBank.open(tmp_path / "brids", encoder=encoder, create=True).close()
     DemonstrationBank.check_there(tmp_path / "brids")

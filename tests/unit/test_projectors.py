@@ -232,7 +232,7 @@ def test_a_carrier_says_that_it_is_not_attached() -> None:
         ("carrier", {"place": "befor"}, "Did you mean 'before'"),
         ("carrier", {"layers": (3,)}, "carrier-linear"),
         ("carrier", {"layers": (-1, 3)}, "carrier-linear"),
-        ("linear", {"layers": ()}, "at least one"),
+        ("linear", {"layers": ()}, "one or more"),
         ("linear", {"layers": (2, 2)}, "twice"),
         ("linear", {"layers": (1.5,)}, "integer"),
     ],

@@ -24,7 +24,7 @@ def apply(record: Record, segment: int, rows: Rows, where: str) -> None:
     """Do what a record says.
 
     Raises:
-        CorruptArtifactError: it says nothing that a bank knows.
+        CorruptArtifactError: it is not a record that a bank knows.
     """
     header = record.header
     if "key" in header:

@@ -1,4 +1,4 @@
-"""A whole bank as one file, and back. The file may come from anybody: it is checked whole before any of it is added."""
+"""A whole bank as one file, and back. The file is untrusted: all of it is checked before anything is added."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def check(path: Path) -> None:
 
     Raises:
         ArtifactNotFoundError: no such file.
-        CorruptArtifactError: it is cut, altered or malformed, or no exported bank.
+        CorruptArtifactError: it is cut, altered or malformed, or not an exported bank.
     """
     with _opened(path) as (source, size):
         _Content(source, str(path), _opening(source, path).binding, {}).read(size)
@@ -86,7 +86,7 @@ def import_(store: DiskStore, path: Path, advance: Advance = lambda _: None) -> 
 
     Raises:
         ArtifactNotFoundError: no such file.
-        CorruptArtifactError: it is cut, altered or malformed, or no exported bank.
+        CorruptArtifactError: it is cut, altered or malformed, or not an exported bank.
         FingerprintError: it was made with another backbone, projector or prompt format.
     """
     with _opened(path) as (source, size):
@@ -212,10 +212,10 @@ class _Content:
 
 
 def _check_target(path: Path) -> None:
-    """Refuse to replace what is no exported bank.
+    """Refuse to replace a file that is not an exported bank.
 
     Raises:
-        ArtifactWriteError: it is something else, or its name can be none.
+        ArtifactWriteError: it is something else, or its name is not valid.
     """
     try:
         os.lstat(path)

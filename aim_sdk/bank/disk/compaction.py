@@ -1,4 +1,4 @@
-"""Gives back the room of what was removed, and copies out all that is live."""
+"""Reclaims the space of removed entries by copying everything that is live."""
 
 from __future__ import annotations
 

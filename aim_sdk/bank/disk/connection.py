@@ -25,7 +25,7 @@ class Connection:
 
     Args:
         path: the SQLite file.
-        writable: whether its folder can be written; else a copy in a temporary folder is opened.
+        writable: whether its folder can be written; otherwise a copy in a temporary folder is opened.
 
     Raises:
         CorruptArtifactError: no SQLite file, or of another version.
@@ -137,7 +137,7 @@ class Connection:
         return found
 
     def damaged(self, reason: str) -> CorruptArtifactError:
-        """The error that says so, and what mends it."""
+        """The error that says so, and how to repair it."""
         return CorruptArtifactError(
             f"{self.path}: the index is damaged ({reason}). The demonstrations are in the segments next to it.\n"
             f"Next: `aim-icl bank verify {self.path.parent} --rebuild-index`."

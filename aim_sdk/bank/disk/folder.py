@@ -90,12 +90,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def prepare(path: Path, *, may_create: bool) -> None:
-    """See to it that a bank's folder is there.
+    """Make sure that a bank's folder exists.
 
     Raises:
-        ArtifactNotFoundError: no bank is there, and none is to be made.
+        ArtifactNotFoundError: no bank is there, and none is to be created.
         CorruptArtifactError: the index is missing.
-        ArtifactWriteError: it cannot be made.
+        ArtifactWriteError: it cannot be created.
     """
     try:
         _prepare(path, may_create=may_create)

@@ -2,7 +2,7 @@
 
 The segments are what is durable. So a commit here need not be synced: after a power loss the index may be some writes
 older than the segments, and is brought up to date from them (`aim_sdk.bank.disk.recovery`). The state has a
-checksum of all rows, so that a flipped byte does not hide one without a word.
+checksum of all rows, so that a flipped byte does not hide a row silently.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ class Index:
             read()
 
     def damaged(self, reason: str) -> CorruptArtifactError:
-        """The error that says so, and what mends it."""
+        """The error that says so, and how to repair it."""
         return self._db.damaged(reason)
 
     def close(self) -> None:

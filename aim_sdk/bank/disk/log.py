@@ -40,7 +40,7 @@ class Log:
         new: what a new bank's segments begin with.
 
     Raises:
-        ArtifactNotFoundError: no bank is there, and no new one is to be made.
+        ArtifactNotFoundError: there is no bank, and no new one is to be created.
         CorruptArtifactError: the index is damaged, older than the segments, or of another version.
         ArtifactWriteError: a new bank cannot be written.
     """
@@ -144,7 +144,7 @@ class Log:
             )
 
     def _take_in(self, index: Index) -> None:
-        """Take in whole writes that the index does not know, as far as nobody else is at it."""
+        """Take in complete writes that the index does not know, unless another process is doing so."""
         if not self._tail(index).writes:
             return
         if not self.folder.writable:
@@ -191,7 +191,7 @@ class Log:
         return self.settled(find)
 
     def settled(self, read: Callable[[], T]) -> T:
-        """Read again, where segments have come or gone meanwhile: a compaction in another process moves entries.
+        """Read again if segments have appeared or disappeared: a compaction in another process moves entries.
 
         Raises:
             CorruptArtifactError: what is wrong has another reason.

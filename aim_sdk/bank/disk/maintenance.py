@@ -1,4 +1,4 @@
-"""Care for a bank on disk: count it, check it, rebuild its index."""
+"""Maintenance of a bank on disk: count it, check it, rebuild its index."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from aim_sdk.support.progress import Advance
 
 @dataclass(frozen=True, slots=True)
 class BankStats:
-    """What a bank holds and takes."""
+    """What a bank holds, and the space it takes."""
 
     demonstrations: int
     fused_tokens: int
@@ -38,7 +38,7 @@ class BankStats:
 
 
 def stats(store: DiskStore) -> BankStats:
-    """Count what is there; reads the index and no tensor."""
+    """Count what the bank holds; reads the index and no tensor."""
     with snapshot(store) as now:
         features: dict[str, int] = {}
         for name, segment, offset in now.features:
@@ -67,7 +67,7 @@ def _frame(store: DiskStore, is_base: bool) -> int:
 def verify(store: DiskStore, advance: Advance = lambda _: None) -> list[str]:
     """Read every byte and compare the index with what the segments add up to; return what is wrong, one line each.
 
-    Others may write and compact meanwhile: what is checked is the bank of one moment.
+    Other processes may write and compact in the meantime: the check covers the bank at one moment.
     """
     try:
         store.log.take_in()
@@ -148,7 +148,7 @@ def _old(path: Path) -> tuple[dict[str, str], int, list[str]]:
 
 
 def _write_index(path: Path, settings: Mapping[str, str], found: recovery.Replay) -> None:
-    """In place, where the old index can be written, so that whoever has it open sees the change; else a new file."""
+    """Write in place if possible, so that processes that have the index open see the change; otherwise a new file."""
     try:
         if (path / INDEX).is_file():
             with closing(Index(path / INDEX, writable=True)) as index:

@@ -1,4 +1,4 @@
-"""A bank of one moment: what is read of it fits together, while others write and compact."""
+"""A bank at one moment: what is read from it is consistent, while others write and compact."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def batch_size_of(given: int | str) -> int:
 
 
 def check_bank(bank: str | None, shots: int | None) -> None:
-    """Refuse shots that nothing can be shown for.
+    """Refuse shots if there are no demonstrations to show.
 
     Raises:
         InputError: shots without a bank.

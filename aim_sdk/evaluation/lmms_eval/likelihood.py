@@ -1,4 +1,4 @@
-"""How likely continuations are, in the two numbers that lmms-eval wants of each."""
+"""How likely continuations are, as the two numbers that lmms-eval wants for each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aim_sdk.types import Query
 def likelihoods(
     pipe: AIMPipeline, query: Query, continuations: Iterable[str], shots: Shots
 ) -> list[tuple[float, bool]]:
-    """Return each continuation's mean negative log-probability a token (nats), and whether it is the greedy answer.
+    """Return each continuation's mean negative log-probability per token (nats), and whether it is the greedy answer.
 
     Args:
         pipe: what answers.

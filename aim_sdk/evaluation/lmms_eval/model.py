@@ -46,7 +46,7 @@ class AimModel(lmms):  # type: ignore[misc]
         batch_size, device: lmms-eval's own options.
 
     Raises:
-        InputError: an argument is unknown or of no use.
+        InputError: an argument is unknown or cannot be used.
         ArtifactNotFoundError: no bank is there.
     """
 
@@ -116,9 +116,9 @@ class AimModel(lmms):  # type: ignore[misc]
         return [answers[place] for place in range(len(requests))]
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Return each continuation's mean negative log-probability a token, and whether it is the greedy answer.
+        """Return each continuation's mean negative log-probability per token, and whether it is the greedy answer.
 
-        lmms-eval's tasks take the *lowest* number as the choice, as its own models return the loss.
+        lmms-eval's tasks choose the *lowest* number, because its own models return the loss.
         """
         found: list[tuple[float, bool]] = []
         with self._bar(len(requests)) as bar:
@@ -129,7 +129,7 @@ class AimModel(lmms):  # type: ignore[misc]
         return found
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
-        """Not there: a later round's prompt holds the rounds before it, with their images."""
+        """Not supported: a later round's prompt holds the rounds before it, with their images."""
         raise NotImplementedError(
             "model aim answers single-round tasks only; multi-round tasks need one of lmms-eval's own models."
         )

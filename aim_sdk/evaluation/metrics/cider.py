@@ -36,7 +36,7 @@ class CiderD(Metric):
     label = "CIDEr x 100"
 
     def check(self, items: Sequence[Item]) -> None:
-        """Say so where it is no measure: it compares up to four words in a row, and references have one word each."""
+        """Warn if it measures little: it compares up to four words in a row, and all references are single words."""
         if items and all(len(answer.split()) <= 1 for item in items for answer in item.answers):
             warnings.warn(
                 "metric cider: every reference is a single word, so three of its four parts are zero: no answer can "
@@ -55,7 +55,7 @@ def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> l
     """CIDEr-D of each image's candidate, 0 to 10.
 
     Raises:
-        InputError: candidates and references are not of the same number of images, or an image has no reference.
+        InputError: candidates and references are for different numbers of images, or an image has no reference.
     """
     if len(candidates) != len(references) or not all(references):
         raise InputError(

@@ -22,11 +22,11 @@ def over_seeds(values: Sequence[float]) -> float:
 
 
 def of_score(metric: Metric, seeds: Sequence[Sequence[Answered]]) -> float:
-    """Standard error, over queries, of the mean of the seeds' scores, by `bootstrap`; NaN of few queries.
+    """Standard error, over queries, of the mean of the seeds' scores, by `bootstrap`; NaN if there are few queries.
 
-    For metrics whose answers have no scores of their own; where they have, the error is clustered in closed form
+    For metrics whose answers have no scores of their own; if they have, the error is clustered in closed form
     (`aim_sdk.support.clusters.clustered_error`). ``seeds`` holds each seed's answers to the same queries: a query's
-    answers of all seeds are one draw, so more seeds do not stand for more queries.
+    answers of all seeds are one draw, so more seeds do not count as more queries.
     """
     by_id = [{a.item.id: a for a in answered} for answered in seeds]
 
@@ -43,8 +43,8 @@ def bootstrap(
 
     A group is what was not drawn independently: a query with its answers of all seeds. For a paired comparison it is
     a query with its answers of both runs, and ``score`` a difference. Resamples on which the score is not defined
-    (NaN) are left out; NaN where that says nothing: of fewer than three groups, or where hardly a resample has a score
-    or all have the same one.
+    (NaN) are left out; NaN if that says nothing: for fewer than three groups, or if hardly any resample has a score or
+    all have the same one.
     """
     if len(groups) < FEWEST:
         return math.nan

@@ -22,7 +22,7 @@ class ExactMatch(Metric):
 
     * ``equal``: the trimmed texts are equal by Unicode's caseless matching: composed and decomposed accents are one
       (NFC), and so are sharp s and ss. The other rules fold case by ``lower``, as the original code does.
-    * ``vl-icl``: the answer is cut at its first newline, or where there is none at its first period.
+    * ``vl-icl``: the answer is cut at its first newline, or, if there is none, at its first period.
     * ``vl-icl-number``: of what is left, only the first run of digits counts (operator induction).
     * ``vl-icl-yes-no``: what is left contains "yes" where the reference is "yes", and does not where it is "no"
       (matching). An empty answer to such a question counts as "no".
@@ -36,7 +36,7 @@ class ExactMatch(Metric):
         """Choose a rule.
 
         Raises:
-            InputError: it does not exist.
+            InputError: there is no such rule.
         """
         if rule not in _RULES:
             raise InputError(f"exact_match: {unknown('rule', rule, _RULES)}")

@@ -31,10 +31,10 @@ class Metric(ABC):
 
     @abstractmethod
     def per_item(self, answered: Sequence[Answered]) -> list[float] | None:
-        """Return each answer's own score, whose mean is `score`; None where a score needs several answers."""
+        """Return each answer's own score, whose mean is `score`; None if a score needs several answers."""
 
     def score(self, answered: Sequence[Answered]) -> float:
-        """Return the score of at least one answer; NaN where it is not defined on these (one class, say)."""
+        """Return the score of at least one answer; NaN if it is not defined for these (with a single class, say)."""
         scores = self.per_item(answered)
         assert scores is not None
         return sum(scores) / len(scores)

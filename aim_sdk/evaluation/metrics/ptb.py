@@ -144,7 +144,7 @@ def tokenize(text: str) -> list[str]:
 
 
 def _plain(chunk: str) -> str | None:
-    """The one token of most chunks, found without the rules; None where they are needed."""
+    """The one token of most chunks, found without the rules; None if they are needed."""
     if chunk.isalpha():
         word = chunk.lower()
         return None if word in _SPLIT else word

@@ -37,10 +37,10 @@ class RocAuc(Metric):
                 )
 
     def per_item(self, answered: Sequence[Answered]) -> None:
-        """There is none: a curve needs several answers."""
+        """None: a curve needs several answers."""
 
     def score(self, answered: Sequence[Answered]) -> float:
-        """Return 0 to 100; NaN where all queries have one label.
+        """Return 0 to 100; NaN if all queries have the same label.
 
         Raises:
             InputError: answers were generated, not scored, or the positive choice is none of a query's choices.
@@ -55,7 +55,7 @@ class RocAuc(Metric):
         return 100.0 * float(metrics.roc_auc_score(labels, probabilities))
 
     def _place(self, item: Item, scored: int | None = None) -> int:
-        """The positive choice's; ``scored`` is how many log-probabilities there are, once there are some."""
+        """The index of the positive choice; ``scored`` is how many log-probabilities there are, once there are some."""
         choices = item.choices
         if len(choices) < 2 or scored not in (None, len(choices)):
             made = "" if scored is None else f" and {scored} log-probabilities"

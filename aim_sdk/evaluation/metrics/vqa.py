@@ -61,14 +61,14 @@ _SPELLINGS: Final = {
 class VQAAccuracy(Metric):
     """Mean over the annotators of min(1, others who gave the answer / 3), times 100.
 
-    Each annotator is left out in turn, by place and not by answer: of ten annotators, 1, 2, 3, 4 who gave the answer
+    Each annotator is left out in turn, by position and not by answer: of ten annotators, 1, 2, 3, 4 who gave the answer
     are worth 30, 60, 90, 100.
 
     By default the answer and all references are normalised, as the benchmark's page describes it; and besides,
     composed and decomposed accents are one (Unicode's NFC; the benchmark's English answers have none). Case is folded
     by ``lower``, as there: sharp s is not ss. With ``compat``
     they are as in OpenFlamingo's copy of the script (open_flamingo/eval/vqa_metric.py): only where the references
-    differ from each other; where they do not, the answer must be equal to them letter by letter.
+    differ from each other; if they do not differ, the answer must equal them letter by letter.
     """
 
     name = "vqa_accuracy"
@@ -125,7 +125,7 @@ def _trimmed(text: str) -> str:
 
 
 def _without_punctuation(text: str) -> str:
-    """Each sign becomes a space, or nothing where it stands beside a space or a comma divides digits; then periods go.
+    """Replace each sign by a space, or drop it next to a space or if a comma divides digits; then drop periods.
 
     A number with a comma anywhere in the text decides for all of its signs: that is how the official code has it.
     """

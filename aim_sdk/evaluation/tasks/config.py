@@ -11,7 +11,7 @@ Kind = Literal["caption", "vqa", "meme", "classification"]
 
 
 class TaskConfig(BaseModel):
-    """One task: where its data lies, how it is read, and what it is scored by."""
+    """One task: where its data is, how it is read, and how it is scored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -21,7 +21,8 @@ class _EasyVqaEntries(RootModel[list[tuple[str, str, int]]]):
 def load(config: TaskConfig, folder: Path) -> Dataset:
     """Read ``query_questions``, ``query_images`` and the same two of the support.
 
-    A question goes by its place in the file; its kind (``yes/no``, ``shape``, ``colour``) is in the metadata.
+    A question is identified by its position in the file; its kind (``yes/no``, ``shape``, ``colour``) is in the
+    metadata.
     """
     files = TaskFiles(config, folder)
     return files.dataset(_items(files, "query"), _items(files, "support"))

@@ -1,6 +1,6 @@
-"""Emoji drawings that ship with pocket: a JSON file of drawings and label words, and a folder of images a style.
+"""Emoji drawings that ship with pocket: a JSON file of drawings and label words, and one folder of images per style.
 
-The drawings that are asked are of one style, those that are shown of others: only what is drawn can tell them.
+Queries have one style, demonstrations have others, so only what is drawn gives the answer away.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def load(config: TaskConfig, folder: Path) -> Dataset:
 
 
 def load_binding(config: TaskConfig, folder: Path) -> Dataset:
-    """Read ``drawings``; two groups are called by a label word each, and demonstrations show both in turn.
+    """Read ``drawings``; two groups get one label word each, and demonstrations show both in turn.
 
     A query's word, and that of the other group, are its own: they depend on its id alone. Where the group is a
     concept, the other one is of another category. A group with fewer drawings than its shots shows them again.

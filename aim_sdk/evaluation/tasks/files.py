@@ -31,7 +31,7 @@ class DataWarning(UserWarning):
 
 
 class TaskRecord(BaseModel):
-    """One entry of a published file; fields that no one reads are passed over."""
+    """One entry of a published file; fields that are not read are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,14 +43,14 @@ class Options(BaseModel):
 
 
 class TaskFiles:
-    """Reads the files of one task, and checks that the images which they name are there."""
+    """Reads the files of one task, and checks that the images they name exist."""
 
     def __init__(self, config: TaskConfig, folder: Path) -> None:
         self.config, self.folder = config, folder
         self._images: dict[str, set[str]] = defaultdict(set)
 
     def path(self, name: str) -> Path:
-        """Where a file or folder lies that the task's ``files`` give a name.
+        """The path of a file or folder, by its name in the task's ``files``.
 
         Raises:
             InputError: they name no such file.
@@ -66,7 +66,7 @@ class TaskFiles:
         """The task's ``options``.
 
         Raises:
-            InputError: they are not what the loader takes.
+            InputError: the loader does not accept them.
         """
         try:
             return model.model_validate(self.config.options)
@@ -86,7 +86,7 @@ class TaskFiles:
             raise self._damaged(str(path), error) from error
 
     def lines(self, name: str, model: type[Model]) -> Iterator[Model]:
-        """The values of a file of JSON lines; blank lines are passed over.
+        """The values of a file of JSON lines; blank lines are skipped.
 
         Raises:
             InputError: a line is cut, or not as published.
@@ -100,22 +100,22 @@ class TaskFiles:
                     raise self._damaged(f"{path}:{number}", error) from error
 
     def image(self, folder: Path, name: str) -> str:
-        """The path of an image; whether it is there is seen in `dataset`."""
+        """The path of an image; `dataset` checks that it exists."""
         path = os.path.join(folder, name)
         place, file = os.path.split(path)
         self._images[place].add(file)
         return path
 
     def warn(self, text: str) -> None:
-        """Say what is odd and no error."""
+        """Warn about something odd that is not an error."""
         warnings.warn(f"task {self.config.name!r}: {text}", DataWarning, stacklevel=2)
 
     def dataset(self, queries: Sequence[Item], support: Iterable[Item], draw: Draw | None = None) -> Dataset:
-        """Put the parts together. What has a blank reference is not a demonstration, and is left out of the support.
+        """Put the parts together. Items with a blank reference cannot be demonstrations, and are left out.
 
         Raises:
-            InputError: a part is empty, or two of its items have one id.
-            MissingDataError: images are not there.
+            InputError: a part is empty, or two of its items have the same id.
+            MissingDataError: images are missing.
         """
         shown = [item for item in support if all(answer.strip() for answer in item.answers)]
         for part, items in (("queries", queries), ("support", shown)):

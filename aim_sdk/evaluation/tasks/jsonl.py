@@ -46,8 +46,8 @@ class _Line(TaskRecord):
 def load(config: TaskConfig, folder: Path) -> Dataset:
     """Read ``queries`` and ``support``; images are named from the task's folder on.
 
-    A line without an id goes by its place. Queries may name their ``demonstrations`` by ids of the support, in the
-    order of the prompt: the first ones are shown, and nothing is drawn.
+    A line without an id is identified by its position. Queries may name their ``demonstrations`` by ids of the support,
+    in the order of the prompt: the first ones are shown, and nothing is drawn.
 
     Raises:
         InputError: besides what damage raises, some queries have choices or demonstrations and some have none, or the

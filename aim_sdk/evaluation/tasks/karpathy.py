@@ -29,7 +29,7 @@ class _KarpathyImage(TaskRecord):
 
     @property
     def id(self) -> str:
-        """COCO's id; Flickr30k's images are called by their file's name, which is the photo's number at Flickr."""
+        """COCO's id; Flickr30k's images are identified by the file name, which is the photo's number at Flickr."""
         return self.cocoid or Path(self.filename).stem
 
 
@@ -38,7 +38,7 @@ class _KarpathyFile(TaskRecord):
 
 
 def load(config: TaskConfig, folder: Path) -> Dataset:
-    """Read ``annotations``. An image lies in the folder that ``files`` give its ``filepath``, or else ``images``.
+    """Read ``annotations``. An image is in the folder that ``files`` names for its ``filepath``, or else in ``images``.
 
     Options: ``queries`` and ``support``, the split of each.
     """

@@ -53,7 +53,7 @@ class Status:
 
     @property
     def ready(self) -> bool:
-        """Whether all of its files are there."""
+        """Whether all of its files exist."""
         return not self.missing
 
 
@@ -99,7 +99,7 @@ def folder_of(config: TaskConfig, data: Path) -> Path:
 
 
 def missing(config: TaskConfig, data: Path) -> list[Path]:
-    """The files and folders of a task that are not there; single images are looked for by `load`.
+    """The files and folders of a task that are missing; `load` looks for single images.
 
     Raises:
         MissingDataError: the package that ships them is not installed.
@@ -112,7 +112,7 @@ def load(config: TaskConfig, data: Path) -> Dataset:
     """Read a task's files.
 
     Raises:
-        MissingDataError: files, or images that they name, are not there.
+        MissingDataError: files, or images that they name, are missing.
         InputError: they are damaged, or not what the loader reads.
     """
     if absent := missing(config, data):
@@ -133,7 +133,7 @@ def _where(config: TaskConfig) -> str:
 
 
 def status(data: Path) -> list[Status]:
-    """Whether each built-in task can run here, and what is missing otherwise."""
+    """Whether each built-in task can run here, and what is missing if it cannot."""
     return [Status(config.name, config.metric, _lack(config, data)) for config in list_tasks()]
 
 

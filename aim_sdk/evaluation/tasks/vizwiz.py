@@ -28,7 +28,7 @@ class _VizWizEntries(RootModel[list[_VizWizEntry]]):
 def load(config: TaskConfig, folder: Path) -> Dataset:
     """Read ``query_annotations``, ``query_images`` and the same two of the support.
 
-    A question has no id of its own: it is the only one on its image, and goes by the image's name.
+    A question has no id of its own: it is the only one about its image, and is identified by the image's name.
     """
     files = TaskFiles(config, folder)
     return files.dataset(_items(files, "query"), _items(files, "support"))

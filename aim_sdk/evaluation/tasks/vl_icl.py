@@ -79,7 +79,7 @@ class _ClassQuery(_VlIclEntry):
 
     @property
     def others(self) -> list[str]:
-        """The classes that it is not of."""
+        """The classes that it does not belong to."""
         return [name for name in self.classes if name != self.answer]
 
     @model_validator(mode="after")
@@ -150,7 +150,7 @@ def load_classes(config: TaskConfig, folder: Path) -> Dataset:
 
     A shot is two demonstrations, of the query's class and of one other, in one order for all shots of a query.
 
-    Option: ``question``, what stands beside a demonstration's image.
+    Option: ``question``, the text next to a demonstration's image.
     """
     files = TaskFiles(config, folder)
     question = files.options(_VlIclQuestion).question
@@ -186,13 +186,13 @@ def _item(files: TaskFiles, name: str, entry: _VlIclShown, *answers: str) -> Ite
 
 
 def _ids(entries: Sequence[_VlIclShown]) -> list[str]:
-    """The file's own ids where each has one; else the places, which are unique."""
+    """The file's own ids if each item has one; otherwise the positions, which are unique."""
     ids = [entry.id for entry in entries if entry.id is not None]
     return ids if len(set(ids)) == len(entries) else [str(place) for place in range(len(entries))]
 
 
 def _some(items: Sequence[_T], count: int, rng: random.Random, config: TaskConfig) -> Sequence[_T]:
-    """Any of them without repetition; fewer are the first of more."""
+    """A random sample without repetition; a smaller sample is the beginning of a larger one."""
     if count > len(items):
         raise _too_many(config, count, f"{len(items)} to draw from")
     return rng.sample(items, len(items))[:count]

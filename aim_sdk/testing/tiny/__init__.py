@@ -1,7 +1,7 @@
 """Tiny random multimodal models in the files of real checkpoints, made offline.
 
 `build("qwen2-vl", folder)` writes a folder that `AutoProcessor` and `AutoModelForImageTextToText` load as they load a
-real checkpoint: the family's own processor, special tokens and chat template round two random layers. An image costs 1
+real checkpoint: the family's own processor, special tokens and chat template around two random layers. An image costs 1
 to 70 visual tokens (GOT-OCR 2: 256), a model less than a megabyte.
 """
 

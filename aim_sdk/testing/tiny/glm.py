@@ -70,7 +70,7 @@ def glm4v(folder: Path) -> None:
 
 
 def glm46v(folder: Path) -> None:
-    """GLM-4V's model behind another processor."""
+    """GLM-4V's model with another processor."""
     tokenizer = _tokenizer()
     videos = Glm46VVideoProcessor(size=SIZE, max_image_size=SIZE, **PATCHES)
     processor = Glm46VProcessor(Glm46VImageProcessor(size=SIZE, **PATCHES), tokenizer, videos, chat_template=TEMPLATE)

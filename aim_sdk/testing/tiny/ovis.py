@@ -20,7 +20,7 @@ TEMPLATE = """{% for message in messages %}{{ '<|im_start|>' + message['role'] +
 
 
 def ovis2(folder: Path) -> None:
-    """4 visual tokens a tile, mixtures of a visual vocabulary's rows; the marks round tiles are rows of it too."""
+    """4 visual tokens a tile, mixtures of a visual vocabulary's rows; the marks around tiles are rows of it too."""
     vocab, merges = byte_level_bpe()
     marks = [f"<IMG_{name}>" for name in ("START", "GRID", "COL", "ROW", "END")]
     tokenizer = Qwen2Tokenizer(

@@ -35,7 +35,7 @@ _LOOKED_AT = 5
 
 
 class _OpenShards(LRUCache[int, Shard]):
-    """The files that are open; where there are too many, the one that was not read for longest is closed."""
+    """The open files; if there are too many, the least recently read one is closed."""
 
     def popitem(self) -> tuple[int, Shard]:
         file, shard = super().popitem()
@@ -79,7 +79,7 @@ class Corpus:
         return self._sizes[file]
 
     def damage(self, file: int) -> Dropped | None:
-        """What of a file cannot be read."""
+        """Why a part of a file cannot be read; None if all of it can."""
         self.size(file)
         reason = self._damage[file]
         return None if reason is None else Dropped(reason, "file")
@@ -93,7 +93,7 @@ class Corpus:
         return self.files[file].relative_to(self._root).as_posix()
 
     def document(self, file: int, index: int, drops: Drops) -> Document | None:
-        """One document, or None where it cannot be used; ``drops`` counts why, and what is left out of it."""
+        """One document, or None if it cannot be used; ``drops`` counts why, and what is left out of it."""
         place, lost = f"{self.name(file)}:{index}", list[Dropped]()
         source = CorpusSource(self.config, self._images, self._clip, self.files[file])
         pairs: tuple[Pair, ...] = ()
@@ -133,7 +133,7 @@ def open_corpus(config: CorpusConfig, *, resolve: Resolver | None = None) -> Cor
 
     Raises:
         ArtifactNotFoundError: no such file or folder.
-        InputError: no file of the format is there, none or several are recognised, or a file cannot be read.
+        InputError: there is no file of the format, no format or several are recognised, or a file cannot be read.
         MissingDependencyError: a package that reads the format is not installed.
     """
     path = expanded(config.path).absolute()

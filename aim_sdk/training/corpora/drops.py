@@ -13,7 +13,7 @@ class Dropped(Exception):
 
     Args:
         reason: a stable, readable name; no values in it but those of the settings.
-        unit: what is lost. A file's loss is what stands after its damage.
+        unit: what is lost. For a file, that is everything after the damage.
     """
 
     def __init__(self, reason: str, unit: Unit = "document") -> None:
@@ -22,7 +22,7 @@ class Dropped(Exception):
 
 
 class Drops:
-    """Counts by reason, with the place where each was met first."""
+    """Counts by reason, with the place where each first occurred."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()

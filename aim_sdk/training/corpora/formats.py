@@ -25,7 +25,7 @@ Record = TypeVar("Record", bound=BaseModel)
 
 @dataclass(frozen=True)
 class CorpusSource:
-    """What a format makes pairs with."""
+    """What a format needs to make pairs."""
 
     config: CorpusConfig
     images: CorpusImages
@@ -66,14 +66,14 @@ class Format(ABC):
 
     @abstractmethod
     def pairs(self, record: Any, source: CorpusSource) -> Iterator[Pair | Dropped]:
-        """A record's pairs before any filter but that of the images' sizes, and what of it is lost.
+        """A record's pairs before any filter but the one on image sizes, and what of the record is lost.
 
         Raises:
             Dropped: the record cannot be used at all.
         """
 
     def requires(self, config: CorpusConfig) -> tuple[str, ...]:
-        """Modules of packages that may be missing, and that it cannot do without."""
+        """Modules of optional packages that the format needs."""
         return ()
 
 

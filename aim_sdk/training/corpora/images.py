@@ -64,7 +64,7 @@ class CorpusImages:
     def named(self, name: str, shard: Path) -> str:
         """The path of an image that ``shard`` names.
 
-        Images may stand in one folder for all shards, or in one per shard: ``<shard>_images`` (as MMC4's downloader has
+        Images may be in one folder for all shards, or in one per shard: ``<shard>_images`` (as MMC4's downloader has
         it), ``<shard>``, or the shard's number (as OpenFlamingo's converter has it).
 
         Raises:
@@ -102,7 +102,7 @@ class CorpusImages:
         """The bytes of an image file in base64, with or without ``data:...;base64,`` before them.
 
         Raises:
-            Dropped: it is no base64, or too small or too large.
+            Dropped: it is not base64, or too small or too large.
         """
         if len(text) > 2 * images.MAX_FILE_BYTES:
             self._check(len(text) // 2)  # before copies are made of it
@@ -119,7 +119,7 @@ class CorpusImages:
         """An image by path, address or data URI.
 
         Raises:
-            Dropped: as the others.
+            Dropped: as for the other methods.
         """
         if source.startswith("data:"):
             return self.base64(source)

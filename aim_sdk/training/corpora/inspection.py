@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Inspection:
-    """Counts of a corpus, good at any moment of the scan.
+    """Counts of a corpus, valid at any moment of the scan.
 
     Args:
         corpus: what to look at.

@@ -102,7 +102,7 @@ def unpacking(path: Path) -> Iterator[BufferedIOBase]:
 
 
 def first_json(path: Path, count: int = 20) -> Any:
-    """The first value of a file of JSON that can be parsed, of the first few; None where there is none."""
+    """The first value of a file of JSON that can be parsed, of the first few; None if there is none."""
     for size in _HEADS:
         head = _head(path, size)
         try:
@@ -118,7 +118,7 @@ def parse_json(data: bytes, unit: Unit = "document") -> Any:
     """Parse one value.
 
     Raises:
-        Dropped: it is no JSON.
+        Dropped: it is not JSON.
     """
     try:
         value = json.loads(data)
@@ -151,7 +151,7 @@ def _check_directory(path: Path) -> None:
     """Refuse a zip whose list of files is too long to be read.
 
     Raises:
-        BadZipFile: it is, or the zip has lost its end.
+        BadZipFile: it is too long, or the zip has lost its end.
     """
     with path.open("rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - _ZIP_END))
@@ -181,7 +181,7 @@ def _write(file: BufferedIOBase, block: bytes, path: Path) -> None:
 
 
 def _lines(file: BufferedIOBase) -> Iterator[Span]:
-    """Lines that are not blank; none is held whole, however long it is."""
+    """The lines that are not blank; none is held in memory as a whole, however long it is."""
     start = end = 0
     blank = True
     file.seek(0)
@@ -222,7 +222,7 @@ class _Window:
         self._file, self._text, self._at, self._offset = file, "", 0, file.tell()
 
     def next_is(self, char: str) -> bool:
-        """Whether that comes next, after blanks; it is then passed."""
+        """Whether that comes next, after blanks; if so, skip it."""
         while True:
             self._at = _BLANKS.match(self._text, self._at).end()  # type: ignore[union-attr]  # it matches anything
             if self._at < len(self._text) or not self._more():
@@ -232,12 +232,12 @@ class _Window:
         return found
 
     def expect(self, char: str, otherwise: str) -> None:
-        """Pass what must come next."""
+        """Skip what must come next."""
         if not self.next_is(char):
             raise Dropped(otherwise)
 
     def value(self) -> Span:
-        """Pass one value; the part grows until it is whole."""
+        """Skip one value; the window grows until it holds all of it."""
         while True:
             try:
                 end = _PARSE(self._text, _BLANKS.match(self._text, self._at).end())[1]  # type: ignore[union-attr]

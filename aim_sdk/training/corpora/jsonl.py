@@ -32,7 +32,7 @@ class _JsonPair(BaseModel):
 
 
 class JsonLines(Format):
-    """One ``{"pairs": [{"image", "text", "answer", "similarity"}]}`` a line; text and similarity may be left out.
+    """One ``{"pairs": [{"image", "text", "answer", "similarity"}]}`` per line; text and similarity may be left out.
 
     An image is a path, an address, or a data URI in base64.
     """

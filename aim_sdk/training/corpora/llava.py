@@ -34,7 +34,7 @@ class _Sample(BaseModel):
 
 
 class Llava(Format):
-    """One list of ``{id, image, conversations: [{from, value}]}``, or one of them a line.
+    """One list of ``{id, image, conversations: [{from, value}]}``, or one of them per line.
 
     A human turn and the answer to it are a pair; ``<image>`` is taken out of it. A document is ``config.group``
     consecutive samples with all their turns, so it has several images. Samples without an image, or with several,

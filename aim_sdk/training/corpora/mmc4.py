@@ -1,7 +1,7 @@
 """Multimodal C4: documents of sentences and images, with the CLIP similarity of every image and sentence.
 
 As it is published: JSON lines, ``docs_no_face_shard_0_v2.jsonl.zip``, and an image folder. As OpenFlamingo converts it:
-tars of one JSON a document, whose images are inside in base64.
+tars of one JSON file per document, with the images inside in base64.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class _Mmc4Image(BaseModel):
 class Mmc4(Format):
     """JSON lines of documents, and an image folder.
 
-    An image is looked up by its ``image_name``, then by its ``raw_url``. Those that are there and large enough are
-    matched with the sentences (see `aim_sdk.training.corpora.similarity.match`) by ``similarity_matrix``; where
-    there is none, or ``one_to_one`` is off, an image has only its ``matched_text_index`` to go to.
+    An image is looked up by its ``image_name``, then by its ``raw_url``. Those that exist and are large enough are
+    matched with the sentences (see `aim_sdk.training.corpora.similarity.match`) by ``similarity_matrix``; if there is
+    none, or ``one_to_one`` is off, an image goes to its ``matched_text_index``.
     """
 
     name = "mmc4"

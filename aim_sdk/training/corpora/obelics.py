@@ -43,7 +43,7 @@ class Obelics(Format):
 
     An image belongs to the nearest text after it, the last images of a document to the text before them.
     With ``one_to_one`` a text takes only the image that stands nearest to it; of two, the one before it.
-    Images are addresses: see `aim_sdk.training.corpora.images.CorpusImages`. ``metadata`` is not looked at.
+    Images are addresses: see `aim_sdk.training.corpora.images.CorpusImages`. ``metadata`` is ignored.
     """
 
     name = "obelics"

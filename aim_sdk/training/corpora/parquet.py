@@ -18,8 +18,7 @@ _ROWS = 1024
 """Rows that are read before their size is looked at."""
 _TOO_LARGE = f"parquet row group larger than {shards.MAX_ROW_GROUP >> 20} MiB"
 _HELD = 3
-"""Row groups kept in memory: the streams that one process reads in turn are close to each other, not at the same
-row."""
+"""Row groups kept in memory: the streams that one process reads in turn are close together."""
 
 
 class ParquetShard(Shard):
@@ -61,9 +60,9 @@ class ParquetShard(Shard):
         return row
 
     def _group(self, group: int) -> Any:
-        """A row group, read piece by piece: the sizes that the file tells are not to be trusted.
+        """A row group, read piece by piece, because the sizes that the file states cannot be trusted.
 
-        Nor are its columns' metadata to be asked for: where they are damaged, pyarrow ends the process.
+        Its columns' metadata must not be read either: if they are damaged, pyarrow ends the process.
         """
         pieces, size = [], 0
         try:
@@ -89,7 +88,7 @@ class ParquetShard(Shard):
 
 
 def parquet_columns(path: Path) -> set[str]:
-    """The names of a file's columns; none where it is no parquet file.
+    """The names of a file's columns; none if it is not a parquet file.
 
     Raises:
         MissingDependencyError: pyarrow is not installed.

@@ -30,7 +30,7 @@ FORMATS: Final = Registry["type[Format]"](
 
 
 def usable() -> list[Format]:
-    """All formats that can be imported; those of other distributions that cannot are warned of."""
+    """All formats that can be imported; a warning names those of other distributions that cannot."""
     found = []
     for name in FORMATS:
         try:

@@ -54,7 +54,7 @@ class Shard(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
 
 
 class GroupedShard(Shard):
@@ -92,7 +92,7 @@ def read_span(file: BufferedIOBase, span: Span) -> bytes:
     """Read without moving the file's position, which forked processes share.
 
     Raises:
-        Dropped: too large, nothing that holds bytes (a size below zero), or it cannot be read.
+        Dropped: it is too large, holds no bytes (a size below zero), or cannot be read.
     """
     if span.size < 0:
         raise Dropped("link or device in a tar")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ClipSimilarity:
-    """Cosines by CLIP. The weights are loaded when they are first used, in every process again.
+    """Cosines by CLIP. The weights are loaded when they are first used, once per process.
 
     Args:
         model, pretrained, device: see [`ClipEncoder`][aim_sdk.clip.encoder.ClipEncoder].

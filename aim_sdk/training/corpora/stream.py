@@ -1,7 +1,7 @@
-"""Documents in an order that seed and epoch decide, from any place of it.
+"""Documents in an order that seed and epoch decide, from any position in it.
 
 A corpus is dealt to a fixed number of streams, whoever reads them: so what a run sees does not depend on how many
-processes and workers it has. A stream's place is two integers, and resuming from it reads no document before it.
+processes and workers it has. A stream's position is two integers, and resuming from it reads no document before it.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class DocumentStream:
         return self.drops.counts
 
     def __iter__(self) -> Iterator[tuple[Document, Cursor]]:
-        """Each usable document, with the place after it: a stream that begins there continues exactly so."""
+        """Each usable document, with the position after it: a stream that begins there continues in the same way."""
         epoch, position = self.cursor
         while self.epochs is None or epoch < self.epochs:
             usable = position > 0
@@ -120,12 +120,12 @@ class DocumentStream:
         return np.random.default_rng((self.seed, epoch, file))
 
     def _first(self, file: int) -> int:
-        """The first document of a file that is ours, and every ``streams``-th after it."""
+        """The first document of a file that belongs to this stream, and every ``streams``-th after it."""
         start = int(file * _GOLDEN % 1 * self.streams)
         return (self.stream - start) % self.streams
 
     def _count_damage(self, file: int) -> None:
-        """One of the streams counts what of a file is lost."""
+        """Exactly one of the streams counts what is lost of a file."""
         damage = self.corpus.damage(file)
         if damage is not None and self._first(file) == 0:
             self.drops.add(damage, self.corpus.name(file))

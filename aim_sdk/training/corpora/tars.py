@@ -14,7 +14,7 @@ from aim_sdk.training.corpora.shards import Shard, Span, read_span
 
 
 class SampleShard(Shard):
-    """A tar of samples: files that stand together and share their name up to the first dot.
+    """A tar of samples: consecutive files that share their name up to the first dot.
 
     A record maps suffixes (``"jpg"``, ``"txt"``) to the files' bytes.
     """
@@ -53,7 +53,7 @@ class SampleShard(Shard):
 
 
 class _BoundedInfo(tarfile.TarInfo):
-    """A header whose sizes are looked at before anything is read or passed over by them."""
+    """A header whose sizes are checked before anything is read or skipped by them."""
 
     _READ_WHOLE = frozenset(
         {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE}

@@ -31,7 +31,8 @@ class _Metadata(BaseModel):
 class WebDataset(Format):
     """Samples ``key.jpg`` (or another usual suffix) with ``key.txt``, ``key.json``, or both.
 
-    The caption is the text, else the JSON's ``caption``; the similarity is the JSON's ``similarity``. A document is
+    The caption is the text file, or else the JSON's ``caption``; the similarity is the JSON's ``similarity``. A
+    document is
     ``config.group`` consecutive samples.
     """
 

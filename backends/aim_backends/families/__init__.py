@@ -1,1 +1,1 @@
-"""What is special to single families of transformers: a row of the table each, and code for those that need it."""
+"""What is special about single families of transformers: one row of the table each, and code for those that need it."""

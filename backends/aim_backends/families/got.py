@@ -21,7 +21,7 @@ class GotOcr2(Backbone):
         return PromptFormat.plain(turns, system=f"{begin}{self.processor.system_query}{end}")
 
     def _placeholder(self) -> str:
-        """The processor expands the token, but leaves the marks round it to the prompt."""
+        """The processor expands the token, but leaves the marks around it to the prompt."""
         return f"{self.processor.img_start_token}{self.processor.image_token}{self.processor.img_end_token}"
 
     def given_images(self, images: Sequence[Sequence[Image.Image]]) -> list[Any]:

@@ -37,7 +37,7 @@ class Idefics2(Backbone):
 
 @dataclass(frozen=True)
 class _StrippedLayout(Layout):
-    """Idefics 1's processor writes BOS itself and strips the blanks round an image."""
+    """Idefics 1's processor writes BOS itself and strips the blanks around an image."""
 
     bos: str
 

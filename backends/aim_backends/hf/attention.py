@@ -1,8 +1,8 @@
 """Reads a transformers backbone's attention over an interleaved prompt: the weights of eager attention, layer by layer.
 
 Other attention implementations never hold the weights, so the backbone runs eagerly for one forward. Each layer's
-weights are reduced as soon as they are there: of a whole model, ``(layers, heads, positions, positions)`` would fill a
-GPU.
+weights are reduced as soon as they are computed: those of a whole model, ``(layers, heads, positions, positions)``,
+would fill a GPU.
 """
 
 from __future__ import annotations

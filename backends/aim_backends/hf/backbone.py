@@ -112,7 +112,7 @@ class Backbone:
 
     @property
     def context_length(self) -> int | None:
-        """The most positions that a prompt and its answer may have; None where the configuration does not say."""
+        """The most positions that a prompt and its answer may have; None if the configuration does not say."""
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
 
     @property

@@ -63,17 +63,17 @@ class TransformersBackend(Backend):
 
         Args:
             model: None takes the backend's default.
-            device: None takes a GPU where there is one.
+            device: None takes a GPU if there is one.
             dtype: a name, a ``torch.dtype`` or ``"auto"`` (the checkpoint's); None: ``"auto"`` on a GPU, else float32.
             special_tokens: see the class.
             **options: passed to transformers' ``from_pretrained``: ``revision``, ``device_map``,
                 ``quantization_config``, ``attn_implementation``, ...; ``processor_options`` (a dict) goes to the
-                processor alone. ``trust_remote_code=True`` runs the Python code of a checkpoint that brings some;
-                without it none is run. ``torch_dtype`` is another name of ``dtype``.
+                processor alone. ``trust_remote_code=True`` runs a checkpoint's own Python code; by default none is run.
+                ``torch_dtype`` is another name of ``dtype``.
 
         Raises:
             ModelNotFoundError: no such folder, or the hub cannot be reached.
-            UnsupportedModelError: the checkpoint is of another family, or its LM is no decoder.
+            UnsupportedModelError: the checkpoint is of another family, or its LM is not a decoder.
             CorruptArtifactError: a file of the folder is cut or malformed.
             DeviceError: a device or dtype that does not exist here.
         """

@@ -1,4 +1,4 @@
-"""Which of a batch's images a processor or a model fails at: tried alone, where a plain picture passes."""
+"""Finds the image of a batch that makes a processor or a model fail: each is tried alone, next to a plain picture."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RefusedInputError(InputError):
 def naming_the_image(backbone: Backbone, rows: Sequence[Sequence[ImageInput]]) -> Iterator[None]:
     """Inside the block, an error that one of the images causes by itself becomes one that names it.
 
-    Any other error passes as it is. No lock but the backbone's may be held round the block.
+    Any other error passes as it is. No lock but the backbone's may be held around the block.
 
     Args:
         backbone: what runs.
@@ -65,7 +65,7 @@ def of_query(place: int) -> Iterator[None]:
 
 
 def _failure(backbone: Backbone, image: ImageInput) -> Exception | None:
-    """What goes wrong with one image alone, beside a harmless text."""
+    """What goes wrong with one image alone, with a harmless text."""
     prompt = backbone.prompts(backbone.default_format).whole([], "What is it?")
     try:
         with backbone.processor_lock:

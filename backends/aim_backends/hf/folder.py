@@ -1,4 +1,4 @@
-"""A checkpoint's folder is a stranger's: looked at before transformers reads it."""
+"""A checkpoint's folder is untrusted: it is checked before transformers reads it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_folder(folder: Path) -> None:
 
     Raises:
         ModelNotFoundError: there is none.
-        CorruptArtifactError: it is cut or malformed, a JSON file is too large, or something is no regular file.
+        CorruptArtifactError: it is cut or malformed, a JSON file is too large, or something is not a regular file.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -53,7 +53,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _too_many(config: dict[str, Any]) -> str | None:
-    """The first count in it, or in a part of it, that no model has."""
+    """The first count, in it or in a part of it, that is too large for any model."""
     parts = [config]
     while parts:
         for name, value in parts.pop().items():

@@ -43,7 +43,7 @@ class TransformersInjector(Injector):
     def __init__(self, backbone: Backbone) -> None:
         self.backbone, self.writer = backbone, PromptWriter(backbone)
         self.prefixes: PrefixCache[DynamicCache] = PrefixCache()
-        """Stays empty where the family's prompts must be computed whole."""
+        """Stays empty if the family's prompts must be computed whole."""
 
     def prepare(
         self,
@@ -57,7 +57,7 @@ class TransformersInjector(Injector):
         return self.writer.prepare(queries, contexts, prompt_format=prompt_format, max_new_tokens=max_new_tokens)
 
     def injected(self, prepared: Prepared) -> AbstractContextManager[None]:
-        """Inside the block, the backbone's slots are the fused tokens; nothing stays behind."""
+        """Inside the block, the backbone's slots are the fused tokens; nothing stays injected."""
         backbone, fused = self.backbone, prepared.fused
         return injected(None if fused is None else Injection(fused, backbone.slot, backbone.pad_token_id))
 
@@ -111,7 +111,7 @@ class TransformersInjector(Injector):
         *,
         prompt_format: PromptFormat,
     ) -> list[ChoiceScores]:
-        """One prompt after the other: what the families need after a padded cache differs too much."""
+        """Score one prompt after the other: families differ too much in what they need after a padded cache."""
         check_one_each(queries, contexts)
         made = []
         for place, (query, context) in enumerate(zip(queries, contexts, strict=True)):
@@ -165,7 +165,7 @@ class TransformersInjector(Injector):
     def _prompt(self, prepared: Prepared, contexts: Sequence[Context], rows: int) -> Iterator[dict[str, Any]]:
         """Inside the block, the backbone is locked and its slots are the fused tokens; yields its inputs.
 
-        Prompts that share what was computed before stand after it, in a cache of ``rows`` rows each; 0: they do not.
+        Prompts that share a computed prefix come after it, in a cache of ``rows`` rows each; 0: they do not.
         """
         backbone, shares = self.backbone, self.backbone.family.prefix.alone
         with backbone.lock:

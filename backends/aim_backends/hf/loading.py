@@ -70,7 +70,7 @@ def load(
     """Return the model and its processor. Code of the checkpoint runs only with the option ``trust_remote_code=True``.
 
     Raises:
-        InputError: ``trust_remote_code`` is no bool, or ``dtype`` and ``torch_dtype`` are both given.
+        InputError: ``trust_remote_code`` is not a bool, or ``dtype`` and ``torch_dtype`` are both given.
         (more): see `TransformersBackend.from_pretrained`.
     """
     options = _checked(options)
@@ -103,7 +103,7 @@ def load(
 
 
 def as_saved(source: str, options: Mapping[str, Any]) -> Any:
-    """The model once more, in the dtype of its files. They stay mapped: only what is looked at is read from disk."""
+    """The model again, in the dtype of its files. They stay mapped: only what is used is read from disk."""
     hub = {name: value for name, value in _checked(options).items() if name in _HUB_OPTIONS}
     return _model(source, {"dtype": "auto", **hub})
 
@@ -136,7 +136,7 @@ def _config(source: str, hub: Mapping[str, Any]) -> Any:
 
 
 def _of_its_code(source: str, error: Exception) -> UnsupportedModelError | None:
-    """What a checkpoint that needs code of its own is refused with; None for any other error."""
+    """The error for a checkpoint that needs its own code; None for any other error."""
     if "custom code" not in str(error) or "trust_remote_code" not in str(error):
         return None
     return UnsupportedModelError(

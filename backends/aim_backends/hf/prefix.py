@@ -1,4 +1,4 @@
-"""Prompts after a prefix that was computed once: BOS, the system prompt and the fused tokens that come again.
+"""Prompts after a prefix that was computed once: BOS, the system prompt and repeated fused tokens.
 
 A state is a cache of one row. Running a cache writes to it, so every use runs on a copy with as many rows as it needs.
 What the cache lacks of a prompt is forwarded by the family's own ``generate``: masks and positions are its own.
@@ -53,7 +53,7 @@ class Continued:
 
 
 def rows_per_prompt(backbone: Backbone, options: Mapping[str, Any]) -> int:
-    """How many rows of a cache each prompt takes in ``generate``; 0 where it may not begin with a filled one."""
+    """How many rows of a cache each prompt takes in ``generate``; 0 if it may not begin with a filled one."""
     asked = {**backbone.model.generation_config.to_diff_dict(), **options}
     if any(name not in _ANY_CACHE and not _usual(name, value) for name, value in asked.items()):
         return 0

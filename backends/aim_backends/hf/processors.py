@@ -1,4 +1,4 @@
-"""What a checkpoint's processor lacks and its other files say."""
+"""Fills in what a checkpoint's processor lacks from its other files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _IN_CONFIG = {
 
 
 def find_template(processor: Any, source: str) -> None:
-    """Take the tokenizer's chat template where the processor has none, as in many fine-tuned checkpoints.
+    """Take the tokenizer's chat template if the processor has none, as in many fine-tuned checkpoints.
 
     One that has no place for images (a text model's) is not taken, with a warning.
     """

@@ -1,8 +1,8 @@
 """A user's text stays text: it writes no token that the model reads as a role, the end of a turn, an image or a slot.
 
-What a text writes is seen in ids: a tokenizer may normalise it, and its ends may join what the format writes beside
+What a text writes is seen in ids: a tokenizer may normalise it, and its ends may join what the format writes next to
 them. So each text is tokenised alone, which gives an error that names the token; and a whole prompt must hold the
-special tokens of its *twin*, the same prompt with a letter in place of every text, in the same order. Templates,
+special tokens of its *twin*, the same prompt with a letter instead of every text, in the same order. Templates,
 formats and system texts are the developer's: what they write is trusted.
 """
 
@@ -41,7 +41,7 @@ def role_ids(tokenizer: Any, template: str) -> frozenset[int]:
 
 
 def tags(rendered: str) -> frozenset[str]:
-    """Return the role markers of a rendered conversation; not in every vocabulary are they tokens."""
+    """Return the role markers of a rendered conversation; they are not tokens in every vocabulary."""
     return frozenset(_TAG.findall(rendered))
 
 
@@ -51,7 +51,7 @@ class Roles:
     Args:
         tokenizer, tokens: the family's tokenizer, and how its prompts are tokenised.
         reserved: image tokens and the slot: no text may hold them.
-        ids: tokens with a role; none where special tokens are allowed.
+        ids: tokens with a role; none if special tokens are allowed.
         placeholder: what stands for an image in a prompt.
     """
 
@@ -72,7 +72,7 @@ class Roles:
         self._check(texts, self._ids, marks)
 
     def check_system(self, text: str) -> None:
-        """Refuse a system text that holds an image token or the slot; its special tokens are meant.
+        """Refuse a system text that holds an image token or the slot; its special tokens are intended.
 
         Raises:
             FormatError: naming the token.
@@ -95,7 +95,7 @@ class Roles:
             ids: the unexpanded prompt's, where they are known.
 
         Raises:
-            FormatError: they do.
+            FormatError: they add or remove one.
         """
         prompt = _written(prompts, shown, query)
         found = self._of_ids(self._tokens.encode(self._tokens.layout(prompt))[0] if ids is None else ids)

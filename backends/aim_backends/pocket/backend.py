@@ -1,4 +1,4 @@
-"""The embedded default: a real, small MLLM from packages, with no model hub and no transformers model behind it."""
+"""The embedded default: a real, small MLLM from packages, without a model hub or a transformers model."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class PocketBackend(Backend):
         )
 
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
-        """All weights as they were read: what the LoRA is merged into depends on the machine's arithmetic."""
+        """All weights as they were read, because merging the LoRA depends on the machine's arithmetic."""
         for part, module in (("lm", self.model.lm), ("connector", self.model.connector), ("trunk", self.model.trunk)):
             for name, value in module.named_parameters():
                 if "self_attn" not in name:

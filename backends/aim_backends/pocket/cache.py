@@ -11,7 +11,7 @@ read."""
 
 
 class KVCache:
-    """Keys and values of the tokens already seen; one pair ``(B, key_value_heads, T, head_size)`` a layer.
+    """Keys and values of the tokens already seen; one pair ``(B, key_value_heads, T, head_size)`` per layer.
 
     The first tokens are kept as they come. What grows after them keeps room for more, so that decoding writes one
     token instead of copying all. Copies never see that room: they share what is there, never change it, and make room

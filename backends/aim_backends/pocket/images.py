@@ -1,4 +1,4 @@
-"""From images to visual tokens, once for each image: queries and demonstrations come back in many prompts."""
+"""From images to visual tokens, once for each image: queries and demonstrations reappear in many prompts."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ class PocketInjector(Injector):
     def prefill(
         self, queries: Sequence[Query], contexts: Sequence[Context], prompt_format: PromptFormat, new_tokens: int
     ) -> Prefilled:
-        """Run the prompts; what was computed before or stands in several rows is not run again."""
+        """Run the prompts; what was computed before, or is in several rows, is not run again."""
         opening, after = self.prompts.opening(prompt_format), self.queries(queries, prompt_format)
         shared = self.prefixes.shared(prompt_format, contexts)
         reused = contexts[0][: len(shared.keys)] if shared else []

@@ -46,7 +46,7 @@ class _RMSNorm(nn.Module):
 
 
 def _linear(x: Tensor, weight: Tensor) -> Tensor:
-    """Return ``x @ weight.T``, as columns where they are few: a batch is decoded in down to half the time."""
+    """Return ``x @ weight.T``, as columns if they are few: a batch is decoded in down to half the time."""
     rows = x.numel() // x.shape[-1]
     if not 1 < rows <= _FEW_ROWS or x.dtype != torch.float32 or not x.is_cpu:
         return F.linear(x, weight)
@@ -73,7 +73,7 @@ class _Attention(nn.Module):
         self.o_proj = _Linear(queries, spec.hidden)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None) -> Tensor:
-        """``x`` is ``(B, T, hidden)``; ``mask`` is ``(B, 1, groups * T, T_total)``, or None where all may be seen."""
+        """``x`` is ``(B, T, hidden)``; ``mask`` is ``(B, 1, groups * T, T_total)``, or None if all may be seen."""
         queries, keys = self._queries_and_keys(x, rotation)
         values = self._split(self.v_proj(x))
         if cache is not None:
@@ -197,7 +197,7 @@ class Llama(nn.Module):
     def attention(self, embeddings: Tensor, last: int) -> Tensor:
         """Return the attention of the ``last`` positions, their mean and the heads', ``(layers, B, T)``, in float32.
 
-        The layers run as always; the weights, which they never hold, are computed beside them for these positions.
+        The layers run as always; the weights, which they never hold, are computed in addition for these positions.
         """
         rotation, mask = self._surroundings(embeddings, None, 0)
         x, found = embeddings, []
@@ -252,7 +252,7 @@ def _positions(mask: Tensor | None, batch: int, past: int, length: int, device: 
 
 
 def _attention_mask(mask: Tensor | None, past: int, length: int, device: torch.device) -> Tensor | None:
-    """Return ``bool (B or 1, 1, T, past + T)``; None where one new token may see all."""
+    """Return ``bool (B or 1, 1, T, past + T)``; None if one new token may see all."""
     if mask is None and length == 1:
         return None
     keys = torch.arange(past + length, device=device)

@@ -19,7 +19,7 @@ SpecialTokens = Literal["refuse", "allow"]
 
 @dataclass(frozen=True, slots=True)
 class PromptSegments:
-    """Token ids round one image."""
+    """Token ids around one image."""
 
     before: list[int]
     after: list[int]

@@ -32,7 +32,7 @@ class TokenisedReadings(PreparedReadings):
 
 
 class PocketReader(DemoReader):
-    """One forward a batch, padded on the right; causal attention keeps every row independent of the rest."""
+    """One forward per batch, padded on the right; causal attention keeps every row independent of the rest."""
 
     def __init__(self, model: PocketModel, images: ImageEncoder, prompts: SegmentWriter) -> None:
         self._model, self._images, self._prompts = model, images, prompts

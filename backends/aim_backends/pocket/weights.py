@@ -78,7 +78,7 @@ class PocketFiles:
 
 
 def prepare_weights() -> PocketFiles:
-    """Return the converted weights, converting them first where the cache does not hold them whole."""
+    """Return the converted weights, converting them first if the cache does not hold all of them."""
     folder = cache_root() / "pocket" / _folder_name()
     if not _is_whole(folder):
         try:

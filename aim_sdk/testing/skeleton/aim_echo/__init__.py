@@ -1,4 +1,4 @@
-"""A third-party AIM backend round a toy multimodal LLM."""
+"""A third-party AIM backend around a toy multimodal LLM."""
 
 from aim_echo.backend import EchoBackend
 

@@ -1,4 +1,4 @@
-"""The adapter: loads the toy model, hands out its reader and its injector, and says what it can do besides."""
+"""The adapter: loads the toy model, hands out its reader and its injector, and lists its optional capabilities."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -132,7 +132,7 @@ class EchoBackend(Backend):
         demonstrations: Sequence[Demonstration] = (),
         with_images: bool = True,
     ) -> list[int]:
-        """As the model's own documentation would have it: one prompt, one whole forward a token."""
+        """As the model's own documentation would have it: one prompt, one full forward per token."""
         parts = [self.model.embed(opening(prompt_format))]
         for item in (*demonstrations, query):
             shown = isinstance(item, Demonstration)

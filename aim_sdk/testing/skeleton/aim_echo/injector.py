@@ -97,7 +97,7 @@ class EchoInjector(Injector):
             hidden, cache = self.model(self.model.embed(ids[-1:]), cache)
 
     def _prefill(self, parts: list[Tensor], context: Context, prompt_format: PromptFormat) -> tuple[Tensor, Cache]:
-        """Run a prompt; demonstrations that come again with the same opening are not run again."""
+        """Run a prompt; repeated demonstrations after the same opening are not run again."""
         shared = self.prefixes.shared(prompt_format, [context])
         if shared is None:
             return self.model(torch.cat(parts))

@@ -40,7 +40,7 @@ def opening(prompt_format: PromptFormat) -> list[int]:
 
 
 def check_length(tokens: int, room: int) -> None:
-    """Refuse a prompt of so many tokens, before a forward, where the model has no room for it and what follows."""
+    """Refuse a prompt of that many tokens, before a forward, if the model has no room for it and the answer."""
     if tokens + room > CONTEXT:
         raise ContextLengthError(
             f"the prompt has {tokens} tokens and {room} are to follow; backend 'echo' takes {CONTEXT} in all."

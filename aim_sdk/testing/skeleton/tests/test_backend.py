@@ -1,4 +1,4 @@
-"""The conformance kit, run on this backend as it is installed: one test a check."""
+"""The conformance kit, run on this backend as it is installed: one test per check."""
 
 from typing import ClassVar
 
