@@ -27,7 +27,7 @@ def check_layers(layers: Sequence[int]) -> tuple[int, ...]:
     """
     found = tuple(layers)
     if not found or len(set(found)) < len(found) or not all(type(layer) is int for layer in found):
-        raise InputError(f"layers {found}: expected one or more different integers, as in (-1,) or (12, -1).")
+        raise InputError(f"layers {found}: expected one or more integers, none of them twice, as in (-1,) or (12, -1).")
     return found
 
 

@@ -230,7 +230,7 @@ class AnswerJob:
             with self.path.open("r+b" if self._end else "wb", buffering=0) as file:
                 file.truncate(self._end)
                 file.seek(max(0, self._end - 1))
-                if self._end and file.read(1) != b"\n":  # an editor took it
+                if self._end and file.read(1) != b"\n":  # an editor removed it
                     _append(file, b"\n")
                 yield file
 

@@ -54,7 +54,7 @@ class NumberedQuery:
     def __init__(self, number: int, line: QueryLine, query: Query, *, in_folder: bool = False) -> None:
         self.number, self.line, self.query = number, line, query
         self.in_folder = in_folder
-        # In a folder the name tells images apart: another image before it changes nothing.
+        # In a folder the name identifies an image, so a new image before it changes nothing.
         self._place = None if in_folder else number
 
     @cached_property

@@ -67,7 +67,7 @@ def choose(given: str | Path | type[Backend] | Backend | Projector, model: str |
 def _on_the_hub(name: str) -> Projector | None:
     try:
         return Projector.from_pretrained(name)
-    except ArtifactNotFoundError:  # a model, or nothing; whoever loads it says so
+    except ArtifactNotFoundError:  # a model, or nothing; loading it will tell
         return None
 
 

@@ -21,7 +21,7 @@ class _Backends(Registry["type[Backend]"]):
     unknown, duplicate, broken = UnknownBackendError, DuplicateBackendError, BrokenBackendError
 
     def check(self, name: str, part: Any) -> str:
-        from aim_sdk.backend.interfaces import Backend  # torch: not when backends are listed
+        from aim_sdk.backend.interfaces import Backend  # imports torch, which listing backends must not do
 
         if not (isinstance(part, type) and issubclass(part, Backend)):
             return f"{part!r} is not a backend; expected a subclass of aim_sdk.Backend"

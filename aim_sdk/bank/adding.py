@@ -71,7 +71,7 @@ class Adder:
             raise InputError(f"the demonstration is in the bank already, as {new}; remove {key} instead.")
         ((_, encoded),) = next(self._encoder.stream([demonstration]))
         place = self._store.positions([key])
-        if key not in place:  # somebody has removed it meanwhile
+        if key not in place:  # it was removed in the meantime
             raise UnknownEntryError(f"the bank holds no demonstration {key!r} any more.")
         self.keep([(new, place[key], digest, demonstration, encoded)], remove=[key])
         return new

@@ -84,7 +84,7 @@ class DemonstrationBank(DemonstrationCollection):
         if create and encoder is None:
             raise InputError("create=True needs an encoder: a bank belongs to a backbone and a projector.")
         path = expanded(path)
-        new = create and not os.path.exists(path / INDEX)  # False, too, for what can be no name
+        new = create and not os.path.exists(path / INDEX)  # also False for what cannot be a name
         binding = encoder.binding if encoder is not None and create else None
         store = DiskStore(path, binding, keep_readings=keep_readings, keep_images=keep_images)
         try:
@@ -192,6 +192,6 @@ def _check_encoder(store: DiskStore, wanted: Binding) -> None:
 
 def _made(path: Path) -> NewBankWarning:
     near: list[str] = []
-    with suppress(OSError):  # a neighbour that cannot be looked into is no reason to fail
+    with suppress(OSError):  # an unreadable neighbour is not a reason to fail
         near = [each.parent.name for each in path.parent.glob(f"*/{INDEX}") if each.parent != path]
     return NewBankWarning(f"{describe(path)}: no bank was here; created an empty one.{did_you_mean(path.name, near)}")

@@ -210,10 +210,10 @@ class DemonstrationCollection(Mapping[str, BankEntry]):
         return _Entries(self)
 
     def items(self) -> ItemsView[str, BankEntry]:
-        """Keys and entries in order; those that are removed meanwhile are left out."""
+        """Keys and entries in order; those removed in the meantime are left out."""
         return _Items(self)
 
-    __eq__ = object.__eq__  # one bank is itself: comparing what two hold would load both
+    __eq__ = object.__eq__  # compared by identity: comparing contents would load both banks
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:

@@ -73,7 +73,7 @@ def main() -> None:
         try:
             app()
         except (Exception, KeyboardInterrupt) as error:
-            # Where Ctrl-C meets an import, libraries make other errors of it.
+            # If Ctrl-C interrupts an import, libraries turn it into other errors.
             sys.exit(_explained(KeyboardInterrupt() if received() else error))
 
 

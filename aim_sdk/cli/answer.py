@@ -98,7 +98,7 @@ def answer(
     if demos is not None:
         held, bad_demos = read_demonstrations(demos, text=text or "", images=images)
         shown = held
-    else:  # there must be one, which is known before the model is loaded
+    else:  # there must be one; check before the model is loaded
         with DemonstrationBank.open(bank or Path()) as opened:
             needed = choices_from_bank or (text is None and bool(choices or choices_file))
             held = [entry.demonstration for entry in opened.values()] if needed else []

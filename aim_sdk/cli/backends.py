@@ -203,7 +203,9 @@ def _watch(results: "Iterator[CheckResult]", total: int, backend: "Backend") -> 
     for result in found:
         table.add_row(cell(result.check), cell(result.status, _COLOURS[result.status]), f"{result.seconds:.1f}")
     console().print(table)
-    for names, status, message in by_message(found):  # below: next to them it would cut the names, which people copy
+    for names, status, message in by_message(
+        found
+    ):  # below the table: next to the names it would cut them, and people copy them
         console().print(cell(f"\n{', '.join(names)}: {status}", _COLOURS[status]))
         say(message)
     say(f"\n{_named(backend)}: {count(found)}")

@@ -111,10 +111,10 @@ def load_clip(source: ClipSource, device: torch.device) -> Clip:
         model, transform = open_clip.create_model_from_pretrained(
             source.model,
             source.pretrained or None,
-            force_quick_gelu=quick_gelu,  # open_clip only warns where the name's activation is not that of the weights
+            force_quick_gelu=quick_gelu,  # open_clip only warns if the name's activation is not that of the weights
             weights_only=True,
         )
-        # Else transformers asks on standard input whether a tokenizer's code may run.
+        # Otherwise transformers asks on standard input whether a tokenizer's code may run.
         trusted = {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
         tokenizer = open_clip.get_tokenizer(source.model, **trusted)
     except InputError:

@@ -51,7 +51,7 @@ class Pipelines:
                     self.projector,
                     prompt_format=work.prompt.format(self.backend.default_format),
                     bank=self._bank(name),
-                    prefix_bytes=0 if self._settings.timed else None,  # what is timed is the whole prompt
+                    prefix_bytes=0 if self._settings.timed else None,  # timing covers the whole prompt
                 )
             self._current = name, pipe
         return self._current[1]

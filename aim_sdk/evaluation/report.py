@@ -126,7 +126,7 @@ def _projector(found: Mapping[str, Any], source: str | None) -> str:
     said = {name: value for name, value in found.items() if name not in _NOT_TRAINING and not _is_nested(value)}
     if set(found) - _NOT_TRAINING:
         parts.append("trained" + (": " if said else "") + ", ".join(f"{name} {value}" for name, value in said.items()))
-    elif "options" in found:  # a result of before may not say so
+    elif "options" in found:  # a result of an earlier version may lack it
         parts.append("untrained")
     return "; ".join(parts)
 

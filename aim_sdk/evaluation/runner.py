@@ -126,7 +126,7 @@ class _Evaluation:
         sources = {seed: self.plan.source(work, seed) for seed in self.plan.seeds}
         for source in sources.values():
             if self._looks_in_bank(source, mine):
-                # Of all seeds, also those that are answered already: what is near depends on all that the bank holds.
+                # All seeds, even answered ones: neighbours depend on everything that the bank holds.
                 if not source.keys():
                     self.seen.keep(self.seen.look(work.config.name, [item.image for item in source.pool]))
                 if (keys := source.keys() or _read(pipe.bank, source.shown(), interrupted, show)) is None:

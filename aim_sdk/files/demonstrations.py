@@ -125,16 +125,18 @@ def _folder(path: Path, text: str, decode: bool, on_problem: OnProblem) -> Itera
     skipped, classes = Skipped(path), False
     for image in folder_images(path, skipped):
         metadata: dict[str, Any] = {}
-        beside = image.with_suffix(".txt")
+        answer_file = image.with_suffix(".txt")
         try:
             check_name(image)
-            if beside.is_file():
-                answer = _text(beside)
+            if answer_file.is_file():
+                answer = _text(answer_file)
             elif image.parent != path:
                 answer = metadata["label"] = image.parent.name
                 classes = True
             else:
-                raise InputError(f"no answer; expected {beside.name} next to it, or a subfolder named after its class.")
+                raise InputError(
+                    f"no answer; expected {answer_file.name} next to it, or a subfolder named after its class."
+                )
             if decode:
                 load_image(image)
             found = Demonstration(str(image), text, answer, metadata)

@@ -46,7 +46,7 @@ def fetch_image(url: str, *, timeout: float = 20.0, allow_private: bool = False)
     try:
         with httpcore2.ConnectionPool(network_backend=network) as pool:
             data = _download(pool, httpx2.URL(url))
-    except Exception as error:  # ours, and those of sockets, TLS, HTTP and names: they have no common base
+    except Exception as error:  # ours, and those of sockets, TLS, HTTP and name look-ups, which have no common base
         late = time.monotonic() >= network.deadline
         reason = f"no answer within {timeout:g} seconds" if late else f"{error}" or type(error).__name__
         raise ImageError(f"{name}: cannot be downloaded ({reason}).") from error

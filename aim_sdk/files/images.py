@@ -196,7 +196,7 @@ def _opened(data: bytes | Image) -> Image:
     import PIL.Image
 
     if not isinstance(data, bytes):
-        # A file that PIL opened and did not decode yet. Its own check of the format is the caller's affair.
+        # A file that PIL opened and did not decode yet. Its own check of the format is up to the caller.
         if getattr(data, "tile", None) and data.format not in (*FORMATS, "MPO"):
             raise ImageError(f"{data.format} is not decoded here; call its load() first if you trust the file.")
         _check_size(*data.size, MAX_PIXELS)
@@ -221,7 +221,7 @@ def _load(image: Image) -> None:
     try:
         image.load()
     except Exception:
-        image.close()  # or the next load of the same PIL image would give what was decoded so far
+        image.close()  # otherwise the next load of the same PIL image would return the part decoded so far
         raise
 
 

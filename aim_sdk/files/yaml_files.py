@@ -113,7 +113,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
         raise InputError(f"override {override!r}: expected name=value, as in optimizer.learning_rate=1e-4.")
     *groups, last = name.strip().split(".")
     for group in groups:
-        if raw.get(group) is None:  # also `group:` with nothing after it
+        if raw.get(group) is None:  # this includes `group:` with nothing after it
             raw[group] = {}
         if not isinstance(raw[group], dict):
             raise InputError(f"override {override!r}: {group!r} has no settings of its own.")

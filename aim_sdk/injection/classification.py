@@ -102,7 +102,7 @@ class Classifier:
             return {}
         try:
             return dict(zip(places, self.batch(queries), strict=True))
-        except ShotsError:  # it is not one image's fault
+        except ShotsError:  # no single image is the cause
             raise
         except InputError as error:
             if len(queries) == 1:

@@ -58,7 +58,7 @@ def vote(
     """
     if len(similarities) != len(answers):
         raise InputError(f"vote: {len(similarities)} similarities and {len(answers)} answers; expected as many.")
-    if not isinstance(temperature, int | float) or not temperature > 0:  # nor NaN
+    if not isinstance(temperature, int | float) or not temperature > 0:  # and not NaN
         raise InputError(f"vote: temperature={temperature!r}; expected a number above 0.")
     if not all(map(math.isfinite, similarities)):
         raise InputError("vote: a similarity is NaN or infinite; expected cosines, -1 to 1.")

@@ -50,6 +50,6 @@ def get_selector(selector: str | Selector) -> Selector:
     return _made(selector)
 
 
-@cache  # what one has looked up (CLIP's weights, the bank's mean) serves the next call that names it
+@cache  # so that what it has loaded (CLIP's weights, the bank's mean) serves the next call
 def _made(selector: str) -> Selector:
     return SELECTORS[selector]()

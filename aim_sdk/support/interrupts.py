@@ -23,7 +23,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     try:
         for number in before:
             signal.signal(number, note)
-    except ValueError:  # not the main thread: whoever runs it there stops it otherwise
+    except ValueError:  # not the main thread: whoever started that thread stops it in another way
         before = {}
     try:
         yield lambda: received

@@ -65,7 +65,7 @@ class Progress(AbstractContextManager["Progress"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
-        if self._lines:  # who has read of it so far reads of its end, too
+        if self._lines:  # a reader of the lines so far also reads about the end
             say(self.line(), err=True)
 
     def advance(self, done: int) -> None:

@@ -76,7 +76,7 @@ def quiet_libraries() -> None:
     _quiet = True
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **places: Any) -> None:
-        if not issubclass(category, DeprecationWarning | PendingDeprecationWarning | FutureWarning):  # ours to mend
+        if not issubclass(category, DeprecationWarning | PendingDeprecationWarning | FutureWarning):  # ours to fix
             warn(f"warning: {' '.join(str(message).split())}")
 
     warnings.showwarning = show

@@ -48,7 +48,7 @@ def check_options_are_used(backend: Backend) -> None:
     for call, ask in calls.items():
         try:
             taken = ask()
-        except Exception:  # whichever: the caller is told
+        except Exception:  # any error: the caller is told
             continue
         require(False, f"`{call}` took the option no_such_option_of_any_backend=1 silently: {taken}")
     greedy = _answers(backend, max_new_tokens=8)
@@ -203,7 +203,7 @@ def _require_end(backend: Backend, form: PromptFormat) -> None:
         for logits in heads(states @ outputs.detach().float().T.to(states.device)):
             found = logits.log_softmax(-1).gather(1, ids[:, None])[:, 0].cpu()
             near = len(found) == len(ended) and (found - ended)[:-1].abs() <= tolerance(backend, ended) / 5
-            if torch.as_tensor(near).all():  # nearer than need be: in half precision much is alike by chance
+            if torch.as_tensor(near).all():  # stricter than needed: in half precision many values are equal by chance
                 agree.append((int(ids[-1]), float(found[-1])))
     last = float(ended[-1])
     require(

@@ -27,7 +27,7 @@ def check_identity_forward(backend: Backend) -> None:
 
     Tried with eight demonstrations, one of them long. Catches fused tokens at wrong places or in wrong order, position
     ids that count them wrongly, masks that hide them, demonstrations that are left out or cut, an image that is lost
-    beside them, a system text of a plain format that is not written as it is.
+    next to them, a plain format's system text that is changed.
     """
     in_some_layout(backend, [_MANY], _same_scores(backend, _MANY))
 
@@ -78,7 +78,7 @@ def check_identity_beams(backend: Backend) -> None:
 
 @heart
 def check_zero_demonstrations(backend: Backend) -> None:
-    """No demonstration, and demonstrations of no tokens, are the same prompt, alone and beside others.
+    """No demonstration, and demonstrations of no tokens, are the same prompt, alone and next to others.
 
     Catches placeholders that an empty context leaves in the prompt.
     """
@@ -90,10 +90,10 @@ def check_zero_demonstrations(backend: Backend) -> None:
     require_same_scores(nothing, bare, backend, "log-probabilities after empty fused tokens and after nothing")
     others = backend.reader.text_only(DEMONSTRATIONS[:1], prompt_format=form)
     (alone,) = backend.injector.generate(QUERIES[:1], [[]], prompt_format=form, max_new_tokens=4)
-    beside, _ = backend.injector.generate(QUERIES[:2], [[], others], prompt_format=form, max_new_tokens=4)
+    batched, _ = backend.injector.generate(QUERIES[:2], [[], others], prompt_format=form, max_new_tokens=4)
     require(
-        (beside.token_ids, beside.prompt_tokens) == (alone.token_ids, alone.prompt_tokens),
-        f"without demonstrations: {alone}; in a batch beside a query with some: {beside}",
+        (batched.token_ids, batched.prompt_tokens) == (alone.token_ids, alone.prompt_tokens),
+        f"without demonstrations: {alone}; in a batch with a query that has some: {batched}",
     )
 
 

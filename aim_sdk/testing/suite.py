@@ -37,7 +37,7 @@ class BackendTests:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if isinstance(cls.expected_failures, Mapping):  # not where it is a property, say
+        if isinstance(cls.expected_failures, Mapping):  # not if it is a property, for example
             known_checks(cls.expected_failures)
 
     @pytest.mark.parametrize("check", backend_checks())

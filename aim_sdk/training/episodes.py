@@ -74,7 +74,7 @@ def cut(text: str, limit: int) -> str:
     text = text.strip()
     if len(text) <= limit:
         return text
-    # All of the text is looked at: after the "3." of "3.14" no sentence ends, though the limit may.
+    # Look at the whole text: no sentence ends after the "3." of "3.14", even if the limit is there.
     ends = [end for match in _SENTENCE_END.finditer(text) if (end := match.end()) <= limit]
     if ends:
         return text[: ends[-1]]

@@ -61,7 +61,7 @@ def _digest(corpus: Corpus) -> str:
     digest = hashlib.sha256()
     for number, path in enumerate(corpus.files):
         digest.update(f"{corpus.name(number)}\0".encode(errors="surrogateescape"))
-        with contextlib.suppress(OSError):  # of a file that cannot be read the corpus has nothing either
+        with contextlib.suppress(OSError):  # a file that cannot be read gives the corpus nothing either
             digest.update(_content(path))
     return digest.hexdigest()
 

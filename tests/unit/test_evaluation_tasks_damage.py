@@ -67,7 +67,7 @@ def test_many_missing_images_are_three_examples(tmp_path: Path) -> None:
     WRITERS["flickr30k"](tmp_path)
     for path in images(tmp_path):
         path.unlink()
-    with pytest.raises(MissingDataError, match=r"4 of 4 images are missing: \S+, \S+, \S+, \.\.\.\. Is"):
+    with pytest.raises(MissingDataError, match=r"4 of 4 images are missing: \S+, \S+, \S+, \.\.\.\. Was"):
         load("flickr30k", tmp_path)
 
 

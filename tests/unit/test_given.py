@@ -85,7 +85,7 @@ def test_one_stands_for_a_list() -> None:
 def test_an_iterator_that_is_used_up_is_refused(used: Any) -> None:
     with pytest.raises(InputError, match="gave nothing; was it consumed before"):
         of_each_query(given_demonstrations(used), 1)
-    with pytest.raises(InputError, match=r"demonstrations of query 1: .*used up"):
+    with pytest.raises(InputError, match=r"demonstrations of query 1: .*consumed before"):
         of_each_query(given_demonstrations([[A], iter([])]), 2)
     assert of_each_query(given_demonstrations([]), 2) == [[], []]
 

@@ -76,7 +76,7 @@ def test_files_that_are_skipped_are_counted_once(tmp_path: Path) -> None:
         f"{tmp_path}: skipped 2 .heic, 1 .cr2, 1 .svg: convert them to JPEG or PNG; "
         "skipped 1 .bak, 1 without a suffix, which hold images: rename them to .jpg or .png."
     )
-    assert said == f"{tmp_path}: skipped 2 .txt, 1 without a suffix, 1 .db: no images."
+    assert said == f"{tmp_path}: skipped 2 .txt, 1 without a suffix, 1 .db: not images."
 
 
 def test_a_folder_of_images_alone_says_nothing(tmp_path: Path) -> None:
@@ -178,11 +178,11 @@ def test_what_is_looked_for_in_other_names_is_only_read(tmp_path: Path) -> None:
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     images, said, problems = skipped_of(tmp_path)
     assert (images, problems) == (["a.png"], [])
-    assert said.endswith("skipped 2 without a suffix: no images.")
+    assert said.endswith("skipped 2 without a suffix: not images.")
 
 
 def test_many_kinds_of_files_are_one_line(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     for n in range(40):
         (tmp_path / f"IMG.{n}").write_bytes(b"x")
-    assert skipped_of(tmp_path)[1].endswith(", 30 others: no images.")
+    assert skipped_of(tmp_path)[1].endswith(", 30 others: not images.")

@@ -222,7 +222,7 @@ def _check_target(path: Path) -> None:
     except ValueError as error:
         raise ArtifactWriteError(f"{path}: cannot be written ({error}).") from error
     except OSError:
-        pass  # there is nothing yet; what else is wrong is said when it is written
+        pass  # there is nothing yet; other problems are reported when it is written
     if any(path.absolute().parent.glob(f"{INDEX}*")):
         raise ArtifactWriteError(f"{path}: is inside a bank's folder. Next: export to another folder.")
     if path.is_file() and path.stat().st_size:

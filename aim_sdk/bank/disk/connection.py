@@ -150,7 +150,7 @@ class Connection:
 
     def before_fork(self) -> None:
         """Close the file: SQLite's locks belong to a process. It is opened again when it is used again, by either."""
-        self._lock.acquire()  # nobody is amidst a statement
+        self._lock.acquire()  # no statement is running
         if not self.in_transaction:
             self._let_go()
 
@@ -164,7 +164,11 @@ class Connection:
         if self._db is None:
             self._db = sqlite3.connect(self._place, timeout=30, isolation_level=None, check_same_thread=False)
             self._opened += 1
-            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "trusted_schema=OFF"):  # it may be a stranger's
+            for pragma in (
+                "journal_mode=WAL",
+                "synchronous=NORMAL",
+                "trusted_schema=OFF",
+            ):  # it may be another program's file
                 self._db.execute(f"PRAGMA {pragma}")
         return self._db
 
@@ -201,7 +205,7 @@ class Connection:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, UnicodeDecodeError) as error:  # a damaged text, also in a message of SQLite's
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # a damaged text, even in one of SQLite's messages
             raise self._explained(error) from error
 
     def _explained(self, error: Exception) -> ArtifactError:

@@ -99,7 +99,7 @@ def prepare(path: Path, *, may_create: bool) -> None:
     """
     try:
         _prepare(path, may_create=may_create)
-    except (OSError, ValueError) as error:  # ValueError: no name that a file can have
+    except (OSError, ValueError) as error:  # ValueError: not a valid file name
         if isinstance(error, AIMError):
             raise
         raise ArtifactNotFoundError(f"{path}: not a folder that can be used ({error}).") from error
@@ -107,7 +107,7 @@ def prepare(path: Path, *, may_create: bool) -> None:
 
 def _prepare(path: Path, *, may_create: bool) -> None:
     for name in (INDEX, LOCK):
-        if (path / name).is_symlink():  # or writing would change a file elsewhere
+        if (path / name).is_symlink():  # otherwise writing would change a file elsewhere
             raise CorruptArtifactError(f"{path / name}: a link; a bank's files must be in its folder itself.")
     if (path / INDEX).is_file():
         if not (path / INDEX).stat().st_size and any(path.glob("segment-*.aim")):

@@ -56,7 +56,7 @@ class Index:
                 self._db.all(statement)
             self.set_settings(settings)
             self._db.all(f"PRAGMA user_version={VERSION}")
-        self._db.all("PRAGMA wal_checkpoint(TRUNCATE)")  # the file alone is a bank's, also if its log is lost
+        self._db.all("PRAGMA wal_checkpoint(TRUNCATE)")  # the file alone belongs to a bank, even if its log is lost
 
     def settings(self) -> dict[str, str]:
         return dict(self._db.checked("SELECT name, value, crc32 FROM settings", (str, str)))
@@ -160,7 +160,7 @@ class Index:
         for part, marks in _parts(keys):
             found += self._rows(f"SELECT {_ROW}, crc32 FROM entries WHERE key IN ({marks})", part)
         if len(found) < len(set(keys)):
-            self._check_complete()  # or one was only not found
+            self._check_complete()  # or one was just not found
         return found
 
     def rows(self) -> list[Row]:

@@ -154,7 +154,7 @@ class Log:
             with self.folder.locked(_BUSY_SECONDS):
                 self._take_in_locked(index)
         except BankLockedError:
-            return  # a writer has taken them in before it began
+            return  # a writer took them in before it began
 
     def _take_in_locked(self, index: Index) -> None:
         found = self._tail(index)
@@ -217,7 +217,7 @@ class Log:
         size = present.get(segment, 0)
         if segment and size < segments.SEGMENT_BYTES and known[segment].size == known[segment].seen == size:
             end = self.segments.append(segment, size, write)
-        else:  # also where bytes follow that are no write: they stay as they are
+        else:  # even if bytes that are not a write follow: they stay as they are
             segment = max([*known, *present], default=0) + 1
             end = self.segments.create(segment, [self.opening.record(), *write])
         with index.transaction():

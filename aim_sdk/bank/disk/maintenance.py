@@ -111,7 +111,7 @@ def rebuild_index(path: Path) -> list[str]:
         folder = Folder(path)
         path, files = folder.path, Segments(folder.path)
         present = files.present()
-    except (OSError, ValueError) as error:  # no folder, or no name of one
+    except (OSError, ValueError) as error:  # not a folder, or not a valid name
         raise ArtifactNotFoundError(f"{path}: not a bank's folder ({error}).") from error
     if not present:
         raise ArtifactNotFoundError(
@@ -127,7 +127,7 @@ def rebuild_index(path: Path) -> list[str]:
             if not settings:
                 raise CorruptArtifactError(f"{path}: no segment begins with a whole record of the bank's settings.")
             if (path / INDEX).exists():
-                write_atomic(path / f"{INDEX}.old", (path / INDEX).read_bytes())  # also over a link
+                write_atomic(path / f"{INDEX}.old", (path / INDEX).read_bytes())  # even over a link
             _write_index(path, settings, found)
     finally:
         files.forget()
@@ -162,7 +162,7 @@ def _write_index(path: Path, settings: Mapping[str, str], found: recovery.Replay
     with closing(Index(fresh, writable=True)) as index:  # closing writes its log back into the file
         index.create(settings)
         _fill(index, settings, found)
-    _remove(path / INDEX, "-wal", "-shm")  # before the rename: SQLite would take them for the new file's
+    _remove(path / INDEX, "-wal", "-shm")  # before the rename, or SQLite would treat them as the new file's
     os.replace(fresh, path / INDEX)
     sync_folder(path)
 

@@ -37,7 +37,7 @@ def tail(segments: Segments, present: Mapping[int, int], known: Mapping[int, Kno
     """
     found: dict[int, list[Write]] = {}
     seen: dict[int, Known] = {}
-    ahead = last  # how far the segments go, of what is seen of them
+    ahead = last  # how far the segments go, as far as they were read
     for number, size in present.items():
         old = known.get(number, Known(0, 0, base=False))
         if number in known and old.seen == size:
@@ -108,7 +108,9 @@ def replay(segments: Segments, scanned: Sequence[Scanned], finished: int = 0) ->
     """
     bases = _bases(scanned)
     whole = [write.number for each in scanned for write in each.writes if _is_whole(segments, write)]
-    top = max([finished, *whole, *map(_through, bases)])  # that a compaction was begun proves the writes before it
+    top = max(
+        [finished, *whole, *map(_through, bases)]
+    )  # a compaction that was begun proves that the writes before it were finished
     found: list[Replay] = []
     for base in sorted(bases, key=lambda base: (_is_finished(base), _through(base)), reverse=True):
         found.append(add_up(segments, scanned, base, top))
@@ -191,7 +193,7 @@ def add_up(
             for write in each.writes
             if write.number > top and not _is_whole(segments, write)
         ]
-    unsure = 0 if _is_finished(base) else 1 << 62  # nobody knows what it does not hold
+    unsure = 0 if _is_finished(base) else 1 << 62  # what it lacks is not known
     return Replay(held, problems, missing, len(damage) + unsure, top, known)
 
 

@@ -39,7 +39,7 @@ class Segments:
                 for item in items:
                     if (name := _NAME.fullmatch(item.name)) and self.path(int(name[1])).name == item.name:
                         with suppress(FileNotFoundError):  # deleted by a compaction meanwhile
-                            status = item.stat(follow_symlinks=False)  # a link is no segment
+                            status = item.stat(follow_symlinks=False)  # a link is not a segment
                             if stat.S_ISREG(status.st_mode):
                                 found[int(name[1])] = status.st_size
         except FileNotFoundError:
@@ -88,7 +88,7 @@ class Segments:
         self.source(segment)
         try:
             return min(size, os.lseek(self._open[segment], start, os.SEEK_HOLE))
-        except OSError:  # a file system that knows no holes, or ``start`` is the end
+        except OSError:  # a file system without holes, or ``start`` is the end
             return size
 
     def create(self, segment: int, data: Iterable[bytes]) -> int:

@@ -165,7 +165,7 @@ class DiskStore(Store):
         if not self.log.folder.writable:
             return  # a reader of a read-only folder computes them again
         data = feature_record(name, keys, vectors)
-        # The entries are as they were: nothing that was read of them is stale.
+        # The entries are unchanged, so nothing that was read from them is stale.
         with self.log.writing() as index, self.log.written(index, [data]) as (segment, start):
             index.put_features(name, segment, start)
 

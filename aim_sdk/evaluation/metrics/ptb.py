@@ -78,7 +78,7 @@ def _capital(words: str) -> str:
 _RULES: Final = tuple(
     re.compile(rule, re.IGNORECASE)
     for rule in (
-        # The first group that matches is the token; what must follow it stands after.
+        # The first group that matches is the token; what must follow it comes after.
         r"(c\+\+|[cf]#)",
         r"(can)not",
         r"('t)was",

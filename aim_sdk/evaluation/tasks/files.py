@@ -166,7 +166,7 @@ class TaskFiles:
 def _listing(folder: str) -> set[str]:
     try:
         return set(os.listdir(folder or os.curdir))
-    except (OSError, ValueError):  # no folder, none that may be read, or no name of one (a NUL)
+    except (OSError, ValueError):  # not a folder, not readable, or not a valid name (a NUL)
         return set()
 
 

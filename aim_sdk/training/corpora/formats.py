@@ -126,7 +126,7 @@ def _cleaned(pair: Pair | Dropped) -> Pair | Dropped:
     text, answer = pair.text.strip(), pair.answer.strip()
     try:
         (text + answer).encode()
-    except UnicodeEncodeError:  # JSON may hold half of a surrogate pair; tokenizers do not take it
+    except UnicodeEncodeError:  # JSON may hold half of a surrogate pair; tokenizers do not accept it
         return Dropped("text is not Unicode", "pair")
     return replace(pair, text=text, answer=answer) if answer else Dropped("no text", "pair")
 

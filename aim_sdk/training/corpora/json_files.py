@@ -134,7 +134,7 @@ def _unpacked(path: Path) -> tuple[BufferedIOBase, str | None]:
     most = min(shards.MAX_UNPACKED, max(_FREE, path.stat().st_size * shards.MAX_RATIO))
     try:
         with unpacking(path) as packed:
-            while block := packed.read1(_BLOCK):  # read() would lose what stands before the damage
+            while block := packed.read1(_BLOCK):  # read() would lose the data before the damage
                 if file.tell() + len(block) > most:
                     damage = f"{kind} unpacks to more than {most >> 20} MiB"
                     break
@@ -241,7 +241,7 @@ class _Window:
         while True:
             try:
                 end = _PARSE(self._text, _BLANKS.match(self._text, self._at).end())[1]  # type: ignore[union-attr]
-                if end < len(self._text) or not self._more():  # at the end of the part a number, say, might go on
+                if end < len(self._text) or not self._more():  # at the end of the window a number might continue
                     break
             except (ValueError, RecursionError) as error:
                 if not self._more():

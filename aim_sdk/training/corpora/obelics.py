@@ -82,10 +82,10 @@ class Obelics(Format):
 
 def _owner(image: int, texts: list[int]) -> int | None:
     """The text after the image, else the one before it."""
-    behind = bisect(texts, image)
+    following = bisect(texts, image)
     if not texts:
         return None
-    return texts[behind] if behind < len(texts) else texts[-1]
+    return texts[following] if following < len(texts) else texts[-1]
 
 
 def _distance(image: int, text: int | None) -> int:

@@ -69,7 +69,7 @@ def match(similarity: NDArray[np.float64], *, one_to_one: bool) -> list[tuple[in
         MissingDependencyError: scipy is not installed.
     """
     allowed = np.isfinite(similarity)
-    # Far below any cosine, so that a pair which is ruled out is only taken where there is no other.
+    # Far below any cosine, so that a pair that is ruled out is only taken if there is no other.
     filled = np.where(allowed, similarity, -1e3)
     if not allowed.any():
         return []

@@ -91,7 +91,7 @@ def tar_spans(path: Path) -> Iterator[tuple[str, Span]]:
         raise Dropped("tar truncated or broken") from error
     with path.open("rb") as file:
         file.seek(end)
-        if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:  # tarfile takes garbage for the end
+        if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:  # tarfile treats garbage as the end
             raise Dropped("tar truncated or broken")
 
 

@@ -1,7 +1,7 @@
 """What is known of transformers' image-text-to-text families: one row per ``model_type``.
 
-A new model type of transformers gets a row: ``refused`` with the reason, or what was measured of it. The tests say
-which is missing and which fact is wrong; `make reference` writes the table of the documentation.
+A new model type of transformers gets a row: ``refused`` with the reason, or what was measured for it. The tests say
+which rows are missing and which facts are wrong; `make reference` writes the table of the documentation.
 """
 
 from __future__ import annotations
@@ -168,12 +168,12 @@ configuration, without an encoder; nobody has tried them."""
 
 
 def family_of(model_type: str) -> Family:
-    """The facts of a model type; of one that nobody has looked at, none."""
+    """The facts of a model type; empty if nobody has looked at it."""
     return FAMILIES.get(model_type, Family())
 
 
 def served_by(backend: str) -> list[str]:
-    """The model types of a backend of their own name."""
+    """The model types that the backend of that name serves."""
     return [kind for kind, family in FAMILIES.items() if family.backend == backend and not family.refused]
 
 

@@ -122,7 +122,7 @@ class Decoding:
             else:
                 pieces.finish()
 
-        # The thread gets a copy of this context: what the caller has set (another injection, say) holds there too.
+        # The thread gets a copy of this context: what the caller has set (such as another injection) also holds there.
         thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
         return self._answer(thread, pieces)
 
@@ -185,7 +185,7 @@ class _Finite(LogitsProcessor):
         self._lost: Tensor | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        lost = ~scores.amax(-1).isfinite()  # of NaN anywhere in a row the largest is NaN
+        lost = ~scores.amax(-1).isfinite()  # with NaN anywhere in a row, the largest is NaN
         if self._lost is None:
             self._lost = lost
             self.check()

@@ -32,7 +32,7 @@ def fingerprint(name: str, backbone: Backbone, saved: Callable[[], Any] | None =
     module = model.get_input_embeddings()
     places = torch.linspace(0, backbone.rows - 1, min(_EMBEDDING_SAMPLES, backbone.rows)).long()
     embedded = backbone.embed(places.tolist())
-    # The matrix itself where it can be sampled: what Gemma's module makes of it differs between precisions.
+    # The matrix itself, if it can be sampled: what Gemma's module makes of it differs between precisions.
     embedding_hash = tensor_hash(module.named_parameters(), _EMBEDDING_SAMPLES) or tensor_hash([("", embedded)])
     assert embedding_hash is not None
     folder = expanded(backbone.source)

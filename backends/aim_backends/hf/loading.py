@@ -97,7 +97,7 @@ def load(
             "store): fused tokens are written and measured there.\n"
             "Next: a device_map that keeps them on a device, or `max_memory` with more room for the first one."
         )
-    # Where accelerate or a quantiser has placed the weights, they stay.
+    # If accelerate or a quantiser has placed the weights, they stay there.
     placed = "device_map" in options or getattr(model, "is_quantized", False)
     return (model if placed else model.to(found)), processor
 
@@ -153,7 +153,7 @@ def _check_family(backend: str, config: Any) -> None:
         raise UnsupportedModelError(
             f"model_type {kind!r} cannot be served: {family.refused}. Expected a multimodal LLM with a decoder-only LM."
         )
-    # BLIP-2 and its like carry either kind of LM.
+    # BLIP-2 and similar models carry either kind of LM.
     parts = (config, config.get_text_config(), getattr(config, "text_config", None))
     if any(getattr(part, "is_encoder_decoder", False) for part in parts):
         raise UnsupportedModelError(

@@ -33,7 +33,7 @@ def find_template(processor: Any, source: str) -> None:
         )
         mark = getattr(processor, "image_token", None)
         usable = text["text"] in both and "'type'" not in both and (mark in both if mark else both != alone)
-    except Exception:  # a template is a program: it fails in as many ways
+    except Exception:  # a template is a program, and can fail in any way
         usable = False
     if not usable:
         processor.chat_template = None
@@ -54,7 +54,7 @@ def check_counts(processor: Any, config: Any, source: str) -> None:
     found = {}
     for name, place in _IN_CONFIG.items():
         if getattr(processor, name, "") is None:
-            with suppress(AttributeError):  # of another family, which does not count so
+            with suppress(AttributeError):  # of another family, which does not count this way
                 found[name] = attrgetter(place)(config)
     if found:
         raise CorruptArtifactError(

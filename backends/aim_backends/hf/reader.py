@@ -75,7 +75,7 @@ class TransformersReader(DemoReader):
             places = [backbone.tokens.expanded_places(t, row) for t, row in zip(tokens, rows, strict=True)]
         else:
             places = [list(range(len(t.prefix_ids), len(t.prefix_ids) + len(t.ids))) for t in tokens]
-        if backbone.answer_type:  # a prefix LM: what stands before the answer must not see it, nor the padding after it
+        if backbone.answer_type:  # a prefix LM: what is before the answer must not see it, nor the padding after it
             for row, (t, where) in enumerate(zip(tokens, places, strict=True)):
                 inputs["token_type_ids"][row, where[t.answer_start] :] = backbone.answer_type
         return tokens, inputs, places

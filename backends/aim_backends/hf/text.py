@@ -119,7 +119,7 @@ class Tokens:
         text = prompts.prefix + piece.text
         ids, offsets = self.encode(self.layout(text))
         border, stop = len(self.layout.body(prompts.prefix)), len(self.layout.body(text))
-        # From the end: the layout changes lengths at the image, and the answer stands after it.
+        # From the end: the layout changes lengths at the image, and the answer comes after it.
         answer = stop - (len(piece.text) - piece.answer_start)
         places = [
             i for i, (start, end) in enumerate(offsets) if end > border and start < stop and ids[i] not in self._images

@@ -104,7 +104,7 @@ def pieces(
 
 def _choose(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
     """Pick one token per row of logits ``(batch, vocabulary)``; ``_LOST`` where they hold NaN or infinity."""
-    lost = ~logits.amax(-1).isfinite()  # of NaN anywhere in a row the largest is NaN
+    lost = ~logits.amax(-1).isfinite()  # with NaN anywhere in a row, the largest is NaN
     if not sampling.do_sample:
         return logits.argmax(-1).masked_fill(lost, _LOST)
     probabilities = F.softmax(logits.masked_fill(lost[:, None], 0.0) / sampling.temperature, -1)

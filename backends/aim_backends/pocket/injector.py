@@ -204,7 +204,7 @@ class PocketInjector(Injector):
     def _log_probs(self, rows: list[Tensor], ids: list[list[int]]) -> list[Float[Tensor, " tokens"]]:
         """Run whole prompts ``(tokens, embed)``, padded on the right; the head sees the places before ``ids``."""
         self.check_length([len(row) for row in rows], 1)
-        hidden = self._model.lm(pad_sequence(rows, batch_first=True))  # padding stands after all that is looked at
+        hidden = self._model.lm(pad_sequence(rows, batch_first=True))  # padding comes after everything that is used
         ends = [state[len(row) - len(answer) : len(row)] for state, row, answer in zip(hidden, rows, ids, strict=True)]
         wanted = torch.tensor([token for answer in ids for token in answer], device=hidden.device)
         log_probs = -F.cross_entropy(self._model.lm.head(torch.cat(ends)).float(), wanted, reduction="none")

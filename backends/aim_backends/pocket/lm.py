@@ -78,7 +78,7 @@ class _Attention(nn.Module):
         values = self._split(self.v_proj(x))
         if cache is not None:
             keys, values = cache.extend(self.layer, keys, values)
-        # The queries that share a key head stand below one another, as more tokens: no copies of the keys are needed.
+        # The queries that share a key head are stacked, as more tokens: no copies of the keys are needed.
         grouped = queries.reshape(len(x), self.spec.key_value_heads, -1, self.spec.head_size)
         out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask).view(queries.shape)
         result: Tensor = self.o_proj(out.transpose(1, 2).flatten(2))
@@ -229,7 +229,7 @@ class Llama(nn.Module):
             attention_mask = None
         positions = _positions(attention_mask, batch, past, length, embeddings.device)
         mask = _attention_mask(attention_mask, past, length, embeddings.device)
-        if mask is not None:  # as what is added to the scores: made of a bool, it would be made again in every layer
+        if mask is not None:  # added to the scores: from a bool, it would be built again in every layer
             mask = mask.repeat(1, 1, self.spec.heads // self.spec.key_value_heads, 1)
             mask = torch.zeros_like(mask, dtype=embeddings.dtype).masked_fill(~mask, -torch.inf)
         cos, sin = self._rotation(positions, embeddings.dtype)
