@@ -212,7 +212,7 @@ def test_a_reader_of_the_last_layer_alone_refuses_others(pipe: AIMPipeline, item
     assert len(next(old.stream(items[:3]))) == 3
     deep = Encoder(backend, untrained("linear", pipe.backend.vocabulary, layers=(1,)), pipe.prompt_format)
     for ask in (lambda: deep.encode(items[:1]), lambda: list(deep.stream(items[:1]))):
-        with pytest.raises(CapabilityError, match=r"layers \(1,\): .*last hidden states alone"):
+        with pytest.raises(CapabilityError, match=r"layers \(1,\): .*only the last hidden states"):
             ask()
 
 
