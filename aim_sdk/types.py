@@ -46,8 +46,8 @@ TokenKind = Literal[
 ]
 """What a position of an interleaved prompt holds.
 
-``first`` is the first position, whatever stands there (BOS, where the family has one): most LLMs use it as an attention
-sink. ``prefix`` is the rest of what stands before the demonstrations (the system prompt). ``visual`` is all that the
+``first`` is the first position, whatever it holds (BOS, if the family has one): most LLMs use it as an attention
+sink. ``prefix`` is the rest of what comes before the demonstrations (the system prompt). ``visual`` is all that the
 family writes for an image, its frame tokens included; ``text`` is the rest, with the template's role markers and
 separators. ``answer`` is the part of the answer that stands before the token to be predicted.
 """
@@ -215,7 +215,7 @@ class FusedTokens:
 
 
 Context: TypeAlias = "Sequence[FusedTokens] | Sequence[Demonstration]"
-"""What stands before a query: fused tokens to inject, or demonstrations to interleave with their images."""
+"""What comes before a query: fused tokens to inject, or demonstrations to interleave with their images."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from aim_sdk.types import Demonstration, Query, TokenKind
 
 TOKEN_KINDS: tuple[TokenKind, ...] = get_args(TokenKind)
 MAX_NEW_TOKENS = 32
-"""The longest greedy answer, where the true one is not known."""
+"""The longest greedy answer, if the true one is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class InterleavedPrompt:
     query: Query
     demonstrations: Sequence[Demonstration]
     answer: str | None
-    """The true answer; None: the backbone's own greedy answer is taken."""
+    """The true answer; None: the backbone's own greedy answer is used."""
     group: str
     """Prompts of one group share demonstrations; standard errors are clustered by it."""
 

@@ -40,7 +40,7 @@ def kept_as(out: Path) -> Path:
 def write_answers(out: Path, lines: Sequence[Mapping[str, Any]]) -> int:
     """Write answers as a table with one column per field and, as `p(CHOICE)`, per choice.
 
-    Lists and objects in a field stand there as JSON. Returns how many cells were guarded (`write_table`).
+    Lists and objects in a field are written as JSON. Returns how many cells were guarded (`write_table`).
     """
     rows = [_flat(line) for line in lines]
     return write_table(out, rows, list(dict.fromkeys(name for row in rows for name in row)))

@@ -227,7 +227,7 @@ def _pairs(metadata: dict[str, Any]) -> str:
 
 
 def _filters(given: list[str] | None) -> dict[str, Any]:
-    """``FIELD=VALUE``, the value as text or, where it looks like one, as a number."""
+    """``FIELD=VALUE``, the value as text or, if it looks like one, as a number."""
     from aim_sdk.errors import InputError
 
     where: dict[str, Any] = {}

@@ -62,7 +62,7 @@ class Plan:
     Raises:
         InputError: a task, the protocol or the selector does not exist, or they do not go together.
         ShotsError: a task has fewer demonstrations.
-        MissingDataError: a task's files are not there.
+        MissingDataError: a task's files are missing.
     """
 
     def __init__(self, settings: EvalSettings) -> None:
@@ -166,7 +166,7 @@ def draws(
 
     Raises:
         InputError: no such task, or the protocol has no prompt for it.
-        MissingDataError: its files are not there.
+        MissingDataError: its files are missing.
         ShotsError: it has fewer demonstrations.
     """
     work = _work(tasks.get_task(name), protocol, Path(), limit, None)

@@ -34,7 +34,7 @@ class Cell(_ResultModel):
     """What is answered with one set of demonstrations per query."""
 
     task: str = Field(description="the task's name")
-    mode: Mode = Field(description="what stands before a query")
+    mode: Mode = Field(description="what comes before a query")
     shots: int = Field(ge=0, description="demonstrations of one query")
     seed: int = Field(description="of the draw of the demonstrations")
 
@@ -83,7 +83,7 @@ class Score(_ResultModel):
     """One number of the table: a task, mode and number of shots, over all seeds."""
 
     task: str = Field(description="the task's name")
-    mode: Mode = Field(description="what stands before a query")
+    mode: Mode = Field(description="what comes before a query")
     shots: int = Field(description="demonstrations of one query")
     metric: str = Field(description="its name")
     value: _Number = Field(description="mean of the seeds' scores; NaN if not defined, or if a prompt did not fit")
@@ -108,7 +108,7 @@ class Question(_ResultModel):
     """One query, as the task's files have it."""
 
     text: str = Field(description="a question, ...; empty for captions")
-    image: str = Field(description="its file, relative to the task's folder where it lies there")
+    image: str = Field(description="its file, relative to the task's folder if it is in there")
     image_sha256: str | None = Field(
         default=None, description="of the file that was answered; none if it could not be read"
     )

@@ -37,7 +37,7 @@ class File(BaseModel):
 class Seen:
     """Each process keeps the images of its own answers in the run's folder, and reads those of all processes.
 
-    A file of the same size and time of change is taken as the same one; others are hashed again.
+    A file with the same size and modification time is considered unchanged; others are hashed again.
 
     Args:
         folder: the run's.

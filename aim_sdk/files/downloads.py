@@ -121,7 +121,7 @@ class _Network(httpcore2.SyncBackend):
 
 
 class _Stream(httpcore2.NetworkStream):
-    """A connection of which every step ends at the deadline."""
+    """A connection whose every step ends at the deadline."""
 
     def __init__(self, stream: httpcore2.NetworkStream, network: _Network) -> None:
         self._stream, self._network = stream, network

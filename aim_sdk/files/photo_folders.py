@@ -30,7 +30,7 @@ _STARTS: Final = (
 _LISTED: Final = 10
 """Suffixes that a message counts one by one."""
 _HEIF: Final = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
-"""What stands after `ftyp` in such files."""
+"""What follows `ftyp` in such files."""
 
 
 class FolderWarning(UserWarning):

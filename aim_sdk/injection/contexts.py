@@ -1,4 +1,4 @@
-"""What stands before each query: which demonstrations, and how each mode shows them."""
+"""The contexts of queries: which demonstrations they are shown, and how each mode shows them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from aim_sdk.selection.builtin import FirstSelector
 from aim_sdk.types import Context, Demonstration, FusedTokens, Mode, Query
 
 READ_BATCH = 16
-"""Demonstrations per forward, where a call brings its own."""
+"""Demonstrations per forward, if a call brings its own."""
 
 NamedContext: TypeAlias = tuple[Context, tuple[str, ...]]
-"""What stands before a query, and the keys of what it shows: `Generation.demonstrations`."""
+"""What comes before a query, and the keys of what it shows: `Generation.demonstrations`."""
 
 
 class Contexts:
@@ -43,7 +43,7 @@ class Contexts:
         """Demonstrations of one answer that are worth a note, and whether it was made."""
 
     def of(self, queries: Sequence[Query], shots: Shots) -> list[NamedContext]:
-        """Return what stands before each query.
+        """Return the context of each query.
 
         Raises:
             ShotsError: there are fewer demonstrations, or none.

@@ -195,7 +195,7 @@ class FewShotModel:
         return fitting(self._contexts.of([asked], shown), shown, scored)[0]
 
     def contexts(self, queries: Queries, *, shots: int | Shots | None = None) -> list[Context]:
-        """Return what would stand before each query: what the backend's injector is given."""
+        """Return the context that each query would have: what the backend's injector is given."""
         return [context for context, _ in self._contexts.of(queries_of(queries), shots_value(shots))]
 
     def nearest(

@@ -1,4 +1,4 @@
-"""Which demonstrations stand before a query, and in which form: one value."""
+"""Which demonstrations a query is shown, and in which form: one value."""
 
 from __future__ import annotations
 

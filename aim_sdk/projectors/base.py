@@ -79,7 +79,7 @@ class Projector(
 
     @abstractmethod
     def forward(self, batch: ReadingBatch) -> Float[Tensor, "batch tokens embed"]:
-        """Project padded readings; what stands at padding must not change the rest, and is cut off."""
+        """Project padded readings; values at padding must not change the rest, and are cut off."""
 
     @classmethod
     def untrained(cls, vocabulary: Vocabulary, *, layers: Sequence[int] = LAST, **options: Any) -> Self:

@@ -28,7 +28,7 @@ class FittedTable:
         head: the columns' names.
         rows: their cells, shown as they are; a text of rich keeps its style.
         title: above it.
-        keys: columns, from the left, that say what a row is: they stand before each part of a table that is split, and
+        keys: columns, from the left, that say what a row is: they come before each part of a table that is split, and
             at the head of each record.
         parts: whether it may be split into tables of some columns each: where columns are alike, as numbers of shots.
     """
@@ -110,7 +110,7 @@ def _widest(text: Text) -> int:
 def apart(paths: Sequence[str]) -> tuple[str, list[str]]:
     """What paths have in common, once, and the part of each that differs from the others.
 
-    The common part is a folder with its separator at the end, or nothing: where there is one path, its own folder.
+    The common part is a folder with its separator at the end, or nothing; for a single path, it is its own folder.
     """
     folders = [path.rpartition(os.sep)[0] for path in paths if "://" not in path]
     if len(folders) < len(paths) or not folders:

@@ -9,7 +9,7 @@ BASIC: Final[tuple[Mode, ...]] = ("zero-shot", "text-only", "interleaved", "aim"
 READ: Final[frozenset[Mode]] = frozenset({"aim", "nearest"})
 """The demonstrations are read, with their images, and kept in a bank."""
 SEEN: Final[frozenset[Mode]] = READ | {"interleaved"}
-"""The demonstrations' images are looked at."""
+"""The demonstrations' images are used."""
 PROMPTED: Final[frozenset[Mode]] = frozenset(MODES) - {"nearest"}
 """The LLM answers a prompt."""
 

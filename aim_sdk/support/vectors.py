@@ -17,7 +17,7 @@ _ROWS = 256
 
 
 def dot(queries: Matrix, vectors: Matrix, candidates: NDArray[np.intp]) -> Matrix:
-    """Products ``(queries, candidates)`` with those rows, which stand in rising order; of unit vectors, the cosines.
+    """Products ``(queries, candidates)`` with those rows, which are in rising order; of unit vectors, the cosines.
 
     Equal rows have equal scores, wherever they stand and whatever else is asked: ``vecdot`` computes each on its own, a
     matrix product does not.

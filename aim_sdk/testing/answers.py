@@ -84,7 +84,7 @@ def check_cached_is_full(backend: Backend) -> None:
 def check_score_batch_is_score(backend: Backend) -> None:
     """Choices scored for several queries at once get the scores of each query on its own, in the queries' order.
 
-    Catches padding that is looked at, one context or image for all, and rows in another order.
+    Catches padding that is attended to, one context or image for all, and rows in another order.
     """
     form = backend.default_format
     context = backend.reader.text_only(DEMONSTRATIONS[:2], prompt_format=form)

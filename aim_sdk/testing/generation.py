@@ -113,7 +113,7 @@ def check_stream_keeps_characters(backend: Backend) -> None:
 
 @check
 def check_prompt_tokens(backend: Backend) -> None:
-    """`prompt_tokens` counts the query's text, its image and what stands before them.
+    """`prompt_tokens` counts the query's text, its image and what comes before them.
 
     Catches counts of text alone: costs, context limits and figures are made of them.
     """

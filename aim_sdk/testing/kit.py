@@ -26,7 +26,7 @@ NEEDS: dict[str, tuple[type, ...]] = {}
 """The capabilities without which a check does not apply: Protocols of `aim_sdk.backend.capabilities`."""
 
 HEART: set[str] = set()
-"""The checks that must apply: where one does not, that is a failure, unless the author declares it with a reason."""
+"""The checks that must apply: if one does not, that is a failure, unless the author declares it with a reason."""
 
 
 _ADVICE = (
@@ -113,7 +113,7 @@ def needs(*protocols: type) -> Callable[[Check], Check]:
 
 
 def abilities(backend: Backend) -> dict[str, str | None]:
-    """What a loaded backend can do, by name; where it cannot, the reason and the checks that are left out for it."""
+    """What a loaded backend can do, by name; if it cannot, the reason and the checks that are left out for it."""
     found: dict[str, str | None] = {}
     for row in CAPABILITIES:
         reason = why_not(backend, row.protocol)

@@ -19,13 +19,13 @@ from aim_sdk.testing.samples import QUERIES, SHOTS
 from aim_sdk.types import FusedTokens
 
 OPENINGS = ("Look.\n", "")
-"""The second where the first cannot be compared: some processors strip what stands before a text."""
+"""The second where the first cannot be compared: some processors strip what comes before a text."""
 IMAGE_FIRST = tuple("{image}" + blank + "Q: {text}\nA: {answer}\n" for blank in (" ", "", "\n"))
 TEXT_FIRST = tuple("Q: {text}" + around + "A: {answer}\n" for around in ("\n{image}", " ({image}) ", "\n{image}\n"))
 """Fused tokens stand before the text that leads to the image, not between the two."""
 
 _FRAME = "\n\n\n\n"
-"""The text that some processors (Gemma 3) write round an image, and keep without it."""
+"""The text that some processors (Gemma 3) write around an image, and keep without it."""
 
 Compare = Callable[[PromptFormat, list[PromptFormat]], None]
 
@@ -88,7 +88,7 @@ def in_some_layout(
     if failures:
         raise failures[0]
     raise NotApplicable(
-        "no prompt without demonstrations repeats one with them: the processor writes text round an image, or the "
+        "no prompt without demonstrations repeats one with them: the processor writes text around an image, or the "
         f"system text of a plain format is not written as it is, or a template's blanks are lost; {lengths}"
     )
 

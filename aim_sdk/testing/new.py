@@ -55,7 +55,7 @@ def _check_name(name: str) -> None:
         rest = name.removeprefix("aim-")
         raise InputError(f"backend name {name!r}: the distribution is called aim-NAME; expected {rest!r} alone.")
     if taken := [info.origin for info in list_backends() if info.name == name]:
-        raise InputError(f"backend name {name!r} is taken by {taken[0]}; two of one name could not be loaded.")
+        raise InputError(f"backend name {name!r} is taken by {taken[0]}; two with the same name could not be loaded.")
     module = name.replace("-", "_")
     if keyword.iskeyword(module):
         raise InputError(f"backend name {name!r} is a Python keyword; choose another, such as 'my-{name}'.")

@@ -127,7 +127,7 @@ def check_reading_layers(backend: Backend) -> None:
 
 
 def _require_unmixed(backend: Backend) -> None:
-    """Where two answers have the same token, layer 0 has the same state, whatever stands before it."""
+    """Where two answers have the same token, layer 0 has the same state, whatever comes before it."""
     image, text = DEMONSTRATIONS[0].image, DEMONSTRATIONS[0].text
     pair = [Demonstration(image, text, answer) for answer in ("red and big", "big and red")]
     one, other = (backend.reader.read([item], prompt_format=backend.default_format, layers=(0,))[0] for item in pair)

@@ -43,7 +43,7 @@ def check_prefix_reuse_is_exact(backend: Backend) -> None:
     """Answers and scores after a prefix that was computed once are those of the whole prompt.
 
     Catches states that grow with use, positions that are counted twice, prefixes that see what comes after them, and
-    states that are taken for those of another format, of other demonstrations, or of the same ones in another order.
+    states that are mistaken for those of another format, of other demonstrations, or of the same ones in another order.
     """
     prefixes, form = capability(backend, ReusesPrefixes).prefixes, backend.default_format
     shots, other = _long_context(backend), PromptFormat.plain(_PLAIN, system="Look well.\n")

@@ -25,8 +25,8 @@ _BEFORE, _AFTER = picture(48, 40, 15), picture(48, 40, 165)
 def check_leaves_the_process_alone(backend: Backend) -> None:
     """No call changes torch's gradient mode, default dtype or threads, or a random generator of the process.
 
-    Catches `torch.set_grad_enabled(False)` instead of `torch.no_grad()`, and seeds that are set for everybody: a
-    training would resume without gradients, or draw the same episodes after each answer.
+    Catches `torch.set_grad_enabled(False)` instead of `torch.no_grad()`, and seeds that are set for the whole process:
+    a training would resume without gradients, or draw the same episodes after each answer.
     """
     for call, run in _calls(backend).items():
         with process_kept(), torch.enable_grad():

@@ -97,7 +97,7 @@ class Augmentation:
         return list(names.values())
 
     def styled(self, rng: random.Random, shown: Sequence[Demonstration]) -> list[Demonstration]:
-        """Write all answers in one style: what stands before and after them, and their case."""
+        """Write all answers in one style: what comes before and after them, and their case."""
         prefix, suffix, case = rng.choice(_PREFIXES), rng.choice(_SUFFIXES), rng.choice(_CASES)
         return [
             replace(item, answer=answer, metadata={"id": f"{item.metadata['id']}~{prefix}~{suffix}~{case.__name__}"})

@@ -1,4 +1,4 @@
-"""The records that a bank writes, and what may stand in one that somebody else has written.
+"""The records that a bank writes, and checks for records from other sources.
 
 Two more are small: ``{"remove": key}`` and ``{"tag": key, "metadata": ...}``.
 """
@@ -50,7 +50,9 @@ class Opening(BaseModel):
     """What a segment or an exported bank begins with."""
 
     bank: Literal[1, 2]
-    id: str = Field(default="", description="names the bank, so that no segment of another one is taken for its own")
+    id: str = Field(
+        default="", description="names the bank, so that a segment of another bank is not mistaken for its own"
+    )
     binding: Binding
     keep_readings: bool
     keep_images: bool
@@ -180,7 +182,7 @@ Header = TypeVar("Header", bound=BaseModel)
 
 
 def header_of(record: Record, kind: type[Header], where: str) -> Header:
-    """What a record says, which may have been written by anybody.
+    """What a record says; its content is untrusted.
 
     Raises:
         CorruptArtifactError: it is not a record of that kind.

@@ -25,14 +25,15 @@ class Tail:
     writes: list[Write]
     """Complete ones, in order; the first follows the index's last."""
     seen: dict[int, Known]
-    """What is known of the segments when these are taken in."""
+    """What is known about the segments when these are taken in."""
 
 
 def tail(segments: Segments, present: Mapping[int, int], known: Mapping[int, Known], last: int, bank: str) -> Tail:
     """Find what is missing in an index that knows some segments and the writes up to ``last``.
 
     Raises:
-        CorruptArtifactError: the index cannot be brought up to date, for a write is missing or damaged, or a segment is
+        CorruptArtifactError: the index cannot be brought up to date, because a write is missing or damaged, or a
+        segment is
             another bank's.
     """
     found: dict[int, list[Write]] = {}
@@ -70,7 +71,7 @@ def tail(segments: Segments, present: Mapping[int, int], known: Mapping[int, Kno
 
 
 def lost(segments: Segments, known: Mapping[int, Known], present: Mapping[int, int]) -> str | None:
-    """What an index knows and the segments, of so many bytes, do not have; in words."""
+    """What an index knows and the segments, with these sizes, do not have; in words."""
     for number, old in known.items():
         if old.size > present.get(number, 0):
             what = f"has only {present[number]} of {old.size} bytes" if number in present else "is missing"

@@ -79,7 +79,8 @@ class Known:
     size: int
     """Bytes whose records count."""
     seen: int
-    """Bytes that were looked at; those after ``size`` are no whole write, or one that a compaction has replaced."""
+    """Bytes that were looked at; those after ``size`` are not a complete write, or one that a compaction has
+    replaced."""
     base: bool
     """Whether a compaction made it: nothing is appended to it."""
 

@@ -80,7 +80,7 @@ def last_record(segments: Segments, number: int, size: int) -> Record | None:
 
 
 def _find_end(segments: Segments, base: Scanned) -> None:
-    """Note how a compaction's segment ends, and what stands after that."""
+    """Note how a compaction's segment ends, and what comes after that."""
     last = last_record(segments, base.number, base.size)
     if last is None or not isinstance(last.header.get("last"), bool):
         return
@@ -92,7 +92,7 @@ def _find_end(segments: Segments, base: Scanned) -> None:
 
 
 def checked(segments: Segments, number: int, start: int, end: int) -> Iterator[Record | CorruptArtifactError]:
-    """The records of some bytes; one of which a part is damaged counts as damaged."""
+    """The records of some bytes; a record with a damaged part counts as damaged."""
     source, where = segments.source(number), str(segments.path(number))
     for record in records.scan(source, end, where, start):
         if isinstance(record, Record):

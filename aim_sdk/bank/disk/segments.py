@@ -52,7 +52,7 @@ class Segments:
         """Read from a segment.
 
         Raises:
-            CorruptArtifactError: the file is not there.
+            CorruptArtifactError: the file is missing.
         """
         with self._lock:
             if segment not in self._open:

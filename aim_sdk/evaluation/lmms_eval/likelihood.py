@@ -18,7 +18,7 @@ def likelihoods(
         pipe: what answers.
         query: what the continuations answer.
         continuations: none blank; the prompt format writes the blanks that lead an answer, so theirs are left out.
-        shots: what stands before it.
+        shots: what comes before it.
     """
     choices = [text.strip() for text in continuations]
     scores = pipe.token_log_probs(query, choices, shots=shots)

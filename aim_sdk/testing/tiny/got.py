@@ -31,7 +31,7 @@ def _tower() -> GotOcr2VisionConfig:
 
 
 def got_ocr2(folder: Path) -> None:
-    """256 visual tokens per image, for the processor saves no other number; no template, no row to spare."""
+    """256 visual tokens per image, because the processor saves no other number; no template, no row to spare."""
     end = "<|endoftext|>"
     extra = [f"<|extra_{number}|>" for number in range(4)]
     tokenizer = byte_level_tokenizer(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _OPEN = 4
 """Files whose index is kept."""
 _LOOKED_AT = 5
-"""Files whose beginning is looked at to recognise a format."""
+"""Files whose beginning is read to recognise a format."""
 
 
 class _OpenShards(LRUCache[int, Shard]):

@@ -50,7 +50,7 @@ class Format(ABC):
 
     @abstractmethod
     def recognises(self, path: Path) -> bool:
-        """Whether a file of these suffixes is of this format; its beginning is looked at.
+        """Whether a file of these suffixes is of this format, judged by its beginning.
 
         Raises:
             MissingDependencyError: the package that reads such files is not installed.

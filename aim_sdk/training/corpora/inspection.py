@@ -27,7 +27,7 @@ class Inspection:
     def __init__(self, corpus: Corpus, *, decode: bool = False) -> None:
         self.corpus, self.drops, self._decode = corpus, Drops(), decode
         self.documents = 0
-        """Documents that were looked at."""
+        """Documents that were examined."""
         self.pairs_per_document: Counter[int] = Counter()
         """How many of the kept documents have each number of pairs."""
 

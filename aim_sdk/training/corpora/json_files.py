@@ -199,7 +199,7 @@ def _lines(file: BufferedIOBase) -> Iterator[Span]:
 def _elements(file: BufferedIOBase) -> Iterator[Span]:
     """The elements of one list, found by parsing each and forgetting it.
 
-    Bytes are looked at as Latin-1: what separates values in JSON is ASCII, and a position is then an offset.
+    Bytes are read as Latin-1: what separates values in JSON is ASCII, and a position is then an offset.
     """
     file.seek(0)
     if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:

@@ -15,7 +15,7 @@ from aim_sdk.training.corpora.drops import Dropped
 from aim_sdk.training.corpora.shards import Shard
 
 _ROWS = 1024
-"""Rows that are read before their size is looked at."""
+"""Rows that are read before their size is checked."""
 _TOO_LARGE = f"parquet row group larger than {shards.MAX_ROW_GROUP >> 20} MiB"
 _HELD = 3
 """Row groups kept in memory: the streams that one process reads in turn are close together."""

@@ -64,7 +64,7 @@ class _ImageFirstBackbone(Backbone):
 
 
 class PaliGemma(_ImageFirstBackbone):
-    """A prefix LM: a prompt sees all of itself; an answer's tokens, in a reading too, see what stands before them."""
+    """A prefix LM: a prompt sees all of itself; an answer's tokens, in a reading too, see what comes before them."""
 
     plain_template = "{image}answer en {text}\n{answer}\n"
     answer_type = 1

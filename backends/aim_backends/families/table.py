@@ -44,7 +44,7 @@ class Family:
     backend: str = "auto"
     """The backend of its own name; `auto` serves every family."""
     adapter: str = ""
-    """``module:Class`` of this package, where a family needs code."""
+    """``module:Class`` of this package, if a family needs code."""
     prefix: PrefixReuse = _UNKNOWN
     continues_cache: bool = False
     """Whether a cached prompt and `Backbone.continuation_inputs` are all that a later forward needs. An untested family

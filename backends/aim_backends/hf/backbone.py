@@ -146,7 +146,7 @@ class Backbone:
 
     @cached_property
     def _marks(self) -> frozenset[str]:
-        """The role markers that the chat template writes round a text, where some are no tokens of the vocabulary."""
+        """The role markers that the chat template writes around a text, if some are not tokens of the vocabulary."""
         if not self._refusing or self.default_format.kind != "chat":
             return frozenset()
         try:
@@ -160,7 +160,7 @@ class Backbone:
     def process(
         self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], *, padding_side: str
     ) -> dict[str, Tensor]:
-        """Run the processor on one batch; its outputs as they are, on the backbone's device.
+        """Run the processor on one batch; its outputs unchanged, on the backbone's device.
 
         Raises:
             InputError: the processor refuses an image or a text.
@@ -191,7 +191,8 @@ class Backbone:
         return self.moved(outputs)
 
     def visual_tokens(self, sizes: Sequence[tuple[int, int]]) -> list[int]:
-        """Tokens of one image of each size (width, height) in a prompt; one number for all where none knows better."""
+        """Tokens of one image of each size (width, height) in a prompt; one number for all if sizes make no known
+        difference."""
         heights = [[height, width] for width, height in sizes]
         try:
             counts = self.processor._get_num_multimodal_tokens(image_sizes=heights).num_image_tokens
@@ -212,7 +213,7 @@ class Backbone:
         return int(ids.shape[1])
 
     def given_images(self, images: Sequence[Sequence[Image.Image]]) -> list[Any]:
-        """What the processor is given for the images of each prompt."""
+        """The images of each prompt in the form that the processor takes."""
         return [list(row) for row in images]
 
     def text_inputs(self, ids: Int[Tensor, "rows tokens"], mask: Int[Tensor, "rows tokens"]) -> dict[str, Tensor]:
@@ -256,7 +257,7 @@ class Backbone:
         return ChatPrompts(prompt_format, partial(self.processor.apply_chat_template, tokenize=False, **options))
 
     def _layout(self) -> Layout:
-        """Learn from one blank image what the processor writes round an image."""
+        """Learn from one blank image what the processor writes around an image."""
         blank = [[Image.new("RGB", (64, 64))]]
         try:
             outputs = self.processor(
@@ -274,7 +275,7 @@ class Backbone:
 
 
 def check_option(special_tokens: str) -> None:
-    """Refuse what is no setting of special tokens.
+    """Refuse an unknown setting of special tokens.
 
     Raises:
         InputError: it is neither of the two.

@@ -40,7 +40,7 @@ class TransformersBackend(Backend):
 
     Args:
         backbone: the model with its processor.
-        saved: gives the model in the dtype of its files, where they are known.
+        saved: gives the model in the dtype of its files, if they are known.
     """
 
     def __init__(self, backbone: Backbone, saved: Callable[[], Any] | None = None) -> None:

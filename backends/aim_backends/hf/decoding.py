@@ -1,4 +1,4 @@
-"""Generation: options, stopping, and text as it comes."""
+"""Generation: options, stopping, and streamed text."""
 
 from __future__ import annotations
 
@@ -176,8 +176,8 @@ class Decoding:
 class _Finite(LogitsProcessor):
     """Refuses logits with NaN or infinity, which would become token 0 or a failed draw.
 
-    The first ones are looked at at once: most backbones that overflow do it there. Later steps do not wait for the
-    device: it notes what is lost, and `check` looks when the answer is there.
+    The first logits are checked at once, where most backbones that overflow do so. Later steps do not wait for the
+    device: it records what is lost, and `check` looks when the answer is complete.
     """
 
     def __init__(self, queries: int, dtype: torch.dtype, *, drawn: bool) -> None:

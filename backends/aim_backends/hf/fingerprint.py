@@ -24,8 +24,9 @@ _EMBEDDING_SAMPLES = 4096
 def fingerprint(name: str, backbone: Backbone, saved: Callable[[], Any] | None = None) -> Fingerprint:
     """Measure a backbone's fingerprint: samples of its weights, its tokenizer, the scale of its embeddings.
 
-    ``name`` is the backend's. ``saved`` gives the model in the dtype of its files. float16 rounds otherwise than
-    float32 and bfloat16, so there the samples are taken from it: an artifact fits in whichever dtype the backbone runs.
+    ``name`` is the backend's. ``saved`` gives the model in the dtype of its files. float16 rounds differently from
+    float32 and bfloat16, so the samples are taken from that model: an artifact fits whatever dtype the backbone runs
+    in.
     """
     rounded = backbone.model.dtype == torch.float16 and not getattr(backbone.model, "is_quantized", False)
     model = saved() if saved and rounded else backbone.model
@@ -51,7 +52,7 @@ def fingerprint(name: str, backbone: Backbone, saved: Callable[[], Any] | None =
 
 
 def _printable(name: str) -> str:
-    """A folder's name may hold bytes that are not text, which no JSON file can hold."""
+    """A folder's name may hold bytes that are not text, which a JSON file cannot hold."""
     return name.encode("utf-8", "replace").decode()
 
 

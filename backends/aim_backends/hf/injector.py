@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenAnswers(PreparedAnswers):
-    """Queries whose prompts are written, without what stands before them, and the tokens of their answers."""
+    """Queries whose prompts are written, without what comes before them, and the tokens of their answers."""
 
     written: Prepared | None = field(repr=False)
     """None if there are no queries."""

@@ -33,7 +33,7 @@ def plain_answer(
     """What the model's own `generate` makes of the processor's own output.
 
     Demonstrations with images are one conversation. Without them they are given as token ids (`text_ids`): as one
-    string, a tokenizer would join what stands on the two sides of an image.
+    string, a tokenizer would join the texts on the two sides of an image.
     """
     if interleaved and backbone.most_images == 1:
         raise CapabilityError(f"a prompt of {backbone.model.config.model_type!r} holds one image.")
@@ -66,7 +66,7 @@ def _with_text(
 
 
 def show_prompt(backbone: Backbone, prepared: Prepared) -> str:
-    """A prompt's tokens as text, fused and visual ones as their number."""
+    """A prompt's tokens as text, with counts for fused and visual ones."""
     kinds = {backbone.slot: "fused", **dict.fromkeys(backbone.image_ids, "image")}
     runs = [(kind, list(run)) for kind, run in groupby(prepared.inputs["input_ids"][0].tolist(), kinds.get)]
     return "".join(backbone.tokenizer.decode(run) if kind is None else f"<{kind} x {len(run)}>" for kind, run in runs)

@@ -35,7 +35,7 @@ class PromptRenderer(ABC):
     """Renders the pieces of one prompt format."""
 
     prefix: str
-    """What stands before the first demonstration."""
+    """What comes before the first demonstration."""
 
     @abstractmethod
     def demonstration(self, text: str, answer: str) -> Piece:
@@ -76,8 +76,8 @@ class PlainPrompts(PromptRenderer):
 class ChatPrompts(PromptRenderer):
     """The family's own chat template: user turn = image and text, assistant turn = answer.
 
-    Every piece is cut out of a conversation that ends in a query, for some templates write the last answer of a
-    conversation differently (with an empty thought, say).
+    Every piece is cut out of a conversation that ends in a query, because some templates write the last answer of a
+    conversation differently (with an empty thought, for example).
     """
 
     _ANCHOR = ("Which one is the first?", "It is the 1st.")
@@ -107,7 +107,7 @@ class ChatPrompts(PromptRenderer):
         piece = whole.removeprefix(self._anchored).removesuffix(self._query)
         end = len(piece) - len(self._end)
         if self._anchored + piece + self._query != whole or not piece.endswith(answer + self._end):
-            raise self._error(f"it changes the answer {answer!r} or the turns round it")
+            raise self._error(f"it changes the answer {answer!r} or the turns around it")
         return Piece(piece, end - len(answer), end)
 
     def query(self, text: str) -> str:

@@ -103,7 +103,7 @@ class TransformersReader(DemoReader):
         ]
 
     def lengths(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
-        """Text tokens, and visual tokens as the processor counts them (of the first image's kind, where it cannot)."""
+        """Text tokens, and visual tokens as the processor counts them (of the first image's kind, if it cannot)."""
         with self._backbone.processor_lock:
             tokens, _ = self.text_tokens(demonstrations, prompt_format)
             visual = self._backbone.visual_tokens([image_size(item.image) for item in demonstrations])

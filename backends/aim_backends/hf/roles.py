@@ -92,7 +92,7 @@ class Roles:
             prompts: its format.
             shown: the text and the answer of each demonstration.
             query: the query's text; None: the prompt ends after its demonstrations.
-            ids: the unexpanded prompt's, where they are known.
+            ids: the unexpanded prompt's, if they are known.
 
         Raises:
             FormatError: they add or remove one.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def score(backbone: Backbone, inputs: Mapping[str, Any], choices: Sequence[Sequence[int]]) -> list[list[float]]:
-    """Return each choice's token log-probabilities after a prompt of one row, of which a part may be in a cache.
+    """Return each choice's token log-probabilities after a prompt of one row, part of which may be in a cache.
 
     Raises:
         NonFiniteError: one is NaN or infinite.

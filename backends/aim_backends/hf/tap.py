@@ -1,7 +1,7 @@
 """Where a backbone is written and read: one hook after its input embeddings, one before its LM head.
 
 Both hooks are registered once, when the backbone is loaded, and do nothing until a context variable is set. So what is
-injected or recorded in one thread (or one task) never shows in another, and is gone when its ``with`` block ends, also
+injected or recorded in one thread (or one task) never shows in another, and is gone when its ``with`` block ends, even
 after an exception. The family's own position ids, masks and ``generate`` run untouched.
 """
 
@@ -31,7 +31,7 @@ class Injection:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What stood before the LM head, one tensor per forward, if asked for; logits are of the last position only."""
+    """The LM head's input, one tensor per forward, if asked for; logits are of the last position only."""
 
     hidden: list[Float[Tensor, "rows positions hidden"]]
 

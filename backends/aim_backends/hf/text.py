@@ -61,7 +61,7 @@ class TextTokens:
     prefix_ids: tuple[int, ...]
     ids: tuple[int, ...]
     places: tuple[int, ...]
-    """Where the ids stand in the unexpanded prompt ``prefix + demonstration``."""
+    """The positions of the ids in the unexpanded prompt ``prefix + demonstration``."""
     unexpanded: tuple[int, ...]
     image_position: int
     answer_start: int
@@ -168,7 +168,7 @@ class Tokens:
         if not same_head or list(tokens.unexpanded[old_last + 1 :]) != list(expanded[new_last + 1 :]):
             names = self._tokenizer.convert_ids_to_tokens
             raise FormatError(
-                "the processor writes the text round the image differently from a text-only prompt:\n"
+                "the processor writes the text around the image differently from a text-only prompt:\n"
                 f"  text-only: {names(list(tokens.unexpanded))}\n"
                 f"  with image: {names([*expanded[: new_first + 1], *expanded[new_last:]])}"
             )
@@ -194,7 +194,7 @@ class Tokens:
             elif image is not None:  # still inside that image
                 found += [image] * len(places)
         if runs or len(found) != len(expanded):
-            raise FormatError("the processor writes the text round the images differently from a text-only prompt.")
+            raise FormatError("the processor writes the text around the images differently from a text-only prompt.")
         return found
 
     def _runs(self, ids: Sequence[int]) -> list[tuple[bool, list[int]]]:

@@ -1,4 +1,4 @@
-"""Answers queries with pocket: fused tokens stand in its prompt as embeddings."""
+"""Answers queries with pocket: fused tokens are embeddings in its prompt."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class PocketInjector(Injector):
         self.prefixes: PrefixCache[KVCache] = PrefixCache()
 
     def contexts(self, contexts: Sequence[Context], prompt_format: PromptFormat) -> list[Tensor]:
-        """Return what stands before each query, BOS first, as embeddings ``(tokens, embed)``."""
+        """Return the context of each query, BOS first, as embeddings ``(tokens, embed)``."""
         return self._contexts(contexts, prompt_format, self.prompts.opening(prompt_format))
 
     def _contexts(
@@ -153,7 +153,7 @@ class PocketInjector(Injector):
         prompt = self.prefill(queries, contexts, prompt_format, padded.shape[1])
         found = []
         for row, length in enumerate(prompt.mask.sum(1).tolist()):
-            log_probs = F.log_softmax(self._behind(prompt, row, padded).float(), -1).gather(2, padded[..., None])
+            log_probs = F.log_softmax(self._logits_after(prompt, row, padded).float(), -1).gather(2, padded[..., None])
             scores = [tuple(one[: len(tokens), 0].tolist()) for one, tokens in zip(log_probs, ids, strict=True)]
             if not all(math.isfinite(value) for one in scores for value in one):
                 error = not_finite("log-probabilities", prompt.last.dtype)
@@ -162,7 +162,7 @@ class PocketInjector(Injector):
             found.append(ChoiceScores(tuple(scores), length))
         return found
 
-    def _behind(self, prompt: Prefilled, row: int, padded: Tensor) -> Float[Tensor, "choices tokens vocabulary"]:
+    def _logits_after(self, prompt: Prefilled, row: int, padded: Tensor) -> Float[Tensor, "choices tokens vocabulary"]:
         """The logits of choices ``(choices, longest)``, padded on the right, after one of the prompts."""
         count, longest = padded.shape
         hidden = prompt.last[row].expand(count, -1, -1)  # (choices, 1, hidden)

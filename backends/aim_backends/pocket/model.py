@@ -6,7 +6,7 @@ Prompt layout:
     Question: {text}\\n  [16 visual tokens]  \\nAnswer:  {answer}\\n      one per demonstration
     Question: {text}\\n  [16 visual tokens]  \\nAnswer:                 the query
 
-What stands before, between and after is tokenised separately, and an answer ends at the newline.
+What comes before, between and after is tokenised separately, and an answer ends at the newline.
 Text-only demonstrations are the same without the visual tokens.
 """
 

@@ -10,7 +10,7 @@ class Turn(NamedTuple):
     """A demonstration or a query as tokens."""
 
     before: list[int]
-    """What stands before the image."""
+    """What comes before the image."""
     after: list[int]
     """Between the image and the answer."""
     blanks: list[int]
