@@ -103,7 +103,7 @@ def test_errors_without_tracebacks(folder: Path, call_cli: CalledCli) -> None:
         ([docs, "--images", str(folder / "nothing")], "no such folder of images"),
         ([docs, "--format", "mmc5"], "--format 'mmc5': no format named 'mmc5'. Did you mean 'mmc4'"),
         ([docs, "--max-images", "2", "--min-pairs", "3"], "max_images=2 and min_pairs=3: no document has"),
-        ([docs, "--format", "obelics"], "none of 1 files is of format 'obelics'"),
+        ([docs, "--format", "obelics"], "none of 1 files has the format 'obelics'"),
         ([docs, "--similarity", "clip", "--clip-model", "ViT-B32"], "Did you mean 'ViT-B-32'"),
         ([docs, "--json", os.devnull + "/x.json"], "cannot be written"),
         ([str(folder / "images")], "no known format"),
