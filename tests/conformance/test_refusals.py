@@ -71,7 +71,7 @@ def test_how_many_demonstrations_fit_is_said(tiny: Callable[[str], Path]) -> Non
     pipe = AIMPipeline.from_pretrained("llava", model=tiny("llava-1.5"), projector="carrier", device="cpu")
     pipe.bank.add([Demonstration(picture(20, 20 + n, 0), "word " * 400, "a cat") for n in range(5)])
     queries = [Query(picture(20, 20, 0), text) for text in ("What?", "Which animal is it?", "What?")]
-    for shots, fits in ((None, 3), (3, None)):
+    for shots, fits in ((5, 3), (3, None)):
         if fits is None:
             assert len(pipe.generate(queries, shots=shots, max_new_tokens=1)) == 3
             continue
