@@ -10,7 +10,7 @@ from aim_sdk.bank import BankEntry, DemonstrationBank
 from aim_sdk.injection.choices import Normalization, check_normalize, checked_choices, choices_of, normalized
 from aim_sdk.injection.classification import Classification, Classifier, Images, OnError, classify, images_of
 from aim_sdk.injection.contexts import Contexts, nothing_to_show
-from aim_sdk.injection.given import Demonstrations, One, Queries, candidates_of, of_each_query, queries_of, query_of
+from aim_sdk.injection.given import Demonstrations, Queries, candidates_of, of_each_query, queries_of, query_of
 from aim_sdk.injection.prompting import check_names, fitting, generated
 from aim_sdk.injection.shots import Shots, check_votes, same_for_all, shots_value
 from aim_sdk.reading.encoder import Encoder
@@ -18,7 +18,7 @@ from aim_sdk.selection.base import Selector
 from aim_sdk.selection.nearest import TEMPERATURE, log_shares, votes, votes_among
 from aim_sdk.support.numbers import whole_number
 from aim_sdk.support.progress import advancing
-from aim_sdk.types import ChoiceScores, Context, Demonstration, Generation, Mode
+from aim_sdk.types import ChoiceScores, Context, Demonstration, Generation, ImageInput, Mode, Query
 
 
 class FewShotModel:
@@ -50,7 +50,7 @@ class FewShotModel:
 
     def __call__(
         self,
-        query: One,
+        query: Query | ImageInput | tuple[ImageInput, str],
         text: str = "",
         *,
         shots: int | Shots | None = None,
@@ -118,7 +118,7 @@ class FewShotModel:
 
     def stream(
         self,
-        query: One,
+        query: Query | ImageInput | tuple[ImageInput, str],
         text: str = "",
         *,
         shots: int | Shots | None = None,
@@ -152,7 +152,7 @@ class FewShotModel:
 
     def score(
         self,
-        query: One,
+        query: Query | ImageInput | tuple[ImageInput, str],
         choices: Iterable[str],
         *,
         normalize: Normalization = "none",
@@ -181,7 +181,7 @@ class FewShotModel:
 
     def token_log_probs(
         self,
-        query: One,
+        query: Query | ImageInput | tuple[ImageInput, str],
         choices: Iterable[str],
         *,
         shots: int | Shots | None = None,

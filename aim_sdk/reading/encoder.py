@@ -20,7 +20,7 @@ from aim_sdk.backend.capabilities import HasVocabulary, capability
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.backend.prepared import PreparedReadings
 from aim_sdk.config import Binding, PromptFormat
-from aim_sdk.errors import InputError, NonFiniteError
+from aim_sdk.errors import ContextLengthError, InputError, NonFiniteError
 from aim_sdk.projectors.base import Projector
 from aim_sdk.support.finite import are_finite, not_finite
 from aim_sdk.types import Demonstration, FusedTokens, KeptReading, Query, Reading
@@ -248,6 +248,8 @@ class Encoder:
 def _refuse(place: int, error: InputError) -> None:
     """Say which query of several cannot be read."""
     error.query = place
+    if isinstance(error, ContextLengthError):  # the message is a demonstration's, with an answer
+        error.args = (f"the query, read to find demonstrations like it: {error}",)
     raise error
 
 

@@ -45,7 +45,7 @@ def rewritten(folder: Path, change: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(config | {"config_sha256": config_hash(config)}))
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     kind=st.sampled_from(list(KINDS)),
     hidden=st.integers(1, 20),
@@ -170,7 +170,7 @@ def test_a_projector_without_a_backbone_cannot_be_saved(tmp_path: Path) -> None:
         LinearProjector(4, 4).save_pretrained(tmp_path)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_any_damage_to_the_weights_is_found(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.mktemp("artifact")
@@ -325,7 +325,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, object]:
     return folder, outcome(folder)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_an_altered_folder_is_the_same_projector_or_refused(whole: tuple[Path, object], data: st.DataObject) -> None:
     folder, same = whole
@@ -347,7 +347,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(data=st.data(), value=JSON)
 def test_a_configuration_of_any_content_is_a_projector_or_refused(
     whole: tuple[Path, object], data: st.DataObject, value: object

@@ -48,7 +48,7 @@ def shown(episode: Episode) -> list[str]:
 # --- cut
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(text=st.text("ab1 \n.!?\"')。…", max_size=60) | st.text(max_size=60), limit=st.integers(1, 40))
 @example(text="Pi is 3.14 or so", limit=8)
 @example(text='He said "No." And left', limit=12)

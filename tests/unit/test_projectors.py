@@ -145,7 +145,7 @@ def test_a_layers_scale_does_not_matter(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["carrier", "carrier-linear"])
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(tokens=st.integers(1, 8), data=st.data())
 def test_a_carrier_changes_one_token_where_the_image_stood(kind: str, tokens: int, data: st.DataObject) -> None:
     answer = data.draw(st.integers(0, tokens - 1), label="answer_start")
