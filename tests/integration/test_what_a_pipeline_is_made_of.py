@@ -57,7 +57,7 @@ def test_a_projector_leads_to_its_backbone(saved: Path, tiny: Callable[[str], Pa
         assert type(pipe.projector) is LinearProjector
         assert pipe.projector.identity == Projector.from_pretrained(saved).identity
         assert pipe.backend.fingerprint == loaded.fingerprint
-    with pytest.raises(InputError, match=r"made with 'llava-1\.5' of backend 'llava', which is no hub id"):
+    with pytest.raises(InputError, match=r"made with 'llava-1\.5' of backend 'llava', which is not a hub id"):
         AIMPipeline.from_pretrained(saved)
     with pytest.raises(InputError, match="two projectors are given"):
         AIMPipeline.from_pretrained(saved, model=tiny("llava-1.5"), projector="residual")

@@ -162,7 +162,7 @@ def test_bad_answers_are_image_errors_that_name_the_address(server: str, path: s
 @pytest.mark.parametrize("path", ["drip", "slow-header"])
 def test_the_time_is_for_all_of_it(server: str, path: str) -> None:
     began = time.monotonic()
-    with pytest.raises(ImageError, match=r"not within 0\.5 seconds"):
+    with pytest.raises(ImageError, match=r"no answer within 0\.5 seconds"):
         fetch_image(f"{server}/{path}", timeout=0.5, allow_private=True)
     assert time.monotonic() - began < 2
 
@@ -170,7 +170,7 @@ def test_the_time_is_for_all_of_it(server: str, path: str) -> None:
 def test_looking_up_a_name_is_a_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     ends = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: ends.wait(20))
-    with pytest.raises(ImageError, match=r"not within 0\.2 seconds"):
+    with pytest.raises(ImageError, match=r"no answer within 0\.2 seconds"):
         fetch_image("http://slow.example/a.png", timeout=0.2)
     ends.set()
 
@@ -178,7 +178,7 @@ def test_looking_up_a_name_is_a_part_of_the_time(monkeypatch: pytest.MonkeyPatch
 def test_a_silent_server_ends_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for scheme in ("http", "https"):
-            with pytest.raises(ImageError, match=r"not within 0\.3 seconds"):
+            with pytest.raises(ImageError, match=r"no answer within 0\.3 seconds"):
                 fetch_image(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/a", timeout=0.3, allow_private=True)
 
 

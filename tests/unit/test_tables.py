@@ -68,7 +68,7 @@ def test_a_bad_row_loses_only_itself(tmp_path: Path) -> None:
         (b"image,text,text\n", "two columns are called 'text'"),
         ("image\nK\xf6ln.png\n".encode("cp1252"), r":2: not UTF-8 \(byte 1\)(.|\n)*iconv"),
         ("image\n".encode("utf-16"), "iconv -f UTF-16"),
-        (b"image\n\0\n", ":2: no text"),
+        (b"image\n\0\n", ":2: not text"),
     ],
 )
 def test_other_files_are_named(tmp_path: Path, content: bytes, said: str) -> None:
