@@ -14,6 +14,8 @@ from aim_backends.pocket.prompts import DEFAULT_FORMAT
 from aim_backends.pocket.vision import preprocess
 from aim_sdk import AIMPipeline, Demonstration, FusedTokens, PromptFormat, Query, ResidualProjector
 from aim_sdk.errors import ContextLengthError, DeviceError, FormatError, InputError, ModelNotFoundError, NonFiniteError
+from aim_sdk.evaluation.plan import draws
+from aim_sdk.evaluation.protocol import get_protocol
 from aim_sdk.testing import check_backend
 from aim_sdk.types import Context
 
@@ -242,19 +244,17 @@ def test_it_sees_colours_and_shapes_it_was_not_trained_on(pipe: AIMPipeline) -> 
 @pytest.mark.slow
 def test_it_binds_names_through_fused_tokens(pipe: AIMPipeline) -> None:
     """The seed of the whole: with the demonstrations' images AIM knows which name is meant, without them it guesses."""
-    assert isinstance(pipe.backend, PocketBackend)
-    task = next(task for task in pipe.backend.demo_tasks(60, seed=1) if task.name == "name binding")
+    asked = draws("emoji-names", get_protocol("demo"), shots=2, limit=60, seed=1)
 
     def accuracy(mode: str) -> float:
         answers = pipe.generate(
-            [episode.query for episode in task.episodes],
-            demonstrations=[episode.demonstrations for episode in task.episodes],
-            shots=2,
+            [one.query for one in asked],
+            demonstrations=[one.demonstrations for one in asked],
             mode=mode,
             max_new_tokens=4,
             batch_size=30,
         )
-        return sum(a.text == e.answer for a, e in zip(answers, task.episodes, strict=True)) / len(task.episodes)
+        return sum(a.text == one.item.answers[0] for a, one in zip(answers, asked, strict=True)) / len(asked)
 
     assert accuracy("aim") > accuracy("no-image") + 0.15
 

@@ -75,7 +75,9 @@ def test_how_many_demonstrations_fit_is_said(backend: PocketBackend) -> None:
     pipe = AIMPipeline(backend)
     pipe.bank.add([Demonstration(PICTURE, f"{'word ' * 3000}{n}", "a cat") for n in range(3)])
     with pytest.raises(ContextLengthError, match="About 2 of its 3 demonstrations fit: use shots=2"):
-        pipe(PICTURE, "What?", max_new_tokens=1)
+        pipe(PICTURE, "What?", shots=3, max_new_tokens=1)
+    (answer,) = pipe.generate([Query(PICTURE, "What?")], max_new_tokens=1)
+    assert len(answer.demonstrations) == 2, "without a number, as many as fit"
 
 
 @pytest.mark.parametrize("size", [(190, 1), (1, 190), (1, 1), (2000, 20)])
