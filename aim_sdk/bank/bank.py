@@ -124,7 +124,8 @@ class DemonstrationBank(DemonstrationCollection):
         Raises:
             ArtifactNotFoundError: no such file.
             CorruptArtifactError: it is not an exported bank, or is cut or altered; nothing is added and no bank is
-            created. FingerprintError: it was made with another backbone, projector or prompt format.
+                created.
+            FingerprintError: it was made with another backbone, projector or prompt format.
         """
         path, file = expanded(into), expanded(file)
         if not os.path.exists(path / INDEX):

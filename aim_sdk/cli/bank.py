@@ -43,7 +43,7 @@ def list_(
 
     filters = _filters(where)
     with _opened(bank) as opened:
-        keys = _chosen(opened, filters)
+        keys = opened.matching(filters)
         shown = keys[: limit or None]
         if as_json:
             for key in shown:
@@ -89,11 +89,9 @@ def remove(
         raise InputError("bank remove: pass one KEY or more, or --where FIELD=VALUE.")
     filters = _filters(where)
     with _opened(bank) as opened:
-        chosen = [_found(opened, key) for key in keys or []]
-        if filters:
-            chosen += _chosen(opened, filters)
-        opened.remove(*dict.fromkeys(chosen))
-        say(f"{bank}: {len(set(chosen))} demonstrations removed, {len(opened)} left.", err=True)
+        chosen = opened.matching(filters) if filters else {_found(opened, key) for key in keys or []}
+        opened.remove(*chosen)
+        say(f"{bank}: {len(chosen)} demonstrations removed, {len(opened)} left.", err=True)
 
 
 @app.command("verify")
@@ -241,8 +239,3 @@ def _filters(given: list[str] | None) -> dict[str, Any]:
         except ValueError:
             continue
     return where
-
-
-def _chosen(bank: DemonstrationBank, filters: dict[str, Any]) -> list[str]:
-    """The keys of the demonstrations with that metadata; a field that none has is refused."""
-    return bank.matching(filters) if filters else list(bank)

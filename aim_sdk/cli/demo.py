@@ -41,8 +41,8 @@ def demo(
         protocol="demo",
         modes=tuple(LABELS),
         seed=seed,
-        limit=8 if quick else 48,
-        batch_size=24,
+        limit=8 if quick else 36,
+        batch_size=18,
         timed=1 if quick else 2,
     )
     say("Loading pocket; the first start converts its weights, about half a minute.", err=True)

@@ -1,4 +1,4 @@
-"""The result file of a run: one JSON document with everything behind its scores."""
+"""The result file of a run: one JSON document with everything that its scores were computed from."""
 
 from __future__ import annotations
 

@@ -80,24 +80,24 @@ class Contexts:
             given = of_each_query(shots.demonstrations, len(queries))
             selected = first_shots([[self._ours(item) for item in items] for items in given], shots.count)
             if all(items is given[0] for items in given):
-                self._note(selected, lambda: {_demonstration(item).answer.strip() for item in given[0]})
+                self._note(selected, lambda: {_demonstration(item).answer.strip() for item in given[0]}, given=True)
             return selected
         if shots.count is None and not len(self.bank):
             raise nothing_to_show(self.bank, shots.mode)
         selector = shots.selector or self.selector
         found: list[list[Shown]] = [[*entries] for entries in chosen(self.bank, selector, queries, shots.count)]
         if isinstance(selector, FirstSelector):
-            self._note(found, lambda: bank_answers(self.bank))
+            self._note(found, lambda: bank_answers(self.bank), given=False)
         return found
 
-    def _note(self, shown: Sequence[Sequence[Shown]], held: Callable[[], Collection[str]]) -> None:
+    def _note(self, shown: Sequence[Sequence[Shown]], held: Callable[[], Collection[str]], *, given: bool) -> None:
         """Warn once if all queries are shown the same demonstrations and these have one answer."""
         if self._noted or not shown or len(shown[0]) < self._fewest:
             return
         answer = one_answer([_demonstration(item).answer for items in shown for item in items])
         if answer is not None and len(held()) > 1:
             self._noted = True
-            note_one_answer(len(shown[0]), answer)
+            note_one_answer(len(shown[0]), answer, given=given)
 
     def _key(self, item: Shown, tokens: FusedTokens | None = None) -> str:
         """The key of a shown demonstration; for one from outside the bank, the key of its tokens."""

@@ -27,12 +27,12 @@ class FewShotModel:
     Every method takes a query as a `Query` or as an image and its text. What is shown before it is one value:
 
     * ``shots``: how many demonstrations; without a number up to 8 of the bank's, as many as exist and fit the context.
-    Or a [`Shots`][aim_sdk.injection.shots.Shots], which holds all that follows and can be used again.
+      Or a [`Shots`][aim_sdk.injection.shots.Shots], which holds all that follows and can be used again.
     * ``mode``: ``"aim"``, or a baseline on the same demonstrations: ``"text-only"`` (their texts, no images),
       ``"interleaved"`` (all with images in one prompt), ``"zero-shot"`` (none), ``"no-image"`` (the control: the same
       projector, demonstrations read without their images), ``"nearest"`` (the demonstrations most like the query vote
       for their answers; no LM call: see `nearest`).
-    * ``selector``: one other than the pipeline's.
+    * ``selector``: one other than the pipeline's; not with ``demonstrations``, of which none is chosen.
     * ``demonstrations``: these instead of the bank's; for a list of queries, one list for all or one per query.
 
     What is given may be one or several, in a list or any other iterable; an iterator that gives nothing is refused. A

@@ -35,13 +35,12 @@ def one_answer(shown: Sequence[str]) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def note_one_answer(count: int, answer: str) -> None:
+def note_one_answer(count: int, answer: str, *, given: bool) -> None:
     """All queries are shown the same demonstrations, of one answer, though there are others."""
     who = f"all {count} shown demonstrations say" if count > 1 else "the shown demonstration says"
-    note(
-        f"{who} {answer[:40]!r}, though there are others; selector='reading' (--selector reading) shows each query the "
-        "most similar ones, or pass more shots."
-    )
+    similar = "selector='reading' (--selector reading) shows each query the most similar ones"
+    advice = f"pass more shots, or add them to the bank, where {similar}" if given else f"{similar}, or pass more shots"
+    note(f"{who} {answer[:40]!r}, though there are others; {advice}.")
 
 
 def note_choices_without_examples(choices: Sequence[str], answers: Collection[str]) -> None:

@@ -43,6 +43,8 @@ class Shots:
         demonstrations: Demonstrations | None = None,
     ) -> None:
         check_mode(mode)
+        if selector is not None and demonstrations is not None:
+            raise InputError("selector and demonstrations: what is given is shown, and nothing is chosen; pass one.")
         object.__setattr__(self, "count", shots_of(count))
         object.__setattr__(self, "mode", mode)
         object.__setattr__(self, "selector", None if selector is None else get_selector(selector))

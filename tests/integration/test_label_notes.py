@@ -71,7 +71,10 @@ def test_demonstrations_of_one_answer_are_noted_once(pipe: AIMPipeline, pictures
     assert noted(lambda: pipe.classify(pictures[4:8], text="What?", shots=1))[0].startswith("the shown demonstration ")
     assert noted(lambda: pipe.generate(pictures[4:6], shots=2, max_new_tokens=1)) == said
     own = [entry.demonstration for entry in pipe.bank.values()]
-    assert noted(lambda: pipe.classify(pictures[4:8], text="What?", shots=2, demonstrations=own)) == said
+    assert noted(lambda: pipe.classify(pictures[4:8], text="What?", shots=2, demonstrations=own)) == [
+        "all 2 shown demonstrations say 'cat', though there are others; pass more shots, or add them to the bank, "
+        "where selector='reading' (--selector reading) shows each query the most similar ones."
+    ]
     for quiet in ({"shots": 3}, {"shots": None}, {"shots": 2, "selector": "reading"}, {"mode": "zero-shot"}):
         assert noted(lambda quiet=quiet: pipe.classify(pictures[4:6], text="?", **quiet)) == []  # type: ignore[misc]
     assert noted(lambda: pipe.generate(pictures[4:6], shots=1, max_new_tokens=1)) == []

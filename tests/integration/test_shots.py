@@ -90,6 +90,7 @@ def test_what_a_value_holds_is_not_told_twice(pipe: AIMPipeline, query: Query, n
         (lambda: Shots(mode="aims"), r"no mode named 'aims'\. Did you mean 'aim'"),
         (lambda: Shots(selector="readin"), r"no selector named 'readin'\. Did you mean 'reading'"),
         (lambda: Shots(demonstrations=[1]), "demonstrations"),
+        (lambda: Shots(selector="first", demonstrations=[]), "nothing is chosen; pass one"),
         (lambda: Shots(demonstrations=iter([])), "consumed before"),
     ],
 )

@@ -23,7 +23,7 @@ from tests.banks import CountingEncoder, answers, fused_of, open_bank
 def test_a_read_only_folder_is_read_and_not_written(
     path: Path, bank: DemonstrationBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the last commits still in the log beside the index, as after a kill."""
+    """With the last commits still in the log next to the index, as after a kill."""
     expected = answers(bank)
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
     before = {file.name: file.stat().st_mtime_ns for file in path.iterdir()}
