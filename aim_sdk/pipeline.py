@@ -58,7 +58,12 @@ class AIMPipeline(FewShotModel):
         selector: str | Selector = DEFAULT_SELECTOR,
         prefix_bytes: int | None = None,
     ) -> None:
-        fitted = _attached(projector or backend.default_projector(), backend)
+        if not isinstance(backend, Backend):
+            raise InputError(
+                f"backend: {type(backend).__name__}; expected a loaded backend. "
+                "Next: AIMPipeline.from_pretrained(...), which takes names."
+            )
+        fitted = _attached(backend.default_projector() if projector is None else projector, backend)
         encoder = Encoder(backend, fitted, format_of(prompt_format) or backend.default_format)
         if prefix_bytes is not None and (reusing := find(backend, ReusesPrefixes)) is not None:
             reusing.prefixes.resize(prefix_bytes)
@@ -160,6 +165,11 @@ class AIMPipeline(FewShotModel):
 
 
 def _attached(projector: Projector, backend: Backend) -> Projector:
+    if not isinstance(projector, Projector):
+        raise InputError(
+            f"projector: {type(projector).__name__}; expected a loaded projector. Next: "
+            "AIMPipeline.from_pretrained(..., projector=...), which takes names, or Projector.from_pretrained(...)."
+        )
     if (showing := find(backend, HasVocabulary)) is not None:
         return projector.attach(showing.vocabulary)
     projector.check_backbone(backend.fingerprint)  # and there is nothing to bind it to

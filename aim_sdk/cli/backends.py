@@ -70,15 +70,15 @@ def _capabilities(name: str) -> tuple[list[str], str | None]:
 def _show_capabilities(can: dict[str, tuple[list[str], str | None]]) -> None:
     """What each backend can do, and what the words mean."""
     from aim_sdk.backend.capabilities import CAPABILITIES
-    from aim_sdk.support.terminal import say
+    from aim_sdk.support.fitted import FittedTable
+    from aim_sdk.support.terminal import cell, console
 
+    out = console()
     for name, (names, error) in can.items():
-        say(f"\n{name}: {error or ', '.join(names) or 'none besides reading and answering'}")
-    say("\nA backend with the capability")
-    width = max(len(row.name) for row in CAPABILITIES)
-    for row in CAPABILITIES:
-        say(f"  {row.name:{width}}  {row.does}")
-    say("A loaded model may lack some that its class has: `aim-icl backends check NAME` says which, and why.")
+        out.print(cell(f"\n{name}: {error or ', '.join(names) or 'none besides reading and answering'}"))
+    out.print("\nA backend with the capability")
+    out.print(FittedTable(("", ""), [(row.name, row.does) for row in CAPABILITIES]))
+    out.print("A loaded model may lack some that its class has: `aim-icl backends check NAME` says which, and why.")
 
 
 @app.command("check")

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from aim_sdk.errors import InputError
-from aim_sdk.evaluation.results import Cell
+from aim_sdk.evaluation.results import RESULT, Cell
 from aim_sdk.files.atomic import write_atomic, writing
 from aim_sdk.files.jobs import differences, kept_settings
 
@@ -38,7 +38,7 @@ class AnswerJournal:
         if kept is not None:
             _check_same(settings, kept, wanted)
             return
-        if folder.exists() and any(folder.glob("answers-*.jsonl")):
+        if folder.exists() and any((*folder.glob("answers-*.jsonl"), *folder.glob(RESULT))):
             raise InputError(f"{folder}: answers without {_SETTINGS}; expected a run's folder, or a new one.")
         write_atomic(settings, (json.dumps(wanted, indent=1) + "\n").encode())
 

@@ -16,13 +16,7 @@ from pydantic_core import to_json
 from torch import Tensor, nn
 
 from aim_sdk.config import Fingerprint, ProjectorConfig
-from aim_sdk.errors import (
-    AIMError,
-    ArtifactError,
-    ArtifactWriteError,
-    FingerprintError,
-    InputError,
-)
+from aim_sdk.errors import AIMError, ArtifactError, ArtifactWriteError, FingerprintError, InputError
 from aim_sdk.layers import LAST, check_layers, check_there
 from aim_sdk.projectors.batch import ReadingBatch
 from aim_sdk.projectors.hub import CARD, located
@@ -108,8 +102,10 @@ class Projector(
 
         Raises:
             FingerprintError: it was made with another backbone.
-            InputError: its sizes or its layers are not the backbone's.
+            InputError: its sizes or its layers are not the backbone's; or it is not a vocabulary.
         """
+        if not isinstance(vocabulary, Vocabulary):
+            raise InputError(f"attach: {type(vocabulary).__name__}; expected a loaded backend's vocabulary.")
         self.check_backbone(vocabulary.fingerprint)
         check_there(self.layers, vocabulary.decoder_layers)
         if self.fingerprint is None:
@@ -180,12 +176,14 @@ class Projector(
             **options: none; a saved projector has its options.
 
         Raises:
-            InputError: an option is given.
+            InputError: an option is given, or something other than a name.
             ArtifactNotFoundError: no such folder, file or Hub repository.
             ArtifactError: it is a projector of another kind.
             CorruptArtifactError: a file is cut, altered or malformed, or of a newer version; or the weights are not
                 those of the projector that the configuration describes.
         """
+        if not isinstance(pretrained_model_name_or_path, str | Path):
+            raise InputError(f"{pretrained_model_name_or_path!r}: expected a projector's folder, or its id on the Hub.")
         return cls._from_pretrained(  # the mixin's would look for a config.json first
             model_id=str(pretrained_model_name_or_path),
             force_download=force_download,

@@ -74,3 +74,18 @@ def test_what_is_nothing_of_these_is_said(tiny: Callable[[str], Path], tmp_path:
         made(tiny("llava-1.5"), model=tiny("gemma3"))
     with pytest.raises(BackendError, match="no such folder"):
         made("./nothing/here")
+
+
+def test_what_is_not_loaded_is_sent_to_what_loads_it(loaded: LlavaBackend, saved: Path) -> None:
+    for given in (str(saved), saved, LinearProjector, loaded.vocabulary):
+        with pytest.raises(InputError, match=r"expected a loaded projector. Next: AIMPipeline\.from_pretrained"):
+            AIMPipeline(loaded, given)  # type: ignore[arg-type]
+    for other in ("llava", LlavaBackend, None):
+        with pytest.raises(InputError, match=r"expected a loaded backend. Next: AIMPipeline\.from_pretrained"):
+            AIMPipeline(other)  # type: ignore[arg-type]
+    for wrong in (loaded, None, "llava"):
+        with pytest.raises(InputError, match="expected a loaded backend's vocabulary"):
+            Projector.from_pretrained(saved).attach(wrong)  # type: ignore[arg-type]
+    for name in (None, 3, b"saved"):
+        with pytest.raises(InputError, match="expected a projector's folder, or its id on the Hub"):
+            Projector.from_pretrained(name)  # type: ignore[arg-type]
