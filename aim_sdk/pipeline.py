@@ -42,7 +42,7 @@ class AIMPipeline(FewShotModel):
             default those whose readings are most like the query's, for which each query is read once;
             ``selector="first"`` shows all queries the same ones, which are then computed once if the backend can.
         prefix_bytes: memory for computed prefixes (`aim_sdk.backend.prefixes`), if the backend shares them between
-        prompts; None takes the backend's default (1 GiB), 0 computes every prompt in full.
+            prompts; None takes the backend's default (1 GiB), 0 computes every prompt in full.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class AIMPipeline(FewShotModel):
             prompt_format, bank, keep_readings, keep_images, images, selector, prefix_bytes: see the class.
             device, dtype: where and in what precision the backbone runs; None lets the backend choose.
             trust_remote_code: run the checkpoint's own Python code (configuration, processor, tokenizer, model). By
-            default none is run, and a checkpoint that needs its code is refused.
+                default none is run, and a checkpoint that needs its code is refused.
             **options: passed to the backend (transformers: ``revision``, ``device_map``, ``quantization_config``, ...).
 
         Raises:

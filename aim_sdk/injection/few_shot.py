@@ -278,7 +278,7 @@ class FewShotModel:
 
         Raises:
             InputError: and its members; its `query` is the index of the image that cannot be labelled, if it is about
-            one image.
+                one image.
         """
         check_normalize(normalize)
         batch_size = whole_number("batch_size", batch_size, 1)

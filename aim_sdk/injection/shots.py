@@ -20,10 +20,10 @@ class Shots:
 
     Args:
         count: how many demonstrations; None: of the bank's, up to 8 (`aim_sdk.selection.base.DEFAULT_SHOTS`), as many
-        as exist and fit the context; of ``demonstrations``, all. mode: ``"aim"``, or a baseline on the same
-        demonstrations; see `aim_sdk.types.Mode`. selector: chooses each query's from the bank: a name or an object;
-        None: the pipeline's own. demonstrations: these instead of the bank's: the same for every query, or some for
-        each.
+            as exist and fit the context; of ``demonstrations``, all.
+        mode: ``"aim"``, or a baseline on the same demonstrations; see `aim_sdk.types.Mode`.
+        selector: chooses each query's from the bank: a name or an object; None: the pipeline's own.
+        demonstrations: these instead of the bank's: the same for every query, or some for each.
 
     Raises:
         InputError: an argument has a wrong type or value.

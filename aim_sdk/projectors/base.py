@@ -44,7 +44,7 @@ class Projector(
         hidden_size, embedding_size: the backbone's; `width` is that of a reading of all ``layers``.
         layers: what it reads, counted as in [`aim_sdk.layers`][aim_sdk.layers].
         **options: other arguments of the kind's constructor (such as its own sizes): they are saved and restored with
-        it.
+            it.
 
     Attributes:
         fingerprint: the backbone that the projector belongs to; None until it is attached to one. Needed to save it.
