@@ -3,7 +3,8 @@
 Documents read like web pages: two to six images on one topic among sentences, of which some name what an image shows,
 some tell a property that the page has given it (where it comes from, whose it is, what it costs), and most belong to
 no image. A thing that is shown again, in another drawing, keeps its property: what stands earlier on a page helps with
-what stands later, as on real pages. No page has questions and answers, label words or a fixed form.
+what stands later, as on real pages. No page has questions and answers or a fixed form, and none holds what the
+few-shot trials ask (`benchmarks.pocket.withheld`): that is checked on the finished corpus.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from PIL import Image
 from benchmarks.pocket.catalog import load_catalog
 from benchmarks.pocket.config import SEED, WORK
 from benchmarks.pocket.wide import load_wide
+from benchmarks.pocket.withheld import Withheld, check
 
 FOLDER: Final = WORK / "web_corpus"
 _DOCUMENTS_A_SHARD: Final = 500
@@ -36,6 +38,14 @@ class Thing:
 
 
 @dataclass(frozen=True)
+class Topic:
+    """Things that stand on one page, and what a page may call them; None: nothing."""
+
+    title: str | None
+    things: list[Thing]
+
+
+@dataclass(frozen=True)
 class _Sentence:
     text: str
     thing: str | None  # what it is about
@@ -45,37 +55,43 @@ class _Sentence:
 def build(documents: int, seed: int = SEED, folder: Path = FOLDER) -> None:
     """Write ``documents`` pages in shards, and their images."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    rng, topics = random.Random(seed), _topics()
+    rng, topics = random.Random(seed), _topics(Withheld())
+    parts: dict[str, Any] = json.loads(_PARTS.read_text(encoding="utf-8"))
     for first in range(0, documents, _DOCUMENTS_A_SHARD):
         number = first // _DOCUMENTS_A_SHARD
-        pages = (_page(rng, topics, folder) for _ in range(min(_DOCUMENTS_A_SHARD, documents - first)))
+        pages = (_page(rng, topics, parts, folder) for _ in range(min(_DOCUMENTS_A_SHARD, documents - first)))
         lines = "".join(json.dumps(page) + "\n" for page in pages)
         (folder / f"docs_shard_{number}_v2.jsonl").write_text(lines, encoding="utf-8")
         print(f"{min(first + _DOCUMENTS_A_SHARD, documents)}/{documents} documents", flush=True)
 
 
-def _topics() -> dict[str, list[Thing]]:
+def _topics(withheld: Withheld) -> list[Topic]:
     """Group the training split: the catalogue by its groups, the wide concepts by their categories."""
-    topics: dict[str, list[Thing]] = {}
+    groups: dict[str, list[Thing]] = {}
     for concept in load_catalog():
         if not concept.held_out and concept.nameable and concept.styles():
             paths = tuple(concept.drawings[style] for style in concept.styles())
-            topics.setdefault(concept.group, []).append(Thing(concept.name, paths))
+            groups.setdefault(concept.group, []).append(Thing(concept.name, paths))
     for wide in load_wide():
         if wide.category not in ("", "symbol"):
-            topics.setdefault(wide.category, []).append(Thing(wide.name, tuple(wide.drawings.values())))
-    return {topic: things for topic, things in sorted(topics.items()) if len(things) >= 4}
+            groups.setdefault(wide.category, []).append(Thing(wide.name, tuple(wide.drawings.values())))
+    topics = []
+    for group, members in sorted(groups.items()):
+        title, things = group.replace("-", " "), [thing for thing in members if not withheld.in_text(thing.name)]
+        if len(things) >= 4:
+            topics.append(Topic(None if withheld.in_text(title) else title, things))
+    return topics
 
 
-def _page(rng: random.Random, topics: dict[str, list[Thing]], folder: Path) -> dict[str, Any]:
-    topic = rng.choice(sorted(topics))
-    parts: dict[str, Any] = json.loads(_PARTS.read_text(encoding="utf-8"))
+def _page(rng: random.Random, topics: list[Topic], parts: dict[str, Any], folder: Path) -> dict[str, Any]:
+    topic = rng.choice(topics)
     images = rng.choice((2, 3, 3, 4, 4, 5, 6))
-    things = rng.sample(topics[topic], min(len(topics[topic]), rng.randint(2, max(2, images - 1))))
+    things = rng.sample(topic.things, min(len(topic.things), rng.randint(2, max(2, images - 1))))
     kind = rng.choice(sorted(parts["properties"]))
     values = rng.sample(parts["properties"][kind]["values"], len(things))
     shown = [*range(len(things)), *(rng.randrange(len(things)) for _ in range(images))][:images]
-    sentences = [_Sentence(rng.choice(parts["openings"]).format(topic=topic.replace("-", " ")), None)]
+    openings = [opening for opening in parts["openings"] if topic.title or "{topic}" not in opening]
+    sentences = [_Sentence(rng.choice(openings).format(topic=topic.title), None)]
     info, rows, told = [], list[int](), set[int]()
     for which in shown:
         own = list[int]()
@@ -138,6 +154,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED)
     arguments = parser.parse_args()
     build(arguments.documents, arguments.seed)
+    print(f"{check(FOLDER)} documents hold nothing that the trials ask")
 
 
 if __name__ == "__main__":
