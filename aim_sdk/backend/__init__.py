@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from aim_sdk.backend.injector import Injector
     from aim_sdk.backend.interfaces import Backend
     from aim_sdk.backend.prefixes import PrefixCache, SharedPrefix
-    from aim_sdk.backend.prepared import PreparedAnswers, PreparedReadings
+    from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers, PreparedReadings
     from aim_sdk.backend.reader import DemoReader
     from aim_sdk.backend.registry import BACKENDS, BackendInfo, get_backend, list_backends
     from aim_sdk.config import Fingerprint, PromptFormat
@@ -72,6 +72,7 @@ __all__ = [
     "BACKENDS",
     "CAPABILITIES",
     "LAST",
+    "AnswerLogits",
     "AnswersPlainly",
     "AttentionMap",
     "Backend",
@@ -158,7 +159,7 @@ if not TYPE_CHECKING:
             "hashing": ["rms", "tensor_hash"],
             "injector": ["Injector"],
             "interfaces": ["Backend"],
-            "prepared": ["PreparedAnswers", "PreparedReadings"],
+            "prepared": ["AnswerLogits", "PreparedAnswers", "PreparedReadings"],
             "reader": ["DemoReader"],
             "prefixes": ["PrefixCache", "SharedPrefix"],
             "registry": ["BACKENDS", "BackendInfo", "get_backend", "list_backends"],

@@ -22,12 +22,11 @@ from aim_sdk.backend.interfaces import Backend
 from aim_sdk.errors import CapabilityError
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor, nn
+    from torch import nn
     from torch.distributed.device_mesh import DeviceMesh
 
     from aim_sdk.backend.prefixes import PrefixCache
-    from aim_sdk.backend.prepared import PreparedAnswers
+    from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers
     from aim_sdk.config import PromptFormat
     from aim_sdk.types import AttentionMap, Context, Demonstration, Query, Vocabulary
 
@@ -86,10 +85,10 @@ class ReusesPrefixes(Protocol):
 
 @runtime_checkable
 class Trainable(Protocol):
-    """Gradients flow from an answer's log-probabilities to the fused tokens before it: a projector can be trained."""
+    """Gradients flow from what it predicts of an answer to the fused tokens before it: a projector can be trained."""
 
     @abstractmethod
-    def prepare_log_probs(
+    def prepare_answers(
         self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
     ) -> PreparedAnswers:
         """Do what needs no backbone: decode, tokenise. May run in another thread while the backbone computes.
@@ -102,11 +101,12 @@ class Trainable(Protocol):
         """
 
     @abstractmethod
-    def log_probs(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[Float[Tensor, " tokens"]]:
-        """Return the token log-probabilities (natural log) of each answer after its context and query.
+    def answer_logits(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[AnswerLogits]:
+        """Return the logits at each answer's positions after its context and query, one `AnswerLogits` per query.
 
-        One whole forward of the batch: the same numbers as `Injector.score`, but nothing is cached, and gradients flow
-        to the fused tokens.
+        One whole forward of the batch: `AnswerLogits.log_probs` are the numbers of `Injector.score`, but nothing is
+        cached, and gradients flow to the fused tokens. Contexts are fused tokens, or demonstrations with their images
+        if the backend has `Interleaves`. Give views of one tensor (`torch.split`): a copy of a batch's logits is large.
 
         Raises:
             ContextLengthError: a prompt with its answer is longer than the backbone's context.

@@ -1,8 +1,12 @@
-"""What was prepared for a forward: values that can be printed and counted, and that wait for the backbone."""
+"""What was prepared for a forward, which can be printed and counted, and waits for the backbone; and what it gave."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from aim_sdk.config import PromptFormat
 from aim_sdk.types import Demonstration, Query
@@ -32,7 +36,7 @@ class PreparedReadings:
 class PreparedAnswers:
     """Queries and the answers to score; all work that needs no backbone is done.
 
-    A backend that has decoded and tokenised more than this adds it in a subclass, and gets it back in `log_probs`.
+    A backend that has decoded and tokenised more than this adds it in a subclass, and gets it back in `answer_logits`.
     """
 
     queries: tuple[Query, ...]
@@ -44,3 +48,21 @@ class PreparedAnswers:
 
     def __len__(self) -> int:
         return len(self.queries)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLogits:
+    """What the backbone says at the positions that predict one answer's tokens."""
+
+    token_ids: Int[Tensor, " tokens"]
+    """The answer's tokens as they stand after this context, on the device of the logits."""
+    logits: Float[Tensor, "tokens vocabulary"]
+    """Row n predicts token n: as the model gives them, in the backbone's dtype. Gradients flow to the fused tokens."""
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def log_probs(self) -> Float[Tensor, " tokens"]:
+        """Of each token of the answer (natural log), computed in float32."""
+        return -F.cross_entropy(self.logits.float(), self.token_ids, reduction="none")

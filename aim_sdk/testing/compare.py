@@ -12,6 +12,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from aim_sdk.backend.capabilities import ShowsPrompts, Trainable, capability, find
 from aim_sdk.backend.interfaces import Backend
+from aim_sdk.backend.prepared import AnswerLogits
 from aim_sdk.config import PromptFormat
 from aim_sdk.testing.kit import CheckFailure
 from aim_sdk.types import Context, FusedTokens, Query
@@ -76,9 +77,23 @@ def log_probs(
     ended: bool = False,
 ) -> list[Tensor]:
     """The token log-probabilities of one answer per query, through which gradients flow."""
+    found = answer_logits(backend, queries, contexts, answers, prompt_format=prompt_format, ended=ended)
+    return [one.log_probs for one in found]
+
+
+def answer_logits(
+    backend: Backend,
+    queries: Sequence[Query],
+    contexts: Sequence[Context],
+    answers: Sequence[str],
+    *,
+    prompt_format: PromptFormat,
+    ended: bool = False,
+) -> list[AnswerLogits]:
+    """The logits at the positions of one answer per query."""
     trainable = capability(backend, Trainable)
-    prepared = trainable.prepare_log_probs(queries, answers, prompt_format=prompt_format, ended=ended)
-    return trainable.log_probs(prepared, contexts)
+    prepared = trainable.prepare_answers(queries, answers, prompt_format=prompt_format, ended=ended)
+    return trainable.answer_logits(prepared, contexts)
 
 
 @contextmanager

@@ -104,7 +104,7 @@ class Forward:
 
     def log_probs(self, answers: PreparedAnswers, contexts: Contexts) -> list[Tensor]:
         """The token log-probabilities of each answer after its context; nothing is run if there are none."""
-        return self._trainable.log_probs(answers, contexts) if len(answers) else []
+        return [one.log_probs for one in self._trainable.answer_logits(answers, contexts)] if len(answers) else []
 
     def readings(self, demonstrations: Sequence[Demonstration]) -> list[Reading]:
         """Read demonstrations; those that cannot be read are left out."""
@@ -161,7 +161,7 @@ class Forward:
 
     def _prepared(self, episodes: Sequence[Episode]) -> PreparedAnswers:
         queries, answers = [episode.query for episode in episodes], [episode.answer for episode in episodes]
-        return self._trainable.prepare_log_probs(queries, answers, prompt_format=self.encoder.prompt_format, ended=True)
+        return self._trainable.prepare_answers(queries, answers, prompt_format=self.encoder.prompt_format, ended=True)
 
     def _log_probs(self, work: Work, contexts: Contexts) -> list[Tensor]:
         """Answer the batch; episodes that do not fit into the context are dropped."""

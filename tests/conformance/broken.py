@@ -13,7 +13,7 @@ from aim_backends.hf import TransformersBackend
 from aim_backends.hf.backbone import Backbone
 from aim_sdk import Backend, Demonstration, DemoReader, FusedTokens, Generation, Injector, Projector, Query, Reading
 from aim_sdk.backend.prefixes import PrefixCache
-from aim_sdk.backend.prepared import PreparedAnswers, PreparedReadings
+from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers, PreparedReadings
 
 Broken = Callable[[TransformersBackend], Backend]
 
@@ -59,14 +59,14 @@ class Answerer(Injector):
     def score(self, query: Query, context: Any, choices: Sequence[str], **options: Any) -> list[list[float]]:
         return self.good.score(self.query(query, context), self.context(context), choices, **options)
 
-    def prepare_log_probs(self, *args: Any, **options: Any) -> PreparedAnswers:
+    def prepare_answers(self, *args: Any, **options: Any) -> PreparedAnswers:
         return PreparedAnswers(*map(tuple, args), **options)
 
-    def log_probs(self, prepared: PreparedAnswers, contexts: Any) -> list[torch.Tensor]:
+    def answer_logits(self, prepared: PreparedAnswers, contexts: Any) -> list[AnswerLogits]:
         queries = [self.query(query, context) for query, context in zip(prepared.queries, contexts, strict=True)]
         form, ended = prepared.prompt_format, prepared.ended
-        written = self.good.prepare_log_probs(queries, prepared.answers, prompt_format=form, ended=ended)
-        return self.good.log_probs(written, [self.context(context) for context in contexts])
+        written = self.good.prepare_answers(queries, prepared.answers, prompt_format=form, ended=ended)
+        return self.good.answer_logits(written, [self.context(context) for context in contexts])
 
 
 class Wrapped(Backend):
@@ -92,8 +92,8 @@ class Wrapped(Backend):
     decoder_layers = property(lambda self: self.good.decoder_layers)
     most_images = property(lambda self: self.good.most_images)
     slot = property(lambda self: self.good.slot)
-    prepare_log_probs = property(lambda self: self._injector.prepare_log_probs)
-    log_probs = property(lambda self: self._injector.log_probs)
+    prepare_answers = property(lambda self: self._injector.prepare_answers)
+    answer_logits = property(lambda self: self._injector.answer_logits)
 
     def default_projector(self) -> Projector:
         return self.good.default_projector()
@@ -270,17 +270,18 @@ class _RestlessFingerprint(Wrapped):
 
 
 class _Trainable(Answerer):
-    def log_probs(self, *args: Any) -> list[torch.Tensor]:
+    def answer_logits(self, *args: Any) -> list[AnswerLogits]:
         self.backend.model.requires_grad_(True)
-        return super().log_probs(*args)
+        return super().answer_logits(*args)
 
 
 class _AnswersOtherRows(Answerer):
     """Looks at the first row's answer everywhere."""
 
-    def log_probs(self, *args: Any) -> list[torch.Tensor]:
-        found = super().log_probs(*args)
-        return [found[0][:1].expand(len(row)) for row in found]
+    def answer_logits(self, *args: Any) -> list[AnswerLogits]:
+        found = super().answer_logits(*args)
+        first = found[0].logits[:1]
+        return [AnswerLogits(one.token_ids, first.expand(len(one), -1)) for one in found]
 
 
 class _KeepsAllActivations(Wrapped):
@@ -383,7 +384,7 @@ BROKEN: list[tuple[str, Broken]] = [
     ("dtype_and_device", reading(_Casting)),
     ("prepared_is_read", reading(_PreparesTheWrongBatch)),
     ("prefix_reuse_is_exact", reusing(_ReusesAnotherPrefix)),
-    ("log_probs_batch", answering(_AnswersOtherRows)),
+    ("answer_logits_batch", answering(_AnswersOtherRows)),
     ("recomputed_activations", wrapping(_KeepsAllActivations)),
     ("saved_projector_is_the_same", wrapping(_RestlessFingerprint)),
 ]

@@ -34,7 +34,10 @@ EXPECTED_FAILURES: dict[str, dict[str, str]] = {
     "llava-onevision": {"reading_is_scored_in_chat": "its template writes a blank before a shown answer alone"},
     "qwen3.5": {"reading_is_scored_in_chat": "its template opens the answer to a query with an empty thought"},
     "chameleon": dict.fromkeys(("reading_is_scored", "reading_is_scored_in_chat"), _NO_IMAGE_TOKENS),
-    "mllama": {"image_position": "where its mask shows no image, a token attends to all"},
+    "mllama": {
+        "image_position": "where its mask shows no image, a token attends to all",
+        "answer_logits_batch": "the same: a token before its row's images attends to all places of the batch's most",
+    },
     "fuyu": {
         "reading_is_scored": _ENDED,
         "score_is_generate": "its tokenizer puts a blank before each text, so before a scored answer too",

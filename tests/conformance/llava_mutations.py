@@ -110,8 +110,8 @@ class _PromptTokensWithoutImages(Answerer):
 
 
 class _EndedIgnored(Answerer):
-    def prepare_log_probs(self, *args: Any, ended: bool = False, **options: Any) -> PreparedAnswers:
-        return super().prepare_log_probs(*args, **options)
+    def prepare_answers(self, *args: Any, ended: bool = False, **options: Any) -> PreparedAnswers:
+        return super().prepare_answers(*args, **options)
 
 
 class _NotNormalised(Answerer):

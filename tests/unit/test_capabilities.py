@@ -75,7 +75,7 @@ def test_a_class_and_its_objects_say_the_same(backend: Backend) -> None:
 
 def test_what_is_not_there_is_said_with_its_reason() -> None:
     expected = (
-        "backend 'bare' lacks the capability 'training' .*: its class has no `prepare_log_probs` and no `log_probs`"
+        "backend 'bare' lacks the capability 'training' .*: its class has no `prepare_answers` and no `answer_logits`"
     )
     with pytest.raises(CapabilityError, match=expected):
         capability(Bare(), Trainable)

@@ -42,14 +42,14 @@ def test_what_is_prepared_is_counted_and_printed(kind: str, request: pytest.Fixt
     assert len(read) == len(read.demonstrations) == len(backend.reader.run(read)) == len(SHOTS)
     alone = [backend.reader.prepare([shot], prompt_format=form).positions for shot in SHOTS]
     assert read.positions == len(SHOTS) * max(alone)
-    written = trainable.prepare_log_probs([Query(PICTURES[0], "What?")], ["a dog"], prompt_format=form)
+    written = trainable.prepare_answers([Query(PICTURES[0], "What?")], ["a dog"], prompt_format=form)
     assert written.answers == ("a dog",)
-    assert len(written) == len(trainable.log_probs(written, [[]])) == 1
+    assert len(written) == len(trainable.answer_logits(written, [[]])) == 1
     for prepared in (read, written):
         assert type(prepared).__name__ in (shown := repr(prepared))
         assert len(shown) < 2500
     if kind != "kite":  # whose batches are never empty
-        assert not trainable.log_probs(trainable.prepare_log_probs([], [], prompt_format=form), [])
+        assert not trainable.answer_logits(trainable.prepare_answers([], [], prompt_format=form), [])
         assert not backend.reader.run(backend.reader.prepare([], prompt_format=form))
 
 

@@ -8,8 +8,7 @@ from functools import cached_property, partial
 from typing import Any, Self, cast
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.utils.checkpoint import checkpoint
@@ -28,7 +27,7 @@ from aim_backends.hf.roles import SpecialTokens
 from aim_sdk.backend.capabilities import Interleaves, RecomputesActivations, ReusesPrefixes, Shards, ShowsAttention
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.backend.prefixes import PrefixCache
-from aim_sdk.backend.prepared import PreparedAnswers
+from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers
 from aim_sdk.config import Fingerprint, PromptFormat
 from aim_sdk.projectors.base import Projector
 from aim_sdk.projectors.carrier import CarrierProjector
@@ -204,13 +203,13 @@ class TransformersBackend(Backend):
         inputs, outputs = self.backbone.input_embeddings, self.backbone.output_embeddings
         return Vocabulary(inputs, outputs, self.fingerprint, self.decoder_layers)
 
-    def prepare_log_probs(
+    def prepare_answers(
         self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
     ) -> WrittenAnswers:
-        return self._injector.prepare_log_probs(queries, answers, prompt_format=prompt_format, ended=ended)
+        return self._injector.prepare_answers(queries, answers, prompt_format=prompt_format, ended=ended)
 
-    def log_probs(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[Float[Tensor, " tokens"]]:
-        return self._injector.log_probs(prepared, contexts)
+    def answer_logits(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[AnswerLogits]:
+        return self._injector.answer_logits(prepared, contexts)
 
     def attention(
         self, query: Query, demonstrations: Sequence[Demonstration], answer: str, *, prompt_format: PromptFormat

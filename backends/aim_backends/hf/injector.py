@@ -7,8 +7,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from jaxtyping import Float
-from torch import Tensor
 from transformers import DynamicCache
 
 from aim_backends.hf.blame import naming_the_image, of_query
@@ -19,7 +17,7 @@ from aim_backends.hf.tap import Injection, injected
 from aim_backends.hf.writing import Prepared, PromptWriter, check_one_each, images_of
 from aim_sdk.backend.injector import Injector
 from aim_sdk.backend.prefixes import PrefixCache
-from aim_sdk.backend.prepared import PreparedAnswers
+from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import InputError
 from aim_sdk.types import ChoiceScores, Context, Demonstration, Generation, Query
@@ -136,7 +134,7 @@ class TransformersInjector(Injector):
                 found = score(self.backbone, inputs, tokens)
         return ChoiceScores(tuple(map(tuple, found)), prepared.lengths[0])
 
-    def prepare_log_probs(
+    def prepare_answers(
         self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
     ) -> WrittenAnswers:
         """See `aim_sdk.backend.capabilities.Trainable`."""
@@ -144,7 +142,7 @@ class TransformersInjector(Injector):
         tokens = self.answer_ids(written, queries, answers, prompt_format, ended=ended) if written else []
         return WrittenAnswers(tuple(queries), tuple(answers), prompt_format, ended, written=written, tokens=tokens)
 
-    def log_probs(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[Float[Tensor, " tokens"]]:
+    def answer_logits(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[AnswerLogits]:
         """See `aim_sdk.backend.capabilities.Trainable`."""
         assert isinstance(prepared, WrittenAnswers)
         queries, form = prepared.queries, prepared.prompt_format

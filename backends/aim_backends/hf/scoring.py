@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -15,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from aim_backends.hf.prefix import prefill
 from aim_backends.hf.slots import answered
 from aim_backends.hf.tap import Positions, predicting, recording
+from aim_sdk.backend.prepared import AnswerLogits
 from aim_sdk.support.finite import not_finite
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def score(backbone: Backbone, inputs: Mapping[str, Any], choices: Sequence[Seque
 
 def _scores(backbone: Backbone, inputs: Mapping[str, Any], choices: Sequence[Sequence[int]]) -> list[list[float]]:
     if not backbone.family.continues_cache:
-        return [whole(backbone, inputs, [choice])[0].tolist() for choice in choices]
+        return [whole(backbone, inputs, [choice])[0].log_probs.tolist() for choice in choices]
     ids = pad_sequence(
         [torch.tensor(choice) for choice in choices], batch_first=True, padding_value=backbone.pad_token_id
     ).to(inputs["input_ids"].device)
@@ -64,10 +64,8 @@ def _forwarded(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Any:
         return backbone.model(**inputs, use_cache=True)
 
 
-def whole(
-    backbone: Backbone, inputs: Mapping[str, Tensor], answers: Sequence[Sequence[int]]
-) -> list[Float[Tensor, " tokens"]]:
-    """Return each answer's token log-probabilities after its own prompt, in one forward without a cache."""
+def whole(backbone: Backbone, inputs: Mapping[str, Tensor], answers: Sequence[Sequence[int]]) -> list[AnswerLogits]:
+    """Return the logits at each answer's positions after its own prompt, in one forward without a cache."""
     after = answered(inputs, answers, pad=backbone.pad_token_id, answer_type=backbone.answer_type)
     lengths, counts = inputs["attention_mask"].sum(1).tolist(), [len(answer) for answer in answers]
     places = [(row, lengths[row] - 1 + n) for row, count in enumerate(counts) for n in range(count)]
@@ -75,8 +73,7 @@ def whole(
     with predicting(Positions(rows, columns)):
         (logits,) = backbone.model(**after, use_cache=False).logits  # (places, vocabulary)
     ids = torch.tensor([index for answer in answers for index in answer], device=logits.device)
-    log_probs = -F.cross_entropy(logits.float(), ids, reduction="none")
-    return list(torch.split(log_probs, counts))
+    return [AnswerLogits(*parts) for parts in zip(torch.split(ids, counts), torch.split(logits, counts), strict=True)]
 
 
 def _chosen(

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, Self, get_args
 
 import torch
-from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -23,7 +22,7 @@ from aim_sdk.backend.devices import resolve_device, resolve_dtype
 from aim_sdk.backend.hashing import rms, tensor_hash
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.backend.prefixes import PrefixCache
-from aim_sdk.backend.prepared import PreparedAnswers
+from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers
 from aim_sdk.config import Fingerprint, PromptFormat
 from aim_sdk.errors import InputError, ModelNotFoundError
 from aim_sdk.projectors.base import Projector
@@ -169,10 +168,10 @@ class PocketBackend(Backend):
         tied = self.model.lm.embed_tokens.weight
         return Vocabulary(tied, tied, self.fingerprint, self.decoder_layers)
 
-    def prepare_log_probs(
+    def prepare_answers(
         self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
     ) -> TokenisedAnswers:
-        return self._injector.prepare_log_probs(queries, answers, prompt_format=prompt_format, ended=ended)
+        return self._injector.prepare_answers(queries, answers, prompt_format=prompt_format, ended=ended)
 
-    def log_probs(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[Float[Tensor, " tokens"]]:
-        return self._injector.log_probs(prepared, contexts)
+    def answer_logits(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[AnswerLogits]:
+        return self._injector.answer_logits(prepared, contexts)

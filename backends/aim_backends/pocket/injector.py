@@ -21,7 +21,7 @@ from aim_backends.pocket.prompts import PromptSegments, SegmentWriter
 from aim_sdk.backend.answers import clean_answer, stream_answer
 from aim_sdk.backend.injector import Injector
 from aim_sdk.backend.prefixes import PrefixCache, SharedPrefix
-from aim_sdk.backend.prepared import PreparedAnswers
+from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import ContextLengthError, ImageError
 from aim_sdk.support.finite import not_finite
@@ -175,7 +175,7 @@ class PocketInjector(Injector):
         logits: Tensor = self._model.lm.head(hidden)
         return logits
 
-    def prepare_log_probs(
+    def prepare_answers(
         self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
     ) -> TokenisedAnswers:
         """See `aim_sdk.backend.capabilities.Trainable`."""
@@ -189,7 +189,7 @@ class PocketInjector(Injector):
             ids=[self.prompts.choice(answer, prompt_format, ended=ended) for answer in answers],
         )
 
-    def log_probs(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[Float[Tensor, " tokens"]]:
+    def answer_logits(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[AnswerLogits]:
         """See `aim_sdk.backend.capabilities.Trainable`."""
         assert isinstance(prepared, TokenisedAnswers)
         if not len(prepared):
@@ -199,16 +199,18 @@ class PocketInjector(Injector):
             torch.cat([context, *self._segments(segment, image), self._embed(answer[:-1])])
             for context, segment, image, answer in zip(before, prepared.segments, images, prepared.ids, strict=True)
         ]
-        return self._log_probs(rows, prepared.ids)
+        return self._answer_logits(rows, prepared.ids)
 
-    def _log_probs(self, rows: list[Tensor], ids: list[list[int]]) -> list[Float[Tensor, " tokens"]]:
+    def _answer_logits(self, rows: list[Tensor], ids: list[list[int]]) -> list[AnswerLogits]:
         """Run whole prompts ``(tokens, embed)``, padded on the right; the head sees the places before ``ids``."""
         self.check_length([len(row) for row in rows], 1)
         hidden = self._model.lm(pad_sequence(rows, batch_first=True))  # padding comes after everything that is used
         ends = [state[len(row) - len(answer) : len(row)] for state, row, answer in zip(hidden, rows, ids, strict=True)]
-        wanted = torch.tensor([token for answer in ids for token in answer], device=hidden.device)
-        log_probs = -F.cross_entropy(self._model.lm.head(torch.cat(ends)).float(), wanted, reduction="none")
-        return list(torch.split(log_probs, [len(answer) for answer in ids]))
+        counts, logits = [len(answer) for answer in ids], self._model.lm.head(torch.cat(ends))  # (places, vocabulary)
+        tokens = torch.tensor([token for answer in ids for token in answer], device=hidden.device)
+        return [
+            AnswerLogits(*parts) for parts in zip(torch.split(tokens, counts), torch.split(logits, counts), strict=True)
+        ]
 
     @torch.no_grad()
     def prefill(

@@ -28,7 +28,7 @@ from aim_sdk import (
 from aim_sdk.backend.answers import clean_answer, stream_answer
 from aim_sdk.backend.hashing import rms, tensor_hash
 from aim_sdk.backend.prefixes import PrefixCache
-from aim_sdk.backend.prepared import PreparedAnswers, PreparedReadings
+from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers, PreparedReadings
 from aim_sdk.errors import ContextLengthError, InputError
 from aim_sdk.layers import side_by_side
 from aim_sdk.types import ChoiceScores, Context, Vocabulary
@@ -330,14 +330,15 @@ class KiteInjector(Injector):
                 scores[row].append(tuple(found))
         return [ChoiceScores(tuple(row), length) for row, length in zip(scores, lengths, strict=True)]
 
-    def log_probs(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[Tensor]:
+    def answer_logits(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[AnswerLogits]:
         form = prepared.prompt_format
         tokens = [self.answer(form, answer, prepared.ended) for answer in prepared.answers]
         prompts = self.prompts(prepared.queries, contexts, form)
         rows = [torch.cat([row, self.model.embed(ids)]) for row, ids in zip(prompts, tokens, strict=True)]
         hidden, _ = self.model(self.pad(rows), self.mask(rows))
         return [
-            self.logs(row[-len(ids) - 1 : -1])[range(len(ids)), ids] for row, ids in zip(hidden, tokens, strict=True)
+            AnswerLogits(torch.tensor(ids), self.model.head(row[-len(ids) - 1 : -1]))
+            for row, ids in zip(hidden, tokens, strict=True)
         ]
 
 
@@ -408,13 +409,13 @@ class KiteBackend(Backend):
     def vocabulary(self) -> Vocabulary:
         return Vocabulary(self.input_embeddings, self.output_embeddings, self.fingerprint, self.decoder_layers)
 
-    def prepare_log_probs(
+    def prepare_answers(
         self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
     ) -> PreparedAnswers:
         return PreparedAnswers(tuple(queries), tuple(answers), prompt_format, ended)
 
-    def log_probs(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[Tensor]:
-        return self._injector.log_probs(prepared, contexts)
+    def answer_logits(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[AnswerLogits]:
+        return self._injector.answer_logits(prepared, contexts)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aim_sdk import Generation, PromptFormat, Query
+from aim_sdk import Demonstration, Generation, PromptFormat, Query
 from aim_sdk.backend.answers import stream_answer
+from aim_sdk.backend.prepared import AnswerLogits
 from tests.conformance.third_party.adapter import KiteInjector
 from tests.conformance.third_party.model import decode
 from tests.conformance.third_party.mutant import Part
@@ -112,9 +113,66 @@ class Sampling(KiteInjector):
 
 
 class NoGradient(KiteInjector):
-    def log_probs(self, *args: Any, **options: Any) -> list[Tensor]:
+    def answer_logits(self, *args: Any, **options: Any) -> list[AnswerLogits]:
         with torch.no_grad():
-            return super().log_probs(*args, **options)
+            return super().answer_logits(*args, **options)
+
+
+class LogitsOfTheNextPosition(KiteInjector):
+    def answer_logits(self, *args: Any, **options: Any) -> list[AnswerLogits]:
+        found = super().answer_logits(*args, **options)
+        return [AnswerLogits(one.token_ids, one.logits.roll(-1, 0)) for one in found]
+
+
+class LogitsOfAnotherAnswer(KiteInjector):
+    """Right for one query alone."""
+
+    def answer_logits(self, *args: Any, **options: Any) -> list[AnswerLogits]:
+        found = super().answer_logits(*args, **options)
+        rows = torch.cat([one.logits for one in found[1:] + found[:1]])
+        counts = [len(one) for one in found]
+        return [AnswerLogits(one.token_ids, part) for one, part in zip(found, torch.split(rows, counts), strict=True)]
+
+
+class LogitsOfTheAnswersTokensOnly(KiteInjector):
+    """Their probabilities are right, and nobody else's."""
+
+    def answer_logits(self, *args: Any, **options: Any) -> list[AnswerLogits]:
+        return [self.alone(one) for one in super().answer_logits(*args, **options)]
+
+    def alone(self, one: AnswerLogits) -> AnswerLogits:
+        rows, own = torch.arange(len(one)), one.log_probs
+        rest = (-own.exp()).log1p() - math.log(one.logits.shape[1] - 1)
+        logits = rest[:, None].expand_as(one.logits).clone()
+        logits[rows, one.token_ids] = own
+        return AnswerLogits(one.token_ids, logits)
+
+
+class LaterLogitsOfTheAnswersTokensOnly(LogitsOfTheAnswersTokensOnly):
+    def alone(self, one: AnswerLogits) -> AnswerLogits:
+        return AnswerLogits(one.token_ids, torch.cat([one.logits[:1], super().alone(one).logits[1:]]))
+
+
+class LogitsHidingTheImagesOfDemonstrations(KiteInjector):
+    def answer_logits(self, prepared: Any, contexts: Any) -> list[AnswerLogits]:
+        reader, form = self.backend.reader, prepared.prompt_format
+        text = [
+            reader.text_only(row, prompt_format=form) if any(isinstance(item, Demonstration) for item in row) else row
+            for row in contexts
+        ]
+        return super().answer_logits(prepared, text)
+
+
+class LogitsMixingInterleavedContexts(KiteInjector):
+    def answer_logits(self, prepared: Any, contexts: Any) -> list[AnswerLogits]:
+        shown = any(isinstance(item, Demonstration) for row in contexts for item in row)
+        return super().answer_logits(prepared, contexts[::-1] if shown else contexts)
+
+
+class AnswersAsLists(KiteInjector):
+    def answer_logits(self, *args: Any, **options: Any) -> list[AnswerLogits]:
+        found = super().answer_logits(*args, **options)
+        return [AnswerLogits(one.token_ids.tolist(), one.logits) for one in found]  # type: ignore[arg-type]
 
 
 CAUGHT: list[tuple[str, Part]] = [
@@ -137,5 +195,12 @@ CAUGHT: list[tuple[str, Part]] = [
     ("ended", EndedEndsAlways),
     ("deterministic", Sampling),
     ("gradient_reaches_the_projector_only", NoGradient),
+    ("answer_logits", LogitsOfTheNextPosition),
+    ("answer_logits_batch", LogitsOfAnotherAnswer),
+    ("answer_logits", LogitsOfTheAnswersTokensOnly),
+    ("answer_logits", LaterLogitsOfTheAnswersTokensOnly),
+    ("answer_logits", LogitsHidingTheImagesOfDemonstrations),
+    ("answer_logits_batch", LogitsMixingInterleavedContexts),
+    ("answer_logits", AnswersAsLists),
 ]
 """Which check must catch which bug."""

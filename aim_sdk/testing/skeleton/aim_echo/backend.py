@@ -5,13 +5,13 @@ from functools import cached_property
 from typing import Any, Self
 
 import torch
-from torch import Tensor
 
 from aim_echo.injector import EchoInjector
 from aim_echo.model import EOS, PRINTABLE, Cache, EchoModel
 from aim_echo.reader import EchoReader
 from aim_echo.template import opening, turn
 from aim_sdk.backend import (
+    AnswerLogits,
     Backend,
     CarrierProjector,
     Context,
@@ -114,13 +114,13 @@ class EchoBackend(Backend):
     def prefixes(self) -> PrefixCache[Cache]:
         return self._injector.prefixes
 
-    def prepare_log_probs(
+    def prepare_answers(
         self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
     ) -> PreparedAnswers:
         return PreparedAnswers(tuple(queries), tuple(answers), prompt_format, ended)
 
-    def log_probs(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[Tensor]:
-        return self._injector.log_probs(prepared, contexts)
+    def answer_logits(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[AnswerLogits]:
+        return self._injector.answer_logits(prepared, contexts)
 
     @torch.no_grad()
     def plain_answer(

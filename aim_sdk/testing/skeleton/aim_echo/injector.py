@@ -9,6 +9,7 @@ from torch import Tensor
 from aim_echo.model import EOS, PRINTABLE, Cache, EchoModel, decode
 from aim_echo.template import check_length, opening, turn
 from aim_sdk.backend import (
+    AnswerLogits,
     Context,
     Demonstration,
     FusedTokens,
@@ -74,13 +75,13 @@ class EchoInjector(Injector):
             scores.append(logs[range(len(choice)), choice].tolist())
         return scores
 
-    def log_probs(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[Tensor]:
+    def answer_logits(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[AnswerLogits]:
         found = []
         for query, context, answer in zip(prepared.queries, contexts, prepared.answers, strict=True):
             ids = self._answer(answer, prepared.prompt_format, prepared.ended)
             parts = self._prompt(query, context, prepared.prompt_format, len(ids), {})
             hidden, _ = self.model(torch.cat([*parts, self.model.embed(ids[:-1])]))
-            found.append(self.model.logits(hidden[-len(ids) :]).float().log_softmax(-1)[range(len(ids)), ids])
+            found.append(AnswerLogits(torch.tensor(ids), self.model.logits(hidden[-len(ids) :])))
         return found
 
     @torch.no_grad()
