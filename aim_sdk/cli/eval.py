@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aim_sdk.cli import options
 
+if TYPE_CHECKING:
+    from aim_sdk.evaluation import EvalSettings
+
 app = typer.Typer(
     help="Measure few-shot answers: `aim-icl eval --backend NAME --tasks NAME,...`",
     invoke_without_command=True,
-    subcommand_metavar="[tasks | protocols | report | compare]",
+    subcommand_metavar="[run | tasks | protocols | report | compare]",
 )
 
 Data = Annotated[Path, typer.Option(help="Folder of the tasks' folders.", envvar="AIM_DATA")]
@@ -54,20 +57,16 @@ def evaluate(
     `torchrun --nproc_per_node 4 -m aim_sdk.cli eval ...`. Needs the extra `eval`.
     """
     if context.invoked_subcommand is not None:
+        _options_of_no_command(context)
         return
     if backend is None and tasks is None:
         typer.echo(context.get_help())
         raise typer.Exit(2)
-    import shlex
-    import sys
-
     from pydantic import ValidationError
 
     from aim_sdk.errors import InputError
     from aim_sdk.evaluation import EvalSettings
-    from aim_sdk.evaluation import evaluate as run
     from aim_sdk.files.yaml_files import described
-    from aim_sdk.support.terminal import say, warn
 
     if backend is None:
         raise InputError("aim-icl eval: --backend is missing. `aim-icl backends list` shows the names.")
@@ -80,14 +79,22 @@ def evaluate(
         settings = EvalSettings.model_validate(context.params | listed)
     except ValidationError as error:
         raise InputError(f"aim-icl eval:{described(EvalSettings, error)}") from error
-    first = os.environ.get("RANK", "0") == "0"  # torchrun's: one process speaks
-    result = run(settings, note=warn, command=shlex.join(sys.argv[1:]))
-    if not first:
-        raise typer.Exit
-    if result is None:
-        say("interrupted; the same command resumes from there.", err=True)
-        raise typer.Exit(130)
-    _write_report([output], output)
+    _run(settings)
+
+
+@app.command("run")
+def run_file(
+    config: Annotated[Path, typer.Argument(help="A YAML file of settings, named as the options of `aim-icl eval`.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Settings that replace the file's: `projector=runs/mine/projector shots=[0,4]`."),
+    ] = None,
+) -> None:
+    """Measure few-shot answers as a file says, or resume an interrupted run; `aim-icl eval` explains the settings."""
+    from aim_sdk.evaluation import EvalSettings
+    from aim_sdk.files.yaml_files import read_yaml
+
+    _run(read_yaml(config, EvalSettings, overrides or []))
 
 
 @app.command("tasks")
@@ -171,6 +178,42 @@ def compare(
         say(comparison.markdown(found, (left, right)).removesuffix("\n"))
     else:
         console().print(comparison.table(found, (left, right)))
+
+
+def _options_of_no_command(context: typer.Context) -> None:
+    """Refuse options before a subcommand, which has its own.
+
+    Raises:
+        InputError: it names them.
+    """
+    from aim_sdk.errors import InputError
+
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    if given := [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]:
+        command, name = context.invoked_subcommand, given[0]
+        told = f"--{name.replace('_', '-')}"
+        after = f"{name}={context.params[name]}" if command == "run" else "the command's own options"
+        raise InputError(
+            f"aim-icl eval {told} ... {command}: {command!r} does not take the options before it. "
+            f"Next: write {after} after {command!r}."
+        )
+
+
+def _run(settings: EvalSettings) -> None:
+    import shlex
+    import sys
+
+    from aim_sdk.evaluation import evaluate as run
+    from aim_sdk.support.terminal import say, warn
+
+    first = os.environ.get("RANK", "0") == "0"  # torchrun's: one process speaks
+    result = run(settings, note=warn, command=shlex.join(sys.argv[1:]))
+    if not first:
+        raise typer.Exit
+    if result is None:
+        say("interrupted; the same command resumes from there.", err=True)
+        raise typer.Exit(130)
+    _write_report([settings.output], settings.output)
 
 
 def _write_report(paths: list[Path], output: Path) -> None:

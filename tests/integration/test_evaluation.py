@@ -314,6 +314,26 @@ def test_the_commands_say_what_is_wrong(settings: dict[str, Any], task: Path, ca
     assert "flickr30k" in call_cli("eval", "tasks").stdout
 
 
+def test_a_file_of_settings_is_a_run(settings: dict[str, Any], call_cli: CalledCli, tmp_path: Path) -> None:
+    file = tmp_path / "evaluation.yaml"
+    listed = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    file.write_text(yaml.safe_dump(listed | {"output": "elsewhere", "limit": 2, "projector": "linear"}))
+    changes = (f"output={settings['output']}", "limit=null", "projector=carrier")
+    finished = call_cli("eval", "run", str(file), *changes)
+    assert finished.returncode == 0, finished.stderr
+    told = {**settings, "output": tmp_path / "told"}
+    assert comparable(Run.load(settings["output"])) == comparable(run(told))
+    for arguments, message in {
+        ("run", str(file), "limits=2"): "Did you mean 'limit'",
+        ("run", str(tmp_path / "none.yaml")): "no such file",
+        ("--limit", "2", "run", str(file)): "Next: write limit=2 after 'run'.",
+        ("--limit", "2", "protocols"): "does not take the options before it",
+    }.items():
+        wrong = call_cli("eval", *arguments)
+        assert wrong.returncode == 1
+        assert message in wrong.stderr
+
+
 def test_a_run_is_reported_and_compared(settings: dict[str, Any], call_cli: CalledCli, tmp_path: Path) -> None:
     finished = call_cli(*arguments(settings))
     assert finished.returncode == 0, finished.stderr
