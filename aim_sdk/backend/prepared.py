@@ -42,6 +42,8 @@ class PreparedAnswers:
     queries: tuple[Query, ...]
     answers: tuple[str, ...]
     """One for each query."""
+    token_ids: tuple[tuple[int, ...], ...]
+    """The tokens of each answer, as they stand after its query without demonstrations."""
     prompt_format: PromptFormat
     ended: bool = False
     """Whether the first token that the format writes after an answer belongs to it."""

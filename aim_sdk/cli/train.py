@@ -37,4 +37,4 @@ def train(
     if result.projector is None:
         say(f"interrupted after step {result.step}; the same command resumes from there.", err=True)
         raise typer.Exit(130)
-    say(f"Projector: {result.projector}\nLog, plot: {settings.output}")
+    say(f"Projector: {result.projector} ({result.verdict})\nLog, plot: {settings.output}")

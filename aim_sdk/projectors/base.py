@@ -52,6 +52,8 @@ class Projector(
     """
 
     kind: ClassVar[str]
+    learning_rate: ClassVar[float] = 1e-4
+    """The rate at which the kind learns well, where no other one is set; see `rate`."""
     fingerprint: Fingerprint | None
     summary: dict[str, Any]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 
 from aim_sdk.files.record_cache import RecordCache
@@ -22,7 +20,7 @@ class ReadingCache:
     """
 
     def __init__(self, folder: Path, encoder: Encoder, *, limit: float, rank: int = 0) -> None:
-        self._records = RecordCache(folder, "readings", _scope(encoder), limit=limit, rank=rank)
+        self._records = RecordCache(folder, "readings", encoder.scope, limit=limit, rank=rank)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -45,11 +43,3 @@ class ReadingCache:
     def close(self) -> None:
         """Close the files; nothing more is kept."""
         self._records.close()
-
-
-def _scope(encoder: Encoder) -> str:
-    """What readings depend on besides their demonstration."""
-    identity = encoder.backend.fingerprint.model_dump(exclude={"libraries", "model", "revision", "backend"})
-    dtype = str(encoder.backend.dtype)
-    parts = [identity, dtype, encoder.prompt_format.model_dump(), list(encoder.projector.layers)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

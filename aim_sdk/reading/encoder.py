@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import sys
 import threading
@@ -150,6 +152,13 @@ class Encoder:
         table = self._table
         hidden, embeddings = kept.hidden.to(table.device, table.dtype), table[kept.token_ids.to(table.device)]
         return Reading(kept.token_ids, hidden, embeddings, kept.image_position, kept.answer_start)
+
+    @cached_property
+    def scope(self) -> str:
+        """A hash of what readings depend on besides their demonstration: backbone, dtype, format, layers."""
+        identity = self.backend.fingerprint.model_dump(exclude={"libraries", "model", "revision", "backend"})
+        parts = [identity, str(self.backend.dtype), self.prompt_format.model_dump(), list(self.projector.layers)]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def on_device(self, fused: Tensor) -> Tensor:
         """Move kept fused tokens to the backbone."""

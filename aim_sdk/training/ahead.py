@@ -10,7 +10,8 @@ from typing import Final
 
 from aim_sdk.reading.encoder import yield_cores
 from aim_sdk.training.data import EpisodeBatch
-from aim_sdk.training.forward import Forward, Work
+from aim_sdk.training.forward import Forward
+from aim_sdk.training.work import Work
 
 _AHEAD: Final = 2
 """Prepared batches that wait while one is computed."""

@@ -9,6 +9,8 @@ belongs to what is seen and not to the pixels.
 from __future__ import annotations
 
 import random
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -17,6 +19,7 @@ from aim_sdk.errors import ImageError, InputError
 from aim_sdk.files.images import load_image
 from aim_sdk.training.config import EpisodeSettings
 from aim_sdk.training.corpora.documents import Pair
+from aim_sdk.training.episode import Episode
 from aim_sdk.types import Demonstration, ImageInput, Query
 
 _QUESTIONS: Final = (
@@ -49,6 +52,7 @@ _SUFFIXES: Final = (
 )
 _CASES: Final[tuple[Callable[[str], str], ...]] = (str, str, str.lower, str.upper, str.title)
 _MOST_NAMES: Final = 4
+_WORD: Final = re.compile(r"[^\W\d_]{5,}")
 
 
 class Augmentation:
@@ -59,7 +63,7 @@ class Augmentation:
     """
 
     def __init__(self, settings: EpisodeSettings) -> None:
-        self._text = settings.text
+        self._relatives = settings.relatives
         self._words: tuple[str, ...] = ()
         if settings.label_words is not None:
             try:
@@ -70,12 +74,11 @@ class Augmentation:
             if len(self._words) < _MOST_NAMES:
                 raise InputError(f"label_words: {settings.label_words} holds {len(self._words)} words; expected many.")
 
-    def naming(
-        self, rng: random.Random, pairs: Sequence[Pair], shots: int
-    ) -> tuple[tuple[Demonstration, ...], Query, str]:
+    def naming(self, rng: random.Random, document: str, pairs: Sequence[Pair], shots: int) -> Episode:
         """Give two to four of the images a name each, show them under it, and ask for one of them.
 
-        With one shot there is one image, whose name is shown before it is asked for.
+        The query is another view of that image or, in the share ``relatives`` of the episodes, another picture of the
+        same thing, if the page has one. With one shot there is one image, whose name is shown before it is asked for.
         """
         number = min(len(pairs), shots, rng.randint(2, _MOST_NAMES))
         chosen = rng.sample(range(len(pairs)), number)
@@ -84,8 +87,19 @@ class Augmentation:
         order = [place % number for place in range(shots)]
         rng.shuffle(order)
         asked = rng.choice(order)
-        shown = tuple(Demonstration(view(rng, pairs[chosen[which]].image), question, names[which]) for which in order)
-        return shown, Query(view(rng, pairs[chosen[asked]].image), question), names[asked]
+        pictures = tuple(pairs[chosen[which]].image for which in order)
+        shown = tuple(
+            Demonstration(view(rng, picture), question, names[which])
+            for picture, which in zip(pictures, order, strict=True)
+        )
+        queried = pairs[chosen[asked]].image
+        if rng.random() < self._relatives:
+            others = [
+                place for place in relatives([pair.answer for pair in pairs], chosen[asked]) if place not in chosen
+            ]
+            queried = pairs[rng.choice(others)].image if others else queried
+        query = Query(view(rng, queried), question)
+        return Episode(shown, query, names[asked], document, pictures, names=tuple(sorted({names[n] for n in order})))
 
     def names(self, rng: random.Random, number: int) -> list[str]:
         """Draw names that begin differently: made-up words, or all of them words of the list."""
@@ -104,6 +118,14 @@ class Augmentation:
             for item in shown
             for answer in [f"{prefix}{case(item.answer)}{suffix}"]
         ]
+
+
+def relatives(texts: Sequence[str], place: int) -> list[int]:
+    """The places of the texts that share a word with the text at ``place`` that no third text has: on one page, such
+    texts are likely about one thing. Words of at least five letters count."""
+    words = [set(_WORD.findall(text.lower())) for text in texts]
+    shared = Counter(word for found in words for word in found)
+    return [n for n, found in enumerate(words) if n != place and any(shared[w] == 2 for w in found & words[place])]
 
 
 def view(rng: random.Random, source: ImageInput) -> ImageInput:

@@ -1,9 +1,10 @@
 """A run's state in a folder: complete or absent, without pickle, and enough to resume as if nothing had happened.
 
-``checkpoints/step-00000200/`` holds ``state.json`` (step, places in the corpus, counts, and the SHA-256 of the others),
-``projector.safetensors`` and ``optimizer.safetensors`` (AdamW's two moments and step of each parameter). The folder
-gets its name when all is written and synced; what an interrupted save leaves begins with a dot, and is removed
-by the next one.
+``checkpoints/step-00000200/`` holds ``state.json`` (step, places in the corpus, counts, the best evaluation, and the
+SHA-256 of the others) and the tensors of five things: ``projector.safetensors`` as it learns, ``optimizer.safetensors``
+(Adam's two moments and step of each parameter), and the weights of ``start``, ``average`` and ``best``. The folder gets
+its name when all is written and synced; what an interrupted save leaves begins with a dot, and is removed by the next
+one.
 """
 
 from __future__ import annotations
@@ -13,19 +14,18 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
 from aim_sdk.errors import CorruptArtifactError
 from aim_sdk.files.atomic import sync_folder, write_atomic, writing
-from aim_sdk.projectors.base import Projector
 from aim_sdk.training.corpora import Cursor
+from aim_sdk.training.learner import Learner, Parts
 from aim_sdk.training.origin import Origin
+from aim_sdk.training.verdict import Best
 
 KEPT = "The last checkpoint is untouched.\nNext: make room; the same command resumes from it."
 _FOLDER = "checkpoints"
@@ -36,7 +36,7 @@ _PARTIAL = ".partial-"
 class TrainingState(BaseModel):
     """What a checkpoint says besides its tensors."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
     origin: Origin | None = None
     step: int = 0
@@ -44,6 +44,8 @@ class TrainingState(BaseModel):
     dropped: dict[str, int] = {}
     episodes: int = 0
     tokens: int = 0
+    best: Best | None = None
+    """None: nothing is evaluated."""
     sha256: dict[str, str] = {}
 
     def cursor_of(self) -> dict[int, Cursor]:
@@ -51,9 +53,7 @@ class TrainingState(BaseModel):
         return {stream: Cursor(*place) for stream, place in self.cursors.items()}
 
 
-def save(
-    output: Path, state: TrainingState, projector: Projector, optimizer: torch.optim.Optimizer, *, keep: int
-) -> Path:
+def save(output: Path, state: TrainingState, parts: Parts, *, keep: int) -> Path:
     """Write a checkpoint, then remove all but the last ``keep``; an existing one stays.
 
     Raises:
@@ -68,7 +68,7 @@ def save(
         if folder.exists():
             return folder
         try:
-            _write(partial, state, projector, optimizer)
+            _write(partial, state, parts)
             os.replace(partial, folder)
             sync_folder(root)
         except OSError:  # reclaim the space that an unfinished one takes
@@ -79,9 +79,8 @@ def save(
     return folder
 
 
-def _write(folder: Path, state: TrainingState, projector: Projector, optimizer: torch.optim.Optimizer) -> None:
+def _write(folder: Path, state: TrainingState, parts: Parts) -> None:
     folder.mkdir()
-    parts = {"projector": projector.state_dict(), "optimizer": _moments(optimizer)}
     hashes = {}
     for name, tensors in parts.items():
         data = safetensors.torch.save(_whole(tensors))
@@ -91,8 +90,8 @@ def _write(folder: Path, state: TrainingState, projector: Projector, optimizer: 
     write_atomic(folder / "state.json", (written.model_dump_json(indent=2) + "\n").encode())
 
 
-def load(output: Path, projector: Projector, optimizer: torch.optim.Optimizer) -> TrainingState:
-    """Load the latest checkpoint, or return the initial state.
+def load(output: Path, learner: Learner) -> TrainingState:
+    """Load the latest checkpoint into ``learner``, or return the initial state.
 
     Raises:
         CorruptArtifactError: it is damaged.
@@ -103,8 +102,7 @@ def load(output: Path, projector: Projector, optimizer: torch.optim.Optimizer) -
     folder = folders[-1]
     try:
         state = TrainingState.model_validate_json((folder / "state.json").read_bytes())
-        projector.load_state_dict(_tensors(folder, "projector", state))
-        _take_moments(optimizer, _tensors(folder, "optimizer", state))
+        learner.take({name: _tensors(folder, name, state) for name in learner.parts()})
     except (OSError, ValidationError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
         before = f" The one before it is {folders[-2].name}." if len(folders) > 1 else ""
         cause = str(error).splitlines()[0]
@@ -129,19 +127,6 @@ def _tensors(folder: Path, name: str, state: TrainingState) -> dict[str, Tensor]
 
 def _folders(output: Path) -> list[Path]:
     return sorted((output / _FOLDER).glob(f"{_PREFIX}*"))
-
-
-def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    states = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": value for index, state in states.items() for name, value in state.items()}
-
-
-def _take_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    states: dict[int, dict[str, Any]] = {}
-    for name, value in tensors.items():
-        index, _, key = name.partition(".")
-        states.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

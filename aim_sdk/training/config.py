@@ -34,11 +34,41 @@ class ProjectorSettings(_TrainingPart):
     options: dict[str, Any] = Field(
         default_factory=dict, description="other options of the kind: {place: before}, {heads: 8, inner: 512}"
     )
+    rank: int | None = Field(
+        default=None,
+        ge=1,
+        description="matrices learn a change of this rank, which is added to their start; None: every element learns",
+    )
     start: Path | None = Field(
         default=None,
         description="a trained projector's folder or hub id: this is a new run (its own steps, rates and order of the "
         "corpus) that begins with those weights; kind, layers and options are the projector's own",
     )
+
+
+class ObjectiveSettings(_TrainingPart):
+    """What is minimised; a name alone stands for ``{weights: {name: 1}}``."""
+
+    weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        default_factory=lambda: {"distill": 1.0},
+        min_length=1,
+        description="objectives by name, each with its weight in the sum: see aim_sdk.training.OBJECTIVES",
+    )
+    teacher: str | None = Field(
+        default=None,
+        description="whose answers `distill` learns and the evaluation compares with: see aim_sdk.training.TEACHERS; "
+        "None: interleaved where the backbone takes enough images in one prompt, else captions",
+    )
+    top_tokens: int = Field(
+        default=256,
+        ge=0,
+        description="of the teacher's distribution over the vocabulary, the likeliest tokens that are told apart; all "
+        "others count as one. These are kept on disk for later epochs. 0: the whole distribution, computed each time",
+    )
+
+
+def _named(objective: Any) -> Any:
+    return {"weights": {objective: 1.0}} if isinstance(objective, str) else objective
 
 
 class EpisodeSettings(_TrainingPart):
@@ -51,16 +81,23 @@ class EpisodeSettings(_TrainingPart):
     text: str = Field(default="", description="the text for an image that has none of its own")
     max_characters: int = Field(default=400, ge=16, description="longer texts and answers are cut at a sentence's end")
     labels: float = Field(
-        default=0.0,
+        default=0.7,
         ge=0,
         le=1,
         description="share of episodes that give a document's images new names, which only the demonstrations show",
+    )
+    relatives: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of those whose query is another picture of the same thing, where the page has one (a word "
+        "that only their two texts have); all others ask about another view of a picture",
     )
     label_words: Path | None = Field(
         default=None, description="words to draw half of the names from, one per line; the others are made up"
     )
     styles: float = Field(
-        default=0.0, ge=0, le=1, description="share of episodes whose answers are all written in one drawn style"
+        default=0.1, ge=0, le=1, description="share of episodes whose answers are all written in one drawn style"
     )
 
     @model_validator(mode="after")
@@ -73,12 +110,25 @@ class EpisodeSettings(_TrainingPart):
 
 
 class OptimizerSettings(_TrainingPart):
-    """AdamW with a warm-up and a cosine."""
+    """Adam with a warm-up and a cosine, and an average of the weights, which is what is handed out."""
 
-    learning_rate: float = Field(default=1e-4, gt=0, description="some projectors learn some parameters faster")
-    weight_decay: float = Field(default=0.01, ge=0, description="AdamW's, of matrices")
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="None: what suits the kind of projector; some of its parameters learn faster or slower than that",
+    )
+    weight_decay: float = Field(
+        default=0.01, ge=0, description="per unit of learning rate, towards the start's weights and not towards zero"
+    )
     betas: tuple[float, float] = Field(
-        default=(0.9, 0.98), description="AdamW's decay rates of the averages of the gradient and of its square"
+        default=(0.9, 0.98), description="Adam's decay rates of the averages of the gradient and of its square"
+    )
+    average: float = Field(
+        default=0.98,
+        ge=0,
+        lt=1,
+        description="decay rate of the exponential moving average of the weights, which is evaluated and saved; "
+        "0: the last step's weights",
     )
     warm_up: float = Field(default=0.03, ge=0, le=1, description="share of the steps over which the rate rises")
     final_rate: float = Field(
@@ -95,13 +145,17 @@ class EvaluationSettings(_TrainingPart):
     """What is measured on documents that are never trained on."""
 
     every: int = Field(default=200, ge=0, description="steps between two evaluations; 0: none")
-    episodes: int = Field(default=64, ge=1, description="the most held-out episodes of one evaluation")
+    episodes: int = Field(
+        default=128,
+        ge=1,
+        description="the most held-out episodes of one evaluation: half of them new names, half the pages' own texts",
+    )
     held_out: float | None = Field(
         default=None,
         gt=0,
         lt=1,
         description="share of the documents that is held out if no corpus is named; None: 0.02, or, in a corpus so "
-        "small that this gives fewer than 8 episodes, the first of 0.05, 0.1 and 0.2 that gives 8",
+        "small that this gives fewer than 16 episodes, the first of 0.05, 0.1 and 0.2 that gives 16",
     )
     corpus: CorpusConfig | None = Field(default=None, description="a separate corpus for evaluation")
 
@@ -119,6 +173,9 @@ class TrainingConfig(_TrainingPart):
     projector: ProjectorSettings = Field(default=ProjectorSettings(), description="what is trained")
     corpus: CorpusConfig = Field(description="what it is trained on")
     episodes: EpisodeSettings = Field(default=EpisodeSettings(), description="how documents become episodes")
+    objective: Annotated[ObjectiveSettings, BeforeValidator(_named)] = Field(
+        default=ObjectiveSettings(), description="what is minimised: distill, lm, or {weights: {distill: 1, lm: 0.1}}"
+    )
     optimizer: OptimizerSettings = Field(default=OptimizerSettings(), description="how a step is made")
     evaluation: EvaluationSettings = Field(default=EvaluationSettings(), description="what is measured during training")
     steps: int = Field(

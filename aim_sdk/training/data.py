@@ -7,20 +7,20 @@ needs to resume exactly there.
 
 from __future__ import annotations
 
-import hashlib
 import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from aim_sdk.errors import InputError
 from aim_sdk.training.config import TrainingConfig
 from aim_sdk.training.corpora import Corpus, Cursor, DocumentStream, open_corpus
-from aim_sdk.training.episodes import Episode, EpisodeMaker
+from aim_sdk.training.episode import Episode
+from aim_sdk.training.episodes import EpisodeMaker
+from aim_sdk.training.held_out import held_out
 from aim_sdk.types import Demonstration
 
 
@@ -128,75 +128,9 @@ def _uninterrupted(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def held_out_episodes(config: TrainingConfig) -> list[Episode]:
-    """The evaluation's episodes: the first ones, in the corpus's own order, of documents that are never trained on."""
-    own = config.evaluation.corpus
-    corpus = open_corpus((own or config.corpus).model_copy(update={"shuffle": False}))
-    settings = config.episodes.model_copy(update={"targets": 1})
-    maker = EpisodeMaker(settings, seed=config.seed + 1)
-    documents = (document for document, _ in DocumentStream(corpus, epochs=1) if own or held_out(document.id, config))
-    episodes = (episode for document in documents for episode in maker.episodes(document, 0))
-    found = list(islice(episodes, config.evaluation.episodes))
-    if not found:
-        raise InputError(
-            "evaluation: no held-out document gives an episode. "
-            "Next: a larger evaluation.held_out, an evaluation.corpus of its own, or evaluation.every=0."
-        )
-    return found
-
-
-_SHARES: Final = (0.02, 0.05, 0.1, 0.2)
-_FEWEST: Final = 8
-"""The number of held-out episodes that a share should give."""
-
-
-def with_held_out(config: TrainingConfig) -> tuple[TrainingConfig, str | None]:
-    """Choose the share of held-out documents, if the settings leave it open; the same in every process.
-
-    Returns:
-        The settings. If not even two episodes can be held out, they have no evaluation, and the reason is returned with
-        them.
-    """
-    evaluation = config.evaluation
-    if not evaluation.every or evaluation.held_out is not None or evaluation.corpus is not None:
-        return config, None
-    corpus = open_corpus(config.corpus.model_copy(update={"shuffle": False}))
-    maker = EpisodeMaker(config.episodes.model_copy(update={"targets": 1}), seed=config.seed + 1)
-    places: list[float] = []
-    documents = 0
-    for document, _ in DocumentStream(corpus, epochs=1):
-        documents += 1
-        if (place := _place(document.id)) < _SHARES[-1]:
-            places += [place] * len(maker.episodes(document, 0))
-        if sum(place < _SHARES[0] for place in places) >= _FEWEST:
-            break
-    enough = (share for share in _SHARES if sum(place < share for place in places) >= _FEWEST)
-    share = next(enough, _SHARES[-1])
-    if len(places) > 1:
-        return _changed(config, held_out=share), None
-    return _changed(config, every=0), (
-        f"no held-out evaluation: of {documents} documents, {share:.0%} give {len(places)} episodes, too few to "
-        "measure anything. Next: more documents, an evaluation.corpus of its own, or a larger evaluation.held_out."
-    )
-
-
-def _changed(config: TrainingConfig, **changes: object) -> TrainingConfig:
-    return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=changes)})
-
-
 def typical_demonstrations(config: TrainingConfig, number: int) -> list[Demonstration]:
     """The first demonstrations in the corpus's own order: the same in every process."""
     corpus = open_corpus(config.corpus.model_copy(update={"shuffle": False}))
     maker = EpisodeMaker(config.episodes.model_copy(update={"labels": 0.0, "styles": 0.0}), seed=config.seed)
     episodes = (e for document, _ in DocumentStream(corpus, epochs=1) for e in maker.episodes(document, 0))
     return list(islice((item for episode in episodes for item in episode.demonstrations), number))
-
-
-def held_out(document: str, config: TrainingConfig) -> bool:
-    """Whether a document is kept for the evaluation, by its name alone."""
-    return _place(document) < (config.evaluation.held_out or _SHARES[0])
-
-
-def _place(document: str) -> float:
-    """Where a document's name puts it, from 0 to 1."""
-    return int.from_bytes(hashlib.sha256(document.encode()).digest()[:8], "big") / 2**64

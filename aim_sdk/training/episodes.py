@@ -7,29 +7,17 @@ import os
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 from aim_sdk.files.images import image_digest
 from aim_sdk.training.augmentation import Augmentation
 from aim_sdk.training.config import EpisodeSettings
 from aim_sdk.training.corpora.documents import Document, Pair
+from aim_sdk.training.episode import Episode
 from aim_sdk.types import Demonstration, ImageInput, Query
 
 _SENTENCE_END = re.compile(r"""[.!?。！？…]["'”’)\]]*(?=\s|$)|[。！？]""")
-
-
-@dataclass(frozen=True, slots=True)
-class Episode:
-    """Demonstrations, a query after them, and the answer whose tokens are learnt.
-
-    A demonstration's ``metadata["id"]`` names its content: equal ids, equal readings.
-    """
-
-    demonstrations: tuple[Demonstration, ...]
-    query: Query
-    answer: str
-    document: str
 
 
 class EpisodeMaker:
@@ -49,8 +37,7 @@ class EpisodeMaker:
         draw = rng.random()
         if draw < self.settings.labels:
             shots = rng.randint(fewest, most)
-            demonstrations, query, answer = self._augmentation.naming(rng, pairs, shots)
-            return [Episode(demonstrations, query, answer, document.id)]
+            return [self._augmentation.naming(rng, document.id, pairs, shots)]
         shown = [_demonstration(pair, document.id, place) for place, pair in enumerate(pairs)]
         if draw < self.settings.labels + self.settings.styles:
             shown = self._augmentation.styled(rng, shown)
@@ -61,8 +48,12 @@ class EpisodeMaker:
         """The pairs right before the target are its demonstrations: they are nearest to its topic."""
         fewest, most = self.settings.shots
         shots = rng.randint(fewest, min(most, target))
-        asked = shown[target]
-        return Episode(tuple(shown[target - shots : target]), Query(asked.image, asked.text), asked.answer, document)
+        demonstrations, asked = tuple(shown[target - shots : target]), shown[target]
+        content = "\0".join(str(item.metadata["id"]) for item in (*demonstrations, asked))
+        key = hashlib.sha256(content.encode()).hexdigest()
+        pictures = tuple(item.image for item in demonstrations)
+        query = Query(asked.image, asked.text)
+        return Episode(demonstrations, query, asked.answer, document, pictures, key=key)
 
     def _shortened(self, pair: Pair) -> Pair:
         limit = self.settings.max_characters

@@ -14,8 +14,8 @@ from aim_sdk.files.atomic import write_atomic, writing
 from aim_sdk.files.jobs import differences
 from aim_sdk.training import checkpoint
 from aim_sdk.training.config import TrainingConfig
-from aim_sdk.training.forward import Work
 from aim_sdk.training.journal import LOG
+from aim_sdk.training.work import Work
 
 _MAY_CHANGE: Final = frozenset(
     {"output", "device", "workers", "reading_tokens", "reading_cache_gb", "recompute_activations", "shard"}
@@ -127,7 +127,8 @@ def no_parameters(config: TrainingConfig, step: int) -> TrainingError:
 
 def _slower(config: TrainingConfig) -> str:
     rate = config.optimizer.learning_rate
-    return f"\nNext: a smaller optimizer.learning_rate (now {rate:g}), or dtype=float32.{_GO_ON}"
+    now = "the kind's own" if rate is None else f"{rate:g}"
+    return f"\nNext: a smaller optimizer.learning_rate (now {now}), or dtype=float32.{_GO_ON}"
 
 
 def _listed(config: TrainingConfig, works: Sequence[Work]) -> Path:

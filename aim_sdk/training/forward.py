@@ -1,92 +1,108 @@
-"""One batch of episodes: its readings, its fused tokens, and the log-probabilities of what is learnt."""
+"""One batch of episodes: its readings, its targets, its fused tokens, and what the backbone predicts after them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TypeVar
 
+import torch
 from PIL import Image
-from torch import Tensor
 
 from aim_sdk.backend.capabilities import Trainable, capability
-from aim_sdk.backend.prepared import PreparedAnswers
+from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers
 from aim_sdk.errors import ContextLengthError, ImageError, InputError
 from aim_sdk.files.images import load_image
+from aim_sdk.projectors.base import Projector
 from aim_sdk.reading.cache import ReadingCache
 from aim_sdk.reading.encoder import Encoder, OnError, PreparedBatch, batches_of
-from aim_sdk.training.episodes import Episode
-from aim_sdk.types import Demonstration, FusedTokens, KeptReading, Query, Reading
+from aim_sdk.training.episode import Episode
+from aim_sdk.training.teaching import Teaching
+from aim_sdk.training.work import Lesson, Work
+from aim_sdk.types import Context, Demonstration, FusedTokens, Query, Reading
 
-Contexts: TypeAlias = "Sequence[Sequence[FusedTokens]]"
-
-
-@dataclass(slots=True)
-class Work:
-    """A batch whose images are decoded and whose texts are tokenised."""
-
-    episodes: list[Episode]
-    keys: list[list[str]]
-    """Each episode's demonstrations by name."""
-    cached: dict[str, KeptReading]
-    names: list[str]
-    """The demonstrations that are to be read, by name; `reads` says their places here."""
-    reads: list[PreparedBatch]
-    """A forward each."""
-    answers: PreparedAnswers
-    dropped: Counter[str]
+Shown = TypeVar("Shown")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a forward gave."""
 
-    log_probs: list[Tensor]
-    """Of each episode's answer, token by token."""
+    students: list[AnswerLogits]
+    """What the student predicts at each lesson's answer; the work holds the lessons that are left, in this order."""
     tokens: int
     """Tokens of texts that the backbone saw: demonstrations where they were read, fused tokens, answers."""
 
 
 class Forward:
-    """Prepares and runs batches on one backbone."""
+    """Prepares and runs batches on one backbone.
 
-    def __init__(self, encoder: Encoder, *, reading_tokens: int, cache: ReadingCache | None = None) -> None:
-        self.encoder, self.cache, self._budget = encoder, cache, reading_tokens
+    Args:
+        encoder: the backbone, the format and the projector.
+        reading_tokens: positions of one forward of the reader.
+        cache: readings on disk.
+        teaching: whose answers are learnt; None: nobody's.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        reading_tokens: int,
+        cache: ReadingCache | None = None,
+        teaching: Teaching | None = None,
+    ) -> None:
+        self.encoder, self.cache, self.teaching, self._budget = encoder, cache, teaching, reading_tokens
         self.backend, self.projector = encoder.backend, encoder.projector
         self._trainable = capability(encoder.backend, Trainable)
 
     def prepare(self, episodes: Sequence[Episode]) -> Work:
         """Do the work that needs no backbone; what cannot be used is dropped and counted. May run in another thread."""
-        dropped, shown = Counter[str](), dict[str, Demonstration]()
+        dropped, demonstrations = Counter[str](), dict[str, Demonstration]()
         keys = [[_key(item) for item in episode.demonstrations] for episode in episodes]
         for episode, names in zip(episodes, keys, strict=True):
-            shown.update(zip(names, episode.demonstrations, strict=True))
-        cached = {key: found for key in shown if self.cache is not None and (found := self.cache.get(key))}
+            demonstrations.update(zip(names, episode.demonstrations, strict=True))
+        cached = {key: found for key in demonstrations if self.cache is not None and (found := self.cache.get(key))}
         bad: dict[str, str] = {}
         missing: dict[str, Demonstration] = {}
-        for key in shown.keys() - cached.keys():
+        for key in demonstrations.keys() - cached.keys():
             try:
-                missing[key] = replace(shown[key], image=load_image(shown[key].image))
+                missing[key] = replace(demonstrations[key], image=load_image(demonstrations[key].image))
             except ImageError:
                 bad[key] = "image cannot be decoded"
-        wanted = [key for key in shown if key in missing]
+        wanted = [key for key in demonstrations if key in missing]
         reads = self._reads([missing[key] for key in wanted], _noting(bad, wanted))
-        kept = []
+        lessons = []
         for episode, names in zip(episodes, keys, strict=True):
             reason = next((bad[name] for name in names if name in bad), None)
             if reason is None:
                 try:
-                    kept.append((replace(episode, query=_decoded(episode.query)), names))
+                    lessons.append(self._lesson(episode, names))
                 except ImageError:
                     reason = "image cannot be decoded"
             if reason is not None:
                 dropped[reason] += 1
-        kept, answers = self._answered(kept, dropped)
-        return Work([e for e, _ in kept], [names for _, names in kept], cached, wanted, reads, answers, dropped)
+        lessons, answers = self._answerable(lessons, dropped)
+        teaches = self.teaching is not None and any(lesson.target is None for lesson in lessons)
+        return Work(lessons, cached, wanted, reads, answers, teaches, dropped)
 
     def run(self, work: Work) -> Outcome:
-        """Read, project, answer; gradients flow to the projector if they are enabled."""
+        """Read, ask the teacher, project, answer; gradients flow to the projector if they are enabled."""
+        readings = self.read(work)
+        if work.teaches:
+            self._teach(work)
+        contexts = project(work, readings, self.projector)
+        students = self.each(work.lessons, work.answers, contexts, self.answer_logits, work.dropped)
+        pairs = [pair for pair in zip(work.lessons, students, strict=True) if self._usable(*pair, work.dropped)]
+        self._keep(work, [lesson for lesson, _ in pairs])
+        found = [student for _, student in pairs if student is not None]
+        read = sum(len(readings[name]) for name in work.names if name in readings)
+        shown = sum(len(readings[key]) for lesson in work.lessons for key in lesson.keys)
+        return Outcome(found, read + shown + sum(map(len, found)))
+
+    def read(self, work: Work) -> dict[str, Reading]:
+        """The readings of the lessons' demonstrations by name; lessons that cannot be read are dropped."""
         refused: dict[str, str] = {}
         read = {work.names[n]: reading for n, reading in self.encoder.run(work.reads, _noting(refused, work.names))}
         if self.cache is not None:
@@ -94,89 +110,119 @@ class Forward:
                 if not key.startswith(_UNNAMED):
                     self.cache.add(key, reading.kept())
         if refused:
-            self._drop(work, refused)
-        names = list(dict.fromkeys(name for keys in work.keys for name in keys))
-        readings = {name: read[name] if name in read else self.encoder.whole(work.cached[name]) for name in names}
-        fused = dict(zip(names, self.projector.project(list(readings.values())), strict=True))
-        log_probs = self._log_probs(work, [[fused[name] for name in keys] for keys in work.keys])
-        tokens = sum(map(len, read.values())) + sum(len(fused[name]) for keys in work.keys for name in keys)
-        return Outcome(log_probs, tokens + sum(map(len, log_probs)))
+            for lesson in work.lessons:
+                work.dropped.update([refused[key] for key in lesson.keys if key in refused][:1])
+            self._keep(work, [lesson for lesson in work.lessons if not refused.keys() & set(lesson.keys)])
+        names = dict.fromkeys(key for lesson in work.lessons for key in lesson.keys)
+        return {name: read[name] if name in read else self.encoder.whole(work.cached[name]) for name in names}
 
-    def log_probs(self, answers: PreparedAnswers, contexts: Contexts) -> list[Tensor]:
-        """The token log-probabilities of each answer after its context; nothing is run if there are none."""
-        return [one.log_probs for one in self._trainable.answer_logits(answers, contexts)] if len(answers) else []
+    def answer_logits(self, answers: PreparedAnswers, contexts: Sequence[Context]) -> list[AnswerLogits]:
+        """What the backbone predicts at each answer after its context; nothing is run if there are none."""
+        return self._trainable.answer_logits(answers, contexts) if len(answers) else []
+
+    def prepared(self, queries: Sequence[Query], answers: Sequence[str]) -> PreparedAnswers:
+        """Tokenise answers with the token that ends them."""
+        return self._trainable.prepare_answers(queries, answers, prompt_format=self.encoder.prompt_format, ended=True)
 
     def readings(self, demonstrations: Sequence[Demonstration]) -> list[Reading]:
         """Read demonstrations; those that cannot be read are left out."""
         left_out = _noting({}, list(map(str, range(len(demonstrations)))))
         return [reading for _, reading in self.encoder.run(self._reads(demonstrations, left_out), left_out)]
 
-    def read_without_images(self, work: Work) -> list[list[FusedTokens]]:
-        """The control's contexts: the same projector, demonstrations read without their images."""
-        return [self.encoder.encode(episode.demonstrations, with_images=False) for episode in work.episodes]
-
-    def text_only(self, work: Work) -> list[list[FusedTokens]]:
-        """The baseline's contexts: the demonstrations' texts."""
-        reader, form = self.backend.reader, self.encoder.prompt_format
-        return [reader.text_only(episode.demonstrations, prompt_format=form) for episode in work.episodes]
-
-    def idle_reading(self) -> None:
-        """A reader's forward that nobody uses: with a sharded backbone all processes run as many."""
+    def idle_forward(self) -> None:
+        """A forward that nobody uses: with a sharded backbone all processes run as many."""
         self.encoder.encode(_IDLE.demonstrations)
 
     def idle_step(self) -> None:
         """A forward and backward without a gradient, instead of a batch whose episodes were all left out."""
         contexts = [self.projector.project(self.encoder.read(_IDLE.demonstrations))]
-        (log_probs,) = self.log_probs(self._prepared([_IDLE]), contexts)
-        (log_probs.sum() * 0).backward()  # type: ignore[no-untyped-call]
+        (found,) = self.answer_logits(self.prepared([_IDLE.query], [_IDLE.answer]), contexts)
+        (found.log_probs.sum() * 0).backward()  # type: ignore[no-untyped-call]
+
+    def _lesson(self, episode: Episode, keys: list[str]) -> Lesson:
+        decoded = replace(episode, query=replace(episode.query, image=load_image(episode.query.image)))
+        if self.teaching is None or (target := self.teaching.kept(episode)) is not None:
+            return Lesson(decoded, keys, None if self.teaching is None else target)
+        return Lesson(decoded, keys, shown=self.teaching.teacher.shown(episode))
+
+    def _teach(self, work: Work) -> None:
+        """Ask the teacher for the targets that are not known; lessons that it cannot answer are dropped."""
+        assert self.teaching is not None
+        asked = [lesson for lesson in work.lessons if lesson.target is None]
+        if not asked:  # those that were to be asked about are dropped, but other processes may wait for this forward
+            self.idle_forward()
+            return
+        answers = work.answers if len(asked) == len(work.lessons) else self._prepared(asked)
+        shown = [lesson.shown for lesson in asked]
+        found = self.each(asked, answers, shown, self.teaching.logits, work.dropped)
+        for lesson, logits in zip(asked, found, strict=True):
+            if logits is not None:
+                lesson.target = self.teaching.keep(lesson.episode, logits)
+        self._keep(work, [lesson for lesson in work.lessons if lesson.target is not None])
+
+    def each(
+        self,
+        lessons: Sequence[Lesson],
+        answers: PreparedAnswers,
+        contexts: Sequence[Shown],
+        run: Callable[[PreparedAnswers, Sequence[Shown]], list[AnswerLogits]],
+        dropped: Counter[str],
+    ) -> list[AnswerLogits | None]:
+        """Run a batch; if one of its prompts is refused, run each on its own, and count those that are."""
+        try:
+            return list(run(answers, contexts))
+        except InputError:
+            found: list[AnswerLogits | None] = []
+            for lesson, context in zip(lessons, contexts, strict=True):
+                try:
+                    found += run(self._prepared([lesson]), [context])
+                except InputError as error:
+                    dropped[_reason(error)] += 1
+                    found.append(None)
+            return found
+
+    def _usable(self, lesson: Lesson, student: AnswerLogits | None, dropped: Counter[str]) -> bool:
+        """Whether there is a student, and it predicts the tokens that the teacher did."""
+        if student is None or lesson.target is None:
+            return student is not None
+        same = torch.equal(student.token_ids, lesson.target.token_ids.to(student.token_ids.device))
+        dropped.update([] if same else ["answer tokenised otherwise in the teacher's prompt"])
+        return same
+
+    def _keep(self, work: Work, lessons: list[Lesson]) -> None:
+        """Leave out all other lessons."""
+        if len(lessons) < len(work.lessons):
+            work.lessons, work.answers = lessons, self._prepared(lessons)
 
     def _reads(self, items: Sequence[Demonstration], refused: OnError) -> list[PreparedBatch]:
         batches = batches_of(self.encoder.lengths_by_place(items, refused), self._budget)
         return [part for batch in batches for part in self.encoder.prepare(items, batch, refused)]
 
-    def _answered(
-        self, kept: list[tuple[Episode, list[str]]], dropped: Counter[str]
-    ) -> tuple[list[tuple[Episode, list[str]]], PreparedAnswers]:
-        """The episodes whose queries and answers can be used, and what was prepared of these."""
+    def _answerable(self, lessons: list[Lesson], dropped: Counter[str]) -> tuple[list[Lesson], PreparedAnswers]:
+        """The lessons whose queries and answers can be used, and what was prepared of these."""
         try:
-            return kept, self._prepared([episode for episode, _ in kept])
+            return lessons, self._prepared(lessons)
         except InputError:
             usable = []
-            for episode, names in kept:
+            for lesson in lessons:
                 try:
-                    self._prepared([episode])
-                    usable.append((episode, names))
+                    self._prepared([lesson])
+                    usable.append(lesson)
                 except InputError as error:
                     dropped[_reason(error)] += 1
-            return usable, self._prepared([episode for episode, _ in usable])
+            return usable, self._prepared(usable)
 
-    def _drop(self, work: Work, refused: dict[str, str]) -> None:
-        """Leave out the episodes of demonstrations that the backbone refused in its forward."""
-        found = zip(work.episodes, work.keys, strict=True)
-        kept = [(episode, names) for episode, names in found if not refused.keys() & set(names)]
-        for names in work.keys:
-            work.dropped.update([refused[name] for name in names if name in refused][:1])
-        work.episodes, work.keys = [e for e, _ in kept], [names for _, names in kept]
-        work.answers = self._prepared(work.episodes)
+    def _prepared(self, lessons: Sequence[Lesson]) -> PreparedAnswers:
+        return self.prepared(
+            [lesson.episode.query for lesson in lessons], [lesson.episode.answer for lesson in lessons]
+        )
 
-    def _prepared(self, episodes: Sequence[Episode]) -> PreparedAnswers:
-        queries, answers = [episode.query for episode in episodes], [episode.answer for episode in episodes]
-        return self._trainable.prepare_answers(queries, answers, prompt_format=self.encoder.prompt_format, ended=True)
 
-    def _log_probs(self, work: Work, contexts: Contexts) -> list[Tensor]:
-        """Answer the batch; episodes that do not fit into the context are dropped."""
-        try:
-            return self.log_probs(work.answers, contexts)
-        except ContextLengthError:
-            fitting, found = [], list[Tensor]()
-            for episode, keys, context in zip(work.episodes, work.keys, contexts, strict=True):
-                try:
-                    found += self.log_probs(self._prepared([episode]), [context])
-                    fitting.append((episode, keys))
-                except ContextLengthError as error:
-                    work.dropped[_reason(error)] += 1
-            work.episodes, work.keys = [e for e, _ in fitting], [keys for _, keys in fitting]
-            return found
+def project(work: Work, readings: Mapping[str, Reading], projector: Projector) -> list[list[FusedTokens]]:
+    """The fused tokens before each lesson's query."""
+    names = list(dict.fromkeys(key for lesson in work.lessons for key in lesson.keys))
+    fused = dict(zip(names, projector.project([readings[name] for name in names]), strict=True))
+    return [[fused[key] for key in lesson.keys] for lesson in work.lessons]
 
 
 _UNNAMED = "@"
@@ -195,10 +241,6 @@ def _noting(reasons: dict[str, str], names: Sequence[str]) -> OnError:
         reasons[names[place]] = _reason(error)
 
     return note
-
-
-def _decoded(query: Query) -> Query:
-    return replace(query, image=load_image(query.image))
 
 
 def _reason(error: InputError) -> str:

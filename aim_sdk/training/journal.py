@@ -1,8 +1,8 @@
 """What a run logs: lines of JSON, TensorBoard, and a plot of its losses.
 
-``log.jsonl`` holds one object per line: ``{"step", "loss", ...}`` of training, ``{"step", "evaluation": {row: {"mean",
-"error", "n"}}, "aim_minus": {row: ...}}`` of an evaluation with its paired differences. Lines after the checkpoint
-that a run resumes from are removed: every step appears once.
+``log.jsonl`` holds one object per line: ``{"step", "loss", ...}`` of training, ``{"step", "evaluation": {measure: {row:
+{"mean", "error", "n"}}}, "aim_minus": {measure: {row: ...}}}`` of an evaluation with its paired differences. Lines
+after the checkpoint that a run resumes from are removed: every step appears once.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from aim_sdk.files.atomic import write_atomic, writing
 from aim_sdk.support import figures
 from aim_sdk.training.checkpoint import KEPT
-from aim_sdk.training.evaluation import Loss, Row
+from aim_sdk.training.evaluation import TITLES, Estimates
 
 LOG = "log.jsonl"
 PLOT = "loss.png"
@@ -40,10 +41,11 @@ class TrainingJournal:
         self._write({"step": step, **values})
         self._show({f"training/{name}": value for name, value in values.items()}, step)
 
-    def evaluation(self, step: int, losses: Mapping[Row, Loss], gains: Mapping[Row, Loss]) -> None:
+    def evaluation(self, step: int, means: Estimates, gains: Estimates) -> None:
         """Note an evaluation, and draw the plot again."""
-        self._write({"step": step, "evaluation": _plain(losses), "aim_minus": _plain(gains)})
-        self._show({f"evaluation/{row}": loss.mean for row, loss in losses.items()}, step)
+        self._write({"step": step, "evaluation": _plain(means), "aim_minus": _plain(gains)})
+        for measure, rows in means.items():
+            self._show({f"{measure}/{row}": found.mean for row, found in rows.items() if found.n}, step)
         self.plot()
 
     def evaluated(self, step: int) -> bool:
@@ -87,28 +89,32 @@ def read_log(output: Path) -> list[dict[str, Any]]:
 
 
 def plot(lines: list[dict[str, Any]], path: Path) -> None:
-    """Draw a log: the training loss, and each row of the evaluations with its standard error."""
-    figure, (axes,) = figures.panels(1, size=(7, 4.2))
+    """Draw a log: the training loss, and each measure of the evaluations by row, with its standard error."""
+    evaluations = [line for line in lines if "evaluation" in line]
+    measures = [m for m in TITLES if any(row["n"] for line in evaluations for row in line["evaluation"][m].values())]
+    figure, (first, *others) = figures.panels(1 + len(measures), columns=2, size=(5.2, 3.6))
     trained = [(line["step"], line["loss"]) for line in lines if "loss" in line]
     if trained:
-        axes.plot(
-            *zip(*trained, strict=True), color="0.7", linewidth=1, label="training (different episodes each step)"
-        )
-    evaluations = [line for line in lines if "evaluation" in line]
-    for row in evaluations[0]["evaluation"] if evaluations else ():
-        steps = [line["step"] for line in evaluations]
-        means, errors = ([line["evaluation"][row][key] for line in evaluations] for key in ("mean", "error"))
-        look = figures.style(len(axes.containers)).options  # rows whose losses are equal are told apart
-        axes.errorbar(steps, means, errors, capsize=2, label=f"held out: {row}", **look)
-    axes.set(xlabel="step", ylabel="loss, nats per token")
-    axes.grid(alpha=0.3)
-    handles, labels = axes.get_legend_handles_labels()
-    figures.legend(figure, dict(zip(labels, handles, strict=True)))
+        first.plot(*zip(*trained, strict=True), color="0.5", linewidth=1)
+    first.set(title="training (other episodes each step)", xlabel="step", ylabel="objective, nats per token")
+    first.grid(alpha=0.3)
+    legend: dict[str, Any] = {}
+    for axes, measure in zip(others, measures, strict=True):
+        rows = evaluations[0]["evaluation"][measure]
+        for place, row in enumerate(row for row in rows if rows[row]["n"]):
+            steps = [line["step"] for line in evaluations]
+            values = [line["evaluation"][measure][row] for line in evaluations]
+            means, errors = ([value[key] for value in values] for key in ("mean", "error"))
+            drawn = axes.errorbar(steps, means, errors, capsize=2, **figures.style(place).options)
+            legend.setdefault(row, drawn)
+        axes.set(title=f"held out: {TITLES[measure]}", xlabel="step")
+        axes.grid(alpha=0.3)
+    figures.legend(figure, legend)
     write_atomic(path, figures.png(figure))
 
 
-def _plain(losses: Mapping[Row, Loss]) -> dict[str, dict[str, float]]:
-    return {row: {"mean": loss.mean, "error": loss.error, "n": loss.n} for row, loss in losses.items()}
+def _plain(estimates: Estimates) -> dict[str, dict[str, dict[str, float]]]:
+    return {measure: {row: asdict(found) for row, found in rows.items()} for measure, rows in estimates.items()}
 
 
 def _line(line: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""AdamW over a projector's parameters, and its learning rate at each step."""
+"""Adam over a projector's parameters: its learning rates at each step, and its decay towards the start."""
 
 from __future__ import annotations
 
@@ -8,24 +8,49 @@ import torch
 
 from aim_sdk.projectors.base import Projector
 from aim_sdk.training.config import OptimizerSettings
+from aim_sdk.training.low_rank import plain_name
 
 
-def build(projector: Projector, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """One group for each rate at which the projector's parameters learn; gains and gates do not decay."""
-    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+def build(projector: Projector, settings: OptimizerSettings) -> torch.optim.Adam:
+    """One group for each rate at which the projector's parameters learn."""
+    groups: dict[float, list[torch.nn.Parameter]] = {}
     for name, parameter in projector.named_parameters():
-        decay = settings.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((projector.rate(name), decay), []).append(parameter)
-    listed = [{"params": group, "rate": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
-    return torch.optim.AdamW(listed, lr=settings.learning_rate, betas=settings.betas)
+        if parameter.requires_grad:
+            groups.setdefault(projector.rate(plain_name(name)), []).append(parameter)
+    listed = [{"params": group, "rate": rate} for rate, group in groups.items()]
+    return torch.optim.Adam(listed, lr=base_rate(projector, settings), betas=settings.betas)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, settings: OptimizerSettings, step: int, steps: int) -> float:
+def base_rate(projector: Projector, settings: OptimizerSettings) -> float:
+    """The highest rate of parameters whose factor is 1: the setting's or, without one, the kind's."""
+    return projector.learning_rate if settings.learning_rate is None else settings.learning_rate
+
+
+def set_rate(
+    optimizer: torch.optim.Optimizer, base: float, settings: OptimizerSettings, step: int, steps: int
+) -> float:
     """Set the rates of the step-th of ``steps`` (from 1): a linear warm-up, then a cosine; return the base rate."""
     warm = max(1, round(settings.warm_up * steps))
     done = max(0.0, (step - warm) / max(1, steps - warm))
     cosine = settings.final_rate + (1 - settings.final_rate) * (1 + math.cos(math.pi * done)) / 2
-    base = settings.learning_rate * min(1.0, step / warm) * cosine
+    rate = base * min(1.0, step / warm) * cosine
     for group in optimizer.param_groups:
-        group["lr"] = base * group["rate"]
-    return base
+        group["lr"] = rate * group["rate"]
+    return rate
+
+
+@torch.no_grad()
+def decay_towards(start: Projector, projector: Projector, optimizer: torch.optim.Optimizer, decay: float) -> None:
+    """Move every parameter ``decay`` times its learning rate of the way back to where training began.
+
+    Loshchilov and Hutter's decoupled decay (2019, arXiv 1711.05101), towards the start instead of zero. Of a change of
+    low rank, which starts at zero, one factor decays.
+    """
+    began = start.state_dict()
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in projector.named_parameters():
+        share = min(1.0, rates.get(id(parameter), 0.0) * decay)
+        if name in began:
+            parameter.lerp_(began[name], share)
+        elif name.endswith(".b"):
+            parameter.mul_(1 - share)

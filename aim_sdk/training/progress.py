@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from aim_sdk.support.progress import Progress, advancing
 from aim_sdk.support.terminal import say
 from aim_sdk.training.config import TrainingConfig
-from aim_sdk.training.evaluation import Loss, Row
+from aim_sdk.training.evaluation import TITLES, Estimates
 
 
 class TrainingProgress(Progress):
@@ -45,11 +45,14 @@ class TrainingProgress(Progress):
         finally:
             self._since += time.monotonic() - started
 
-    def evaluated(self, step: int, losses: Mapping[Row, Loss], gains: Mapping[Row, Loss]) -> None:
-        """Show an evaluation's losses, and by how much aim's is below the others' on the same episodes."""
+    def evaluated(self, step: int, means: Estimates, gains: Estimates) -> None:
+        """Show an evaluation's measures, and by how much aim's differ from the others' on the same episodes."""
         if not self._shown:
             return
-        aim = losses["aim"]
-        say(f"step {step}, held out (n={aim.n}): aim {aim}", err=True)
-        for row, gain in gains.items():
-            say(f"    {row} {losses[row]}   aim - {row} {gain:+}", err=True)
+        for measure, rows in means.items():
+            aim = rows["aim"]
+            if not aim.n:
+                continue
+            say(f"step {step}, {TITLES[measure]} (held out, n={aim.n}): aim {aim}", err=True)
+            for row, gain in gains[measure].items():
+                say(f"    {row} {rows[row]}   aim - {row} {gain:+}", err=True)

@@ -1,4 +1,4 @@
-"""Trains a projector by the frozen backbone's loss on held-in documents; resumes where it was interrupted."""
+"""Trains a projector on held-in documents while the backbone stays frozen; resumes where it was interrupted."""
 
 from __future__ import annotations
 
@@ -17,31 +17,30 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
-from aim_sdk.backend.capabilities import RecomputesActivations, RunsInTorch, Shards, capability
+from aim_sdk.backend.capabilities import HasVocabulary, RecomputesActivations, RunsInTorch, Shards, capability
 from aim_sdk.errors import TrainingError
 from aim_sdk.files.atomic import writing
 from aim_sdk.files.jobs import LOCK, alone
-from aim_sdk.reading.cache import ReadingCache
 from aim_sdk.reading.encoder import Encoder
 from aim_sdk.support.interrupts import interruptible
 from aim_sdk.support.provenance import machine
 from aim_sdk.support.terminal import say
-from aim_sdk.training import checkpoint, evaluation, optimizer, starting
+from aim_sdk.training import checkpoint, evaluation, starting
 from aim_sdk.training.ahead import prepared_ahead
 from aim_sdk.training.config import TrainingConfig
-from aim_sdk.training.data import (
-    EpisodeBatch,
-    held_out_episodes,
-    training_batches,
-    with_held_out,
-)
-from aim_sdk.training.episodes import Episode
+from aim_sdk.training.data import EpisodeBatch, training_batches
+from aim_sdk.training.evaluation import Probe, Score
 from aim_sdk.training.failures import claim, no_parameters, not_a_number, out_of_memory
-from aim_sdk.training.forward import Forward, Work
+from aim_sdk.training.forward import Forward
 from aim_sdk.training.frozen import check_frozen, checksum
+from aim_sdk.training.held_out import probe_episodes, with_held_out
 from aim_sdk.training.journal import TrainingJournal
+from aim_sdk.training.learner import Learner
+from aim_sdk.training.objectives import WeightedSum
 from aim_sdk.training.origin import Origin
 from aim_sdk.training.progress import TrainingProgress
+from aim_sdk.training.verdict import Best, verdict
+from aim_sdk.training.work import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +54,8 @@ class Result:
     """The trained projector's folder."""
     dropped: Counter[str]
     """What was left out, by reason."""
+    verdict: str = ""
+    """Whether the projector is better than what training began with, and by how much."""
 
 
 def train(config: TrainingConfig, *, show: bool = True) -> Result:
@@ -100,19 +101,24 @@ class TrainingRun:
         self.modules = capability(self.backend, RunsInTorch).modules
         check_frozen(self.modules)
         self.checksum = checksum(self.modules)
-        self.optimizer = optimizer.build(self.projector, config.optimizer)
-        self.state = checkpoint.load(config.output, self.projector, self.optimizer)
+        self.objective = WeightedSum(config.objective.weights)
+        if not checkpoint.steps_taken(config.output):
+            starting.calibrate(self.encoder, config)
+        self.learner = Learner(self.projector, capability(self.backend, HasVocabulary).vocabulary, config)
+        self.state = checkpoint.load(config.output, self.learner)
         origin = Origin.of(config, self.backend.fingerprint)
         if self.state.origin is not None:
             self.state.origin.check(origin, config.output)
         self.state.origin = origin
-        if self.state.step == 0:
-            starting.calibrate(self.encoder, config)
         accelerator.wait_for_everyone()
         self.cursors, self.dropped = self.state.cursor_of(), Counter(self.state.dropped if self.main else {})
-        cache = self._cache(stack)
-        self.forward = Forward(self.encoder, reading_tokens=config.reading_tokens, cache=cache)
-        self._fixed: dict[evaluation.Row, evaluation.Scores] = {}
+        self.teaching = starting.teaching(config, self.encoder, accelerator, stack)
+        self.forward = Forward(
+            self.encoder,
+            reading_tokens=config.reading_tokens,
+            cache=starting.reading_cache(config, self.encoder, accelerator, stack),
+            teaching=self.teaching if self.objective.needs_teacher else None,
+        )
         self.journal = TrainingJournal(config.output, self.state.step) if self.main else None
         self.progress = TrainingProgress(config, self.state.step, shown=show and self.main)
         if self.journal:
@@ -122,21 +128,21 @@ class TrainingRun:
     def loop(self) -> bool:
         """Take the steps that are left; return whether all were taken."""
         config, state = self.config, self.state
-        episodes = held_out_episodes(config) if config.evaluation.every else []
+        probe = self._probe() if config.evaluation.every else None
         batches = training_batches(
             config,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
             cursors=self.cursors,
         )
-        if state.step == 0:
-            self._evaluate(episodes)
+        if probe and state.step == 0:
+            self._evaluate(probe)
         with prepared_ahead(batches, self.forward) as ahead, interruptible() as interrupted:
             while state.step < config.steps:
                 stop = self._step(ahead, interrupted)
                 last = state.step == config.steps
-                if config.evaluation.every and (state.step % config.evaluation.every == 0 or last):
-                    self._evaluate(episodes)
+                if probe and (state.step % config.evaluation.every == 0 or last):
+                    self._evaluate(probe)
                 if state.step % config.checkpoint_every == 0 or last or stop:
                     self._save()
                 if stop and not last:
@@ -144,68 +150,71 @@ class TrainingRun:
         return True
 
     def finish(self, finished: bool) -> Result:
-        """Check that the backbone is unchanged, and write the projector."""
+        """Check that the backbone is unchanged, and write the projector: the best one by the probe."""
         if checksum(self.modules) != self.checksum:
             raise TrainingError("the backbone changed during training; the projector was not saved.")
-        folder = self.config.output / "projector"
+        folder, best = self.config.output / "projector", self.state.best
         if finished and self.main:
-            self.projector.fingerprint, self.projector.summary = self.backend.fingerprint, self._summary()
+            chosen = self.learner.average
+            if best is not None:
+                chosen = self.learner.best if best.better else self.learner.start
+            chosen.fingerprint, chosen.summary = self.backend.fingerprint, self._summary()
             with writing(folder, checkpoint.KEPT):
-                self.projector.save_pretrained(folder)
+                chosen.save_pretrained(folder)
             assert self.journal is not None
             self.journal.plot()
-        return Result(self.state.step, finished, folder if finished else None, Counter(self.state.dropped))
+        dropped = Counter(self.state.dropped)
+        return Result(self.state.step, finished, folder if finished else None, dropped, verdict(best))
 
     def _step(self, ahead: Iterator[tuple[EpisodeBatch, Work]], interrupted: Callable[[], bool]) -> bool:
         """One optimizer step; whether to stop after it."""
         config, state = self.config, self.state
-        rate = optimizer.set_rate(self.optimizer, config.optimizer, state.step + 1, config.steps)
+        rate = self.learner.set_rate(state.step + 1)
         device = self.accelerator.device
-        sums = torch.zeros(5, dtype=torch.float64, device=device)  # loss, its tokens, all tokens, episodes, stop
-        sums[4] = float(interrupted())
+        sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, episodes, tokens, stop
+        sums[3] = float(interrupted())
         works = []
         for _ in range(config.batches_per_step // self.accelerator.num_processes):
             batch, work = next(ahead)
             works.append(work)
-            sums[:4] += self._backward(work)
+            sums[:3] += self._backward(work)
             self.cursors[batch.stream] = batch.cursor
             self.dropped += batch.dropped + work.dropped
         norm = self._reduce(sums)
-        loss, total, learnt, used, stop = (sums[0] / sums[1]).item(), norm.item(), *sums[2:].tolist()
+        loss, total, used, tokens, stop = (sums[0] / sums[1]).item(), norm.item(), *sums[1:].tolist()
         if not (sums[1] > 0 and torch.isfinite(norm) and torch.isfinite(sums[0])):
             raise not_a_number(config, works, step=state.step + 1, loss=loss, norm=total, dropped=self.dropped)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
         state.step += 1
-        state.tokens, state.episodes = state.tokens + int(learnt), state.episodes + int(used)
-        values = self.progress.step(state.step, loss=loss, norm=total, rate=rate, tokens=int(learnt))
+        self.learner.step(state.step)
+        state.tokens, state.episodes = state.tokens + int(tokens), state.episodes + int(used)
+        values = self.progress.step(state.step, loss=loss, norm=total, rate=rate, tokens=int(tokens))
         if values and self.journal:
             self.journal.training(state.step, **values)
         return bool(stop)
 
     def _backward(self, work: Work) -> Tensor:
-        """Add a batch's gradient; return its loss, the tokens of it, all its tokens, and its episodes."""
+        """Add a batch's gradient; return the sum of its episodes' losses, their number, and all its tokens."""
         if self.config.shard:
             self._idle_as_the_others(work)
         try:
             outcome = self.forward.run(work)
-            if not outcome.log_probs:
+            if not outcome.students:
                 if self.config.shard:
                     self.forward.idle_step()
-                return torch.zeros(4, dtype=torch.float64, device=self.accelerator.device)
-            log_probs = torch.cat(outcome.log_probs)
-            loss = -log_probs.sum()
+                return torch.zeros(3, dtype=torch.float64, device=self.accelerator.device)
+            pairs = zip(outcome.students, work.lessons, strict=True)
+            loss = torch.stack([self.objective.loss(student, lesson.target) for student, lesson in pairs]).sum()
             loss.backward()  # type: ignore[no-untyped-call]
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not isinstance(error, torch.OutOfMemoryError) and "memory" not in str(error):
                 raise
             raise out_of_memory(self.config, work, step=self.state.step + 1) from error
-        counts = torch.tensor([len(log_probs), outcome.tokens, len(work.episodes)], dtype=torch.float64)
+        counts = torch.tensor([len(work.lessons), outcome.tokens], dtype=torch.float64)
         return torch.cat([loss.detach().double().view(1), counts.to(loss.device)]).to(self.accelerator.device)
 
     def _reduce(self, sums: Tensor) -> Tensor:
         """Add up what the processes have, make the gradient that of the mean loss, clip it; return its norm."""
-        parameters = list(self.projector.parameters())
+        parameters = [parameter for parameter in self.projector.parameters() if parameter.requires_grad]
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -223,33 +232,36 @@ class TrainingRun:
 
     def _idle_as_the_others(self, work: Work) -> None:
         """With a sharded backbone every process must run the same number of forwards: make up for missing ones."""
-        most = torch.tensor(len(work.reads), device=self.accelerator.device)
+        most = torch.tensor(work.forwards, device=self.accelerator.device)
         dist.all_reduce(most, dist.ReduceOp.MAX)
-        for _ in range(int(most) - len(work.reads)):
-            self.forward.idle_reading()
+        for _ in range(int(most) - work.forwards):
+            self.forward.idle_forward()
 
-    def _evaluate(self, episodes: list[Episode]) -> None:
-        """Score the held-out episodes: the processes share them, unless they share the backbone."""
-        if not episodes or (self.journal and self.journal.evaluated(self.state.step)):
+    def _probe(self) -> Probe:
+        """The held-out episodes: the processes share them, unless they share the backbone."""
+        config, episodes = self.config, probe_episodes(self.config)
+        own = episodes if config.shard else episodes[self.accelerator.process_index :: self.accelerator.num_processes]
+        # With a sharded backbone all processes run the same forwards, but what is cached differs between them.
+        cache = None if config.shard else self.forward.cache
+        forward = Forward(self.encoder, reading_tokens=config.reading_tokens, cache=cache)
+        return Probe(forward, self.teaching, own, self.learner.start, config.batch_size)
+
+    def _evaluate(self, probe: Probe) -> None:
+        """Measure the averaged weights, and keep them if they are the best so far."""
+        if self.journal and self.journal.evaluated(self.state.step):
             return
-        config, world, rank = self.config, self.accelerator.num_processes, self.accelerator.process_index
-        shared = 1 if config.shard else world
-        own = episodes if config.shard else episodes[rank::world]
-        forward = self.forward
-        if config.shard:  # what is cached differs between the processes
-            forward = Forward(self.encoder, reading_tokens=config.reading_tokens)
-        rows = [row for row in evaluation.ROWS if row not in self._fixed]
-        with self.progress.evaluating(len(own)) as done:
-            found = evaluation.score(forward, own, rows, config.batch_size, done)
-        if shared > 1:
-            found = {row: _gathered(scores) for row, scores in found.items()}
-        self._fixed.update({row: scores for row, scores in found.items() if row in evaluation.FIXED})
-        scores = found | self._fixed
-        losses = {row: evaluation.summarize(scores[row]) for row in evaluation.ROWS}
-        gains = {row: evaluation.difference(scores["aim"], scores[row]) for row in evaluation.ROWS[1:]}
+        with self.progress.evaluating(len(probe.episodes)) as done:
+            scores = probe.measure(self.learner.average, done)
+        if not self.config.shard and self.accelerator.num_processes > 1:
+            scores = {row: _gathered(found) for row, found in scores.items()}
+        found = Best.of(self.state.step, scores)
+        if self.state.best is None or found.kl < self.state.best.kl:
+            self.state.best = found
+            self.learner.keep_best()
+        means, gains = evaluation.estimates(scores), evaluation.aim_minus(scores)
         if self.journal:
-            self.journal.evaluation(self.state.step, losses, gains)
-        self.progress.evaluated(self.state.step, losses, gains)
+            self.journal.evaluation(self.state.step, means, gains)
+        self.progress.evaluated(self.state.step, means, gains)
 
     def _save(self) -> None:
         """Write a checkpoint: the first process writes what all processes know."""
@@ -263,19 +275,8 @@ class TrainingRun:
         if not all(bool(parameter.isfinite().all()) for parameter in self.projector.parameters()):
             raise no_parameters(self.config, self.state.step)
         if self.main:
-            checkpoint.save(
-                self.config.output, self.state, self.projector, self.optimizer, keep=self.config.keep_checkpoints
-            )
+            checkpoint.save(self.config.output, self.state, self.learner.parts(), keep=self.config.keep_checkpoints)
         self.accelerator.wait_for_everyone()
-
-    def _cache(self, stack: contextlib.ExitStack) -> ReadingCache | None:
-        limit = self.config.reading_cache_gb * 1e9 / self.accelerator.num_processes
-        if not limit:
-            return None
-        rank = self.accelerator.process_index
-        cache = ReadingCache(self.config.output / "readings", self.encoder, limit=limit, rank=rank)
-        stack.callback(cache.close)
-        return cache
 
     def _summary(self) -> dict[str, Any]:
         assert self.journal is not None
@@ -286,11 +287,13 @@ class TrainingRun:
             "corpus": self.config.corpus.path.name,
             "steps": self.state.step,
             "episodes": self.state.episodes,
+            "learning_rate": self.learner.base_rate,
+            "verdict": verdict(self.state.best),
             "held_out": evaluated[-1]["evaluation"] if evaluated else {},
             "held_out_before": evaluated[0]["evaluation"] if evaluated else {},
             "machine": machine(),
         }
 
 
-def _gathered(scores: evaluation.Scores) -> evaluation.Scores:
-    return [pair for part in gather_object([scores]) for pair in part]
+def _gathered(scores: list[Score | None]) -> list[Score | None]:
+    return [score for part in gather_object([scores]) for score in part]

@@ -59,8 +59,9 @@ class Answerer(Injector):
     def score(self, query: Query, context: Any, choices: Sequence[str], **options: Any) -> list[list[float]]:
         return self.good.score(self.query(query, context), self.context(context), choices, **options)
 
-    def prepare_answers(self, *args: Any, **options: Any) -> PreparedAnswers:
-        return PreparedAnswers(*map(tuple, args), **options)
+    def prepare_answers(self, queries: Any, answers: Any, **options: Any) -> PreparedAnswers:
+        ids = self.good.prepare_answers(queries, answers, **options).token_ids
+        return PreparedAnswers(tuple(queries), tuple(answers), ids, **options)
 
     def answer_logits(self, prepared: PreparedAnswers, contexts: Any) -> list[AnswerLogits]:
         queries = [self.query(query, context) for query, context in zip(prepared.queries, contexts, strict=True)]

@@ -25,6 +25,7 @@ from aim_sdk.errors import ArtifactWriteError, InputError, TrainingError
 from aim_sdk.files.jobs import alone
 from aim_sdk.projectors import KINDS
 from aim_sdk.training import TrainingConfig, train
+from aim_sdk.training.evaluation import FIXED, ROWS
 from aim_sdk.training.forward import Forward
 from aim_sdk.training.journal import read_log
 from tests.conftest import CalledCli, torchrun
@@ -60,7 +61,7 @@ def settings(tiny: Callable[[str], Path], corpus: Path, tmp_path: Path) -> dict[
         "device": "cpu",
         "corpus": {"path": str(corpus), "min_image_bytes": 0},
         "projector": {"kind": "linear"},
-        "episodes": {"shots": [1, 3], "text": "What is it?"},
+        "episodes": {"shots": [1, 3], "text": "What is it?", "labels": 0.0, "styles": 0.0},
         "optimizer": {"learning_rate": 1e-3},
         "evaluation": {"every": 4, "episodes": 4, "held_out": 0.2},
         "steps": 8,
@@ -98,6 +99,11 @@ def weights(folder: Path) -> dict[str, Tensor]:
     return safetensors.torch.load_file(folder / "projector" / "projector.safetensors")
 
 
+def checkpoint(folder: Path, part: str) -> dict[str, Tensor]:
+    """The tensors of the last checkpoint."""
+    return safetensors.torch.load_file(max((folder / "checkpoints").iterdir()) / f"{part}.safetensors")
+
+
 def test_a_trained_projector_is_an_artifact_that_answers(settings: dict[str, Any], corpus: Path) -> None:
     folder = run(settings)
     pipe = AIMPipeline.from_pretrained("llava", model=settings["model"], projector=folder / "projector", device="cpu")
@@ -105,14 +111,20 @@ def test_a_trained_projector_is_an_artifact_that_answers(settings: dict[str, Any
     assert isinstance(pipe(corpus.with_name("1-0.png"), "What is it?", max_new_tokens=2), str)
     summary = pipe.projector.summary
     assert summary["steps"] == 8
-    assert set(summary["held_out"]) == {"aim", "no-image", "text-only", "zero-shot"}
+    assert set(summary["held_out"]) == {"loss", "kl", "names"}
+    assert all(set(rows) == set(ROWS) for rows in summary["held_out"].values())
+    assert summary["verdict"] in (folder / "projector" / "README.md").read_text()
     assert str(corpus.parent) not in json.dumps(summary)
     assert (folder / "loss.png").stat().st_size > 1000
     assert any((folder / "tensorboard").iterdir())
     logged = log(folder)
     assert [line["step"] for line in logged if "evaluation" in line] == [0, 4, 8]
-    fixed = [line["evaluation"]["text-only"] for line in logged if "evaluation" in line]
-    assert fixed[0] == fixed[1] == fixed[2]
+    for row in FIXED:
+        fixed = [[means[row] for means in line["evaluation"].values()] for line in logged if "evaluation" in line]
+        assert json.dumps(fixed[0]) == json.dumps(fixed[1]) == json.dumps(fixed[2])
+    first = logged[0]["evaluation"]
+    assert first["kl"]["aim"] == first["kl"]["start"], "before the first step they are the same"
+    assert first["kl"]["teacher"]["mean"] == pytest.approx(0, abs=1e-6)
 
 
 def test_an_undecodable_image_is_counted_and_skipped(settings: dict[str, Any]) -> None:
@@ -175,7 +187,13 @@ def _same_as_one_process(settings: dict[str, Any], tmp_path: Path) -> None:
         torch.testing.assert_close(weights(folder)[name], value, atol=1e-6, rtol=1e-5)
     states = [json.loads((max((f / "checkpoints").iterdir()) / "state.json").read_text()) for f in (folder, expected)]
     assert all(states[0][name] == states[1][name] for name in ("step", "cursors", "dropped", "episodes"))
-    aim = [[line["evaluation"]["aim"]["mean"] for line in log(f) if "evaluation" in line] for f in (folder, expected)]
+    for part in ("projector", "average", "start"):
+        ours, theirs = (checkpoint(f, part) for f in (folder, expected))
+        for name, value in theirs.items():
+            torch.testing.assert_close(ours[name], value, atol=1e-6, rtol=1e-5)
+    aim = [
+        [line["evaluation"]["kl"]["aim"]["mean"] for line in log(f) if "evaluation" in line] for f in (folder, expected)
+    ]
     assert aim[0] == pytest.approx(aim[1], abs=1e-5)
 
 
@@ -194,7 +212,7 @@ def test_from_the_second_epoch_nothing_is_read(settings: dict[str, Any], monkeyp
         return made
 
     monkeypatch.setattr(TransformersReader, "run", counted)
-    episodes = {"shots": [3, 3], "text": "What is it?"}
+    episodes = {"shots": [3, 3], "text": "What is it?", "labels": 0.0, "styles": 0.0}
     run(settings, steps=30, evaluation={"every": 0}, episodes=episodes, batches_per_step=1)
     # 24 documents of three demonstrations, one of which is not an image; where the second of four epochs begins, two
     # batches are prepared ahead of what is read.
@@ -226,8 +244,9 @@ def test_every_kind_learns_one_batch_by_heart(settings: dict[str, Any], corpus: 
         model=str(strong),
         corpus={"path": str(only), "min_image_bytes": 0},
         prompt_format={"kind": "plain", "template": "{image}{text} {answer}"},
-        episodes={"shots": [3, 3], "text": "What is it?"},
+        episodes={"shots": [3, 3], "text": "What is it?", "labels": 0.0, "styles": 0.0},
         projector={"kind": kind},
+        objective="lm",
         optimizer={"learning_rate": 2e-2, "clip": 10.0, "weight_decay": 0.0},
         evaluation={"every": 0},
         batch_size=1,
@@ -259,7 +278,7 @@ def test_memory_that_runs_out_names_the_batch_and_the_setting(
 
 def test_a_loss_that_is_no_number_stops_before_the_step(settings: dict[str, Any]) -> None:
     settings |= {"evaluation": {"every": 0}, "checkpoint_every": 1}
-    settings["optimizer"] = {"learning_rate": 1e30, "warm_up": 0.0}
+    settings["optimizer"] = {"learning_rate": 1e30, "warm_up": 0.0, "weight_decay": 0.0}
     with pytest.raises(TrainingError, match=r"the step was not taken|they were not saved") as raised:
         run(settings, steps=20)
     assert "a smaller optimizer.learning_rate" in str(raised.value)

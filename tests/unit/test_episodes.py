@@ -16,10 +16,11 @@ from PIL import Image
 from aim_sdk import Demonstration
 from aim_sdk.errors import InputError
 from aim_sdk.files.images import load_image
-from aim_sdk.training.augmentation import Augmentation, view
+from aim_sdk.training.augmentation import Augmentation, relatives, view
 from aim_sdk.training.config import EpisodeSettings
 from aim_sdk.training.corpora import Document, Pair
-from aim_sdk.training.episodes import Episode, EpisodeMaker, cut
+from aim_sdk.training.episode import Episode
+from aim_sdk.training.episodes import EpisodeMaker, cut
 from tests.corpora import picture
 
 LEVELS = (0, 50, 110, 250)
@@ -38,7 +39,8 @@ def document(pairs: int, name: str = "file:0") -> Document:
 
 
 def maker(seed: int = 0, **changes: Any) -> EpisodeMaker:
-    return EpisodeMaker(EpisodeSettings(**changes), seed=seed)
+    """Episodes of the pages' own texts, unless told otherwise."""
+    return EpisodeMaker(EpisodeSettings(**{"labels": 0.0, "styles": 0.0, "relatives": 0.0, **changes}), seed=seed)
 
 
 def shown(episode: Episode) -> list[str]:
@@ -213,6 +215,53 @@ def test_the_demonstrations_tell_the_name_that_is_asked_for(seed: int, shots: in
     count = len(episode.demonstrations)
     assert min(2, count) <= len(named) <= min(4, pairs, count)
     assert len({name[:2] for name in named}) == len(named)
+
+
+def test_a_query_is_another_picture_of_the_same_thing_where_the_page_has_one() -> None:
+    """Two texts share a word that no third has: their pictures show one thing."""
+    texts = ("The Wallaby sits.", "A kestrel.", "An otter here.", "Two of a wallaby!")
+    page = Document("page", tuple(Pair(grey(level), "", text) for level, text in zip(LEVELS, texts, strict=True)))
+    found = [maker(seed, labels=1.0, relatives=1.0, shots=(2, 3)).episodes(page, 0)[0] for seed in range(60)]
+    other = 0
+    for episode in found:
+        named = {item.answer: level_of(item.image) for item in episode.demonstrations}
+        asked, shown_as = level_of(episode.query.image), named[episode.answer]
+        if {0, 3} <= set(named.values()) or shown_as in (1, 2):
+            assert asked == shown_as, "no other picture, or it has a name of its own"
+        else:
+            assert (asked, shown_as) in ((0, 3), (3, 0))
+            other += 1
+    assert other > 5
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (["a lemur", "the Lemur", "a gibbon"], [1]),
+        (["a lemur", "the lemur", "lemurs, a lemur"], []),  # three of them
+        (["a cat", "the cat", "a dog"], []),  # too short to tell anything
+        (["", "", "word"], []),
+    ],
+)
+def test_texts_about_one_thing(texts: list[str], found: list[int]) -> None:
+    assert relatives(texts, 0) == found
+
+
+def test_the_names_of_an_episode_are_those_that_are_shown() -> None:
+    (episode,) = maker(3, labels=1.0, shots=(2, 4)).episodes(GREYS, 0)
+    assert set(episode.names) == set(shown(episode))
+    assert episode.answer in episode.names
+    assert episode.key is None
+    assert len(episode.pictures) == len(episode.demonstrations)
+
+
+def test_equal_keys_are_equal_episodes() -> None:
+    """Another seed draws other targets and shots; what has a key again is the same."""
+    made = [e for seed in range(30) for e in maker(seed, shots=(1, 3), targets=1).episodes(document(5), 0)]
+    by_key = {episode.key: episode for episode in made}
+    assert None not in by_key
+    assert 1 < len(by_key) < len(made)
+    assert all(by_key[episode.key] == episode for episode in made)
 
 
 def test_naming_episodes_are_the_same_at_every_call() -> None:

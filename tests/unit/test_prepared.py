@@ -16,7 +16,7 @@ from aim_sdk.backend.prepared import PreparedReadings
 from aim_sdk.errors import ImageError
 from aim_sdk.projectors import untrained
 from aim_sdk.reading.encoder import Encoder
-from aim_sdk.training.episodes import Episode
+from aim_sdk.training.episode import Episode
 from aim_sdk.training.forward import Forward
 from tests.conformance.third_party.adapter import KiteBackend
 
@@ -71,11 +71,11 @@ def test_an_episode_whose_demonstration_fails_in_its_forward_is_dropped(
             raise ImageError("odd.png: cannot be taken.")
         return run(prepared)
 
-    (expected,) = forward.run(forward.prepare(named[1:])).log_probs
+    (expected,) = forward.run(forward.prepare(named[1:])).students
     monkeypatch.setattr(llava.reader, "run", fragile)
     work = forward.prepare(named)
-    (found,) = forward.run(work).log_probs
+    (found,) = forward.run(work).students
     assert [episode.answer for episode in work.episodes] == ["a fox"]
     assert work.dropped == {"image refused by the backbone": 1}
-    assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
-    assert not forward.run(forward.prepare(named[:1])).log_probs
+    assert found.log_probs.tolist() == pytest.approx(expected.log_probs.tolist(), abs=1e-4)
+    assert not forward.run(forward.prepare(named[:1])).students

@@ -83,7 +83,7 @@ def test_overrides_change_their_setting_only_and_the_last_counts(path: Path) -> 
     config = load(path, "episodes.labels=0.1", "steps=3", "episodes.labels=0.2", episodes={"shots": [3, 3]})
     assert (config.episodes.labels, config.episodes.shots, config.steps) == (0.2, (3, 3), 3)
     whole = load(path, "episodes.labels=0.1", "episodes={targets: 2}")
-    assert (whole.episodes.labels, whole.episodes.targets) == (0.0, 2)
+    assert (whole.episodes.labels, whole.episodes.targets) == (0.7, 2)
 
 
 @pytest.mark.parametrize("group", [None, {}])

@@ -14,13 +14,11 @@ from aim_sdk.training import TrainingConfig
 from aim_sdk.training.corpora import Cursor
 from aim_sdk.training.data import (
     EpisodeBatch,
-    held_out,
-    held_out_episodes,
     training_batches,
     typical_demonstrations,
-    with_held_out,
 )
-from aim_sdk.training.episodes import Episode
+from aim_sdk.training.episode import Episode
+from aim_sdk.training.held_out import held_out, probe_episodes, with_held_out
 from tests.corpora import folder_of, lines
 
 SIZES = (13, 4, 1, 0, 22)
@@ -48,7 +46,7 @@ def config(folder: Path, **changes: Any) -> TrainingConfig:
         "output": "run",
         "backend": "pocket",
         "corpus": {"path": str(folder), "min_image_bytes": 0},
-        "episodes": {"shots": [1, 3], "targets": 2},
+        "episodes": {"shots": [1, 3], "targets": 2, "labels": 0.0, "styles": 0.0},
         "evaluation": {"every": 0},
         "batch_size": 3,
         "batches_per_step": 4,
@@ -174,7 +172,7 @@ def test_what_is_left_out_is_counted_once(corpus: Path) -> None:
 
 
 def evaluated(config: TrainingConfig) -> set[str]:
-    return {episode.document for episode in held_out_episodes(config)}
+    return {episode.document for episode in probe_episodes(config)}
 
 
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.7])
@@ -205,13 +203,14 @@ def test_a_larger_share_holds_the_smaller_one(corpus: Path) -> None:
 
 def test_the_evaluation_is_the_same_in_every_run(corpus: Path) -> None:
     def made(**changes: Any) -> list[Episode]:
-        return held_out_episodes(config(corpus, evaluation={"held_out": 0.5, "episodes": 5}, **changes))
+        return probe_episodes(config(corpus, evaluation={"held_out": 0.5, "episodes": 5}, **changes))
 
     assert len(made()) == 5
     assert made() == made(batch_size=1, batches_per_step=1, steps=7)
-    many = held_out_episodes(config(corpus, evaluation={"held_out": 0.5, "episodes": 8}))
+    many = probe_episodes(config(corpus, evaluation={"held_out": 0.5, "episodes": 8}))
     assert many[:5] == made()
-    assert len({episode.document for episode in many}) == 8, "one of each document"
+    assert len({episode.document for episode in many}) == 4, "two of each document"
+    assert sum(bool(episode.names) for episode in many) == 4, "one of them binds new names"
 
 
 def test_with_a_corpus_of_its_own_nothing_is_held_out(corpus: Path, tmp_path: Path) -> None:
@@ -232,14 +231,14 @@ def test_the_share_that_is_held_out_grows_where_documents_are_few(documents: int
     path, every = tmp_path, {"every": 1}
     ours, unmeasured = with_held_out(config(path, evaluation=every))
     assert (ours.evaluation.held_out, unmeasured) == (share, None)
-    assert len(held_out_episodes(ours)) > 1
+    assert len(probe_episodes(ours)) > 1
     told = config(path, evaluation={**every, "held_out": 0.3})
     assert with_held_out(told) == (told, None)
 
 
 def test_nothing_held_out_is_an_error(corpus: Path) -> None:
     with pytest.raises(InputError, match="no held-out document gives an episode"):
-        held_out_episodes(config(corpus, evaluation={"held_out": 1e-9}))
+        probe_episodes(config(corpus, evaluation={"held_out": 1e-9}))
 
 
 # --- corpora that give no episode

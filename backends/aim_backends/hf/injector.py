@@ -28,11 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenAnswers(PreparedAnswers):
-    """Queries whose prompts are written, without what comes before them, and the tokens of their answers."""
+    """Queries whose prompts are written, without what comes before them."""
 
     written: Prepared | None = field(repr=False)
     """None if there are no queries."""
-    tokens: list[list[int]]
 
 
 class TransformersInjector(Injector):
@@ -140,7 +139,8 @@ class TransformersInjector(Injector):
         """See `aim_sdk.backend.capabilities.Trainable`."""
         written = self.writer.written(queries, [[]] * len(queries), prompt_format) if queries else None
         tokens = self.answer_ids(written, queries, answers, prompt_format, ended=ended) if written else []
-        return WrittenAnswers(tuple(queries), tuple(answers), prompt_format, ended, written=written, tokens=tokens)
+        ids = tuple(map(tuple, tokens))
+        return WrittenAnswers(tuple(queries), tuple(answers), ids, prompt_format, ended, written=written)
 
     def answer_logits(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[AnswerLogits]:
         """See `aim_sdk.backend.capabilities.Trainable`."""
@@ -149,7 +149,8 @@ class TransformersInjector(Injector):
         check_one_each(queries, contexts)
         if prepared.written is None:
             return []
-        written, tokens = prepared.written, prepared.tokens
+        written: Prepared = prepared.written
+        tokens: Sequence[Sequence[int]] = prepared.token_ids
         shown = [[item for item in context if isinstance(item, Demonstration)] for context in contexts]
         with naming_the_image(self.backbone, images_of(queries, contexts)), self.backbone.lock:
             if any(shown):  # the text before the answer is another one

@@ -34,8 +34,6 @@ class TokenisedAnswers(PreparedAnswers):
 
     images: DecodedImages
     segments: list[PromptSegments] = field(repr=False)
-    ids: list[list[int]]
-    """The tokens of each answer."""
 
 
 class PocketInjector(Injector):
@@ -182,11 +180,11 @@ class PocketInjector(Injector):
         return TokenisedAnswers(
             tuple(queries),
             tuple(answers),
+            tuple(tuple(self.prompts.choice(answer, prompt_format, ended=ended)) for answer in answers),
             prompt_format,
             ended,
             images=self._images_of(queries),
             segments=[self.prompts.query(query, prompt_format) for query in queries],
-            ids=[self.prompts.choice(answer, prompt_format, ended=ended) for answer in answers],
         )
 
     def answer_logits(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[AnswerLogits]:
@@ -197,11 +195,13 @@ class PocketInjector(Injector):
         before, images = self.contexts(contexts, prepared.prompt_format), self._images.run(prepared.images)
         rows = [
             torch.cat([context, *self._segments(segment, image), self._embed(answer[:-1])])
-            for context, segment, image, answer in zip(before, prepared.segments, images, prepared.ids, strict=True)
+            for context, segment, image, answer in zip(
+                before, prepared.segments, images, prepared.token_ids, strict=True
+            )
         ]
-        return self._answer_logits(rows, prepared.ids)
+        return self._answer_logits(rows, prepared.token_ids)
 
-    def _answer_logits(self, rows: list[Tensor], ids: list[list[int]]) -> list[AnswerLogits]:
+    def _answer_logits(self, rows: list[Tensor], ids: Sequence[Sequence[int]]) -> list[AnswerLogits]:
         """Run whole prompts ``(tokens, embed)``, padded on the right; the head sees the places before ``ids``."""
         self.check_length([len(row) for row in rows], 1)
         hidden = self._model.lm(pad_sequence(rows, batch_first=True))  # padding comes after everything that is used
@@ -287,7 +287,7 @@ class PocketInjector(Injector):
     def _segments(self, segments: PromptSegments, image: Tensor) -> list[Tensor]:
         return [self._embed(segments.before), image, self._embed(segments.after), self._embed(segments.answer)]
 
-    def _embed(self, ids: list[int]) -> Tensor:
+    def _embed(self, ids: Sequence[int]) -> Tensor:
         return self._model.lm.embed(torch.tensor(ids, dtype=torch.long, device=self._model.device))
 
 

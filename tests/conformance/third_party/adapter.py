@@ -412,7 +412,8 @@ class KiteBackend(Backend):
     def prepare_answers(
         self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
     ) -> PreparedAnswers:
-        return PreparedAnswers(tuple(queries), tuple(answers), prompt_format, ended)
+        ids = tuple(tuple(self._injector.answer(prompt_format, answer, ended)) for answer in answers)
+        return PreparedAnswers(tuple(queries), tuple(answers), ids, prompt_format, ended)
 
     def answer_logits(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[AnswerLogits]:
         return self._injector.answer_logits(prepared, contexts)

@@ -65,7 +65,7 @@ class EchoInjector(Injector):
     def score(
         self, query: Query, context: Context, choices: Sequence[str], *, prompt_format: PromptFormat
     ) -> list[list[float]]:
-        ids = [self._answer(choice, prompt_format) for choice in choices]
+        ids = [self.answer_ids(choice, prompt_format) for choice in choices]
         parts = self._prompt(query, context, prompt_format, max(map(len, ids)), {})
         hidden, cache = self._prefill(parts, context, prompt_format)
         scores = []
@@ -77,8 +77,7 @@ class EchoInjector(Injector):
 
     def answer_logits(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[AnswerLogits]:
         found = []
-        for query, context, answer in zip(prepared.queries, contexts, prepared.answers, strict=True):
-            ids = self._answer(answer, prepared.prompt_format, prepared.ended)
+        for query, context, ids in zip(prepared.queries, contexts, prepared.token_ids, strict=True):
             parts = self._prompt(query, context, prepared.prompt_format, len(ids), {})
             hidden, _ = self.model(torch.cat([*parts, self.model.embed(ids[:-1])]))
             found.append(AnswerLogits(torch.tensor(ids), self.model.logits(hidden[-len(ids) :])))
@@ -131,6 +130,7 @@ class EchoInjector(Injector):
         embeddings, place = self.model.embed(shown.text), len(shown.before)
         return torch.cat([embeddings[:place], self.model.see(load_image(item.image)), embeddings[place:]])
 
-    def _answer(self, answer: str, prompt_format: PromptFormat, ended: bool = False) -> list[int]:
+    def answer_ids(self, answer: str, prompt_format: PromptFormat, ended: bool = False) -> list[int]:
+        """The tokens of an answer; ``ended``: with the first one that the format writes after it."""
         asked = turn(prompt_format, "", answer)
         return [*asked.blanks, *asked.answer, *(asked.end[:1] if ended else [])]
