@@ -278,7 +278,7 @@ def test_memory_that_runs_out_names_the_batch_and_the_setting(
 
 def test_a_loss_that_is_no_number_stops_before_the_step(settings: dict[str, Any]) -> None:
     settings |= {"evaluation": {"every": 0}, "checkpoint_every": 1}
-    settings["optimizer"] = {"learning_rate": 1e30, "warm_up": 0.0, "weight_decay": 0.0}
+    settings["optimizer"] = {"learning_rate": 3e38, "warm_up": 0.0, "weight_decay": 0.0}
     with pytest.raises(TrainingError, match=r"the step was not taken|they were not saved") as raised:
         run(settings, steps=20)
     assert "a smaller optimizer.learning_rate" in str(raised.value)
