@@ -115,6 +115,7 @@ class OptimizerSettings(_TrainingPart):
     learning_rate: float | None = Field(
         default=None,
         gt=0,
+        le=10,
         description="None: what suits the kind of projector; some of its parameters learn faster or slower than that",
     )
     weight_decay: float = Field(

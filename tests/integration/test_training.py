@@ -28,6 +28,7 @@ from aim_sdk.training import TrainingConfig, train
 from aim_sdk.training.evaluation import FIXED, ROWS
 from aim_sdk.training.forward import Forward
 from aim_sdk.training.journal import read_log
+from aim_sdk.training.targets import Target
 from tests.conftest import CalledCli, torchrun
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 60, 220), "green": (30, 180, 60), "black": (9, 9, 9)}
@@ -276,9 +277,18 @@ def test_memory_that_runs_out_names_the_batch_and_the_setting(
     assert len(json.loads(listed.read_text())) == 3
 
 
-def test_a_loss_that_is_no_number_stops_before_the_step(settings: dict[str, Any]) -> None:
+def test_a_loss_that_is_no_number_stops_before_the_step(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings |= {"evaluation": {"every": 0}, "checkpoint_every": 1}
-    settings["optimizer"] = {"learning_rate": 3e38, "warm_up": 0.0, "weight_decay": 0.0}
+    divergence, calls = Target.divergence, 0
+
+    def failing(self: Target, logits: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return divergence(self, logits) * (1 if calls < 20 else float("nan"))
+
+    monkeypatch.setattr(Target, "divergence", failing)
     with pytest.raises(TrainingError, match=r"the step was not taken|they were not saved") as raised:
         run(settings, steps=20)
     assert "a smaller optimizer.learning_rate" in str(raised.value)
@@ -428,6 +438,12 @@ def test_new_names_and_styles_train_too(settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ("objective=distil", "Did you mean 'distill'"),
+        ("objective.teacher=caption", "Did you mean 'captions'"),
+        ("objective.weights={}", "at least 1"),
+        ("objective.weights={lm: -1}", "greater than 0"),
+        ("optimizer.learning_rate=1e38", "less than or equal to 10"),
+        ("projector.rank=0", "greater than or equal to 1"),
         ("backend=lava", "Did you mean 'llava'"),
         ("projector.kind=lineal", "Did you mean 'linear'"),
         ("optimizer.learing_rate=1", "Did you mean 'learning_rate'"),
