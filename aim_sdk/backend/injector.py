@@ -65,3 +65,21 @@ class Injector(ABC):
                 raise
             made.append(ChoiceScores(tuple(map(tuple, scores))))
         return made
+
+    def score_each(
+        self,
+        queries: Sequence[Query],
+        contexts: Sequence[Context],
+        choices: Sequence[Sequence[str]],
+        *,
+        prompt_format: PromptFormat,
+    ) -> list[ChoiceScores]:
+        """Return `score_batch` of queries that have choices of their own; by default, one query after the other."""
+        made = []
+        for place, (query, context, own) in enumerate(zip(queries, contexts, choices, strict=True)):
+            try:
+                made += self.score_batch([query], [context], own, prompt_format=prompt_format)
+            except InputError as error:
+                error.query = place
+                raise
+        return made

@@ -12,6 +12,7 @@ from aim_sdk.errors import AIMError, ContextLengthError, InputError
 from aim_sdk.evaluation.demonstrations import Shown
 from aim_sdk.evaluation.items import Item
 from aim_sdk.evaluation.protocol import PromptSettings
+from aim_sdk.injection.choices import checked_choices, normalized
 from aim_sdk.injection.shots import Shots
 from aim_sdk.pipeline import AIMPipeline
 from aim_sdk.selection.nearest import log_shares, vote, votes_among
@@ -126,7 +127,7 @@ class BatchAnswerer:
         if mode == "nearest":
             made = self._voted(asked)
         elif asked[0].item.choices:
-            made = [self._scored(one, mode) for one in asked]
+            made = self._scored(asked, mode)
         else:
             made = self._generated(asked, mode)
         seconds = (time.perf_counter() - started) / len(asked)
@@ -145,17 +146,20 @@ class BatchAnswerer:
             {"raw": a.text, "answer": self._prompt.finish(a.text), "prompt_tokens": a.prompt_tokens} for a in answers
         ]
 
-    def _scored(self, one: QueryInContext, mode: Mode) -> dict[str, Any]:
-        choices = one.item.choices
-        log_probs = self._pipe.score(
-            one.query,
-            choices,
-            normalize=self._prompt.normalize,
-            demonstrations=one.demonstrations,
-            mode=mode,
+    def _scored(self, asked: Sequence[QueryInContext], mode: Mode) -> list[dict[str, Any]]:
+        """Score each query's own choices."""
+        queries = [one.query for one in asked]
+        choices = [checked_choices(one.item.choices) for one in asked]
+        shots = Shots(mode=mode, demonstrations=[one.demonstrations for one in asked])
+        found = self._pipe.backend.injector.score_each(
+            queries, self._pipe.contexts(queries, shots=shots), choices, prompt_format=self._pipe.prompt_format
         )
-        best = max(range(len(choices)), key=log_probs.__getitem__)
-        return {"answer": choices[best], "log_probs": log_probs}
+        made = []
+        for own, scores in zip(choices, found, strict=True):
+            log_probs = normalized(scores, own, self._prompt.normalize)
+            best = own[log_probs.index(max(log_probs))]
+            made.append({"answer": best, "log_probs": log_probs, "prompt_tokens": scores.prompt_tokens})
+        return made
 
     def _voted(self, asked: Sequence[QueryInContext]) -> list[dict[str, Any]]:
         if asked[0].similarities is None:

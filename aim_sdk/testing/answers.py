@@ -104,6 +104,22 @@ def check_score_batch_is_score(backend: Backend) -> None:
 
 
 @check
+def check_score_each_is_score(backend: Backend) -> None:
+    """Queries with choices of their own, of different numbers and lengths, get the scores of each query on its own.
+
+    Catches one query's choices for all, and scores in another order.
+    """
+    form = backend.default_format
+    context = backend.reader.text_only(DEMONSTRATIONS[:2], prompt_format=form)
+    contexts, choices = [[], context, context[:1]], [CHOICES[:1], CHOICES, CHOICES[1:]]
+    each = backend.injector.score_each(QUERIES, contexts, choices, prompt_format=form)
+    require(len(each) == len(QUERIES), f"score_each gives {len(each)} results for {len(QUERIES)} queries")
+    for place, (query, shown, own, found) in enumerate(zip(QUERIES, contexts, choices, each, strict=True)):
+        expected = backend.injector.score(query, shown, own, prompt_format=form)
+        require_same_scores(found.log_probs, expected, backend, f"query {place + 1} of several and on its own")
+
+
+@check
 def check_score_is_generate(backend: Backend) -> None:
     """Where an answer's text is tokenised as it was generated, its scores are the log-probabilities of its tokens.
 

@@ -84,4 +84,5 @@ def _calls(backend: Backend) -> dict[str, Callable[[], object]]:
         "injector.stream": lambda: list(injector.stream(QUERIES[0], fused(), **options)),
         "injector.score": lambda: injector.score(QUERIES[0], fused(), CHOICES[:1], prompt_format=form),
         "injector.score_batch": lambda: injector.score_batch(QUERIES[:1], [fused()], CHOICES[:1], prompt_format=form),
+        "injector.score_each": lambda: injector.score_each(QUERIES[:1], [fused()], [CHOICES[:1]], prompt_format=form),
     }

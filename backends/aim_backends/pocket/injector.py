@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from aim_backends.pocket.cache import KVCache
+from aim_backends.pocket.choices import choice_scores
 from aim_backends.pocket.decoding import Prefilled, Sampling, decode, pieces
 from aim_backends.pocket.images import DecodedImages, ImageEncoder
 from aim_backends.pocket.model import PocketModel
@@ -24,7 +23,6 @@ from aim_sdk.backend.prefixes import PrefixCache, SharedPrefix
 from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import ContextLengthError, ImageError
-from aim_sdk.support.finite import not_finite
 from aim_sdk.types import ChoiceScores, Context, Demonstration, FusedTokens, Generation, Query
 
 
@@ -134,7 +132,6 @@ class PocketInjector(Injector):
         (scores,) = self.score_batch([query], [context], choices, prompt_format=prompt_format)
         return [list(row) for row in scores.log_probs]
 
-    @torch.no_grad()
     def score_batch(
         self,
         queries: Sequence[Query],
@@ -143,35 +140,23 @@ class PocketInjector(Injector):
         *,
         prompt_format: PromptFormat,
     ) -> list[ChoiceScores]:
-        """Run the prompts in one forward, and each query's choices together after its own."""
+        return self.score_each(queries, contexts, [choices] * len(queries), prompt_format=prompt_format)
+
+    @torch.no_grad()
+    def score_each(
+        self,
+        queries: Sequence[Query],
+        contexts: Sequence[Context],
+        choices: Sequence[Sequence[str]],
+        *,
+        prompt_format: PromptFormat,
+    ) -> list[ChoiceScores]:
+        """Run the prompts in one forward, and the choices of several queries together after it."""
         if not queries:
             return []
-        ids = [torch.tensor(self.prompts.choice(choice, prompt_format)) for choice in choices]
-        padded = pad_sequence(ids, batch_first=True).to(self._model.device)  # (choices, longest)
-        prompt = self.prefill(queries, contexts, prompt_format, padded.shape[1])
-        found = []
-        for row, length in enumerate(prompt.mask.sum(1).tolist()):
-            log_probs = F.log_softmax(self._logits_after(prompt, row, padded).float(), -1).gather(2, padded[..., None])
-            scores = [tuple(one[: len(tokens), 0].tolist()) for one, tokens in zip(log_probs, ids, strict=True)]
-            if not all(math.isfinite(value) for one in scores for value in one):
-                error = not_finite("log-probabilities", prompt.last.dtype)
-                error.query = row
-                raise error
-            found.append(ChoiceScores(tuple(scores), length))
-        return found
-
-    def _logits_after(self, prompt: Prefilled, row: int, padded: Tensor) -> Float[Tensor, "choices tokens vocabulary"]:
-        """The logits of choices ``(choices, longest)``, padded on the right, after one of the prompts."""
-        count, longest = padded.shape
-        hidden = prompt.last[row].expand(count, -1, -1)  # (choices, 1, hidden)
-        if longest > 1:
-            cache = prompt.cache if len(prompt.mask) == 1 else prompt.cache.select(torch.tensor([row]))
-            own = prompt.mask.new_ones(count, longest - 1)
-            mask = torch.cat([prompt.mask[row].expand(count, -1), own], 1)
-            inputs = self._model.lm.embed(padded[:, :-1])
-            hidden = torch.cat([hidden, self._model.lm(inputs, attention_mask=mask, cache=cache.expand(count))], 1)
-        logits: Tensor = self._model.lm.head(hidden)
-        return logits
+        ids = [[self.prompts.choice(choice, prompt_format) for choice in own] for own in choices]
+        longest = max((len(choice) for own in ids for choice in own), default=0)
+        return choice_scores(self._model, self.prefill(queries, contexts, prompt_format, longest), ids)
 
     def prepare_answers(
         self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False

@@ -185,6 +185,16 @@ class BatchCountsItsPadding(KiteInjector):
         return [dataclasses.replace(scores, prompt_tokens=widest) for scores in found]
 
 
+class EachWithOnesChoices(KiteInjector):
+    def score_each(self, queries: Any, contexts: Any, choices: Any, *, prompt_format: PromptFormat) -> Any:
+        return super().score_each(queries, contexts, [choices[1]] * len(queries), prompt_format=prompt_format)
+
+
+class EachTurned(KiteInjector):
+    def score_each(self, queries: Any, contexts: Any, choices: Any, *, prompt_format: PromptFormat) -> Any:
+        return super().score_each(queries[::-1], contexts[::-1], choices, prompt_format=prompt_format)
+
+
 CAUGHT: list[tuple[str, Part]] = [
     ("identity_chat", FusedBehindTheRole),
     ("identity_behind_text", FusedBehindTheRole),
@@ -214,5 +224,7 @@ CAUGHT: list[tuple[str, Part]] = [
     ("score_batch_is_score", BatchTurned),
     ("score_batch_is_score", BatchCutShort),
     ("score_batch_is_score", BatchCountsItsPadding),
+    ("score_each_is_score", EachWithOnesChoices),
+    ("score_each_is_score", EachTurned),
 ]
 """Which check must catch which bug."""
