@@ -113,6 +113,9 @@ def check_answer_logits_batch(backend: Backend) -> None:
                 together = answer_logits(backend, QUERIES, contexts, answers, **options)
                 late = trainable.answer_logits(ahead, contexts)
             how = f"{_shown(contexts[0])} before the first query (ended={ended})"
+            bare = [tuple(one.token_ids.tolist()) for one in trainable.answer_logits(ahead, [[]] * len(QUERIES))]
+            told = list(ahead.token_ids)
+            require(told == bare, f"`prepare_answers` tells the tokens {told}; after no demonstrations they are {bare}")
             _require_same(backend, together, alone, f"a batch's log-probabilities with {how}")
             _require_same(backend, late, alone, f"log-probabilities prepared ahead with {how}")
 

@@ -9,46 +9,54 @@ from torch import Tensor
 
 from aim_sdk.errors import CorruptArtifactError
 from aim_sdk.projectors import LinearNormProjector
-from aim_sdk.training import checkpoint, optimizer
+from aim_sdk.training import TrainingConfig, checkpoint
 from aim_sdk.training.checkpoint import TrainingState
-from aim_sdk.training.config import OptimizerSettings
 from aim_sdk.training.corpora import Cursor
+from aim_sdk.training.estimates import Estimate
+from aim_sdk.training.learner import Learner
+from aim_sdk.training.verdict import Best
+from aim_sdk.types import Vocabulary
+from tests.banks import fingerprint
 
-SETTINGS = OptimizerSettings(learning_rate=0.01)
-Parts = tuple[LinearNormProjector, torch.optim.AdamW]
+CONFIG = TrainingConfig.model_validate(
+    {"output": "run", "backend": "llava", "corpus": {"path": "docs"}, "optimizer": {"learning_rate": 0.01}, "steps": 20}
+)
+PARTS = ("projector", "optimizer", "start", "average", "best")
+FILES = [f"{part}.safetensors" for part in PARTS]
 
 
-def parts(seed: int = 0) -> Parts:
+def learner(seed: int = 0, embedding: int = 4) -> Learner:
     torch.manual_seed(seed)
-    projector = LinearNormProjector(6, 4).requires_grad_()
-    return projector, optimizer.build(projector, SETTINGS)
+    sizes = {"hidden_size": 6, "embedding_size": embedding}
+    made = fingerprint().model_copy(update=sizes)
+    projector = LinearNormProjector(6, embedding).requires_grad_()
+    return Learner(projector, Vocabulary(torch.zeros(9, embedding), torch.zeros(9, 6), made), CONFIG)
 
 
-def step(made: Parts, number: int) -> None:
+def step(made: Learner, number: int) -> None:
     """One step of training; what is learnt depends on its number alone."""
-    projector, adam = made
-    optimizer.set_rate(adam, SETTINGS, number, 20)
+    assert isinstance(made.projector, LinearNormProjector)
+    made.set_rate(number)
     shown = torch.randn(5, 6, generator=torch.Generator().manual_seed(number))
-    projector.norm(projector.linear(shown)).square().sum().backward()
-    adam.step()
-    adam.zero_grad()
+    made.projector.norm(made.projector.linear(shown)).square().sum().backward()
+    made.step(number)
+    if number == 2:
+        made.keep_best()
 
 
-def trained(steps: int, seed: int = 0) -> Parts:
-    made = parts(seed)
+def trained(steps: int, seed: int = 0) -> Learner:
+    made = learner(seed)
     for number in range(1, steps + 1):
         step(made, number)
     return made
 
 
-def everything(made: Parts) -> dict[str, Tensor]:
-    """All numbers of a projector and its optimizer."""
-    states = made[1].state_dict()["state"]
-    moments = {f"{index}.{name}": value for index, state in states.items() for name, value in state.items()}
-    return dict(made[0].state_dict()) | moments
+def everything(made: Learner) -> dict[str, Tensor]:
+    """All numbers of a projector, its optimizer, and what is kept of its weights."""
+    return {f"{part}.{name}": value for part, tensors in made.parts().items() for name, value in tensors.items()}
 
 
-def assert_equal(one: Parts, other: Parts) -> None:
+def assert_equal(one: Learner, other: Learner) -> None:
     ours, theirs = everything(one), everything(other)
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
@@ -56,8 +64,8 @@ def assert_equal(one: Parts, other: Parts) -> None:
         assert torch.equal(value, theirs[name]), name
 
 
-def save(output: Path, made: Parts, number: int, keep: int = 2) -> Path:
-    return checkpoint.save(output, TrainingState(step=number), *made, keep=keep)
+def save(output: Path, made: Learner, number: int, keep: int = 2) -> Path:
+    return checkpoint.save(output, TrainingState(step=number), made.parts(), keep=keep)
 
 
 def names(output: Path) -> list[str]:
@@ -68,10 +76,10 @@ def names(output: Path) -> list[str]:
 def test_going_on_from_a_checkpoint_equals_no_interruption(tmp_path: Path, steps: int) -> None:
     made = trained(steps)
     state = TrainingState(step=steps, cursors={0: (2, 5), 3: (1, 0)}, dropped={"no text": 4}, episodes=12, tokens=345)
-    folder = checkpoint.save(tmp_path, state, *made, keep=2)
+    folder = checkpoint.save(tmp_path, state, made.parts(), keep=2)
     assert folder.name == f"step-{steps:08}"
     again = trained(2, seed=1)  # what was there before does not matter
-    assert checkpoint.load(tmp_path, *again) == state
+    assert checkpoint.load(tmp_path, again) == state
     assert state.cursor_of() == {0: Cursor(2, 5), 3: Cursor(1, 0)}
     assert_equal(made, again)
     for number in range(steps + 1, steps + 4):
@@ -84,40 +92,40 @@ def test_what_a_run_does_behind_a_checkpoint_does_not_change_it(tmp_path: Path) 
     made = trained(3)
     save(tmp_path, made, 3)
     step(made, 4)
-    again = parts()
-    checkpoint.load(tmp_path, *again)
+    again = learner()
+    checkpoint.load(tmp_path, again)
     assert_equal(again, trained(3))
 
 
 def test_without_a_checkpoint_nothing_is_taken_over(tmp_path: Path) -> None:
     made = trained(2)
-    assert checkpoint.load(tmp_path, *made) == TrainingState() == checkpoint.load(tmp_path / "not there", *made)
+    assert checkpoint.load(tmp_path, made) == TrainingState() == checkpoint.load(tmp_path / "not there", made)
     assert_equal(made, trained(2))
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3, 9])
 def test_the_last_checkpoints_are_kept(tmp_path: Path, keep: int) -> None:
-    made = parts()
+    made = learner()
     steps = [2, 9, 10, 200]
     for number in steps:
         save(tmp_path, made, number, keep)
     assert names(tmp_path) == [f"step-{number:08}" for number in steps[-keep:]]
-    assert checkpoint.load(tmp_path, *made).step == 200
+    assert checkpoint.load(tmp_path, made).step == 200
 
 
 def test_what_an_interrupted_save_leaves_is_ignored_and_removed(tmp_path: Path) -> None:
     made = trained(1)
     left = save(tmp_path, trained(5), 5)
     left.rename(left.with_name(".partial-00000005"))
-    assert checkpoint.load(tmp_path, *parts()) == TrainingState()
+    assert checkpoint.load(tmp_path, learner()) == TrainingState()
     save(tmp_path, made, 1)
     assert names(tmp_path) == ["step-00000001"]
-    again = parts()
-    assert checkpoint.load(tmp_path, *again).step == 1
+    again = learner()
+    assert checkpoint.load(tmp_path, again).step == 1
     assert_equal(made, again)
 
 
-@pytest.mark.parametrize("file", ["projector.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("file", [*FILES, "state.json"])
 def test_a_save_that_fails_leaves_the_checkpoints_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
@@ -134,8 +142,8 @@ def test_a_save_that_fails_leaves_the_checkpoints_before_it(
         patch.setattr(checkpoint, "write_atomic", failing)
         with pytest.raises(OSError, match="No space"):
             save(tmp_path, trained(2), 2, keep=1)
-    again = parts()
-    assert checkpoint.load(tmp_path, *again).step == 1
+    again = learner()
+    assert checkpoint.load(tmp_path, again).step == 1
     assert_equal(made, again)
     save(tmp_path, trained(2), 2, keep=1)
     assert names(tmp_path) == ["step-00000002"]
@@ -145,23 +153,23 @@ def test_a_checkpoint_that_is_there_stays(tmp_path: Path) -> None:
     first = trained(3)
     for made in (first, trained(3, seed=1)):
         save(tmp_path, made, 3, keep=1)
-        again = parts()
-        checkpoint.load(tmp_path, *again)
+        again = learner()
+        checkpoint.load(tmp_path, again)
         assert_equal(first, again)
     assert names(tmp_path) == ["step-00000003"]
 
 
-@pytest.mark.parametrize("file", ["projector.safetensors", "optimizer.safetensors"])
+@pytest.mark.parametrize("file", FILES)
 def test_a_changed_byte_is_seen(tmp_path: Path, file: str) -> None:
     folder = save(tmp_path, trained(2), 2)
     data = (folder / file).read_bytes()
     for place in range(0, len(data), 37):
         (folder / file).write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
         with pytest.raises(CorruptArtifactError, match="not as it was written"):
-            checkpoint.load(tmp_path, *parts())
+            checkpoint.load(tmp_path, learner())
 
 
-@pytest.mark.parametrize("file", ["projector.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("file", [*FILES, "state.json"])
 def test_a_cut_or_missing_file_is_named(tmp_path: Path, file: str) -> None:
     save(tmp_path, trained(1), 1)
     folder = save(tmp_path, trained(2), 2)
@@ -172,19 +180,28 @@ def test_a_cut_or_missing_file_is_named(tmp_path: Path, file: str) -> None:
         if cut is not None:
             (folder / file).write_bytes(data[:cut])
         with pytest.raises(CorruptArtifactError) as raised:
-            checkpoint.load(tmp_path, *parts())
+            checkpoint.load(tmp_path, learner())
         said = str(raised.value)
         assert str(folder) in said
         assert "The one before it is step-00000001." in said
         assert f"Next: delete {folder}." in said
         (folder / file).write_bytes(data)
-    assert checkpoint.load(tmp_path, *parts()).step == 2
+    assert checkpoint.load(tmp_path, learner()).step == 2
 
 
 def test_a_checkpoint_of_another_projector_is_refused(tmp_path: Path) -> None:
     folder = save(tmp_path, trained(1), 1)
-    other = LinearNormProjector(6, 5).requires_grad_()
     with pytest.raises(CorruptArtifactError) as raised:
-        checkpoint.load(tmp_path, other, optimizer.build(other, SETTINGS))
+        checkpoint.load(tmp_path, learner(embedding=5))
     assert str(folder) in str(raised.value)
     assert "before it" not in str(raised.value)
+
+
+def test_the_best_evaluation_comes_back_with_what_is_not_a_number(tmp_path: Path) -> None:
+    """One held-out episode has no standard error."""
+    best = Best(step=2, kl=0.5, closer=Estimate(0.1, float("nan"), 1), names=Estimate(float("nan"), float("nan"), 0))
+    checkpoint.save(tmp_path, TrainingState(step=3, best=best), learner().parts(), keep=1)
+    loaded = checkpoint.load(tmp_path, learner()).best
+    assert str(loaded) == str(best)
+    assert loaded is not None
+    assert not loaded.better

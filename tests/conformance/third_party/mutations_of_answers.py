@@ -9,8 +9,8 @@ from torch import Tensor
 
 from aim_sdk import Demonstration, Generation, PromptFormat, Query
 from aim_sdk.backend.answers import stream_answer
-from aim_sdk.backend.prepared import AnswerLogits
-from tests.conformance.third_party.adapter import KiteInjector
+from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers
+from tests.conformance.third_party.adapter import KiteBackend, KiteInjector
 from tests.conformance.third_party.model import decode
 from tests.conformance.third_party.mutant import Part
 
@@ -175,6 +175,15 @@ class AnswersAsLists(KiteInjector):
         return [AnswerLogits(one.token_ids.tolist(), one.logits) for one in found]  # type: ignore[arg-type]
 
 
+class TokensOfTheAnswersWithoutTheirEnd(KiteBackend):
+    """What is told of the tokens does not depend on ``ended``."""
+
+    def prepare_answers(self, queries: Any, answers: Any, **options: Any) -> PreparedAnswers:
+        right = super().prepare_answers(queries, answers, **options)
+        told = super().prepare_answers(queries, answers, prompt_format=options["prompt_format"]).token_ids
+        return dataclasses.replace(right, token_ids=told)
+
+
 CAUGHT: list[tuple[str, Part]] = [
     ("options_are_used", BeamsIgnored),
     ("options_are_used", UnknownOptionsIgnored),
@@ -202,5 +211,6 @@ CAUGHT: list[tuple[str, Part]] = [
     ("answer_logits", LogitsHidingTheImagesOfDemonstrations),
     ("answer_logits_batch", LogitsMixingInterleavedContexts),
     ("answer_logits", AnswersAsLists),
+    ("answer_logits_batch", TokensOfTheAnswersWithoutTheirEnd),
 ]
 """Which check must catch which bug."""
