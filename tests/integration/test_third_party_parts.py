@@ -19,6 +19,7 @@ from aim_sdk.evaluation.tasks import get_task, load
 from aim_sdk.evaluation.tasks.registry import LOADERS
 from aim_sdk.projectors import KINDS, untrained
 from aim_sdk.selection import SELECTORS
+from aim_sdk.training import OBJECTIVES, TEACHERS
 from aim_sdk.training.corpora import CorpusConfig, DocumentStream, open_corpus
 from aim_sdk.training.corpora.registry import FORMATS
 
@@ -82,6 +83,8 @@ def test_each_kind_lists_it_without_importing_it(monkeypatch: pytest.MonkeyPatch
         (METRICS, "first-letter"),
         (LOADERS, "rows"),
         (FORMATS, "album"),
+        (OBJECTIVES, "sharpen"),
+        (TEACHERS, "one-at-a-time"),
     ]:
         assert name in registry
         (info,) = [info for info in registry.infos() if info.name == name]
@@ -98,6 +101,8 @@ def test_each_kind_is_named_in_python(parts: Any, tiny: Callable[[str], Path], f
     assert answer.demonstrations == (keys[-1],)
     assert type(get_metric("first-letter")) is parts.FirstLetter
     assert [item.answers for item in load(get_task(files / "task.yaml"), files).queries] == [("a lynx",)] * 2
+    assert OBJECTIVES["sharpen"] is parts.Sharpen
+    assert TEACHERS["one-at-a-time"] is parts.OneAtATime
     for name in ("album", "auto"):
         corpus = open_corpus(CorpusConfig(path=files / "album", format=name, min_image_bytes=0))
         assert [len(document.pairs) for document, _ in DocumentStream(corpus, epochs=1)] == [6]
@@ -114,6 +119,7 @@ def test_each_kind_is_named_in_yaml_and_on_the_command_line(tiny: Callable[[str]
         "corpus": {"path": str(files / "album"), "format": "album", "min_image_bytes": 0},
         "projector": {"kind": "gated", "options": {"gate": 1.0}},
         "evaluation": {"every": 0},
+        "objective": {"weights": {"sharpen": 1.0}, "teacher": "one-at-a-time"},
         "episodes": {"shots": [1, 2], "text": "What is it?"},
         "steps": 1,
         "batch_size": 1,

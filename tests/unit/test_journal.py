@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from aim_sdk.training.evaluation import ROWS, Loss, difference, summarize
+from aim_sdk.training.estimates import Estimate, difference, summarize
+from aim_sdk.training.evaluation import MEASURES, ROWS, Estimates
 from aim_sdk.training.journal import TrainingJournal, plot, read_log
 
-LOSSES = {row: Loss(2.0 + place, 0.1, 8) for place, row in enumerate(ROWS)}
-GAINS = {row: Loss(-0.5, 0.1, 8) for row in ROWS[1:]}
+LOSSES: Estimates = {m: {row: Estimate(2.0 + place, 0.1, 8) for place, row in enumerate(ROWS)} for m in MEASURES}
+GAINS: Estimates = {measure: {row: Estimate(-0.5, 0.1, 8) for row in ROWS[1:]} for measure in MEASURES}
 
 
 def kept(output: Path) -> list[int]:
@@ -38,8 +39,9 @@ def test_every_line_says_its_step(output: Path) -> None:
     lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2, 3, 4, 4, 5, 6]
     assert lines[1] == {"step": 1, "loss": 3.0, "rate": 0.1}
-    assert lines[5]["evaluation"]["text-only"] == {"mean": 4.0, "error": 0.1, "n": 8}
-    assert lines[5]["aim_minus"].keys() == set(ROWS[1:])
+    assert lines[5]["evaluation"]["kl"]["text-only"] == {"mean": 4.0, "error": 0.1, "n": 8}
+    assert lines[5]["aim_minus"].keys() == lines[5]["evaluation"].keys() == set(MEASURES)
+    assert lines[5]["aim_minus"]["names"].keys() == set(ROWS[1:])
     assert list((output / "tensorboard").iterdir())
 
 
@@ -98,9 +100,9 @@ def test_the_plot_is_drawn_at_every_evaluation(output: Path, tmp_path: Path) -> 
 
 def test_losses_that_are_no_numbers_are_drawn_and_read_again(tmp_path: Path) -> None:
     journal = TrainingJournal(tmp_path, 0)
-    journal.evaluation(0, {row: summarize([]) for row in ROWS}, {})
+    journal.evaluation(0, {measure: {row: summarize([]) for row in ROWS} for measure in MEASURES}, {})
     journal.close()
-    assert math.isnan(read_log(tmp_path)[0]["evaluation"]["aim"]["mean"])
+    assert math.isnan(read_log(tmp_path)[0]["evaluation"]["names"]["aim"]["mean"])
     plot([{"step": 1, "loss": 2.0}], tmp_path / "one.png")
     assert (tmp_path / "one.png").exists()
 

@@ -2,13 +2,15 @@
 
 import csv
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from aim_sdk import Projector, ReadingBatch, Selector
+from aim_sdk import Demonstration, Projector, ReadingBatch, Selector, load_image
+from aim_sdk.backend import AnswerLogits, Context
 from aim_sdk.evaluation.items import Answered, Dataset, Item
 from aim_sdk.evaluation.metrics import Metric
 from aim_sdk.evaluation.tasks.config import TaskConfig
@@ -16,6 +18,10 @@ from aim_sdk.layers import LAST
 from aim_sdk.training.corpora import Pair
 from aim_sdk.training.corpora.formats import Format
 from aim_sdk.training.corpora.shards import Shard
+from aim_sdk.training.episode import Episode
+from aim_sdk.training.objectives import Objective
+from aim_sdk.training.targets import Target
+from aim_sdk.training.teachers import Teacher
 
 
 class Gated(Projector):
@@ -98,3 +104,26 @@ class Album(Format):
     def pairs(self, record: Any, source: Any) -> Iterator[Any]:
         for row in record:
             yield Pair(source.images.named(row["image"], source.shard), "", row["caption"])
+
+
+class Sharpen(Objective):
+    """Minus the teacher's likeliest token's log-probability."""
+
+    needs_teacher = True
+
+    def losses(self, student: AnswerLogits, target: Target | None) -> Tensor:
+        assert target is not None
+        best = target.top.argmax(-1, keepdim=True)
+        wanted = best if target.ids is None else target.ids.gather(-1, best)
+        return -student.logits.float().log_softmax(-1).gather(-1, wanted)[:, 0]
+
+
+class OneAtATime(Teacher):
+    """Sees the last demonstration alone, with its image."""
+
+    def shown(self, episode: Episode) -> tuple[Demonstration, ...]:
+        (item,) = episode.demonstrations[-1:]
+        return (replace(item, image=load_image(item.image)),)
+
+    def contexts(self, shown: Sequence[Sequence[Demonstration]]) -> list[Context]:
+        return list(shown)
