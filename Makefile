@@ -8,10 +8,10 @@ ARGS ?=
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint reference docs serve
+.PHONY: help install demo test test-slow lint reference docs serve pocket-projector
 
 help: ## show this list
-	@awk -F ': .*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ': .*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 install: $(INSTALLED) ## create .venv and install the SDK with the embedded model and the tools
 
@@ -39,6 +39,11 @@ docs: $(INSTALLED) ## build the documentation into site/
 
 serve: $(INSTALLED) ## serve the documentation and rebuild it as it changes
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+pocket-projector: $(INSTALLED) ## train pocket's projector from web-style pages alone (needs npm; hours)
+	PYTHONPATH=. $(BIN)/python -m benchmarks.pocket.build --stage data
+	PYTHONPATH=. $(BIN)/python -m benchmarks.pocket.web_corpus
+	$(BIN)/aim-icl train benchmarks/training/pocket-third-2026-11-29.yaml
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -c constraints.txt -e ".[pocket,dev,docs]"

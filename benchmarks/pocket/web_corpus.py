@@ -23,6 +23,8 @@ from benchmarks.pocket.wide import load_wide
 from benchmarks.pocket.withheld import Withheld, check
 
 FOLDER: Final = WORK / "web_corpus"
+LABEL_WORDS: Final = WORK / "label_words.txt"
+"""New names for a page's images, for the trainer's `label_words`."""
 _DOCUMENTS_A_SHARD: Final = 500
 _PIXELS: Final = 288
 _SMALLEST: Final = 10 * 1024
@@ -148,13 +150,14 @@ def _save(rng: random.Random, thing: Thing, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Build the corpus."""
+    """Build the corpus, and list words that its images may be called."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--documents", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=SEED)
     arguments = parser.parse_args()
     build(arguments.documents, arguments.seed)
     print(f"{check(FOLDER)} documents hold nothing that the trials ask")
+    LABEL_WORDS.write_text("".join(f"{word}\n" for word in Withheld().other_words()), encoding="utf-8")
 
 
 if __name__ == "__main__":

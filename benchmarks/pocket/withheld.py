@@ -20,7 +20,8 @@ class Withheld:
     """Finds in texts and file names what is kept for the trials."""
 
     def __init__(self) -> None:
-        self._words = {*Words(PocketModel.load_base()).held_out, *COLOURS, *SHAPES}
+        words = Words(PocketModel.load_base())
+        self._training, self._words = words.training, {*words.held_out, *COLOURS, *SHAPES}
         names = {concept.name for concept in load_catalog() if concept.held_out}
         self._names = re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(names, key=len, reverse=True)))})\b")
         self._files = {name.replace(" ", "-") for name in names}
@@ -29,6 +30,10 @@ class Withheld:
         """Return the label words, colours, shapes and held-out names that a text holds."""
         plain = text.lower()
         return [word for word in re.findall("[a-z]+", plain) if word in self._words] + self._names.findall(plain)
+
+    def other_words(self) -> list[str]:
+        """Return the training label words that are none of these."""
+        return [word for word in self._training if not self.in_text(word)]
 
     def in_image(self, name: str) -> bool:
         """Whether a page's image, ``style-name.png``, is of the held-out style or of a held-out concept."""
