@@ -1,8 +1,8 @@
-"""``python -m benchmarks.training.kinds``: train every kind of projector on the same episodes; compare held-out losses.
+"""``python -m benchmarks.training.kinds``: train every kind of projector on the same episodes, at several rates.
 
-The corpus comes from ``python -m benchmarks.pocket.web_corpus --documents 600``. Rows of the result are nats a token on
-held-out documents, and the paired difference to text-only demonstrations of the same episodes. A kind that has been
-trained is not trained again.
+The corpus comes from ``python -m benchmarks.pocket.web_corpus``. A result holds each run's probe over its steps (the
+divergence to the teacher, new names bound rightly, the loss; next to the start, the teacher and the controls), with its
+verdict. A run that is finished is not run again.
 """
 
 from __future__ import annotations
@@ -19,45 +19,42 @@ from aim_sdk.training import TrainingConfig, train
 from aim_sdk.training.journal import read_log
 
 _RESULTS: Final = Path(__file__).parents[1] / "results"
-_RATES: Final = {"linear": 1e-3, "linear-norm": 1e-3}
-"""What starts at random learns faster than what starts from something that works."""
 
 
 def main() -> None:
     """Train what is not trained yet, and write the table."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("settings", nargs="?", type=Path, default=Path(__file__).with_name("kinds-2026-11-25.yaml"))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("settings", nargs="?", type=Path, default=Path(__file__).with_name("kinds-2026-11-29.yaml"))
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--rates", nargs="+", type=float, help="learning rates; by default each kind's own")
     arguments = parser.parse_args()
-    rows = {}
+    rows: dict[str, list[dict[str, Any]]] = {}
     for kind in arguments.kinds:
-        output = TrainingConfig.load(arguments.settings).output / kind
-        overrides = [f"projector.kind={kind}", f"output={output}"]
-        if kind in _RATES:
-            overrides.append(f"optimizer.learning_rate={_RATES[kind]}")
-        config = TrainingConfig.load(arguments.settings, overrides)
-        if not train(config).finished:
-            return
-        rows[kind] = _row(config)
-        print(kind, json.dumps(rows[kind]), flush=True)
-        _write(arguments.settings, rows)
+        for rate in arguments.rates or [KINDS[kind].learning_rate]:
+            output = TrainingConfig.load(arguments.settings).output / f"{kind}-{rate:g}"
+            overrides = [f"projector.kind={kind}", f"output={output}", f"optimizer.learning_rate={rate}"]
+            config = TrainingConfig.load(arguments.settings, overrides)
+            result = train(config)
+            if not result.finished:
+                return
+            rows.setdefault(kind, []).append(_row(config, result.verdict))
+            print(kind, rate, result.verdict, flush=True)
+            _write(arguments.settings, rows)
 
 
-def _row(config: TrainingConfig) -> dict[str, Any]:
+def _row(config: TrainingConfig, verdict: str) -> dict[str, Any]:
     lines = read_log(config.output)
-    evaluated = [line["evaluation"] for line in lines if "evaluation" in line]
     return {
         "learning_rate": config.optimizer.learning_rate,
-        "before": evaluated[0],
-        "after": evaluated[-1],
-        "aim_minus_after": [line["aim_minus"] for line in lines if "aim_minus" in line][-1],
+        "verdict": verdict,
+        "probe": [line for line in lines if "evaluation" in line],
         "training_loss": [line["loss"] for line in lines if "loss" in line],
     }
 
 
-def _write(settings: Path, rows: dict[str, Any]) -> None:
+def _write(settings: Path, rows: dict[str, list[dict[str, Any]]]) -> None:
     result = {
-        "what": "kinds of projectors on pocket, trained on the same web-style episodes: held-out loss, nats a token",
+        "what": "kinds of projectors on pocket, trained on the same web-style episodes: the probe over the steps",
         **provenance("tokenizers"),
         "settings": settings.name,
         "seeds": 1,
