@@ -15,6 +15,7 @@ from typing import Final, Literal, get_args
 import torch
 
 from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers
+from aim_sdk.errors import InputError
 from aim_sdk.projectors.base import Projector
 from aim_sdk.training.episode import Episode
 from aim_sdk.training.estimates import Estimate, Pair, difference, summarize
@@ -96,10 +97,15 @@ class Probe:
         self._forward, self._teaching, self._start, self._batch = forward, teaching, start, batch_size
         self._fixed: Scores = {}
         self._targets: dict[int, Target] = {}
+        self._refused = Counter[str]()
 
     @torch.no_grad()
     def measure(self, projector: Projector, done: Callable[[int], None]) -> Scores:
-        """The scores of all rows; the first time, of those that do not depend on the projector too."""
+        """The scores of all rows; the first time, of those that do not depend on the projector too.
+
+        Raises:
+            InputError: no episode can be measured; the message counts the reasons.
+        """
         rows = [row for row in ROWS if row not in self._fixed]
         found: Scores = {row: [] for row in rows}
         for first in range(0, len(self.episodes), self._batch):
@@ -108,12 +114,19 @@ class Probe:
             for row in rows:
                 found[row] += [scores[row].get(place) for place in places]
             done(len(places))
+        if not self._targets:
+            raise InputError(
+                f"evaluation: none of the {len(self.episodes)} held-out episodes can be measured: the teacher answers "
+                f"none ({dict(self._refused)}). Next: fewer episodes.shots, shorter texts (episodes.max_characters), "
+                "objective.teacher=captions, or evaluation.every=0."
+            )
         self._fixed |= {row: scored for row, scored in found.items() if row in FIXED}
         return {row: found[row] if row in found else self._fixed[row] for row in ROWS}
 
     def _scores(self, places: range, rows: Sequence[Row], projector: Projector) -> dict[Row, dict[int, Score]]:
         work = self._forward.prepare([self.episodes[place] for place in places])
         readings = self._forward.read(work)
+        self._refused += work.dropped
         place_of = {id(self.episodes[place].demonstrations): place for place in places}
         left = [place_of[id(episode.demonstrations)] for episode in work.episodes]
         names = [self._names(lesson.episode) for lesson in work.lessons]
@@ -139,11 +152,11 @@ class Probe:
         self, row: Row, work: Work, readings: Mapping[str, Reading], projector: Projector
     ) -> list[AnswerLogits | None]:
         """What a row predicts at each lesson's answer; None where its prompt is refused."""
-        each, dropped = self._forward.each, Counter[str]()
+        each = self._forward.each
         if row == "teacher":
-            return each(work.lessons, work.answers, work.episodes, self._taught, dropped)
+            return each(work.lessons, work.answers, work.episodes, self._taught, self._refused)
         contexts = self._contexts(row, work, readings, projector)
-        return each(work.lessons, work.answers, contexts, self._forward.answer_logits, dropped)
+        return each(work.lessons, work.answers, contexts, self._forward.answer_logits, Counter())
 
     def _taught(self, answers: PreparedAnswers, episodes: Sequence[Episode]) -> list[AnswerLogits]:
         return self._teaching.logits(answers, [self._teaching.teacher.shown(episode) for episode in episodes])

@@ -154,7 +154,9 @@ class Forward:
             return
         answers = work.answers if len(asked) == len(work.lessons) else self._prepared(asked)
         shown = [lesson.shown for lesson in asked]
-        found = self.each(asked, answers, shown, self.teaching.logits, work.dropped)
+        refused = Counter[str]()
+        found = self.each(asked, answers, shown, self.teaching.logits, refused)
+        work.dropped.update({f"the teacher's prompt: {reason}": count for reason, count in refused.items()})
         for lesson, logits in zip(asked, found, strict=True):
             if logits is not None:
                 lesson.target = self.teaching.keep(lesson.episode, logits)
@@ -185,7 +187,8 @@ class Forward:
         """Whether there is a student, and it predicts the tokens that the teacher did."""
         if student is None or lesson.target is None:
             return student is not None
-        same = torch.equal(student.token_ids, lesson.target.token_ids.to(student.token_ids.device))
+        lesson.target = lesson.target.to(student.logits.device)  # those of an earlier epoch come from the disk
+        same = torch.equal(student.token_ids, lesson.target.token_ids)
         dropped.update([] if same else ["answer tokenised otherwise in the teacher's prompt"])
         return same
 

@@ -34,7 +34,7 @@ class TrainingJournal:
         with writing(output, KEPT):
             write_atomic(self._path, "".join(map(_line, self.lines)).encode())
             self._file = self._path.open("a", encoding="utf-8")
-            self._board: Any = SummaryWriter(str(output / "tensorboard"), purge_step=step + 1 if step else None)
+            self._board: Any = SummaryWriter(str(output / "tensorboard"), purge_step=step + 1 if step > 0 else None)
 
     def training(self, step: int, **values: float) -> None:
         """Note some steps' mean loss and what goes with it."""
@@ -47,10 +47,6 @@ class TrainingJournal:
         for measure, rows in means.items():
             self._show({f"{measure}/{row}": found.mean for row, found in rows.items() if found.n}, step)
         self.plot()
-
-    def evaluated(self, step: int) -> bool:
-        """Whether a step's evaluation is noted."""
-        return any(line["step"] == step and "evaluation" in line for line in self.lines)
 
     def plot(self) -> None:
         """Draw all losses over the steps."""

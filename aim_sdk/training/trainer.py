@@ -112,14 +112,17 @@ class TrainingRun:
         self.state.origin = origin
         accelerator.wait_for_everyone()
         self.cursors, self.dropped = self.state.cursor_of(), Counter(self.state.dropped if self.main else {})
-        self.teaching = starting.teaching(config, self.encoder, accelerator, stack)
+        asked = self.objective.needs_teacher or config.evaluation.every
+        self.teaching = starting.teaching(config, self.encoder, accelerator, stack) if asked else None
         self.forward = Forward(
             self.encoder,
             reading_tokens=config.reading_tokens,
             cache=starting.reading_cache(config, self.encoder, accelerator, stack),
             teaching=self.teaching if self.objective.needs_teacher else None,
         )
-        self.journal = TrainingJournal(config.output, self.state.step) if self.main else None
+        # Without a checkpoint the run begins anew, with its first evaluation too.
+        resumed = self.state.step if checkpoint.steps_taken(config.output) else -1
+        self.journal = TrainingJournal(config.output, resumed) if self.main else None
         self.progress = TrainingProgress(config, self.state.step, shown=show and self.main)
         if self.journal:
             stack.callback(self.journal.close)
@@ -244,12 +247,11 @@ class TrainingRun:
         # With a sharded backbone all processes run the same forwards, but what is cached differs between them.
         cache = None if config.shard else self.forward.cache
         forward = Forward(self.encoder, reading_tokens=config.reading_tokens, cache=cache)
+        assert self.teaching is not None
         return Probe(forward, self.teaching, own, self.learner.start, config.batch_size)
 
     def _evaluate(self, probe: Probe) -> None:
         """Measure the averaged weights, and keep them if they are the best so far."""
-        if self.journal and self.journal.evaluated(self.state.step):
-            return
         with self.progress.evaluating(len(probe.episodes)) as done:
             scores = probe.measure(self.learner.average, done)
         if not self.config.shard and self.accelerator.num_processes > 1:

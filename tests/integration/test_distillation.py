@@ -14,11 +14,12 @@ from PIL import Image
 
 from aim_backends.hf.injector import TransformersInjector
 from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers
-from aim_sdk.errors import InputError
+from aim_sdk.errors import ContextLengthError, InputError, TrainingError
 from aim_sdk.projectors import Projector
 from aim_sdk.training import TrainingConfig, train
 from aim_sdk.training.evaluation import Probe, Scores
 from aim_sdk.training.journal import read_log
+from aim_sdk.training.teachers import Interleaved
 from aim_sdk.types import Context, Demonstration
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 60, 220), "green": (30, 180, 60), "black": (9, 9, 9)}
@@ -199,6 +200,30 @@ def test_what_is_handed_out_is_the_best_or_the_start(
     assert result.verdict.startswith("better than its start by +" if gain > 0 else "not better: the start was kept")
     assert result.verdict in (result.projector / "README.md").read_text()
     assert Projector.from_pretrained(result.projector).summary["verdict"] == result.verdict
+
+
+def test_a_teacher_whose_prompts_are_too_long_is_named(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Three images and long texts are more than the tiny backbone's context holds."""
+    pairs = [{"image": f"{name}.png", "answer": "lorem ipsum dolor sit amet " * 200} for name in COLOURS]
+    (tmp_path / "long.jsonl").write_text("\n".join([json.dumps({"pairs": pairs})] * 30))
+    corpus = Path(settings["corpus"]["path"])
+    settings["corpus"] = {"path": str(tmp_path / "long.jsonl"), "images": str(corpus.parent), "min_image_bytes": 0}
+    settings["episodes"] |= {"shots": [3, 3], "max_characters": 9000}
+    with pytest.raises(TrainingError, match=r"the teacher's prompt: longer than the backbone's context"):
+        run(settings)
+
+
+def test_an_evaluation_that_measures_nothing_is_an_error(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(self: Interleaved, shown: Any) -> list[Context]:
+        raise ContextLengthError("too long")
+
+    monkeypatch.setattr(Interleaved, "contexts", refusing)
+    settings["evaluation"] = {"every": 1, "episodes": 4, "held_out": 0.3}
+    with pytest.raises(InputError, match=r"none of the 4 held-out episodes can be measured.*longer than") as refused:
+        run(settings)
+    assert "objective.teacher=captions" in str(refused.value)
 
 
 def test_without_an_evaluation_the_run_says_that_nothing_is_known(settings: dict[str, Any]) -> None:

@@ -150,6 +150,24 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(settings: dict[str, 
     assert finished.returncode == 0, finished.stderr
     assert log(folder) == log(expected)
     assert all(torch.equal(value, weights(folder)[name]) for name, value in weights(expected).items())
+    for part in ("projector", "optimizer", "start", "average", "best"):
+        assert all(
+            torch.equal(value, checkpoint(folder, part)[name]) for name, value in checkpoint(expected, part).items()
+        )
+
+
+def test_killed_before_the_first_checkpoint_it_knows_its_start(settings: dict[str, Any]) -> None:
+    """What a lost run has logged is not taken for this run's first evaluation."""
+    expected = run(settings, output=settings["output"] + "-whole")
+    config = TrainingConfig.model_validate(settings)
+    folder = run(settings, steps=1, checkpoint_every=100)
+    shutil.rmtree(folder / "checkpoints")
+    shutil.rmtree(folder / "projector")
+    (folder / "config.json").write_text(config.model_dump_json())
+    assert [line["step"] for line in log(folder)] == [0, 1, 1]
+    assert log(run(settings)) == log(expected)
+    states = [json.loads((max((f / "checkpoints").iterdir()) / "state.json").read_text()) for f in (folder, expected)]
+    assert states[0]["best"] == states[1]["best"] != None  # noqa: E711
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(settings: dict[str, Any], tmp_path: Path) -> None:
