@@ -109,8 +109,8 @@ def not_a_number(
     if not any(work.episodes for work in works):
         return TrainingError(
             f"step {step}: all episodes of its batches were left out. Left out so far: {dict(dropped)}.\n"
-            "Next: look at `aim-icl corpus inspect`; fewer episodes.shots, a smaller episodes.max_characters, or another "
-            "objective.teacher make shorter prompts."
+            "Next: look at `aim-icl corpus inspect`; fewer episodes.shots, a smaller episodes.max_characters or "
+            "another objective.teacher make shorter prompts."
         )
     return TrainingError(
         f"step {step} has the loss {loss:.4g} and a gradient of norm {norm:.4g}; the step was not taken. "
