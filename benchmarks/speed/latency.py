@@ -9,7 +9,7 @@ with their text and visual tokens as the embeddings that are kept: a fair rival.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -20,9 +20,9 @@ import numpy as np
 from PIL import Image
 
 from aim_backends.pocket.backend import PocketBackend
-from aim_sdk import AIMPipeline, Demonstration, FusedTokens, Query
-from aim_sdk.types import Context
-from benchmarks.speed.measure import ASSETS, in_turns, ratio, summary, write_result
+from aim_sdk import AIMPipeline, Demonstration, FusedTokens
+from benchmarks.speed.measure import ASSETS, write_result
+from benchmarks.speed.ways import QUESTION, ZERO_SHOT, Ways, computed_whole, of_zero_shot, reusable
 
 SHOTS = (1, 2, 4, 8, 16, 32)
 WAYS = ("AIM", "AIM, reused", "AIM, cold", "text-only", "text-only, reused", "interleaved", "interleaved, reused")
@@ -36,73 +36,53 @@ def images() -> Iterator[Image.Image]:
         yield Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8))
 
 
-class LatencyBench:
-    """One pipe with a bank of 32 demonstrations, and every way to answer after the first k of them."""
+class LatencyBench(Ways):
+    """A bank of 32 demonstrations, and every way to answer after the first k of them."""
 
     def __init__(self) -> None:
-        self.images = images()
-        self.backend = PocketBackend.from_pretrained()
-        self.pipe = AIMPipeline(self.backend)
+        backend, pictures = PocketBackend.from_pretrained(), images()
+        self.pipe, self.prefixes = AIMPipeline(backend), backend.prefixes
         self.shown = [
-            Demonstration(next(self.images), "What is this?", f"a small {name}")
+            Demonstration(next(pictures), QUESTION, f"a small {name}")
             for name in ("cat dog fox owl bee ant cow pig hen rat bat elk emu yak ape eel " * 2).split()
         ]
         self.pipe.bank.add(self.shown)
-        prefixes = self.backend.prefixes
-        self.prefixes, self.bytes = prefixes, prefixes.info()["max_bytes"]
-        self.contexts: dict[str, list[FusedTokens]] = {
+        form = self.pipe.prompt_format
+        opening = len(backend.injector.contexts([[]], form)[0])
+        rows = backend.injector.contexts([[item] for item in self.shown], form)
+        kinds: Mapping[str, Sequence[FusedTokens]] = {
             "AIM": [entry.fused for entry in self.pipe.bank.values()],
-            "text-only": self._named("text", self.backend.reader.text_only(self.shown, prompt_format=self.form)),
-            "interleaved": self._named("image", self._interleaved()),
+            "text-only": backend.reader.text_only(self.shown, prompt_format=form),
+            "interleaved": [FusedTokens(row[opening:]) for row in rows],
         }
-
-    @property
-    def form(self) -> Any:
-        return self.pipe.prompt_format
-
-    def answer(self, context: Context) -> int:
-        """One token after a context, for a new image; return the positions of the prompt."""
-        query = Query(next(self.images), "What is this?")
-        (made,) = self.backend.injector.generate([query], [context], prompt_format=self.form, max_new_tokens=1)
-        return made.prompt_tokens
+        whole = {kind: computed_whole(made) for kind, made in kinds.items()}
+        reused = {f"{kind}, reused": reusable(kind, made) for kind, made in kinds.items()}
+        super().__init__(backend, form, pictures, whole | reused)
 
     def variant(self, way: str, k: int) -> Callable[[], int]:
-        """What is timed."""
-        kind, _, how = way.partition(", ")
-        if how == "cold":
+        if way == "AIM, cold":
             return lambda: self.answer(self.pipe.encoder.encode(self._unseen(k)))
-        context = self.contexts[kind][:k]
-        if how == "reused":
-            return lambda: self.answer(context)
-        unnamed = [replace(item, key=None) for item in context]
-        return lambda: self.answer(unnamed)
+        return super().variant(way, k)
 
     def _unseen(self, k: int) -> list[Demonstration]:
         return [replace(item, image=next(self.images)) for item in self.shown[:k]]
-
-    def _interleaved(self) -> list[FusedTokens]:
-        opening = len(self.backend.injector.contexts([[]], self.form)[0])
-        rows = self.backend.injector.contexts([[item] for item in self.shown], self.form)
-        return [FusedTokens(row[opening:]) for row in rows]
-
-    def _named(self, kind: str, made: Sequence[FusedTokens]) -> list[FusedTokens]:
-        return [replace(tokens, key=f"{kind} {number}") for number, tokens in enumerate(made)]
 
 
 def measure(rounds: int, shots: Sequence[int]) -> dict[str, Any]:
     """Every way at every k, and zero-shot, in turns."""
     bench = LatencyBench()
-    spec = bench.backend.model.lm.spec
-    kv = 2 * spec.layers * spec.key_value_heads * spec.head_size * bench.backend.dtype.itemsize
-    variants = {("zero-shot", 0): lambda: bench.answer([])}
+    backend: Any = bench.backend
+    spec = backend.model.lm.spec
+    kv = 2 * spec.layers * spec.key_value_heads * spec.head_size * backend.dtype.itemsize
+    variants = {(ZERO_SHOT, 0): bench.variant(ZERO_SHOT, 0)}
     variants |= {(way, k): bench.variant(way, k) for k in shots for way in WAYS}
     tokens = {}
     for name, run in variants.items():
         for _ in range(3):  # the second time computes the prefix apart, the third finds it
             tokens[name] = run()
-    times = _in_turns({name: run for name, run in variants.items() if name[0] != "AIM, cold"}, rounds)
-    times |= _in_turns(
-        {n: run for n, run in variants.items() if n[0] in ("zero-shot", "AIM, cold")}, max(3, rounds // 5)
+    times = of_zero_shot({name: run for name, run in variants.items() if name[0] != "AIM, cold"}, rounds)
+    times |= of_zero_shot(
+        {n: run for n, run in variants.items() if n[0] in (ZERO_SHOT, "AIM, cold")}, max(3, rounds // 5)
     )
     return {
         "rounds": rounds,
@@ -120,17 +100,10 @@ def measure(rounds: int, shots: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _in_turns(variants: dict[tuple[str, int], Callable[[], int]], rounds: int) -> dict[tuple[str, int], dict[str, Any]]:
-    """Latencies, and their ratios to zero-shot's of the same round."""
-    times = in_turns({str(name): run for name, run in variants.items()}, rounds)
-    zero = times[str(("zero-shot", 0))]
-    return {name: {**summary(times[str(name)]), "of_zero_shot": ratio(times[str(name)], zero)} for name in variants}
-
-
 def plot(cells: Sequence[dict[str, Any]], path: Path) -> None:
     """Latency over shots, and context tokens over shots."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    zero = next(cell for cell in cells if cell["way"] == "zero-shot")
+    zero = next(cell for cell in cells if cell["way"] == ZERO_SHOT)
     left.axhline(zero["median_ms"], color="grey", linewidth=0.8)
     left.annotate("zero-shot", (32, 0.93 * zero["median_ms"]), fontsize=7, ha="right", va="top", color="grey")
     for way in WAYS:

@@ -52,9 +52,11 @@ def ratio(times: Sequence[float], floor: Sequence[float]) -> dict[str, float]:
     return {"median": round(middle, 4), "quartile_low": round(low, 4), "quartile_high": round(high, 4)}
 
 
-def write_result(name: str, content: Mapping[str, Any], *, packages: Sequence[str] = ()) -> Path:
-    """Write ``benchmarks/results/speed-<name>-<date>.json`` with versions and machine."""
-    path = RESULTS / f"speed-{name}-{TODAY}.json"
+def write_result(
+    name: str, content: Mapping[str, Any], *, packages: Sequence[str] = (), path: Path | None = None
+) -> Path:
+    """Write a result with versions and machine; ``path``: not ``benchmarks/results/speed-<name>-<date>.json``."""
+    path = path or RESULTS / f"speed-{name}-{TODAY}.json"
     head = provenance(*packages)
     whole = {
         **head,

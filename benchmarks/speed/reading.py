@@ -20,6 +20,7 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoProcessor, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from aim_backends.hf import TransformersBackend
 from aim_backends.llava import LlavaBackend
 from aim_backends.pocket.backend import PocketBackend
 from aim_backends.pocket.vision import preprocess
@@ -32,12 +33,15 @@ from benchmarks.speed.measure import in_turns, ratio, summary, write_result
 Floor = Callable[[], None]
 
 
-def photographs(folder: Path, count: int, seed: int = 0) -> list[Path]:
-    """JPEG files of 640 x 480 or 480 x 640 pixels: smooth noise, about 60 KB each."""
+SIZES = ((480, 640), (640, 480))
+
+
+def photographs(folder: Path, count: int, seed: int = 0, *, sizes: Sequence[tuple[int, int]] = SIZES) -> list[Path]:
+    """JPEG files of these sizes in turn: smooth noise, about 60 KB each."""
     rng = np.random.default_rng(seed)
     paths = []
     for number in range(count):
-        size = (640, 480) if number % 2 else (480, 640)
+        size = sizes[number % len(sizes)]
         image = Image.fromarray(rng.integers(0, 256, (60, 60, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
         image.save(path := folder / f"{number}.jpg", quality=90)
         paths.append(path)
@@ -120,7 +124,7 @@ def pocket_floor(backend: PocketBackend, batches: Sequence[Sequence[Demonstratio
     return run
 
 
-def llava_floor(backend: LlavaBackend, batches: Sequence[Sequence[Demonstration]]) -> Floor:
+def transformers_floor(backend: TransformersBackend, batches: Sequence[Sequence[Demonstration]]) -> Floor:
     """The model on the processor's ready outputs, the LM head at one position."""
     ready = []
     for batch in batches:
@@ -178,8 +182,8 @@ def main() -> None:
         llava = LlavaBackend.from_pretrained(small_llava(folder), device="cpu")
         models: dict[str, tuple[Backend, Any, int]] = {
             "pocket": (PocketBackend.from_pretrained(), pocket_floor, 1024),
-            "LLaVA-1.5, 336 px, 4 layers": (llava, llava_floor, 4096),
-            "tests' tiny LLaVA": (tiny_llava(folder), llava_floor, 4096),
+            "LLaVA-1.5, 336 px, 4 layers": (llava, transformers_floor, 4096),
+            "tests' tiny LLaVA": (tiny_llava(folder), transformers_floor, 4096),
         }
         found = {}
         for model, (backend, floor, tokens) in models.items():
