@@ -6,6 +6,7 @@ import gc
 import tempfile
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -55,7 +56,7 @@ class Bench(Ways):
             "interleaved, reused": reusable("interleaved", [drawn] * len(shown)),
             "text-only": computed_whole(texts),
         }
-        self.about = {
+        self.about: dict[str, Any] = {
             "checkpoint_of_these_sizes": shape.checkpoint,
             "parameters": sum(parameter.numel() for parameter in self.model.model.parameters()),
             "weights_bytes": sum(parameter.nbytes for parameter in self.model.model.parameters()),
