@@ -12,14 +12,14 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 from jaxtyping import Float
-from pydantic_core import to_json
 from torch import Tensor, nn
 
 from aim_sdk.config import Fingerprint, ProjectorConfig
 from aim_sdk.errors import AIMError, ArtifactError, ArtifactWriteError, FingerprintError, InputError
 from aim_sdk.layers import LAST, check_layers, check_there
 from aim_sdk.projectors.batch import ReadingBatch
-from aim_sdk.projectors.hub import CARD, located
+from aim_sdk.projectors.card import CARD, CARD_FILE, base_model, training
+from aim_sdk.projectors.hub import located
 from aim_sdk.projectors.kinds import KINDS, check_options
 from aim_sdk.projectors.loading import load
 from aim_sdk.projectors.saved import weights_hash, write
@@ -250,19 +250,21 @@ class Projector(
             training=self.summary,
         )
         write(save_directory, config, tensors)
+        (save_directory / CARD_FILE).unlink(missing_ok=True)  # the mixin keeps one that is there, of other weights
 
     def generate_model_card(self, *args: Any, **keywords: Any) -> ModelCard:
-        """The ``README.md`` of the folder: what the projector is and the line that loads it."""
+        """The ``README.md`` of the folder: what the projector is, the line that loads it, how its training ended."""
         fingerprint = self.fingerprint
         assert fingerprint is not None  # _save_pretrained has refused it
         options = [f"{name}={value}" for name, value in self.options.items()]
         read = "; ".join([f"layers {', '.join(map(str, self.layers))}", *options])
         return super().generate_model_card(
+            base_model=base_model(fingerprint.model),
             kind=self.kind,
             backbone=fingerprint.model,
             backend=fingerprint.backend,
             sizes=f"hidden {self.hidden_size}, embedding {self.embedding_size}; {read}",
-            summary=to_json(self.summary, inf_nan_mode="null").decode() if self.summary else "none",
+            training=training(self.summary),
             **keywords,
         )
 

@@ -1,9 +1,8 @@
-"""Where a saved projector is: a local folder, or a repository of the Hugging Face Hub; and its model card."""
+"""Where a saved projector is: a local folder, or a repository of the Hugging Face Hub."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -11,23 +10,6 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from aim_sdk.errors import ArtifactNotFoundError, did_you_mean
 from aim_sdk.files.atomic import expanded
 from aim_sdk.projectors.saved import CONFIG_FILE, WEIGHTS_FILE
-
-CARD: Final = """---
-{{ card_data }}
----
-
-# AIM projector ({{ kind }}) for {{ backbone }}
-
-Turns the frozen backbone's readings of image+text demonstrations ({{ sizes }}) into fused virtual tokens.
-
-```python
-from aim_sdk import AIMPipeline
-
-pipe = AIMPipeline.from_pretrained("{{ backend }}", model="{{ backbone }}", projector="path/or/hub-id/of/this/folder")
-```
-
-Training: {{ summary }}
-"""
 
 
 def located(

@@ -159,6 +159,30 @@ def test_the_folder_holds_three_files_and_a_card_that_names_the_backbone(tmp_pat
     assert "(residual) for m" in (tmp_path / "README.md").read_text()
 
 
+def test_the_card_says_how_training_ended_and_names_the_model_on_the_hub(tmp_path: Path) -> None:
+    projector = LinearProjector(4, 4)
+    projector.fingerprint = FINGERPRINT.model_copy(update={"model": "llava-hf/llava-1.5-7b-hf"})
+    rows = {row: {"mean": 0.25, "error": 0.0625, "n": 8} for row in ("aim", "start")}
+    projector.summary = {"verdict": "better than its start by {{ 1 }}", "held_out": {"kl": rows, "loss": rows}}
+    projector.save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "base_model: llava-hf/llava-1.5-7b-hf\n" in card
+    assert "\nBetter than its start by {{ 1 }}.\n" in card
+    assert "\n| aim | 0.250 ± 0.062 (n=8) | 0.250 ± 0.062 (n=8) |\n" in card
+    for held_out in (
+        None,
+        {},
+        {"aim": 3},
+        {"aim": {"mean": 1}},
+        [1],
+        {"kl": {"aim": {"mean": "x", "error": 0, "n": 1}}},
+    ):
+        projector.summary = {"held_out": held_out}
+        projector.save_pretrained(tmp_path)
+        assert "on held-out episodes" not in (tmp_path / "README.md").read_text()
+    assert "base_model" not in str(saved(tmp_path).generate_model_card())
+
+
 def test_saving_again_replaces_the_files(tmp_path: Path) -> None:
     saved(tmp_path, LinearProjector)
     saved(tmp_path, CarrierProjector)
