@@ -285,7 +285,9 @@ class TrainingRun:
         lines = self.journal.lines
         evaluated = [line for line in lines if "evaluation" in line]
         return {
-            "settings": json.loads(self.config.model_dump_json(exclude={"output": True, "corpus": {"path", "images"}})),
+            "settings": json.loads(
+                self.config.model_dump_json(exclude={"output": True, "model": True, "corpus": {"path", "images"}})
+            ),
             "corpus": self.config.corpus.path.name,
             "steps": self.state.step,
             "episodes": self.state.episodes,

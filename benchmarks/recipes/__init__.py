@@ -1,0 +1,1 @@
+"""Training recipes for real backbones, and what they need, computed."""
