@@ -81,8 +81,10 @@ def markdown(table: TableSettings, answers: Answers) -> str:
     rows = [[row, *(_cell(answers.mean(row, _SHOTS, task)) for task in tasks)] for row in _ordered(answers)]
     sizes = [_largest(answers, _SHOTS, task) for task in tasks]
     parts = [_pipe([head, ["n, at most", *map(str, sizes)], *rows])]
+    compared = [(_JUDGED, over) for over in _OVER] + [(one, _START) for one in answers.trainings.get(_JUDGED, ())]
     gains = [
-        [f"{_JUDGED} - {over}", *(_cell(answers.gain(_JUDGED, over, _SHOTS, t), "+") for t in tasks)] for over in _OVER
+        [f"{one} - {over}", *(_cell(answers.gain(one, over, _SHOTS, task), "+") for task in tasks)]
+        for one, over in compared
     ]
     share = [_cell(answers.closed(_JUDGED, _START, _TEACHER, _SHOTS, task)) for task in tasks]
     parts.append(_pipe([head, *gains, ["share of the gap that is closed", *share]]))

@@ -76,7 +76,7 @@ def run_all(table: TableSettings, only: Sequence[str] = ()) -> bool:
         only: names of rows; none: all.
     """
     for name, part in table.parts.items():
-        tasks = [_part_of(table, name, part, task) for task in part.tasks or table.tasks]
+        tasks = [part_of(table, name, part, task) for task in part.tasks or table.tasks]
         for row in table.rows_of(part):
             folder = table.output / name / row
             if (folder / RESULT).exists() or (only and row not in only):
@@ -139,7 +139,7 @@ def _readings(table: TableSettings, part: Part, name: str, folder: Path, tasks: 
     return target
 
 
-def _part_of(table: TableSettings, name: str, part: Part, task: str) -> Path:
+def part_of(table: TableSettings, name: str, part: Part, task: str) -> Path:
     """Write the task of a part's trials; return its file."""
     source, folder = table.trials / task, table.output / name / "tasks" / task
     folder.mkdir(parents=True, exist_ok=True)
