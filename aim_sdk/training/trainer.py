@@ -282,8 +282,8 @@ class TrainingRun:
 
     def _summary(self) -> dict[str, Any]:
         assert self.journal is not None
-        lines = self.journal.lines
-        evaluated = [line for line in lines if "evaluation" in line]
+        evaluated = {line["step"]: line["evaluation"] for line in self.journal.lines if "evaluation" in line}
+        best = self.state.best
         return {
             "settings": json.loads(
                 self.config.model_dump_json(exclude={"output": True, "model": True, "corpus": {"path", "images"}})
@@ -292,9 +292,9 @@ class TrainingRun:
             "steps": self.state.step,
             "episodes": self.state.episodes,
             "learning_rate": self.learner.base_rate,
-            "verdict": verdict(self.state.best),
-            "held_out": evaluated[-1]["evaluation"] if evaluated else {},
-            "held_out_before": evaluated[0]["evaluation"] if evaluated else {},
+            "verdict": verdict(best),
+            "held_out": evaluated.get(best.step if best is not None and best.better else 0, {}),  # of what is saved
+            "held_out_before": evaluated.get(0, {}),
             "machine": machine(),
         }
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -115,6 +116,9 @@ def test_a_trained_projector_is_an_artifact_that_answers(settings: dict[str, Any
     assert set(summary["held_out"]) == {"loss", "kl", "names"}
     assert all(set(rows) == set(ROWS) for rows in summary["held_out"].values())
     assert summary["verdict"] in (folder / "projector" / "README.md").read_text()
+    saved = re.search(r"^better .* of step (\d+)$", summary["verdict"])
+    evaluated = {line["step"]: line["evaluation"] for line in log(folder) if "evaluation" in line}
+    assert summary["held_out"] == evaluated[int(saved[1]) if saved else 0]
     assert str(corpus.parent) not in json.dumps(summary)
     assert (folder / "loss.png").stat().st_size > 1000
     assert any((folder / "tensorboard").iterdir())
