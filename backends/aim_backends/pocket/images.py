@@ -53,8 +53,10 @@ class ImageEncoder:
 
     def run(self, images: DecodedImages) -> list[Tensor]:
         """Return the visual tokens ``(16, embed)`` of each image, in their order."""
-        pixels = images.pixels
-        tokens = images.tokens | dict(zip(pixels, self._model.encode_pixels(list(pixels.values())), strict=True))
+        with self._lock:  # other prompts may have held an image since it was decoded
+            known = images.tokens | {digest: self._kept[digest] for digest in images.pixels if digest in self._kept}
+        pixels = {digest: found for digest, found in images.pixels.items() if digest not in known}
+        tokens = known | dict(zip(pixels, self._model.encode_pixels(list(pixels.values())), strict=True))
         with self._lock:
             self._kept.update((digest, tokens[digest]) for digest in images.digests)
         return [tokens[digest] for digest in images.digests]
