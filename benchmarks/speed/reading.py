@@ -76,6 +76,7 @@ def small_llava(folder: Path) -> str:
             intermediate_size=1376,
             vocab_size=len(processor.tokenizer) + 64,
             num_key_value_heads=8,
+            max_position_embeddings=4096,
             **sizes,
         ),
         image_token_index=processor.image_token_id,

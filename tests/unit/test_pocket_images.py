@@ -18,7 +18,8 @@ class Model:
 
     def encode_pixels(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
         self.encoded.append(len(images))
-        return torch.stack([image.float().mean().expand(16, 4) for image in images]) if images else torch.zeros(0, 16, 4)
+        visual = [image.float().mean().expand(16, 4) for image in images]
+        return torch.stack(visual) if visual else torch.zeros(0, 16, 4)
 
 
 def test_an_image_of_two_prompts_that_were_prepared_together_is_encoded_once() -> None:
