@@ -21,11 +21,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from aim_backends.pocket.backend import PocketBackend
 from aim_sdk.bank import DemonstrationBank, NewBankWarning
 from aim_sdk.bank.convert import convert
+from aim_sdk.errors import InputError
 from aim_sdk.evaluation import EvalSettings, evaluate
-from aim_sdk.evaluation.results import RESULT
+from aim_sdk.evaluation.results import RESULT, Run
 from aim_sdk.files.yaml_files import read_yaml
 from aim_sdk.pipeline import AIMPipeline
-from aim_sdk.projectors import untrained
+from aim_sdk.projectors import Projector, untrained
 from aim_sdk.support.modes import READ
 from aim_sdk.training.config import ProjectorSettings
 from aim_sdk.types import Mode
@@ -79,7 +80,10 @@ def run_all(table: TableSettings, only: Sequence[str] = ()) -> bool:
         tasks = [part_of(table, name, part, task) for task in part.tasks or table.tasks]
         for row in table.rows_of(part):
             folder = table.output / name / row
-            if (folder / RESULT).exists() or (only and row not in only):
+            if only and row not in only:
+                continue
+            if (folder / RESULT).exists():
+                _check(table.rows[row], folder)
                 continue
             if (missing := table.rows[row].projector) is not None and not missing.exists():
                 print(f"{name}, {row}: left out, there is no {missing}", flush=True)
@@ -89,6 +93,18 @@ def run_all(table: TableSettings, only: Sequence[str] = ()) -> bool:
                 print("interrupted; the same command resumes from there.")
                 return False
     return True
+
+
+def _check(row: Row, folder: Path) -> None:
+    """Refuse answers of another projector than the one that is there now."""
+    if row.projector is None or not row.projector.exists():
+        return
+    answered, now = Run.load(folder).projector["hash"], Projector.from_pretrained(row.projector).identity
+    if answered != now:
+        raise InputError(
+            f"{folder}: the answers of projector {answered[:12]}, but {row.projector} is {now[:12]} now. "
+            f"Next: name another `output` in the file, or delete {folder}."
+        )
 
 
 def _run(table: TableSettings, part: Part, name: str, folder: Path, tasks: Sequence[Path]) -> bool:
