@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from aim_sdk.reading.encoder import BATCH_TOKENS
 from aim_sdk.support import memory
 from benchmarks.speed import reading
-from benchmarks.speed.gpu.bench import SHOTS, Bench
+from benchmarks.speed.gpu.bench import SHOTS, SIZE, Bench
 from benchmarks.speed.gpu.room import attempt
 from benchmarks.speed.measure import seconds
 from benchmarks.speed.memory import peak as resident_peak
+from benchmarks.speed.training import measure as training
 from benchmarks.speed.ways import ZERO_SHOT, of_zero_shot
 
 Part = Callable[[Bench], dict[str, Any]]
@@ -69,10 +72,29 @@ def read(bench: Bench) -> dict[str, Any]:
     return {**found, "peak_bytes": grown[0]}
 
 
+def train(bench: Bench) -> dict[str, Any]:
+    """The trainer's steps, with all readings and the teacher's answers cached, over their bare forward and backward."""
+    with _peak(bench) as grown, tempfile.TemporaryDirectory() as folder:
+        found = training.measure(
+            lambda: bench.model,
+            Path(folder),
+            batch_size=2,
+            count=3 if bench.small else 8,
+            rounds=_rounds(bench, SECONDS),
+            objectives=["distill"],
+            caches=[training.CACHES[1]],
+            size=SIZE,
+            workers=0 if bench.small else 1,
+        )
+    compared = found.pop("objectives")["distill"][training.CACHES[1]]
+    return {**found, "objective": "distill", **compared, "peak_bytes": grown[0]}
+
+
 PARTS: dict[str, Part] = {
     **{f"latency, k={k}": partial(latency, k=k) for k in SHOTS},
     "kv bytes": kv,
     "reading": read,
+    "training": train,
 }
 
 
