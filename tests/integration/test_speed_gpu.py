@@ -34,8 +34,8 @@ QUICK = ("latency, k=0", "kv bytes")
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two of the parts, with four demonstrations."""
-    monkeypatch.setattr(bench, "SHOTS", (0, 4))
+    """Two of the parts, with eight demonstrations."""
+    monkeypatch.setattr(bench, "SHOTS", (0, 8))
     monkeypatch.setattr(run, "PARTS", {name: parts.PARTS[name] for name in QUICK})
 
 
@@ -84,22 +84,25 @@ def test_every_part_of_a_small_shape(name: str, tmp_path: Path, capsys: pytest.C
         for way, cell in cells.items():
             expected = 0 if way == "zero-shot" else demonstration["interleaved" if "interleaved" in way else "AIM"]
             assert cell["prompt_tokens"] == zero + k * expected, way
+    kv = shape["parts"]["kv bytes"]["per_demonstration"]
+    assert kv["AIM"]["bytes"] * kv["interleaved"]["positions"] == kv["interleaved"]["bytes"] * kv["AIM"]["positions"]
     for part in ("reading", "training"):
         assert shape["parts"][part]["of_floor"]["median"] > 0
     assert committed() == before
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
-def test_keys_and_values_are_those_of_the_configuration(quick: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "visual"), [("llava-1.5-7b", 16), ("idefics2-8b", 8)])
+def test_keys_and_values_are_those_of_the_configuration(name: str, visual: int, quick: None, tmp_path: Path) -> None:
     path = tmp_path / "found.json"
-    assert main([*SMALL, "--shape", "llava-1.5-7b", "--output", str(path)]) == 0
-    shape = json.loads(path.read_text())["shapes"]["llava-1.5-7b"]
+    assert main([*SMALL, "--shape", name, "--output", str(path)]) == 0
+    shape = json.loads(path.read_text())["shapes"][name]
     kv = shape["parts"]["kv bytes"]["per_demonstration"]
     one = 2 * 2 * 2 * 8 * 4  # keys and values, layers, heads, width, bytes
     assert {kind: found["bytes"] for kind, found in kv.items()} == {
         kind: positions * one for kind, positions in shape["positions_per_demonstration"].items()
     }
-    assert kv["interleaved"]["positions"] - kv["AIM"]["positions"] == shape["visual_tokens"] == 16
+    assert kv["interleaved"]["positions"] - kv["AIM"]["positions"] == visual
 
 
 def test_a_second_call_measures_nothing_again(
@@ -130,7 +133,7 @@ def test_what_does_not_fit_is_noted_and_the_rest_is_measured(
         return too_long if way == "interleaved" else usual(drawn, way, k)
 
     usual, path = Bench.variant, tmp_path / "found.json"
-    monkeypatch.setattr(bench, "SHOTS", (0, 4))
+    monkeypatch.setattr(bench, "SHOTS", (0, 8))
     monkeypatch.setattr(Bench, "variant", variant)
     monkeypatch.setattr(
         run,
