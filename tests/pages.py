@@ -18,7 +18,7 @@ _SENTENCES = (
 
 
 def drawn_pages(path: Path, pages: int, seed: int = 0) -> Path:
-    """Write pages of four drawings and a sentence for each, as JSON lines; a page may show one thing twice."""
+    """Write pages of four drawings (below `DRAWINGS`) and a sentence for each; a page shows one thing twice."""
     rng = random.Random(seed)
     things: dict[str, dict[str, list[str]]] = {}
     for drawing in json.loads((DRAWINGS / "demo.json").read_text(encoding="utf-8"))["drawings"]:
@@ -29,9 +29,9 @@ def drawn_pages(path: Path, pages: int, seed: int = 0) -> Path:
         found = things[rng.choice(topics)]
         names = rng.sample(sorted(found), 3)
         shown = [*names, rng.choice(names)]
-        images = [DRAWINGS / rng.choice(found[name]) for name in shown]
+        images = [rng.choice(found[name]) for name in shown]
         texts = [rng.choice(_SENTENCES).format(name=name) for name in shown]
-        pairs = [{"image": str(i), "answer": t[:1].upper() + t[1:]} for i, t in zip(images, texts, strict=True)]
+        pairs = [{"image": i, "answer": t[:1].upper() + t[1:]} for i, t in zip(images, texts, strict=True)]
         lines.append(json.dumps({"pairs": pairs}))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path

@@ -46,12 +46,13 @@ def probe_episodes(config: TrainingConfig) -> list[Episode]:
     own = config.evaluation.corpus
     corpus = open_corpus((own or config.corpus).model_copy(update={"shuffle": False}))
     maker = _ProbeMaker(config)
-    documents = (document for document, _ in DocumentStream(corpus, epochs=1) if own or held_out(document.id, config))
+    stream = DocumentStream(corpus, epochs=1)
+    documents = (document for document, _ in stream if own or held_out(document.id, config))
     episodes = (_kept(episode) for document in documents for episode in maker.episodes(document))
     found = list(islice(episodes, config.evaluation.episodes))
     if not found:
         raise InputError(
-            "evaluation: no held-out document gives an episode. "
+            f"evaluation: no held-out document gives an episode. Left out of the corpus: {dict(stream.dropped)}. "
             "Next: a larger evaluation.held_out, an evaluation.corpus of its own, or evaluation.every=0."
         )
     return found
