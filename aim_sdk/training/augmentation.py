@@ -52,6 +52,8 @@ _SUFFIXES: Final = (
 )
 _CASES: Final[tuple[Callable[[str], str], ...]] = (str, str, str.lower, str.upper, str.title)
 _MOST_NAMES: Final = 4
+_VIEW: Final = 1024
+"""Pixels of a view's longer side: turning an image takes time, and backbones look at fewer."""
 _WORD: Final = re.compile(r"[^\W\d_]{5,}")
 
 
@@ -72,7 +74,10 @@ class Augmentation:
                 raise InputError(f"label_words: {settings.label_words} cannot be read ({error}).") from error
             self._words = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
             if len(self._words) < _MOST_NAMES:
-                raise InputError(f"label_words: {settings.label_words} holds {len(self._words)} words; expected many.")
+                raise InputError(
+                    f"label_words: {settings.label_words} holds {len(self._words)} words; expected many, "
+                    f"{_MOST_NAMES} at least."
+                )
 
     def naming(self, rng: random.Random, document: str, pairs: Sequence[Pair], shots: int) -> Episode:
         """Give two to four of the images a name each, show them under it, and ask for one of them.
@@ -137,6 +142,8 @@ def view(rng: random.Random, source: ImageInput) -> ImageInput:
         image: Image.Image = load_image(source)
     except ImageError:
         return source  # it is dropped, with its reason, where it is read
+    if max(image.size) > _VIEW:
+        image = ImageOps.contain(image, (_VIEW, _VIEW))
     width, height = image.size
     side = rng.uniform(0.75, 1.0)
     left, top = rng.uniform(0, 1 - side) * width, rng.uniform(0, 1 - side) * height

@@ -66,6 +66,16 @@ class ObjectiveSettings(_TrainingPart):
         "others count as one. These are kept on disk for later epochs. 0: the whole distribution, computed each time",
     )
 
+    @model_validator(mode="after")
+    def _weights_weigh(self) -> Self:
+        (name, weight), *others = self.weights.items()
+        if not others and weight != 1:
+            raise ValueError(
+                f"weights {self.weights}: the weight of one objective alone changes nothing. Expected 1, or others "
+                f"next to it: {{distill: 1, {name}: {weight:g}}}"
+            )
+        return self
+
 
 def _named(objective: Any) -> Any:
     return {"weights": {objective: 1.0}} if isinstance(objective, str) else objective
@@ -105,8 +115,14 @@ class EpisodeSettings(_TrainingPart):
         if not 1 <= self.shots[0] <= self.shots[1]:
             raise ValueError(f"shots {list(self.shots)}: expected [fewest, most] with 1 <= fewest <= most")
         if self.labels + self.styles > 1:
-            raise ValueError("labels and styles are shares of all episodes: together at most 1")
+            raise ValueError(
+                f"labels {self.labels} and styles {self.styles} are shares of all episodes: together at most 1. "
+                f"Next: episodes.styles={max(0.0, 1 - self.labels):g}, for example"
+            )
         return self
+
+
+_Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 class OptimizerSettings(_TrainingPart):
@@ -119,9 +135,12 @@ class OptimizerSettings(_TrainingPart):
         description="None: what suits the kind of projector; some of its parameters learn faster or slower than that",
     )
     weight_decay: float = Field(
-        default=0.01, ge=0, description="per unit of learning rate, towards the start's weights and not towards zero"
+        default=0.01,
+        ge=0,
+        allow_inf_nan=False,
+        description="per unit of learning rate, towards the start's weights and not towards zero",
     )
-    betas: tuple[float, float] = Field(
+    betas: tuple[_Decay, _Decay] = Field(
         default=(0.9, 0.98), description="Adam's decay rates of the averages of the gradient and of its square"
     )
     average: float = Field(
@@ -189,7 +208,7 @@ class TrainingConfig(_TrainingPart):
         description="forwards whose gradients one step sums, over all processes; a multiple of their number",
     )
     seed: int = Field(
-        default=0, ge=0, description="for the projector's first weights, the corpus's order and the episodes"
+        default=0, ge=0, lt=2**63, description="for the projector's first weights, the corpus's order and the episodes"
     )
     workers: int = Field(default=1, ge=0, description="processes that read the corpus; 0: no separate one")
     reading_tokens: int = Field(default=4096, ge=1, description="positions of one forward of the reader")

@@ -119,7 +119,8 @@ def training_batches(
     yield from loader
     raise InputError(
         f"{config.corpus.path}: one of {config.batches_per_step} streams of documents gives no episode. Next: look at "
-        "`aim-icl corpus inspect`, lower batches_per_step or episodes.shots, or loosen the corpus's filters."
+        "`aim-icl corpus inspect`, lower batches_per_step, episodes.shots or evaluation.held_out, or loosen the "
+        "corpus's filters."
     )
 
 

@@ -8,6 +8,7 @@ after the checkpoint that a run resumes from are removed: every step appears onc
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -26,11 +27,18 @@ PLOT = "loss.png"
 
 
 class TrainingJournal:
-    """The log of one run, from a step on."""
+    """The log of one run, from a step on.
 
-    def __init__(self, output: Path, step: int) -> None:
+    Args:
+        output: the run's folder.
+        step: the last one that is kept; -1: the log begins anew.
+        every: steps between two evaluations, if there are any: one at another step was the last of a shorter run.
+    """
+
+    def __init__(self, output: Path, step: int, every: int = 0) -> None:
         self._output, self._path = output, output / LOG
-        self.lines = [line for line in read_log(output) if line["step"] <= step]
+        kept = (line for line in read_log(output) if line["step"] <= step)
+        self.lines = [line for line in kept if not (every and "evaluation" in line and line["step"] % every)]
         with writing(output, KEPT):
             write_atomic(self._path, "".join(map(_line, self.lines)).encode())
             self._file = self._path.open("a", encoding="utf-8")
@@ -100,7 +108,7 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
         for place, row in enumerate(row for row in rows if rows[row]["n"]):
             steps = [line["step"] for line in evaluations]
             values = [line["evaluation"][measure][row] for line in evaluations]
-            means, errors = ([value[key] for value in values] for key in ("mean", "error"))
+            means, errors = ([_number(value[key]) for value in values] for key in ("mean", "error"))
             drawn = axes.errorbar(steps, means, errors, capsize=2, **figures.style(place).options)
             legend.setdefault(row, drawn)
         axes.set(title=f"held out: {TITLES[measure]}", xlabel="step")
@@ -109,8 +117,19 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
     write_atomic(path, figures.png(figure))
 
 
-def _plain(estimates: Estimates) -> dict[str, dict[str, dict[str, float]]]:
-    return {measure: {row: asdict(found) for row, found in rows.items()} for measure, rows in estimates.items()}
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _plain(estimates: Estimates) -> dict[str, dict[str, dict[str, float | None]]]:
+    """As JSON has it: what is not a number is null."""
+    return {
+        measure: {
+            row: {name: None if math.isnan(value) else value for name, value in asdict(found).items()}
+            for row, found in rows.items()
+        }
+        for measure, rows in estimates.items()
+    }
 
 
 def _line(line: dict[str, Any]) -> str:

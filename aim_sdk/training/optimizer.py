@@ -6,18 +6,29 @@ import math
 
 import torch
 
+from aim_sdk.errors import InputError
 from aim_sdk.projectors.base import Projector
 from aim_sdk.training.config import OptimizerSettings
 from aim_sdk.training.low_rank import plain_name
 
 
 def build(projector: Projector, settings: OptimizerSettings) -> torch.optim.Adam:
-    """One group for each rate at which the projector's parameters learn."""
+    """One group for each rate at which the projector's parameters learn.
+
+    Raises:
+        InputError: the decay would undo every step.
+    """
     groups: dict[float, list[torch.nn.Parameter]] = {}
     for name, parameter in projector.named_parameters():
         if parameter.requires_grad:
             groups.setdefault(projector.rate(plain_name(name)), []).append(parameter)
     listed = [{"params": group, "rate": rate} for rate, group in groups.items()]
+    fastest = base_rate(projector, settings) * max(groups, default=0.0)
+    if fastest * settings.weight_decay >= 1:
+        raise InputError(
+            f"optimizer.weight_decay: {settings.weight_decay:g} times the highest learning rate, {fastest:g}, is 1 or "
+            "more: every step would go all the way back to the start. Next: a smaller weight_decay (0.01)."
+        )
     return torch.optim.Adam(listed, lr=base_rate(projector, settings), betas=settings.betas)
 
 

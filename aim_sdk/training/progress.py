@@ -53,6 +53,6 @@ class TrainingProgress(Progress):
             aim = rows["aim"]
             if not aim.n:
                 continue
-            say(f"step {step}, {TITLES[measure]} (held out, n={aim.n}): aim {aim}", err=True)
+            say(f"step {step}, {TITLES[measure]} (held out, n={aim.n})\n    aim {aim}", err=True)
             for row, gain in gains[measure].items():
                 say(f"    {row} {rows[row]}   aim - {row} {gain:+}", err=True)

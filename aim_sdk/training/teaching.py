@@ -75,6 +75,6 @@ class Teaching:
     def keep(self, episode: Episode, found: AnswerLogits) -> Target:
         """Make a target, and keep it on disk if the episode may come again."""
         target = Target.of(found.token_ids, found.logits, self._top)
-        if self._cache is not None and episode.key is not None:
+        if self._cache is not None and episode.key is not None and target.ids is not None:
             self._cache.add(episode.key, target)
         return target

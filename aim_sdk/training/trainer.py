@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,11 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
 from aim_sdk.backend.capabilities import HasVocabulary, RecomputesActivations, RunsInTorch, Shards, capability
-from aim_sdk.errors import TrainingError
+from aim_sdk.errors import ArtifactWriteError, TrainingError
 from aim_sdk.files.atomic import writing
 from aim_sdk.files.jobs import LOCK, alone
 from aim_sdk.reading.encoder import Encoder
 from aim_sdk.support.interrupts import interruptible
-from aim_sdk.support.provenance import machine
 from aim_sdk.support.terminal import say
 from aim_sdk.training import checkpoint, evaluation, starting
 from aim_sdk.training.ahead import prepared_ahead
@@ -39,6 +38,7 @@ from aim_sdk.training.learner import Learner
 from aim_sdk.training.objectives import WeightedSum
 from aim_sdk.training.origin import Origin
 from aim_sdk.training.progress import TrainingProgress
+from aim_sdk.training.summary import summary
 from aim_sdk.training.verdict import Best, verdict
 from aim_sdk.training.work import Work
 
@@ -122,7 +122,7 @@ class TrainingRun:
         )
         # Without a checkpoint the run begins anew, with its first evaluation too.
         resumed = self.state.step if checkpoint.steps_taken(config.output) else -1
-        self.journal = TrainingJournal(config.output, resumed) if self.main else None
+        self.journal = TrainingJournal(config.output, resumed, config.evaluation.every) if self.main else None
         self.progress = TrainingProgress(config, self.state.step, shown=show and self.main)
         if self.journal:
             stack.callback(self.journal.close)
@@ -138,18 +138,22 @@ class TrainingRun:
             world=self.accelerator.num_processes,
             cursors=self.cursors,
         )
-        if probe and state.step == 0:
-            self._evaluate(probe)
         with prepared_ahead(batches, self.forward) as ahead, interruptible() as interrupted:
+            if state.step < config.steps:  # a corpus that gives no episode is known before anything is measured
+                ahead = chain([next(ahead)], ahead)
+            if probe and state.step == 0:
+                self._evaluate(probe)
             while state.step < config.steps:
                 stop = self._step(ahead, interrupted)
                 last = state.step == config.steps
-                if probe and (state.step % config.evaluation.every == 0 or last):
+                if probe and state.step % config.evaluation.every == 0:
                     self._evaluate(probe)
                 if state.step % config.checkpoint_every == 0 or last or stop:
                     self._save()
                 if stop and not last:
                     return False
+        if probe and state.step % config.evaluation.every:  # in no checkpoint: a longer run has no evaluation here
+            self._evaluate(probe)
         return True
 
     def finish(self, finished: bool) -> Result:
@@ -161,11 +165,15 @@ class TrainingRun:
             chosen = self.learner.average
             if best is not None:
                 chosen = self.learner.best if best.better else self.learner.start
-            chosen.fingerprint, chosen.summary = self.backend.fingerprint, self._summary()
+            assert self.journal is not None
+            made = summary(self.config, self.state, self.journal.lines, learning_rate=self.learner.base_rate)
+            chosen.fingerprint, chosen.summary = self.backend.fingerprint, made
             with writing(folder, checkpoint.KEPT):
                 chosen.save_pretrained(folder)
-            assert self.journal is not None
-            self.journal.plot()
+            try:
+                self.journal.plot()
+            except ArtifactWriteError as error:  # the projector is there, and that is what the run was for
+                say(str(error), err=True)
         dropped = Counter(self.state.dropped)
         return Result(self.state.step, finished, folder if finished else None, dropped, verdict(best))
 
@@ -279,24 +287,6 @@ class TrainingRun:
         if self.main:
             checkpoint.save(self.config.output, self.state, self.learner.parts(), keep=self.config.keep_checkpoints)
         self.accelerator.wait_for_everyone()
-
-    def _summary(self) -> dict[str, Any]:
-        assert self.journal is not None
-        evaluated = {line["step"]: line["evaluation"] for line in self.journal.lines if "evaluation" in line}
-        best = self.state.best
-        return {
-            "settings": json.loads(
-                self.config.model_dump_json(exclude={"output": True, "model": True, "corpus": {"path", "images"}})
-            ),
-            "corpus": self.config.corpus.path.name,
-            "steps": self.state.step,
-            "episodes": self.state.episodes,
-            "learning_rate": self.learner.base_rate,
-            "verdict": verdict(best),
-            "held_out": evaluated.get(best.step if best is not None and best.better else 0, {}),  # of what is saved
-            "held_out_before": evaluated.get(0, {}),
-            "machine": machine(),
-        }
 
 
 def _gathered(scores: list[Score | None]) -> list[Score | None]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import BaseModel, ConfigDict
 
 from aim_sdk.training.estimates import Estimate, difference, summarize
 from aim_sdk.training.evaluation import Scores, pairs
 
-_ERRORS = 2
+_ERRORS: Final = 2
 """A gain counts if it is more than this many standard errors."""
+_FEWEST: Final = 8
+"""Held-out episodes without which a standard error says little."""
 
 
 class Best(BaseModel):
@@ -33,18 +37,26 @@ class Best(BaseModel):
 
     @property
     def better(self) -> bool:
-        """Whether it is nearer to the teacher than the start, and does not bind fewer names, beyond the noise."""
-        nearer = self.closer.mean > _ERRORS * self.closer.error
-        return self.step > 0 and nearer and not self.names.mean < -_ERRORS * self.names.error
+        """Whether it is nearer to the teacher than the start, and does not bind fewer names, beyond the noise.
+
+        Where the noise is not known, it is not better: a loss of names that one episode tells counts.
+        """
+        nearer = self.closer.n >= _FEWEST and self.closer.mean > _ERRORS * self.closer.error
+        fewer = self.names.mean < 0 and not self.names.mean >= -_ERRORS * self.names.error
+        return self.step > 0 and nearer and not fewer
 
 
 def verdict(best: Best | None) -> str:
     """One line for people: what `projector/` holds, and why."""
     if best is None:
         return "not measured against its start: there was no held-out evaluation"
-    measured = f"nats per token nearer to the teacher on held-out episodes; new names bound rightly {best.names:+}"
+    named = f"new names bound rightly {best.names:+}" if best.names.n else "no new names were measured"
+    measured = f"nats per token nearer to the teacher on {best.closer.n} held-out episodes; {named}"
     if best.better:
         return f"better than its start by {best.closer:+} {measured}; of step {best.step}"
     if best.step == 0:
         return "not better: the start was kept; no evaluation was nearer to the teacher on held-out episodes"
-    return f"not better: the start was kept; the best evaluation, at step {best.step}, was {best.closer:+} {measured}"
+    few = f" ({_FEWEST} are needed to tell)" if best.closer.n < _FEWEST else ""
+    return (
+        f"not better: the start was kept; the best evaluation, at step {best.step}, was {best.closer:+} {measured}{few}"
+    )

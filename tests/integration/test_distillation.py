@@ -102,6 +102,25 @@ def test_the_teacher_sees_what_the_student_sees_once_per_episode(
     assert len(taught(asked[before:])) == 16, "whole distributions are not kept"
 
 
+def test_more_tokens_than_the_vocabulary_has_are_the_whole_distribution(settings: dict[str, Any]) -> None:
+    losses = [
+        [line["loss"] for line in read_log(run(settings, objective=objective, output=f"{settings['output']}-{top}"))]
+        for top in (0, 10**6)
+        for objective in [{"weights": {"distill": 1}, "top_tokens": top}]
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_a_corpus_that_gives_no_episode_is_known_before_anything_is_measured(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Probe, "measure", None)
+    settings["evaluation"] = {"every": 1, "episodes": 4, "held_out": 0.3}
+    settings["episodes"]["shots"] = [4, 4]
+    with pytest.raises(InputError, match="gives no episode"):
+        run(settings)
+
+
 def test_the_lm_objective_asks_no_teacher(settings: dict[str, Any], asked: list[list[Context]]) -> None:
     run(settings, objective="lm")
     assert not taught(asked)

@@ -349,9 +349,11 @@ def test_a_run_does_not_go_on_with_what_others_have_put_behind_its_names(
     assert all(torch.equal(value, before[name]) for name, value in weights(Path(settings["output"])).items())
 
 
-def test_a_finished_run_of_one_rate_is_prolonged_exactly(settings: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [2, 3])
+def test_a_finished_run_of_one_rate_is_prolonged_exactly(settings: dict[str, Any], tmp_path: Path, every: int) -> None:
+    """Also if the shorter run ends with an evaluation that the longer one does not have."""
     settings["optimizer"] = {"learning_rate": 1e-3, "final_rate": 1, "warm_up": 0}
-    settings["evaluation"]["every"] = 2
+    settings["evaluation"]["every"] = every
     whole = run(settings, output=str(tmp_path / "whole"), steps=4)
     short = run(settings, steps=2)
     assert json.loads((short / "projector" / "projector_config.json").read_text())["training"]["steps"] == 2
@@ -464,6 +466,12 @@ def test_new_names_and_styles_train_too(settings: dict[str, Any]) -> None:
         ("objective.teacher=caption", "Did you mean 'captions'"),
         ("objective.weights={}", "at least 1"),
         ("objective.weights={lm: -1}", "greater than 0"),
+        ("objective.weights.lm=0.1", "{distill: 1, lm: 0.1}"),
+        ("optimizer.weight_decay=.inf", "finite number"),
+        ("optimizer.weight_decay=2000", "every step would go all the way back to the start"),
+        ("optimizer.betas=[1, 1]", "less than 1"),
+        ("seed=99999999999999999999999", "less than 9223372036854775808"),
+        ("episodes={labels: 1, styles: 0.1}", "labels 1.0 and styles 0.1"),
         ("optimizer.learning_rate=1e38", "less than or equal to 10"),
         ("projector.rank=0", "greater than or equal to 1"),
         ("backend=lava", "Did you mean 'llava'"),

@@ -62,6 +62,13 @@ def test_lines_behind_the_checkpoint_are_dropped(output: Path, step: int) -> Non
     assert kept(output) == [line["step"] for line in before if line["step"] <= step] + [step + 1]
 
 
+def test_the_last_evaluation_of_a_shorter_run_is_dropped(output: Path) -> None:
+    TrainingJournal(output, 6, every=3).close()
+    lines = read_log(output)
+    assert [line["step"] for line in lines if "evaluation" in line] == [0]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
+
+
 def test_a_log_that_is_cut_anywhere_loses_its_last_line_only(output: Path) -> None:
     path = output / "log.jsonl"
     data = path.read_bytes()
@@ -99,7 +106,8 @@ def test_losses_that_are_no_numbers_are_drawn_and_read_again(tmp_path: Path) -> 
     journal = TrainingJournal(tmp_path, 0)
     journal.evaluation(0, {measure: {row: summarize([]) for row in ROWS} for measure in MEASURES}, {})
     journal.close()
-    assert math.isnan(read_log(tmp_path)[0]["evaluation"]["names"]["aim"]["mean"])
+    assert read_log(tmp_path)[0]["evaluation"]["names"]["aim"] == {"mean": None, "error": None, "n": 0}
+    assert "NaN" not in (tmp_path / "log.jsonl").read_text(), "JSON has no such word"
     plot([{"step": 1, "loss": 2.0}], tmp_path / "one.png")
     assert (tmp_path / "one.png").exists()
 
