@@ -89,15 +89,22 @@ class Trainable(Protocol):
 
     @abstractmethod
     def prepare_answers(
-        self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
+        self,
+        queries: Sequence[Query],
+        answers: Sequence[str],
+        *,
+        prompt_format: PromptFormat,
+        ended: bool = False,
+        contexts: Sequence[Context] | None = None,
     ) -> PreparedAnswers:
         """Do what needs no backbone: decode, tokenise. May run in another thread while the backbone computes.
 
         ``ended`` adds the first token that the format writes after an answer, so that answers still end after a
-        projector was trained.
+        projector was trained. ``contexts`` are what `answer_logits` will be given, if that is known: a backend may
+        decode and tokenise their demonstrations, too.
 
         Raises:
-            InputError: a query or an answer cannot be used.
+            InputError: a query, an answer or a context cannot be used.
         """
 
     @abstractmethod

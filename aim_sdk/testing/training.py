@@ -105,6 +105,7 @@ def check_answer_logits_batch(backend: Backend) -> None:
         for ended in (False, True):
             options: dict[str, Any] = {"prompt_format": form, "ended": ended}
             ahead = trainable.prepare_answers(QUERIES, answers, **options)
+            known = trainable.prepare_answers(QUERIES, answers, contexts=contexts, **options)
             with torch.no_grad():
                 alone = [
                     answer_logits(backend, [query], [context], [answer], **options)[0]
@@ -112,12 +113,14 @@ def check_answer_logits_batch(backend: Backend) -> None:
                 ]
                 together = answer_logits(backend, QUERIES, contexts, answers, **options)
                 late = trainable.answer_logits(ahead, contexts)
+                told_before = trainable.answer_logits(known, contexts)
             how = f"{_shown(contexts[0])} before the first query (ended={ended})"
             bare = [tuple(one.token_ids.tolist()) for one in trainable.answer_logits(ahead, [[]] * len(QUERIES))]
             told = list(ahead.token_ids)
             require(told == bare, f"`prepare_answers` tells the tokens {told}; after no demonstrations they are {bare}")
             _require_same(backend, together, alone, f"a batch's log-probabilities with {how}")
             _require_same(backend, late, alone, f"log-probabilities prepared ahead with {how}")
+            _require_same(backend, told_before, alone, f"log-probabilities prepared for their contexts with {how}")
 
 
 def _require_same(backend: Backend, found: list[AnswerLogits], expected: list[AnswerLogits], what: str) -> None:

@@ -85,7 +85,8 @@ class Forward:
                 dropped[reason] += 1
         lessons, answers = self._answerable(lessons, dropped)
         teaches = self.teaching is not None and any(lesson.target is None for lesson in lessons)
-        return Work(lessons, cached, wanted, reads, answers, teaches, dropped)
+        asked = self._asked([lesson for lesson in lessons if lesson.target is None]) if teaches else None
+        return Work(lessons, cached, wanted, reads, answers, teaches, asked, dropped)
 
     def run(self, work: Work) -> Outcome:
         """Read, ask the teacher, project, answer; gradients flow to the projector if they are enabled."""
@@ -120,9 +121,13 @@ class Forward:
         """What the backbone predicts at each answer after its context; nothing is run if there are none."""
         return self._trainable.answer_logits(answers, contexts) if len(answers) else []
 
-    def prepared(self, queries: Sequence[Query], answers: Sequence[str]) -> PreparedAnswers:
-        """Tokenise answers with the token that ends them."""
-        return self._trainable.prepare_answers(queries, answers, prompt_format=self.encoder.prompt_format, ended=True)
+    def prepared(
+        self, queries: Sequence[Query], answers: Sequence[str], contexts: Sequence[Context] | None = None
+    ) -> PreparedAnswers:
+        """Tokenise answers with the token that ends them; ``contexts``: what stands before the queries, if known."""
+        return self._trainable.prepare_answers(
+            queries, answers, prompt_format=self.encoder.prompt_format, ended=True, contexts=contexts
+        )
 
     def readings(self, demonstrations: Sequence[Demonstration]) -> list[Reading]:
         """Read demonstrations; those that cannot be read are left out."""
@@ -145,6 +150,17 @@ class Forward:
             return Lesson(decoded, keys, None if self.teaching is None else target)
         return Lesson(decoded, keys, shown=self.teaching.teacher.shown(episode))
 
+    def _asked(self, lessons: Sequence[Lesson]) -> PreparedAnswers | None:
+        """The teacher's prompts; None if it runs the backbone for them, or one is refused: it is found when it asks."""
+        assert self.teaching is not None
+        if not self.teaching.teacher.ahead:
+            return None
+        contexts = self.teaching.teacher.contexts([lesson.shown for lesson in lessons])
+        try:
+            return self._prepared(lessons, contexts)
+        except InputError:
+            return None
+
     def _teach(self, work: Work) -> None:
         """Ask the teacher for the targets that are not known; lessons that it cannot answer are dropped."""
         assert self.teaching is not None
@@ -152,7 +168,9 @@ class Forward:
         if not asked:  # those that were to be asked about are dropped, but other processes may wait for this forward
             self.idle_forward()
             return
-        answers = work.answers if len(asked) == len(work.lessons) else self._prepared(asked)
+        answers = work.asked
+        if answers is None or len(answers) != len(asked):  # some were dropped since
+            answers = work.answers if len(asked) == len(work.lessons) else self._prepared(asked)
         shown = [lesson.shown for lesson in asked]
         refused = Counter[str]()
         found = self.each(asked, answers, shown, self.teaching.logits, refused)
@@ -215,10 +233,9 @@ class Forward:
                     dropped[_reason(error)] += 1
             return usable, self._prepared(usable)
 
-    def _prepared(self, lessons: Sequence[Lesson]) -> PreparedAnswers:
-        return self.prepared(
-            [lesson.episode.query for lesson in lessons], [lesson.episode.answer for lesson in lessons]
-        )
+    def _prepared(self, lessons: Sequence[Lesson], contexts: Sequence[Context] | None = None) -> PreparedAnswers:
+        queries = [lesson.episode.query for lesson in lessons]
+        return self.prepared(queries, [lesson.episode.answer for lesson in lessons], contexts)
 
 
 def project(work: Work, readings: Mapping[str, Reading], projector: Projector) -> list[list[FusedTokens]]:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from aim_sdk.backend.capabilities import Interleaves, find, why_not
 from aim_sdk.errors import InputError
@@ -35,6 +35,9 @@ class Teacher(ABC):
 
     def __init__(self, encoder: Encoder, folder: Path, rank: int) -> None:
         self.encoder = encoder
+
+    ahead: ClassVar[bool] = False
+    """Whether `contexts` runs no backbone, so that prompts can be prepared while it computes."""
 
     def check(self, config: TrainingConfig) -> None:  # noqa: B027
         """Check that the backbone can be this teacher in a run.
@@ -61,6 +64,8 @@ class Teacher(ABC):
 
 class Interleaved(Teacher):
     """Sees all demonstrations with their images in one prompt, as interleaved prompting does."""
+
+    ahead = True
 
     def check(self, config: TrainingConfig) -> None:
         most = config.episodes.shots[1]

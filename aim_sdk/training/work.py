@@ -39,6 +39,8 @@ class Work:
     """Of the lessons, in their order."""
     teaches: bool
     """Whether the teacher is asked about some of the lessons, in one forward."""
+    asked: PreparedAnswers | None
+    """Of those lessons, with what the teacher sees before them; None if that is not known, or was refused."""
     dropped: Counter[str]
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from aim_backends.hf.injector import TransformersInjector
+from aim_backends.hf.writing import Prepared, PromptWriter
 from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers
 from aim_sdk.errors import ContextLengthError, InputError, TrainingError
 from aim_sdk.projectors import Projector
@@ -83,6 +85,22 @@ def taught(asked: list[list[Context]]) -> list[list[Context]]:
 
 def weights(folder: Path, part: str = "projector") -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(folder / part)
+
+
+def test_all_prompts_are_written_while_the_backbone_computes(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    write = PromptWriter.written
+
+    def noted(self: PromptWriter, queries: Any, shown: Sequence[Sequence[Demonstration]], form: Any) -> Prepared:
+        threads.append(threading.current_thread().name)
+        return write(self, queries, shown, form)
+
+    monkeypatch.setattr(PromptWriter, "written", noted)
+    run(settings)
+    assert len(threads) >= 2 * settings["steps"]
+    assert all(name.startswith("aim-batch") for name in threads)
 
 
 def test_the_teacher_sees_what_the_student_sees_once_per_episode(

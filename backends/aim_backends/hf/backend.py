@@ -204,9 +204,17 @@ class TransformersBackend(Backend):
         return Vocabulary(inputs, outputs, self.fingerprint, self.decoder_layers)
 
     def prepare_answers(
-        self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
+        self,
+        queries: Sequence[Query],
+        answers: Sequence[str],
+        *,
+        prompt_format: PromptFormat,
+        ended: bool = False,
+        contexts: Sequence[Context] | None = None,
     ) -> WrittenAnswers:
-        return self._injector.prepare_answers(queries, answers, prompt_format=prompt_format, ended=ended)
+        return self._injector.prepare_answers(
+            queries, answers, prompt_format=prompt_format, ended=ended, contexts=contexts
+        )
 
     def answer_logits(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[AnswerLogits]:
         return self._injector.answer_logits(prepared, contexts)

@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenAnswers(PreparedAnswers):
-    """Queries whose prompts are written, without what comes before them."""
+    """Queries whose prompts are written, without the fused tokens before them."""
 
     written: Prepared | None = field(repr=False)
     """None if there are no queries."""
+    shown: Sequence[Sequence[Demonstration]] = field(repr=False)
+    """The demonstrations with their images in each prompt."""
 
 
 class TransformersInjector(Injector):
@@ -134,13 +136,20 @@ class TransformersInjector(Injector):
         return ChoiceScores(tuple(map(tuple, found)), prepared.lengths[0])
 
     def prepare_answers(
-        self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
+        self,
+        queries: Sequence[Query],
+        answers: Sequence[str],
+        *,
+        prompt_format: PromptFormat,
+        ended: bool = False,
+        contexts: Sequence[Context] | None = None,
     ) -> WrittenAnswers:
         """See `aim_sdk.backend.capabilities.Trainable`."""
-        written = self.writer.written(queries, [[]] * len(queries), prompt_format) if queries else None
+        shown = _shown(contexts) if contexts is not None else [[] for _ in queries]
+        written = self.writer.written(queries, shown, prompt_format) if queries else None
         tokens = self.answer_ids(written, queries, answers, prompt_format, ended=ended) if written else []
         ids = tuple(map(tuple, tokens))
-        return WrittenAnswers(tuple(queries), tuple(answers), ids, prompt_format, ended, written=written)
+        return WrittenAnswers(tuple(queries), tuple(answers), ids, prompt_format, ended, written=written, shown=shown)
 
     def answer_logits(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[AnswerLogits]:
         """See `aim_sdk.backend.capabilities.Trainable`."""
@@ -151,9 +160,9 @@ class TransformersInjector(Injector):
             return []
         written: Prepared = prepared.written
         tokens: Sequence[Sequence[int]] = prepared.token_ids
-        shown = [[item for item in context if isinstance(item, Demonstration)] for context in contexts]
+        shown = _shown(contexts)
         with naming_the_image(self.backbone, images_of(queries, contexts)), self.backbone.lock:
-            if any(shown):  # the text before the answer is another one
+            if not _same(shown, prepared.shown):  # the text before the answer is another one
                 written = self.writer.written(queries, shown, form)
                 tokens = self.answer_ids(written, queries, prepared.answers, form, ended=prepared.ended)
             prompts = self.writer.with_fused(written, contexts, queries, form, max(map(len, tokens)))
@@ -191,3 +200,13 @@ class TransformersInjector(Injector):
             found.append(backbone.tokens.continuation(text, own, end))
             backbone.roles.check_answer(answer, lead, end, found[-1])
         return found
+
+
+def _shown(contexts: Sequence[Context]) -> list[list[Demonstration]]:
+    """The demonstrations with their images in each context."""
+    return [[item for item in context if isinstance(item, Demonstration)] for context in contexts]
+
+
+def _same(found: Sequence[Sequence[Demonstration]], known: Sequence[Sequence[Demonstration]]) -> bool:
+    """Whether the demonstrations are the very same: comparing their images would take as long as decoding them."""
+    return [list(map(id, row)) for row in found] == [list(map(id, row)) for row in known]

@@ -169,9 +169,17 @@ class PocketBackend(Backend):
         return Vocabulary(tied, tied, self.fingerprint, self.decoder_layers)
 
     def prepare_answers(
-        self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
+        self,
+        queries: Sequence[Query],
+        answers: Sequence[str],
+        *,
+        prompt_format: PromptFormat,
+        ended: bool = False,
+        contexts: Sequence[Context] | None = None,
     ) -> TokenisedAnswers:
-        return self._injector.prepare_answers(queries, answers, prompt_format=prompt_format, ended=ended)
+        return self._injector.prepare_answers(
+            queries, answers, prompt_format=prompt_format, ended=ended, contexts=contexts
+        )
 
     def answer_logits(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[AnswerLogits]:
         return self._injector.answer_logits(prepared, contexts)

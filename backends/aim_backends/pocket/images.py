@@ -12,7 +12,7 @@ from torch import Tensor
 from aim_backends.pocket.model import PocketModel
 from aim_backends.pocket.vision import preprocess
 from aim_sdk.files.images import image_digest
-from aim_sdk.types import ImageInput
+from aim_sdk.types import Context, Demonstration, ImageInput
 
 CAPACITY = 1024
 """Images whose visual tokens are kept: 36 KB each in float32."""
@@ -28,6 +28,16 @@ class DecodedImages:
     """Visual tokens ``(16, embed)`` that are known already."""
     pixels: dict[str, Tensor] = field(repr=False)
     """What is to be encoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownImages:
+    """The demonstrations with their images in some contexts, each once."""
+
+    items: dict[int, Demonstration] = field(repr=False)
+    """By identity."""
+    images: DecodedImages
+    """Of the items, in their order."""
 
 
 class ImageEncoder:
@@ -50,6 +60,13 @@ class ImageEncoder:
         missing = {d: source for d, source in zip(digests, sources, strict=True) if d not in tokens}
         pixels = {digest: preprocess(source) for digest, source in missing.items()}
         return DecodedImages(digests, tokens, pixels)
+
+    def shown(self, contexts: Sequence[Context], known: ShownImages | None = None) -> ShownImages:
+        """Decode the images that demonstrations show, if they are not those that are ``known``."""
+        items = {id(item): item for context in contexts for item in context if isinstance(item, Demonstration)}
+        if known is not None and known.items.keys() == items.keys():
+            return known
+        return ShownImages(items, self.prepare([item.image for item in items.values()]))
 
     def run(self, images: DecodedImages) -> list[Tensor]:
         """Return the visual tokens ``(16, embed)`` of each image, in their order."""

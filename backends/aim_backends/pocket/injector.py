@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from aim_backends.pocket.cache import KVCache
 from aim_backends.pocket.choices import choice_scores
 from aim_backends.pocket.decoding import Prefilled, Sampling, decode, pieces
-from aim_backends.pocket.images import DecodedImages, ImageEncoder
+from aim_backends.pocket.images import DecodedImages, ImageEncoder, ShownImages
 from aim_backends.pocket.model import PocketModel
 from aim_backends.pocket.prompts import PromptSegments, SegmentWriter
 from aim_sdk.backend.answers import clean_answer, stream_answer
@@ -23,7 +23,7 @@ from aim_sdk.backend.prefixes import PrefixCache, SharedPrefix
 from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import ContextLengthError, ImageError
-from aim_sdk.types import ChoiceScores, Context, Demonstration, FusedTokens, Generation, Query
+from aim_sdk.types import ChoiceScores, Context, FusedTokens, Generation, Query
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,8 @@ class TokenisedAnswers(PreparedAnswers):
 
     images: DecodedImages
     segments: list[PromptSegments] = field(repr=False)
+    shown: ShownImages | None
+    """None: the contexts were not known."""
 
 
 class PocketInjector(Injector):
@@ -46,11 +48,15 @@ class PocketInjector(Injector):
         return self._contexts(contexts, prompt_format, self.prompts.opening(prompt_format))
 
     def _contexts(
-        self, contexts: Sequence[Context], prompt_format: PromptFormat, first: list[int]
+        self,
+        contexts: Sequence[Context],
+        prompt_format: PromptFormat,
+        first: list[int],
+        known: ShownImages | None = None,
     ) -> list[Float[Tensor, "tokens embed"]]:
-        """Return each context after the tokens ``first``."""
-        shown = {id(item): item for context in contexts for item in context if isinstance(item, Demonstration)}
-        visual = dict(zip(shown, self._images.encode([item.image for item in shown.values()]), strict=True))
+        """Return each context after the tokens ``first``; ``known``: demonstrations whose images are decoded."""
+        shown = self._images.shown(contexts, known)
+        visual = dict(zip(shown.items, self._images.run(shown.images), strict=True))
         opening = self._embed(first)
         rows = []
         for context in contexts:
@@ -159,7 +165,13 @@ class PocketInjector(Injector):
         return choice_scores(self._model, self.prefill(queries, contexts, prompt_format, longest), ids)
 
     def prepare_answers(
-        self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
+        self,
+        queries: Sequence[Query],
+        answers: Sequence[str],
+        *,
+        prompt_format: PromptFormat,
+        ended: bool = False,
+        contexts: Sequence[Context] | None = None,
     ) -> TokenisedAnswers:
         """See `aim_sdk.backend.capabilities.Trainable`."""
         return TokenisedAnswers(
@@ -170,6 +182,7 @@ class PocketInjector(Injector):
             ended,
             images=self._images_of(queries),
             segments=[self.prompts.query(query, prompt_format) for query in queries],
+            shown=None if contexts is None else self._images.shown(contexts),
         )
 
     def answer_logits(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[AnswerLogits]:
@@ -177,7 +190,9 @@ class PocketInjector(Injector):
         assert isinstance(prepared, TokenisedAnswers)
         if not len(prepared):
             return []
-        before, images = self.contexts(contexts, prepared.prompt_format), self._images.run(prepared.images)
+        opening = self.prompts.opening(prepared.prompt_format)
+        before = self._contexts(contexts, prepared.prompt_format, opening, prepared.shown)
+        images = self._images.run(prepared.images)
         rows = [
             torch.cat([context, *self._segments(segment, image), self._embed(answer[:-1])])
             for context, segment, image, answer in zip(

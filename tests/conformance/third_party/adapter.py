@@ -410,7 +410,13 @@ class KiteBackend(Backend):
         return Vocabulary(self.input_embeddings, self.output_embeddings, self.fingerprint, self.decoder_layers)
 
     def prepare_answers(
-        self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
+        self,
+        queries: Sequence[Query],
+        answers: Sequence[str],
+        *,
+        prompt_format: PromptFormat,
+        ended: bool = False,
+        contexts: Sequence[Context] | None = None,
     ) -> PreparedAnswers:
         ids = tuple(tuple(self._injector.answer(prompt_format, answer, ended)) for answer in answers)
         return PreparedAnswers(tuple(queries), tuple(answers), ids, prompt_format, ended)

@@ -115,7 +115,13 @@ class EchoBackend(Backend):
         return self._injector.prefixes
 
     def prepare_answers(
-        self, queries: Sequence[Query], answers: Sequence[str], *, prompt_format: PromptFormat, ended: bool = False
+        self,
+        queries: Sequence[Query],
+        answers: Sequence[str],
+        *,
+        prompt_format: PromptFormat,
+        ended: bool = False,
+        contexts: Sequence[Context] | None = None,
     ) -> PreparedAnswers:
         ids = tuple(tuple(self._injector.answer_ids(answer, prompt_format, ended)) for answer in answers)
         return PreparedAnswers(tuple(queries), tuple(answers), ids, prompt_format, ended)
