@@ -33,11 +33,11 @@ class Teacher(ABC):
         rank: which of the processes.
     """
 
-    def __init__(self, encoder: Encoder, folder: Path, rank: int) -> None:
-        self.encoder = encoder
-
     ahead: ClassVar[bool] = False
     """Whether `contexts` runs no backbone, so that prompts can be prepared while it computes."""
+
+    def __init__(self, encoder: Encoder, folder: Path, rank: int) -> None:
+        self.encoder = encoder
 
     def check(self, config: TrainingConfig) -> None:  # noqa: B027
         """Check that the backbone can be this teacher in a run.
