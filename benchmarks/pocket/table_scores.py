@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from aim_sdk.evaluation.results import RESULT, CellAnswers, Run
+from aim_sdk.evaluation.results import RESULT, CellAnswers, Prediction, Question, Run
 from aim_sdk.support.clusters import clustered_error
 from aim_sdk.types import Mode
 from benchmarks.pocket.table_runs import TableSettings
@@ -66,7 +66,7 @@ class Answers:
                     run = Run.load(path)
                     runs.append(_origin(name, row, run))
                     for answers in run.answers:
-                        scores[row_of(row, answers.cell.mode)][answers.cell.shots] |= _scores(answers)
+                        scores[row_of(row, answers.cell.mode)][answers.cell.shots] |= _scores(run, answers)
         return cls(scores, runs)
 
     def _together(self) -> dict[str, list[str]]:
@@ -127,13 +127,19 @@ def mean(scores: Scores) -> Estimate | None:
     return Estimate(statistics.fmean(values), clustered_error(values, range(len(values))), len(values))
 
 
-def _scores(answers: CellAnswers) -> dict[Trial, float]:
-    found, task = {}, answers.cell.task.removeprefix("pocket-")
-    for prediction in answers.predictions:
-        if prediction.score is None:
-            raise RuntimeError(f"{answers.cell}: trial {prediction.item} has no score ({prediction.refused}).")
-        found[task, prediction.item] = prediction.score / 100
-    return found
+def right(prediction: Prediction, question: Question) -> float:
+    """Whether the right choice was taken, to the letter: in one answer style only its capital tells it from another.
+
+    The suite's own score of an exact match does not look at case.
+    """
+    if prediction.answer is None:
+        raise RuntimeError(f"trial {prediction.item} was not answered ({prediction.refused or 'it is too long'}).")
+    return float(prediction.answer in question.references)
+
+
+def _scores(run: Run, answers: CellAnswers) -> dict[Trial, float]:
+    task, asked = answers.cell.task, run.queries[answers.cell.task]
+    return {(task.removeprefix("pocket-"), p.item): right(p, asked[p.item]) for p in answers.predictions}
 
 
 def _origin(part: str, row: str, run: Run) -> dict[str, Any]:

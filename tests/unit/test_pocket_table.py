@@ -4,8 +4,9 @@ import math
 
 import pytest
 
+from aim_sdk.evaluation.results import Prediction, Question
 from benchmarks.pocket.table import goals
-from benchmarks.pocket.table_scores import Answers, row_of
+from benchmarks.pocket.table_scores import Answers, right, row_of
 
 TASKS = ("names-of-2", "names-of-4", "categories", "answer-format")
 
@@ -62,3 +63,12 @@ def test_rows_have_their_own_names() -> None:
     assert row_of("backbone", "interleaved") == "interleaved"
     assert row_of("shipped", "aim") == "shipped"
     assert row_of("shipped", "no-image") == "shipped without images"
+
+
+def test_a_choice_that_differs_in_its_case_is_another_one() -> None:
+    question = Question(
+        text="What color is the shape?", image="a.png", references=("Red\n",), choices=("Red\n", "red\n")
+    )
+    for answer, score in (("Red\n", 1.0), ("red\n", 0.0)):
+        made = {"item": "1-0", "demonstrations": (), "answer": answer, "raw": None, "prompt_tokens": 1, "seconds": 0.1}
+        assert right(Prediction(**made, score=100.0), question) == score
