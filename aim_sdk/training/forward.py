@@ -155,8 +155,8 @@ class Forward:
         assert self.teaching is not None
         if not self.teaching.teacher.ahead:
             return None
-        contexts = self.teaching.teacher.contexts([lesson.shown for lesson in lessons])
         try:
+            contexts = self.teaching.teacher.contexts([lesson.shown for lesson in lessons])
             return self._prepared(lessons, contexts)
         except InputError:
             return None

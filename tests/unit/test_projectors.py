@@ -211,7 +211,7 @@ def test_rates_are_of_parameters() -> None:
         projector = untrained(kind, VOCABULARY, layers=(1, -1))
         rates = {name: projector.rate(name) for name, _ in projector.named_parameters()}
         fast = {name for name, rate in rates.items() if rate == 20}
-        assert set(rates.values()) <= {1.0, 20.0}
+        assert set(rates.values()) <= {1.0, 10.0}
         assert fast == ({name for name in rates if "norm" in name or name == "gate"} if "carrier" in kind else set())
 
 
