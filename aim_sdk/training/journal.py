@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -24,6 +25,8 @@ from aim_sdk.training.evaluation import TITLES, Estimates
 
 LOG = "log.jsonl"
 PLOT = "loss.png"
+_DRAWN = 10
+"""Seconds between two drawings at least: each takes about one."""
 
 
 class TrainingJournal:
@@ -36,7 +39,7 @@ class TrainingJournal:
     """
 
     def __init__(self, output: Path, step: int, every: int = 0) -> None:
-        self._output, self._path = output, output / LOG
+        self._output, self._path, self._drawn = output, output / LOG, -math.inf
         kept = (line for line in read_log(output) if line["step"] <= step)
         self.lines = [line for line in kept if not (every and "evaluation" in line and line["step"] % every)]
         with writing(output, KEPT):
@@ -50,15 +53,17 @@ class TrainingJournal:
         self._show({f"training/{name}": value for name, value in values.items()}, step)
 
     def evaluation(self, step: int, means: Estimates, gains: Estimates) -> None:
-        """Note an evaluation, and draw the plot again."""
+        """Note an evaluation, and draw the plot again, unless it was drawn a moment ago."""
         self._write({"step": step, "evaluation": _plain(means), "aim_minus": _plain(gains)})
         for measure, rows in means.items():
             self._show({f"{measure}/{row}": found.mean for row, found in rows.items() if found.n}, step)
-        self.plot()
+        if time.monotonic() - self._drawn > _DRAWN:
+            self.plot()
 
     def plot(self) -> None:
         """Draw all losses over the steps."""
         plot(self.lines, self._output / PLOT)
+        self._drawn = time.monotonic()
 
     def close(self) -> None:
         """Close the log. Failed writes were reported already, or concern TensorBoard only."""

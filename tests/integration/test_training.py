@@ -160,6 +160,7 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(settings: dict[str, 
         )
 
 
+@pytest.mark.slow
 def test_killed_before_the_first_checkpoint_it_knows_its_start(settings: dict[str, Any]) -> None:
     """What a lost run has logged is not taken for this run's first evaluation."""
     expected = run(settings, output=settings["output"] + "-whole")
@@ -349,7 +350,7 @@ def test_a_run_does_not_go_on_with_what_others_have_put_behind_its_names(
     assert all(torch.equal(value, before[name]) for name, value in weights(Path(settings["output"])).items())
 
 
-@pytest.mark.parametrize("every", [2, 3])
+@pytest.mark.parametrize("every", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_a_finished_run_of_one_rate_is_prolonged_exactly(settings: dict[str, Any], tmp_path: Path, every: int) -> None:
     """Also if the shorter run ends with an evaluation that the longer one does not have."""
     settings["optimizer"] = {"learning_rate": 1e-3, "final_rate": 1, "warm_up": 0}

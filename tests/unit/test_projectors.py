@@ -210,7 +210,7 @@ def test_rates_are_of_parameters() -> None:
     for kind in KINDS:
         projector = untrained(kind, VOCABULARY, layers=(1, -1))
         rates = {name: projector.rate(name) for name, _ in projector.named_parameters()}
-        fast = {name for name, rate in rates.items() if rate == 20}
+        fast = {name for name, rate in rates.items() if rate == 10}
         assert set(rates.values()) <= {1.0, 10.0}
         assert fast == ({name for name in rates if "norm" in name or name == "gate"} if "carrier" in kind else set())
 
