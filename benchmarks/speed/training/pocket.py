@@ -25,6 +25,8 @@ class Inputs:
     mask: Any
     images: list[Any]
     """Names of the images, in the order of their places."""
+    pixels: dict[Any, Tensor]
+    """Of each image by its name."""
     places: Places
     """The visual tokens', of all images one after the other."""
 
@@ -34,7 +36,6 @@ class BarePocket(Bare):
 
     def __init__(self, backend: PocketBackend) -> None:
         self.model, self.device = backend.model, backend.device
-        self._pixels: dict[Any, Tensor] = {}
         self._visual: dict[Any, Tensor] = {}
 
     def begin(self) -> None:
@@ -90,28 +91,28 @@ class BarePocket(Bare):
         return logits
 
     def _embedded(self, inputs: Inputs) -> Tensor:
-        return inputs.embedded.index_put(inputs.places, torch.cat(self._encoded(inputs.images)))
+        return inputs.embedded.index_put(inputs.places, torch.cat(self._encoded(inputs.images, inputs.pixels)))
 
-    def _encoded(self, names: Sequence[Any]) -> list[Tensor]:
+    def _encoded(self, names: Sequence[Any], pixels: dict[Any, Tensor]) -> list[Tensor]:
         """The visual tokens of images, each computed once per step."""
         missing = [name for name in dict.fromkeys(names) if name not in self._visual]
-        found = self.model.encode_pixels([self._pixels[name] for name in missing])
+        found = self.model.encode_pixels([pixels[name] for name in missing])
         self._visual.update(zip(missing, found, strict=True))
         return [self._visual[name] for name in names]
 
     def _inputs(self, given: tuple[Tensor, Any], images: Sequence[Sequence[ImageInput]]) -> Inputs:
         embedded, mask = given
-        names, places = list[Any](), list[tuple[int, int]]()
+        names, places, pixels = list[Any](), list[tuple[int, int]](), dict[Any, Tensor]()
         for row, shown in enumerate(images):
             for image in shown:
                 name = id(image) if isinstance(image, Image.Image) else image
-                self._pixels.setdefault(name, preprocess(image))
+                pixels.setdefault(name, preprocess(image))
                 self.begin()
-                first = _found(embedded[row], self._encoded([name])[0])
+                first = _found(embedded[row], self._encoded([name], pixels)[0])
                 names.append(name)
                 places += [(row, first + n) for n in range(VISUAL_TOKENS)]
         rows, columns = torch.tensor(places).T.to(self.device)
-        return Inputs(embedded, mask, names, (rows, columns))
+        return Inputs(embedded, mask, names, pixels, (rows, columns))
 
 
 def _found(row: Tensor, visual: Tensor) -> int:
