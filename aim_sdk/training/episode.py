@@ -23,4 +23,4 @@ class Episode:
     names: tuple[str, ...] = ()
     """The new names among which the answer is the right one; none if the answer is the page's own text."""
     key: str | None = None
-    """Names the content: equal keys, equal episodes. None if its images are drawn anew each time."""
+    """Names the content: equal keys, equal episodes. None if its images are drawn again each time."""

@@ -38,7 +38,6 @@ TITLES: Final[dict[Measure, str]] = {
     "names": "new names bound rightly",
 }
 
-
 TOP: Final = 256
 """Tokens of the teacher's distributions that the divergence tells apart."""
 
@@ -101,11 +100,7 @@ class Probe:
 
     @torch.no_grad()
     def measure(self, projector: Projector, done: Callable[[int], None]) -> Scores:
-        """The scores of all rows; the first time, of those that do not depend on the projector too.
-
-        Raises:
-            InputError: no episode can be measured; the message counts the reasons.
-        """
+        """The scores of all rows; the first time, of those that do not depend on the projector too."""
         rows = [row for row in ROWS if row not in self._fixed]
         found: Scores = {row: [] for row in rows}
         for first in range(0, len(self.episodes), self._batch):
@@ -114,14 +109,21 @@ class Probe:
             for row in rows:
                 found[row] += [scores[row].get(place) for place in places]
             done(len(places))
-        if not self._targets:
-            raise InputError(
-                f"evaluation: none of the {len(self.episodes)} held-out episodes can be measured: the teacher answers "
-                f"none ({dict(self._refused)}). Next: fewer episodes.shots, shorter texts (episodes.max_characters), "
-                "objective.teacher=captions, or evaluation.every=0."
-            )
         self._fixed |= {row: scored for row, scored in found.items() if row in FIXED}
         return {row: found[row] if row in found else self._fixed[row] for row in ROWS}
+
+    def check(self, scores: Scores) -> None:
+        """Check that something was measured; ``scores`` are those of all processes, of which one may have no episode.
+
+        Raises:
+            InputError: no episode can be measured; the message counts the reasons in this process.
+        """
+        if not any(scores["teacher"]):
+            raise InputError(
+                f"evaluation: none of the {len(scores['teacher'])} held-out episodes can be measured: the teacher "
+                f"answers none ({dict(self._refused)}). Next: fewer episodes.shots, shorter texts "
+                "(episodes.max_characters), objective.teacher=captions, or evaluation.every=0."
+            )
 
     def _scores(self, places: range, rows: Sequence[Row], projector: Projector) -> dict[Row, dict[int, Score]]:
         work = self._forward.prepare([self.episodes[place] for place in places])

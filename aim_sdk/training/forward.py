@@ -146,8 +146,10 @@ class Forward:
 
     def _lesson(self, episode: Episode, keys: list[str]) -> Lesson:
         decoded = replace(episode, query=replace(episode.query, image=load_image(episode.query.image)))
-        if self.teaching is None or (target := self.teaching.kept(episode)) is not None:
-            return Lesson(decoded, keys, None if self.teaching is None else target)
+        if self.teaching is None:
+            return Lesson(decoded, keys)
+        if (target := self.teaching.kept(episode)) is not None:
+            return Lesson(decoded, keys, target)
         return Lesson(decoded, keys, shown=self.teaching.teacher.shown(episode))
 
     def _asked(self, lessons: Sequence[Lesson]) -> PreparedAnswers | None:

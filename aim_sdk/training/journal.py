@@ -34,7 +34,7 @@ class TrainingJournal:
 
     Args:
         output: the run's folder.
-        step: the last one that is kept; -1: the log begins anew.
+        step: the last one that is kept; -1: none, the log starts over.
         every: steps between two evaluations, if there are any: one at another step was the last of a shorter run.
     """
 

@@ -120,7 +120,7 @@ class TrainingRun:
             cache=starting.reading_cache(config, self.encoder, accelerator, stack),
             teaching=self.teaching if self.objective.needs_teacher else None,
         )
-        # Without a checkpoint the run begins anew, with its first evaluation too.
+        # Without a checkpoint the run starts over, with its first evaluation too.
         resumed = self.state.step if checkpoint.steps_taken(config.output) else -1
         self.journal = TrainingJournal(config.output, resumed, config.evaluation.every) if self.main else None
         self.progress = TrainingProgress(config, self.state.step, shown=show and self.main)
@@ -264,6 +264,7 @@ class TrainingRun:
             scores = probe.measure(self.learner.average, done)
         if not self.config.shard and self.accelerator.num_processes > 1:
             scores = {row: _gathered(found) for row, found in scores.items()}
+        probe.check(scores)
         found = Best.of(self.state.step, scores)
         if self.state.best is None or found.kl < self.state.best.kl:
             self.state.best = found

@@ -57,7 +57,7 @@ def result(table: TableSettings, answers: Answers) -> dict[str, Any]:
 def goals(answers: Answers, tasks: Sequence[str]) -> dict[str, bool | None]:
     """Whether each goal is reached, by the estimates; None: not measured."""
     gains = {task: answers.gain(_JUDGED, _START, _SHOTS, task) for task in tasks}
-    behind = {task: answers.gain(_JUDGED, _TEACHER, _SHOTS, task) for task in _NEAR}
+    against = {task: answers.gain(_JUDGED, _TEACHER, _SHOTS, task) for task in _NEAR}
     shares = {task: answers.closed(_JUDGED, _START, _TEACHER, _SHOTS, task) for task in tasks}
     pooled = answers.gain(_JUDGED, _START, _SHOTS)
     measured = all(gains.values())
@@ -69,7 +69,7 @@ def goals(answers: Answers, tasks: Sequence[str]) -> dict[str, bool | None]:
         else None,
         **{
             f"{task}: at least interleaved - {_NEAR[task]}": found and found.value >= -_NEAR[task]
-            for task, found in behind.items()
+            for task, found in against.items()
         },
     }
 

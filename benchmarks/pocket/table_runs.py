@@ -1,4 +1,4 @@
-"""``python -m benchmarks.pocket.table_runs FILE``: the runs behind a table of projectors on pocket's trials.
+"""``python -m benchmarks.pocket.table_runs FILE``: the runs that a table of projectors on pocket's trials is made of.
 
 A table has parts (some of the trials, at some numbers of shots) and rows (a projector, or none, in some modes). Each
 row of a part is a run of the suite with a folder of its own: what is finished is not run again, what was interrupted

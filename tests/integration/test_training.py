@@ -196,6 +196,13 @@ def test_two_processes_take_the_steps_of_one(settings: dict[str, Any], tmp_path:
 
 
 @pytest.mark.slow
+def test_a_process_may_have_no_held_out_episode(settings: dict[str, Any], tmp_path: Path) -> None:
+    """One episode for two processes: nothing is refused, and both know the same best step."""
+    settings["evaluation"]["episodes"] = 1
+    _same_as_one_process({**settings, "steps": 4}, tmp_path)
+
+
+@pytest.mark.slow
 def test_a_sharded_backbone_gives_the_same(settings: dict[str, Any], tmp_path: Path) -> None:
     _same_as_one_process({**settings, "shard": True, "recompute_activations": True}, tmp_path)
 

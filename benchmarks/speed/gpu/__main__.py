@@ -25,7 +25,7 @@ from benchmarks.speed.measure import RESULTS
 
 DESCRIPTION = """Measure models of 7B parameters with random weights on a GPU: latency over shots, reading, training,
 memory. Under eight minutes a shape on a card of the H100's class. Each part is kept as soon as it is measured: the same
-command goes on where it was interrupted."""
+command resumes where it was interrupted."""
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"error: {error}", err=True)
         return 1
     except KeyboardInterrupt:
-        say("interrupted; the parts that were measured are kept: the same command goes on", err=True)
+        say("interrupted; the parts that were measured are kept: the same command resumes", err=True)
         return 130
     return 0
 

@@ -6,7 +6,7 @@ forward that reads the demonstrations, the teacher's bare forward with the demon
 towards the start and the average. An image of pocket becomes visual tokens once per step, however many prompts hold it.
 
 Ours is `aim_sdk.training.train` on a corpus on disk, its pace as its own log tells it, at the default settings but for
-the objective and the episodes, which are the pages' own texts: new names and their views are drawn anew each time, so
+the objective and the episodes, which are the pages' own texts: new names and their views are drawn again each time, so
 they are never cached. Each objective is measured (a) with empty caches, (b) with all readings and targets on disk, as
 from the second epoch on; there the floor neither reads nor asks the teacher. Both compute the same loss, which is
 checked.
