@@ -30,9 +30,10 @@ lint: $(INSTALLED) ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-reference: $(INSTALLED) ## write the generated pages: commands and model families
+reference: $(INSTALLED) ## write the generated pages: commands, model families, the kit's checks
 	$(BIN)/python docs/cli.py
 	$(BIN)/python docs/families.py
+	$(BIN)/python docs/checks.py
 
 docs: $(INSTALLED) ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

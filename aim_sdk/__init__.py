@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from aim_sdk.support.lazy import lazy
 
 if TYPE_CHECKING:
+    from aim_sdk.backend.box import Box
     from aim_sdk.backend.injector import Injector
     from aim_sdk.backend.interfaces import Backend
     from aim_sdk.backend.reader import DemoReader
@@ -46,6 +47,7 @@ __all__ = [
     "AttentionProjector",
     "Backend",
     "BackendInfo",
+    "Box",
     "CarrierProjector",
     "Classification",
     "DemoReader",
@@ -80,6 +82,7 @@ if not TYPE_CHECKING:  # a type checker that saw it would accept any attribute
     _named = lazy(
         __name__,
         {
+            "backend.box": ["Box"],
             "backend.injector": ["Injector"],
             "backend.interfaces": ["Backend"],
             "backend.reader": ["DemoReader"],

@@ -9,6 +9,7 @@ Each member also subclasses the builtin that a caller would catch:
     │   ├── ContextLengthError       ValueError          the prompt does not fit the backbone's context
     │   ├── NonFiniteError           ArithmeticError     NaN or infinity in what was computed, in this dtype
     │   ├── ShotsError               ValueError          more shots than the bank holds
+    │   ├── CutAnswerError           ValueError          an answer of a schema was cut before its JSON was whole
     │   ├── MissingDataError         FileNotFoundError   some or all files of an evaluation task are missing
     │   └── UnknownEntryError        KeyError            the bank holds no such demonstration
     ├── DuplicatePluginError         RuntimeError        two distributions register one name
@@ -77,6 +78,10 @@ class NonFiniteError(InputError, ArithmeticError):
 
 class ShotsError(InputError):
     """More shots were asked for than there are demonstrations."""
+
+
+class CutAnswerError(InputError):
+    """An answer of a schema was cut, by `max_new_tokens` for example, before its JSON was whole."""
 
 
 class MissingDataError(InputError, FileNotFoundError):
@@ -160,8 +165,12 @@ class FingerprintError(ArtifactError, ValueError):
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the nearest of ``choices``, or an empty string."""
-    near = difflib.get_close_matches(name, list(choices), n=3, cutoff=0.5)
+    """Return ``" Did you mean 'x'?"`` for the nearest of ``choices``, whatever their case, or an empty string."""
+    folded: dict[str, list[str]] = {}
+    for choice in choices:
+        folded.setdefault(choice.casefold(), []).append(choice)
+    close = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.65)
+    near = [choice for one in close for choice in folded[one]][:3]
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import torch
 
-from aim_sdk.backend.capabilities import HasVocabulary, ReusesPrefixes, capability, find
+from aim_sdk.assessment.assess import assess
+from aim_sdk.assessment.assessment import Assessment
+from aim_sdk.assessment.candidates import SHOTS
+from aim_sdk.assessment.keeping import keep
+from aim_sdk.backend.capabilities import ForeseesCost, HasVocabulary, ReusesPrefixes, capability, find
 from aim_sdk.backend.choosing import choose
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.bank import DemonstrationBank
 from aim_sdk.errors import InputError
+from aim_sdk.injection.cost import Cost
+from aim_sdk.injection.cost_sample import of_call
+from aim_sdk.injection.counting import COST_MODES, cost_of
 from aim_sdk.injection.few_shot import FewShotModel
-from aim_sdk.injection.given import format_of
+from aim_sdk.injection.given import Demonstrations, Queries, each_given, format_of, given_demonstrations, queries_of
 from aim_sdk.projectors import KINDS, untrained
 from aim_sdk.projectors.base import Projector
 from aim_sdk.reading.encoder import Encoder
 from aim_sdk.selection.base import Selector
 from aim_sdk.selection.registry import DEFAULT_SELECTOR, get_selector
+from aim_sdk.types import Demonstration, Mode
 
 if TYPE_CHECKING:
     from aim_sdk.config import PromptFormat
+    from aim_sdk.types import Demonstration, Mode
 
 
 class AIMPipeline(FewShotModel):
@@ -80,6 +90,49 @@ class AIMPipeline(FewShotModel):
             )
         )
         super().__init__(encoder, opened, get_selector(selector))
+
+    def cost(
+        self,
+        shots: int | Sequence[int] = (4, 8, 16),
+        *,
+        modes: Sequence[Mode] = COST_MODES,
+        demonstrations: Demonstrations | None = None,
+        queries: Queries | None = None,
+        batch_size: int = 8,
+        max_new_tokens: int = 32,
+    ) -> Cost:
+        """Say what prompts would take and whether they fit; nothing is computed.
+
+        Args:
+            shots: numbers of demonstrations.
+            modes: how they are shown.
+            demonstrations: what is counted; None takes the bank's, or an assumed one if it is empty.
+            queries: None takes images and texts like the demonstrations'.
+            batch_size, max_new_tokens: as in `generate`.
+
+        Returns:
+            For each mode and number of shots, the longest prompt: that of the longest query after the longest
+            demonstrations.
+
+        Raises:
+            CapabilityError: the backend does not say what a prompt takes.
+            InputError: a number or a mode is wrong; a text or an image cannot be used.
+        """
+        footprint = capability(self.backend, ForeseesCost).footprint
+        shown = None if demonstrations is None else each_given(given_demonstrations(demonstrations))
+        held = [item.demonstration for item in self.bank.values()] if shown is None else []
+        return cost_of(
+            footprint,
+            of_call(shown, [] if queries is None else queries_of(queries), held),
+            shots,
+            backend=self.backend.name,
+            modes=modes,
+            prompt_format=self.prompt_format,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            layers=len(self.projector.layers),
+            loaded=True,
+        )
 
     def __repr__(self) -> str:
         made = self.backend.fingerprint
@@ -162,6 +215,64 @@ class AIMPipeline(FewShotModel):
             selector=selector,
             prefix_bytes=prefix_bytes,
         )
+
+    def assess(
+        self,
+        validation: Iterable[Demonstration] | None = None,
+        *,
+        shots: Iterable[int] = SHOTS,
+        modes: Iterable[Mode] | None = None,
+        selectors: Iterable[str] | None = None,
+        choices: Iterable[str] | None = None,
+        limit: int | None = None,
+        max_new_tokens: int = 32,
+        batch_size: int = 16,
+        seed: int = 0,
+        folder: str | Path | None = None,
+        progress: bool = False,
+    ) -> Assessment:
+        """Say whether the bank's demonstrations help, which setting is best, and keep that verdict with the bank.
+
+        A verdict of fewer items than the one that is kept of the same demonstrations does not replace it.
+
+        Every demonstration is asked in turn, and the others are what it may be shown. The setting is chosen on other
+        items than those that say what it is worth (`aim_sdk.assessment.choice`).
+
+        Args:
+            validation: ask these instead; all of the bank may be shown.
+            shots: how many demonstrations are tried; those that the bank does not have are left out.
+            modes: what is tried besides zero-shot; None: all that the backend can, with the control without images.
+            selectors: names; None: the pipeline's own.
+            choices: the closed set of answers; None: the bank's distinct ones, if they are a closed set (at most 64,
+                each twice on average). Other answers are generated, and compared exactly if they are of at most three
+                words, as captions otherwise (CIDEr-D).
+            limit: ask at most so many, in each answer's share.
+            max_new_tokens: of a free answer.
+            batch_size: prompts per forward.
+            seed: of the folds and the part that is asked.
+            folder: keep all outcomes there: the same call resumes.
+            progress: show on stderr how many prompts are answered.
+
+        Raises:
+            InputError: there are too few demonstrations, or no setting to try.
+            CapabilityError: a mode is asked for that the backend cannot.
+        """
+        found = assess(
+            self,
+            validation,
+            shots=shots,
+            modes=modes,
+            selectors=selectors,
+            choices=choices,
+            limit=limit,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            seed=seed,
+            folder=folder,
+            progress=progress,
+        )
+        keep(found, self.bank)
+        return found
 
 
 def _attached(projector: Projector, backend: Backend) -> Projector:

@@ -180,6 +180,9 @@ class Reading:
     """Index of the first text token after the place where the image stood."""
     answer_start: int
     """Index of the answer's first token; the token before it is the last one that has not seen the answer."""
+    visual: Float[Tensor, " embed"] | None = None
+    """Mean of the image's visual tokens, as the inner LM takes them in; None if they were not looked at, or are no
+    embeddings of its own."""
 
     def __len__(self) -> int:
         return len(self.token_ids)

@@ -18,7 +18,7 @@ HEAD = """# Command line
 | 0 | done |
 | 1 | an error of the SDK, whose message says what to do next; a failed `backends check` or `bank verify` |
 | 2 | a wrong option |
-| 3 | `answer`, `analyze`, `bank add`, `bank convert`: done, but lines could not be used |
+| 3 | `answer`, `analyze`, `bank add`, `bank convert`, `cost`: done, but lines could not be used |
 | 130 | interrupted; what was finished is kept |
 
 """

@@ -179,7 +179,7 @@ def _rebuild(path: Path, now: Content, verdict: Verdict, *, exact: bool) -> None
 def differences(expected: Mapping[str, object], found: Mapping[str, object]) -> str:
     missing, more = expected.keys() - found.keys(), found.keys() - expected.keys()
     other = {answer for answer in expected.keys() & found.keys() if expected[answer] != found[answer]}
-    order = "" if missing or more or list(expected) == list(found) else ", another order"
+    order = "" if missing or more or list(expected) == list(found) else f", in the order {list(found)}"
     return f"missing {sorted(missing)}, too many {sorted(more)}, other metadata {sorted(other)}{order}"
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from aim_sdk.answering.queries import NumberedQuery
+from aim_sdk.answering.queries import NumberedQuery, failed_line
 from aim_sdk.errors import InputError, ShotsError
 from aim_sdk.files.images import describe
 from aim_sdk.injection.choices import Normalization
 from aim_sdk.injection.classification import Classification, Classifier
 from aim_sdk.injection.contexts import Contexts, text_key
+from aim_sdk.injection.label_notes import note
 from aim_sdk.injection.shots import Shots
-from aim_sdk.support.modes import READ, SEEN
+from aim_sdk.support.modes import PROMPTED, READ, SEEN
 from aim_sdk.support.terminal import Problems
 from aim_sdk.types import Demonstration, Generation, Mode
 
@@ -32,15 +33,32 @@ class Asking:
     shots: Shots
     max_new_tokens: int
     choices: Sequence[str] | None
+    schema: Mapping[str, Any] | None
     normalize: Normalization
     problems: Problems
     failed: list[dict[str, Any]] = field(default_factory=list)
     """Each query without an answer: its image, its text, its line, and why."""
+    voteless: list[str] = field(default_factory=list)
+    """Why a query that has an answer has no vote."""
+    short: list[int] = field(default_factory=list)
+    """The line of each query that was shown fewer demonstrations than asked."""
 
     def conclude(self) -> None:
         """Report once what was noticed about the labels."""
         if self.choices is not None:
             self._classifier.conclude()
+        if count := len(self.short):
+            who = "1 query was" if count == 1 else f"{count} queries were"
+            note(
+                f"{who} shown fewer demonstrations than asked: there are no more, as no query is shown itself; the "
+                f"first: line {self.short[0]}"
+            )
+        if count := len(self.voteless):
+            who = "1 query has" if count == 1 else f"{count} queries have"
+            note(
+                f"{who} an answer, but no vote of the nearest demonstrations, so the report does not compare the two; "
+                f"the first: {self.voteless[0]}"
+            )
 
     @cached_property
     def _classifier(self) -> Classifier:
@@ -65,10 +83,19 @@ class Asking:
             ShotsError: the queries are not the cause.
         """
         if self.choices is None:
-            return [_line(item, _answer(answer)) for item, answer in self._generated(items)]
-        found = self._labelled(items, self._classifier)
+            return [self._told(item, _answer(answer)) for item, answer in self._generated(items)]
+        found = self._labelled(items, self._classifier, self._refuse)
         votes = self._votes([item for item in items if item.key in found])
-        return [_line(item, _label(found[item.key]) | votes.get(item.key, {})) for item in items if item.key in found]
+        kept = [item for item in items if item.key in found]
+        return [self._told(item, _label(found[item.key]) | votes.get(item.key, {})) for item in kept]
+
+    def _told(self, item: NumberedQuery, made: Mapping[str, Any]) -> str:
+        """An answer's line."""
+        asked = self.shots.count if self.shots.count is not None else 1  # by default as many as there are, up to 8
+        shows = self.shots.mode in PROMPTED - {"zero-shot"}
+        if shows and len(made["demonstrations"]) < asked:
+            self.short.append(item.number)
+        return _line(item, made)
 
     def _generated(self, items: Sequence[NumberedQuery]) -> list[tuple[NumberedQuery, Generation]]:
         """If a batch is refused, its queries are asked one by one, to find the one that causes it."""
@@ -76,6 +103,7 @@ class Asking:
             answers = self.pipe.generate(
                 [item.query for item in items],
                 shots=self.shots,
+                schema=self.schema,
                 max_new_tokens=self.max_new_tokens,
                 batch_size=len(items),
             )
@@ -88,12 +116,17 @@ class Asking:
             self._refuse(items[0], error)
             return []
 
-    def _labelled(self, items: Sequence[NumberedQuery], classifier: Classifier) -> dict[str, Classification]:
-        """The labels by the queries' keys."""
+    def _labelled(
+        self,
+        items: Sequence[NumberedQuery],
+        classifier: Classifier,
+        on_error: Callable[[NumberedQuery, InputError], None],
+    ) -> dict[str, Classification]:
+        """The labels by the queries' keys; `on_error` is called with the others."""
         found = classifier.those_that_can(
             [item.query for item in items],
             range(len(items)),
-            lambda place, error: self._refuse(items[place], error),
+            lambda place, error: on_error(items[place], error),
         )
         return {items[place].key: label for place, label in found.items() if label.label is not None}
 
@@ -102,13 +135,13 @@ class Asking:
         known = [item for item in items if item.reference is not None]
         if self.shots.mode != "aim" or self.shots.count == 0 or not known:
             return {}
-        return {key: {"nearest": vote.label} for key, vote in self._labelled(known, self._voters).items()}
+        found = self._labelled(known, self._voters, lambda item, error: self.voteless.append(item.problem(error)))
+        return {key: {"nearest": vote.label} for key, vote in found.items()}
 
     def _refuse(self, item: NumberedQuery, error: InputError) -> None:
         said = item.problem(error)
         self.problems.add(said)
-        asked = {"image": item.line.image, "text": item.query.text, "line": item.number}
-        self.failed.append(asked | {"error": said})
+        self.failed.append(failed_line(item.line.image, item.query.text, item.number, said, item.reference))
 
 
 def usable_demonstrations(

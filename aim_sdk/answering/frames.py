@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aim_sdk.errors import InputError, unknown
+from aim_sdk.files.images import describe
 from aim_sdk.files.photo_folders import folder_images
-from aim_sdk.injection.classification import Classification
+from aim_sdk.injection.classification import Classification, image_of
 from aim_sdk.support.dependencies import imported
 from aim_sdk.types import Demonstration
 
@@ -26,7 +27,8 @@ def demonstrations_from(
     """One demonstration per row of a table.
 
     Args:
-        frame: what gives a column by its name: a frame of pandas or polars, a dict of lists.
+        frame: what gives a column by its name (a frame of pandas or polars, a dict of lists), or a dict for each row
+            (a list of them, a `csv.DictReader`).
         image, text, answer: the names of the columns; `text=None`: the images have no text. A number is an
             answer as it is written (1 is `"1"`, 1.0 is `"1.0"`); a missing text stays missing.
         same_text: the same text for every image, instead of a column.
@@ -35,7 +37,7 @@ def demonstrations_from(
     Raises:
         InputError: there is no such column, or a row is not a demonstration; it names the row, counted from 0.
     """
-    text = None if same_text is not None else text
+    text, frame = None if same_text is not None else text, _by_column(frame)
     names, kept = [image, *([] if text is None else [text]), answer], list(metadata)
     if text is not None and image in (there := _names(frame)) and text not in there:
         raise InputError(
@@ -75,7 +77,7 @@ def to_frame(classifications: Sequence[Classification], images: Iterable[Any] | 
 
     Raises:
         MissingDependencyError: pandas is not installed.
-        InputError: the numbers of images and labels differ.
+        InputError: the numbers of images and labels differ, or an image is not the one that has the label.
     """
     pandas = imported("pandas", extra="pandas")
     if isinstance(images, str | os.PathLike):
@@ -83,9 +85,17 @@ def to_frame(classifications: Sequence[Classification], images: Iterable[Any] | 
             raise InputError(f"to_frame: images is a {type(images).__name__}; expected the images that were labelled.")
         images = list(map(str, folder_images(Path(images))))
     known = [one.image for one in classifications]
-    shown = list(images) if images is not None else known if any(one is not None for one in known) else None
+    given = None if images is None else [image_of(one) for one in images]
+    shown = given if given is not None else known if any(one is not None for one in known) else None
     if shown is not None and len(shown) != len(classifications):
         raise InputError(f"to_frame: {len(classifications)} labels, but {len(shown)} images.")
+    for row, (one, other) in enumerate(zip(known, shown or (), strict=False)):
+        if one is not None and not _same(one, other):
+            raise InputError(
+                f"to_frame: row {row}: the label is that of {describe(one)}, but the image is {describe(other)}; "
+                "expected the images in the order in which they were labelled.\n"
+                "Next: leave `images` out: every label knows its image."
+            )
     rows = [
         {
             **({} if shown is None else {"image": shown[place]}),
@@ -101,6 +111,26 @@ def to_frame(classifications: Sequence[Classification], images: Iterable[Any] | 
     made = pandas.DataFrame(rows, index=None if index is None or callable(index) else index)
     last = [name for name in ("prompt_tokens", "error") if name in made]
     return made[[name for name in made if name not in last] + last]
+
+
+def _same(labelled: Any, given: Any) -> bool:
+    """Whether two are the same image: the same file, however its path is written, or the same pixels or bytes."""
+    if isinstance(labelled, str | os.PathLike) and isinstance(given, str | os.PathLike):
+        return os.path.abspath(labelled) == os.path.abspath(given)
+    return labelled is given or (_missing(labelled) and _missing(given)) or (labelled == given) is True
+
+
+def _by_column(frame: Any) -> Any:
+    """Rows as columns; what has columns already unchanged."""
+    if isinstance(frame, Mapping) or hasattr(frame, "columns") or not isinstance(frame, Iterable):
+        return frame
+    rows = list(frame)
+    if other := [row for row in rows if not isinstance(row, Mapping)]:
+        raise InputError(
+            f"the table is a {type(frame).__name__} of {type(other[0]).__name__}; expected a frame, a dict of "
+            "lists, or a list with a dict for each row."
+        )
+    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
 
 
 def _names(frame: Any) -> list[Any]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from aim_sdk.errors import did_you_mean
 from aim_sdk.files.atomic import write_atomic
+from aim_sdk.injection.choices import alike, alike_in_words
 from aim_sdk.support.clusters import clustered_error
 from aim_sdk.support.terminal import clean
 
@@ -26,6 +27,7 @@ class Share(BaseModel):
     model_config = ConfigDict(frozen=True)
     right: int
     n: int
+    """Those that have a label."""
     accuracy: float
     """From 0 to 1."""
     standard_error: float | None
@@ -40,6 +42,8 @@ class LabelReport(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     labels: Share
+    unanswered: int
+    """Queries whose right label is known, but that have no label: they count neither as right nor as wrong."""
     nearest: Share | None
     """The vote of the nearest demonstrations on the same images, if each has one."""
     nearest_ahead: float | None
@@ -53,8 +57,16 @@ class LabelReport(BaseModel):
     """Right labels that are not among the choices: they count as wrong."""
 
 
-def report_of(answers: Sequence[Mapping[str, object]], choices: Sequence[str]) -> LabelReport | None:
-    """Count the lines of answers that hold a `reference`; None if none does."""
+def report_of(
+    answers: Sequence[Mapping[str, object]], choices: Sequence[str], *, unanswered: int = 0
+) -> LabelReport | None:
+    """Count the lines of answers that hold a `reference`; None if none does.
+
+    Args:
+        answers: the lines.
+        choices: what the labels are chosen from.
+        unanswered: how many queries with a known right label have no line.
+    """
     known = [
         (reference.strip(), str(line["answer"]), line.get("nearest"))
         for line in answers
@@ -73,6 +85,7 @@ def report_of(answers: Sequence[Mapping[str, object]], choices: Sequence[str]) -
     unknown = [name for name in confusion if name not in names]
     return LabelReport(
         labels=_share(right),
+        unanswered=unanswered,
         nearest=_share([float(other) for other in voted]) if compared else None,
         nearest_ahead=sum(differences) / len(differences) if compared else None,
         nearest_ahead_error=_error(differences) if compared else None,
@@ -92,11 +105,7 @@ def write_report(report: LabelReport, out: Path) -> list[Path]:
 
 def lines(report: LabelReport) -> list[str]:
     """The report for a terminal of 80 columns."""
-    found = [f"right: {report.labels}{_named(report.labels)}", *_nearest(report)]
-    if report.unknown:
-        listed = ", ".join(repr(clean(name)) + _near(name, report.classes) for name in report.unknown[:5])
-        found.append(f"{len(report.unknown)} right labels are not among the choices, and count as wrong: {listed}")
-    return [*found, "", *_table(report)]
+    return [f"right: {_right(report)}", *_nearest(report), *_alike(report), "", *_table(report)]
 
 
 def markdown(report: LabelReport) -> str:
@@ -109,12 +118,30 @@ def markdown(report: LabelReport) -> str:
         if row in report.confusion
     ]
     table = ["| " + " | ".join(_cell(one) for one in row) + " |" for row in (head, ["---"] * len(head), *body)]
-    said = [f"Right: {report.labels}{_named(report.labels)}.", *_nearest(report)]
+    said = [f"Right: {_cell(_right(report))}.", *_nearest(report), *map(_cell, _alike(report))]
     return "# Labels\n\n" + "\n\n".join(said) + "\n\n" + "\n".join(table) + "\n"
 
 
-def _named(share: Share) -> str:
-    return "" if share.standard_error is None else " (standard error)"
+def _right(report: LabelReport) -> str:
+    """The accuracy, and whatever makes it misleading."""
+    share, missing = report.labels, report.unanswered
+    answered = " answered" if missing else ""
+    named = ["standard error"] if share.standard_error is not None else []
+    named += [f"{missing} without an answer"] if missing else []
+    said = f"{share.right} of {share.n}{answered}, {_percent(share.accuracy, share.standard_error)}"
+    said += f" ({'; '.join(named)})" if named else ""
+    if not report.unknown:
+        return said
+    count = sum(sum(report.confusion[name].values()) for name in report.unknown)
+    listed = ", ".join(repr(clean(name)) + _near(name, report.classes) for name in report.unknown[:5])
+    more = ", ..." if len(report.unknown) > 5 else ""
+    which = "the right label of 1 query is" if count == 1 else f"the right labels of {count} queries are"
+    return f"{said}; {which} no choice, which counts as wrong: {listed}{more}"
+
+
+def _alike(report: LabelReport) -> list[str]:
+    found = alike(report.classes)
+    return [f"In the table, {alike_in_words(found)}."] if found else []
 
 
 def _nearest(report: LabelReport) -> list[str]:

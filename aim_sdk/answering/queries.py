@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +42,12 @@ class QueryLine(BaseModel):
     text: str = ""
 
 
+def failed_line(image: object, text: object, number: int, error: str, reference: str | None) -> dict[str, Any]:
+    """A line of a file of failed queries; what a line that cannot be used does not say is None."""
+    known = {} if reference is None else {"reference": reference}
+    return {"image": image, "text": text, "line": number, "error": error, **known}
+
+
 def _label(value: Any) -> Any:
     """A right label as it is compared: without surrounding blanks, a number as it is written."""
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -48,19 +55,31 @@ def _label(value: Any) -> Any:
     return value.strip() if isinstance(value, str) else value
 
 
-class NumberedQuery:
-    """A query with its line number, or its position among the images of a folder, from 1."""
+def _reference(fields: Mapping[str, Any]) -> str | None:
+    """The right label that a line brings, if it is one."""
+    value = _label(fields["answer"] if "answer" in fields else fields.get("reference"))
+    return value if isinstance(value, str) and value else None
 
-    def __init__(self, number: int, line: QueryLine, query: Query, *, in_folder: bool = False) -> None:
+
+class NumberedQuery:
+    """A query with its line number, or its position among the images of a folder, from 1.
+
+    Args:
+        number: where it stands.
+        line: its fields.
+        query: what is asked.
+        equal: how many lines before it are equal to it.
+        in_folder: whether it is an image of a folder.
+    """
+
+    def __init__(self, number: int, line: QueryLine, query: Query, *, equal: int = 0, in_folder: bool = False) -> None:
         self.number, self.line, self.query = number, line, query
-        self.in_folder = in_folder
-        # In a folder the name identifies an image, so a new image before it changes nothing.
-        self._place = None if in_folder else number
+        self.equal, self.in_folder = equal, in_folder
 
     @cached_property
     def key(self) -> str:
-        """Finds its answer again: a hash of its place (not in a folder), its fields and its image's content."""
-        content = json.dumps([self._place, self.line.model_dump(), _content(self.query.image)], sort_keys=True)
+        """Finds its answer again wherever its line stands: a hash of its fields, its image's content, and `equal`."""
+        content = json.dumps([self.equal, self.line.model_dump(), _content(self.query.image)], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def problem(self, error: Exception) -> str:
@@ -90,8 +109,7 @@ class NumberedQuery:
     @property
     def reference(self) -> str | None:
         """The right answer, if the query brings it."""
-        value = self.fields().get("reference")
-        return value.strip() if isinstance(value, str) and value.strip() else None
+        return _reference(self.line.model_dump())
 
     def ask(self, text: str) -> None:
         """Put a text next to an image that has none."""
@@ -116,7 +134,11 @@ def read_demonstrations(
 
 
 def read_queries(
-    path: Path, *, classes: Sequence[str] = (), images: Path | None = None
+    path: Path,
+    *,
+    classes: Sequence[str] = (),
+    images: Path | None = None,
+    refused: list[dict[str, Any]] | None = None,
 ) -> tuple[list[NumberedQuery], Problems]:
     """Read queries of a JSON lines or CSV file, or all images of a folder and below it.
 
@@ -124,6 +146,7 @@ def read_queries(
         path: the file or folder.
         classes: in a folder, an image in a subfolder of such a name has it as reference.
         images: what relative paths in a file are relative to; None: the file's own folder.
+        refused: gets each line that cannot be used, as a file of failed queries has it.
 
     Returns:
         The valid ones with their line numbers, and a message for each bad line.
@@ -132,17 +155,30 @@ def read_queries(
         InputError: it cannot be read, or no line of it is valid.
     """
 
+    last: tuple[int, dict[str, Any]] = 0, {}
+    equal = Counter[str]()
+
     def parse(number: int, raw: dict[str, Any]) -> NumberedQuery:
+        nonlocal last
+        last = number, raw
         line = QueryLine.model_validate(raw)
         name = (line.model_extra or {}).get("id")
         query = Query(resolve(path, line.image, images), line.text, None if name is None else str(name))
-        return NumberedQuery(number, line, query)
+        fields = json.dumps(line.model_dump(), sort_keys=True)
+        equal[fields] += 1
+        return NumberedQuery(number, line, query, equal=equal[fields] - 1)
+
+    def lose(number: int, said: str) -> None:
+        problems.add(said)
+        if refused is not None:
+            raw = last[1] if last[0] == number else {}
+            refused.append(failed_line(raw.get("image"), raw.get("text"), number, said, _reference(raw)))
 
     problems = Problems()
     if path.is_dir():
         return _some(path, list(_folder(path, classes, problems.add)), problems), problems
     lines = table_rows if is_table(path) else json_lines
-    return _some(path, list(lines(path, parse, problems.add)), problems), problems
+    return _some(path, list(lines(path, parse, lose)), problems), problems
 
 
 def identity_of(demonstrations: Sequence[Demonstration]) -> dict[str, Any]:

@@ -40,10 +40,13 @@ def kept_as(out: Path) -> Path:
 def write_answers(out: Path, lines: Sequence[Mapping[str, Any]]) -> int:
     """Write answers as a table with one column per field and, as `p(CHOICE)`, per choice.
 
-    Lists and objects in a field are written as JSON. Returns how many cells were guarded (`write_table`).
+    Lists and objects in a field are written as JSON, probabilities with six digits. `prompt_tokens` has no column if
+    no answer had a prompt. Returns how many cells were guarded (`write_table`).
     """
     rows = [_flat(line) for line in lines]
-    return write_table(out, rows, list(dict.fromkeys(name for row in rows for name in row)))
+    prompted = any(row.get("prompt_tokens") is not None for row in rows)
+    names = dict.fromkeys(name for row in rows for name in row if prompted or name != "prompt_tokens")
+    return write_table(out, rows, list(names))
 
 
 def write_failed(out: Path, failed: Sequence[Mapping[str, Any]]) -> Path | None:
@@ -65,7 +68,9 @@ def _flat(line: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in line.items():
         if name == "probabilities":
-            flat |= {f"p({choice})": share for choice, share in value.items()}
+            flat |= {f"p({choice})": float(f"{share:.6g}") for choice, share in value.items()}
+        elif name == "probability":
+            flat[name] = float(f"{value:.6g}")
         elif name == "demonstrations":
             flat[name] = " ".join(value)
         else:

@@ -3,8 +3,9 @@
 * Implement: [`Backend`][aim_sdk.backend.interfaces.Backend], [`DemoReader`][aim_sdk.backend.reader.DemoReader] and
   [`Injector`][aim_sdk.backend.injector.Injector].
 * Implement if possible: the Protocols of [`aim_sdk.backend.capabilities`][aim_sdk.backend.capabilities].
-* Call: `clean_answer` and `stream_answer` (stop strings), `resolve_device` and `resolve_dtype`, `tensor_hash` and `rms`
-  (fingerprints), `side_by_side` (layers), `PrefixCache` (repeated contexts), `load_image`, errors and values.
+* Call: `clean_answer` and `stream_answer` (stop strings), `AnswerGrammar` (constraints), `MarkedBoxes` and
+  `JsonBoxes` (boxes), `resolve_device` and `resolve_dtype`, `tensor_hash` and `rms` (fingerprints), `side_by_side`
+  (layers), `PrefixCache` (repeated contexts), `load_image`, errors and values.
 * Register: an entry point of the group ``aim_sdk.backends``; `get_backend` finds it.
 
 Names are imported when they are first used: listing backends loads no torch.
@@ -16,10 +17,14 @@ from aim_sdk.support.lazy import lazy
 
 if TYPE_CHECKING:
     from aim_sdk.backend.answers import clean_answer, stream_answer
+    from aim_sdk.backend.box import Box
+    from aim_sdk.backend.boxes import JsonBoxes, MarkedBoxes, Notation
     from aim_sdk.backend.capabilities import (
         CAPABILITIES,
         AnswersPlainly,
         Capability,
+        ConstrainsAnswers,
+        ForeseesCost,
         HasVocabulary,
         Interleaves,
         MarksSlots,
@@ -31,10 +36,14 @@ if TYPE_CHECKING:
         ShowsAttention,
         ShowsPrompts,
         Trainable,
+        WritesBoxes,
         capability,
         find,
     )
+    from aim_sdk.backend.constraints import Constraint, JsonSchema, OneOf
     from aim_sdk.backend.devices import resolve_device, resolve_dtype
+    from aim_sdk.backend.footprint import Footprint, ModelSizes
+    from aim_sdk.backend.grammar import AnswerGrammar, token_bytes
     from aim_sdk.backend.hashing import rms, tensor_hash
     from aim_sdk.backend.injector import Injector
     from aim_sdk.backend.interfaces import Backend
@@ -46,6 +55,7 @@ if TYPE_CHECKING:
     from aim_sdk.errors import (
         CapabilityError,
         ContextLengthError,
+        CutAnswerError,
         FormatError,
         InputError,
         ModelNotFoundError,
@@ -72,20 +82,27 @@ __all__ = [
     "BACKENDS",
     "CAPABILITIES",
     "LAST",
+    "AnswerGrammar",
     "AnswerLogits",
     "AnswersPlainly",
     "AttentionMap",
     "Backend",
     "BackendInfo",
+    "Box",
     "Capability",
     "CapabilityError",
     "CarrierProjector",
     "ChoiceScores",
+    "ConstrainsAnswers",
+    "Constraint",
     "Context",
     "ContextLengthError",
+    "CutAnswerError",
     "DemoReader",
     "Demonstration",
     "Fingerprint",
+    "Footprint",
+    "ForeseesCost",
     "FormatError",
     "FusedTokens",
     "Generation",
@@ -94,9 +111,16 @@ __all__ = [
     "Injector",
     "InputError",
     "Interleaves",
+    "JsonBoxes",
+    "JsonSchema",
     "LinearProjector",
+    "MarkedBoxes",
     "MarksSlots",
     "ModelNotFoundError",
+    "ModelSizes",
+    "Notation",
+    "OneOf",
+    "PlainBoxes",
     "PrefixCache",
     "PreparedAnswers",
     "PreparedReadings",
@@ -115,6 +139,7 @@ __all__ = [
     "Trainable",
     "UnsupportedModelError",
     "Vocabulary",
+    "WritesBoxes",
     "capability",
     "clean_answer",
     "find",
@@ -128,6 +153,7 @@ __all__ = [
     "side_by_side",
     "stream_answer",
     "tensor_hash",
+    "token_bytes",
     "untrained",
     "versions",
 ]
@@ -141,6 +167,8 @@ if not TYPE_CHECKING:
                 "CAPABILITIES",
                 "AnswersPlainly",
                 "Capability",
+                "ForeseesCost",
+                "ConstrainsAnswers",
                 "HasVocabulary",
                 "Interleaves",
                 "MarksSlots",
@@ -152,10 +180,17 @@ if not TYPE_CHECKING:
                 "ShowsAttention",
                 "ShowsPrompts",
                 "Trainable",
+                "WritesBoxes",
                 "capability",
                 "find",
             ],
+            "box": ["Box"],
+            "boxes": ["JsonBoxes", "MarkedBoxes", "Notation"],
+            "plain_boxes": ["PlainBoxes"],
+            "constraints": ["Constraint", "JsonSchema", "OneOf"],
             "devices": ["resolve_device", "resolve_dtype"],
+            "footprint": ["Footprint", "ModelSizes"],
+            "grammar": ["AnswerGrammar", "token_bytes"],
             "hashing": ["rms", "tensor_hash"],
             "injector": ["Injector"],
             "interfaces": ["Backend"],
@@ -167,6 +202,7 @@ if not TYPE_CHECKING:
             ".errors": [
                 "CapabilityError",
                 "ContextLengthError",
+                "CutAnswerError",
                 "FormatError",
                 "InputError",
                 "ModelNotFoundError",

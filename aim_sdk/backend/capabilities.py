@@ -1,8 +1,8 @@
 """The optional abilities of a backend: each is one Protocol, and all of them follow one rule.
 
 1. A backend's class **has** a capability if it has the members of the Protocol. Writing them is enough; nothing else
-has to be declared; `class Mine(Backend, Trainable)` is not needed, but lets a type checker compare the signatures. 2. A
-loaded model may **lack** what its class has: `Backend.lacks` names the capability and the reason, as for a family
+   has to be declared; `class Mine(Backend, Trainable)` is not needed, but lets a type checker compare the signatures.
+2. A loaded model may **lack** what its class has: `Backend.lacks` names the capability and the reason, as for a family
    whose prompts hold one image.
 3. Callers ask through [`capability`][aim_sdk.backend.capabilities.capability], which raises a `CapabilityError` that
    names the backend and what it cannot do, or through [`find`][aim_sdk.backend.capabilities.find], which gives None.
@@ -14,7 +14,7 @@ A call may still raise `CapabilityError` where only running the model shows that
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast, runtime_checkable
 
@@ -22,13 +22,18 @@ from aim_sdk.backend.interfaces import Backend
 from aim_sdk.errors import CapabilityError
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from torch.distributed.device_mesh import DeviceMesh
 
+    from aim_sdk.backend.box import Box
+    from aim_sdk.backend.constraints import Constraint
+    from aim_sdk.backend.footprint import Footprint
+    from aim_sdk.backend.injector import Injector
     from aim_sdk.backend.prefixes import PrefixCache
     from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers
     from aim_sdk.config import PromptFormat
-    from aim_sdk.types import AttentionMap, Context, Demonstration, Query, Vocabulary
+    from aim_sdk.types import AttentionMap, Context, Demonstration, ImageInput, Query, Vocabulary
 
 Ability = TypeVar("Ability")
 
@@ -81,6 +86,52 @@ class ReusesPrefixes(Protocol):
     @abstractmethod
     def prefixes(self) -> PrefixCache[Any]:
         """What its injector has computed."""
+
+
+@runtime_checkable
+class ConstrainsAnswers(Protocol):
+    """Generates nothing but what a constraint admits: one of some choices, or JSON of a schema."""
+
+    @abstractmethod
+    def constrained(self, constraint: Constraint) -> Injector:
+        """Return an injector whose answers keep to a constraint, in `generate` and in `stream`; the rest is the same.
+
+        `Generation.text` is a choice exactly as it was given, or JSON without blanks around it; ``max_new_tokens`` does
+        not cut choices. An answer that is admitted is what the backend would have said without the constraint.
+        `aim_sdk.backend.grammar` does most of it for a backend that has the model's logits.
+
+        Raises:
+            InputError: the schema is not valid, or asks for what cannot be enforced. In `generate` and `stream`,
+                `CutAnswerError`: JSON was cut before it was whole.
+            MissingDependencyError: a package that it needs is not installed; the message names the extra.
+        """
+
+
+@runtime_checkable
+class WritesBoxes(Protocol):
+    """Knows how its family writes boxes in an answer's text.
+
+    Reading gives the boxes that were written, up to the notation's resolution: what was read once is written and read
+    again without a change. The text may stand in a demonstration's answer, and `Generation.text` shows it whole.
+    `aim_sdk.backend.boxes` has the notations in use as data.
+    """
+
+    @abstractmethod
+    def write_boxes(self, boxes: Iterable[Box], image: ImageInput) -> str:
+        """Write at least one box of an image, in one line. `Notation.write` reads any iterable once, and checks it.
+
+        Raises:
+            InputError: there is no box, something is no `Box`, or a label holds a mark of the notation. `ImageError`:
+                the image cannot be read (if the notation needs its size).
+        """
+
+    @abstractmethod
+    def read_boxes(self, text: str, image: ImageInput) -> list[Box]:
+        """Find the boxes in an answer about an image; what is not a whole box inside the image is left out.
+
+        Raises:
+            InputError: the text is no string. `ImageError`: the image cannot be read (if the notation needs its size).
+        """
 
 
 @runtime_checkable
@@ -200,6 +251,32 @@ class MarksSlots(Protocol):
     def slot(self, token: int) -> None: ...
 
 
+@runtime_checkable
+class ForeseesCost(Protocol):
+    """Counts what a prompt takes before anything is computed: `aim-icl cost`."""
+
+    @classmethod
+    @abstractmethod
+    def footprint_of(
+        cls,
+        model: str | None = None,
+        *,
+        device: str | None = None,
+        dtype: str | torch.dtype | None = None,
+        **options: Any,
+    ) -> Footprint:
+        """Count for a model that is not loaded; the arguments are those of `Backend.from_pretrained`.
+
+        Raises:
+            BackendError: see `Backend.from_pretrained`.
+        """
+
+    @property
+    @abstractmethod
+    def footprint(self) -> Footprint:
+        """The same of the loaded model."""
+
+
 @dataclass(frozen=True, slots=True)
 class Capability:
     """One row of the table."""
@@ -221,6 +298,8 @@ CAPABILITIES: Final = (
     Capability("layers", ReadsLayers, "reads the hidden states of any decoder layer"),
     Capability("interleaving", Interleaves, "takes several images in one prompt"),
     Capability("prefixes", ReusesPrefixes, "computes repeated demonstrations only once"),
+    Capability("constraints", ConstrainsAnswers, "generates only one of some choices, or only JSON of a schema"),
+    Capability("boxes", WritesBoxes, "writes and reads boxes as its family does"),
     Capability("training", Trainable, "gives gradients to fused tokens, which training a projector needs"),
     Capability("recomputation", RecomputesActivations, "trains in less memory by recomputing activations"),
     Capability("sharding", Shards, "spreads its layers over several processes"),
@@ -228,6 +307,7 @@ CAPABILITIES: Final = (
     Capability("prompts", ShowsPrompts, "shows prompts as decoded from their tokens"),
     Capability("plain-answers", AnswersPlainly, "answers without reader and injector, for the kit to compare with"),
     Capability("slots", MarksSlots, "marks the places of fused tokens with a reserved token"),
+    Capability("cost", ForeseesCost, "says what a prompt takes before it is computed"),
 )
 """All capabilities, in the order in which they are printed."""
 

@@ -56,6 +56,11 @@ def list_backends() -> list[PluginInfo]:
     return BACKENDS.infos()
 
 
+def version_of(name: str) -> dict[str, str]:
+    """The version of the distribution that registers a backend, by its name; none if it is registered by nobody."""
+    return {info.distribution: info.version for info in list_backends() if info.name == name}
+
+
 def get_backend(name: str) -> type[Backend]:
     """Import the backend that is registered as ``name``.
 

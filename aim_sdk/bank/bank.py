@@ -16,7 +16,7 @@ from aim_sdk.bank.disk.maintenance import BankStats
 from aim_sdk.bank.disk.store import DiskStore
 from aim_sdk.bank.store import MemoryStore
 from aim_sdk.config import Binding
-from aim_sdk.errors import AIMError, InputError, did_you_mean
+from aim_sdk.errors import AIMError, FingerprintError, InputError, did_you_mean
 from aim_sdk.files.atomic import expanded
 from aim_sdk.files.images import describe
 from aim_sdk.reading.encoder import Encoder
@@ -185,6 +185,13 @@ class DiskBank(DemonstrationBank):
 def _check_encoder(store: DiskStore, wanted: Binding) -> None:
     """Refuse an encoder whose fused tokens are not the bank's, and say what converts the bank."""
     kept = store.keep_readings and reads_alike(store.binding, wanted)
+    ours, theirs = store.binding.fingerprint.backend, wanted.fingerprint.backend
+    if ours != theirs and store.binding.differences(wanted):
+        raise FingerprintError(
+            f"{store.path}: this bank was made with `--backend {ours}`; pass it. The backend here is {theirs!r}.\n"
+            f"Or convert it: `aim-icl bank convert {store.path} NEW_FOLDER --backend {theirs}` reads the "
+            "demonstrations again."
+        )
     advice = f"\nNext: `aim-icl bank convert {store.path} NEW_FOLDER` with this --backend, --model and --projector " + (
         "projects the kept readings again." if kept else "reads the demonstrations again."
     )

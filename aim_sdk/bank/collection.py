@@ -7,11 +7,13 @@ from itertools import islice
 from pathlib import Path
 from typing import NoReturn, Self
 
+from aim_sdk.bank import verdict
 from aim_sdk.bank.adding import Adder, OnError, check_on_error, gave_nothing
 from aim_sdk.bank.binding import key_of
 from aim_sdk.bank.entry import BankEntry
 from aim_sdk.bank.photos import Photos
 from aim_sdk.bank.store import Listed, Store, Where, check_fields, checked_where, matches
+from aim_sdk.bank.verdict import BankVerdict
 from aim_sdk.bank.view import BankView, without_backbone
 from aim_sdk.config import Binding
 from aim_sdk.errors import AIMError, InputError, UnknownEntryError, did_you_mean
@@ -42,6 +44,7 @@ class DemonstrationCollection(Mapping[str, BankEntry]):
         self._photos = Photos(store, images)
         self._view: BankView | None = None
         self._viewed: Sequence[Listed] = ()
+        self._verdict: BankVerdict | None = None
 
     def key(self, demonstration: Demonstration) -> str:
         """The content key: a SHA-256 over image content, text, answer and the bank's binding."""
@@ -168,6 +171,25 @@ class DemonstrationCollection(Mapping[str, BankEntry]):
     def keeps_readings(self) -> bool:
         """Whether another projector can use what is kept."""
         return self._store.keep_readings
+
+    @property
+    def verdict(self) -> BankVerdict | None:
+        """Whether the demonstrations help, as `AIMPipeline.assess` found; None if that was not asked yet.
+
+        Raises:
+            CorruptArtifactError: its file is damaged.
+        """
+        return self._verdict if self.path is None else verdict.read(self.path)
+
+    def keep_verdict(self, made: BankVerdict) -> None:
+        """Keep what to run with these demonstrations; ``mode="auto"`` takes it from here.
+
+        Raises:
+            ArtifactWriteError: it cannot be written.
+        """
+        self._verdict = made
+        if self.path is not None:
+            verdict.write(self.path, made)
 
     def check_images(self, *, progress: bool = False) -> list[str]:
         """Return which image files are missing or hold a different image, one line each.

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from aim_sdk.cli import analyze, answer, backends, bank, corpus, demo, train
+from aim_sdk.cli import analyze, answer, backends, bank, corpus, cost, demo, train
 from aim_sdk.cli import eval as evaluation
 from aim_sdk.errors import AIMError
 from aim_sdk.support.terminal import clean, quiet_libraries, say
@@ -39,6 +39,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("answer")(answer.answer)
+app.command("cost")(cost.cost)
 app.command("train")(train.train)
 app.add_typer(analyze.app, name="analyze")
 app.add_typer(backends.app, name="backends")
@@ -113,3 +114,6 @@ def _noting_ctrl_c() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(received)
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        # Python kills itself with SIGINT at its end if Ctrl-C ever came through an exec of text (libraries do that
+        # while they are imported), whatever became of the exception; the next such exec forgets it (pythonrun.c).
+        exec("")

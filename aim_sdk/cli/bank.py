@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aim_sdk.cli import bank_reading
+from aim_sdk.cli import bank_assess, bank_reading
 from aim_sdk.cli.bank_reading import Bank, interrupted
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Demonstration banks on disk: read once, reused by every query.", no_args_is_help=True)
 app.command("add")(bank_reading.add)
 app.command("convert")(bank_reading.convert)
+app.command("assess")(bank_assess.assess)
 
 Key = Annotated[str, typer.Argument(metavar="KEY", help="A demonstration's key, or the beginning of it.")]
 Filters = Annotated[
@@ -173,7 +174,8 @@ def stats(bank: Bank, as_json: Annotated[bool, typer.Option("--json", help="As J
     with _opened(bank) as opened:
         found = opened.stats()
         if as_json:
-            say_json(asdict(found) | {"binding": opened.binding.model_dump(mode="json")}, indent=2)
+            binding = opened.binding.model_dump(mode="json")
+            say_json(asdict(found) | {"binding": binding, "verdict": _verdict_fields(opened)}, indent=2)
             return
         made = opened.binding
         each = found.bytes // max(1, found.demonstrations)
@@ -186,8 +188,33 @@ def stats(bank: Bank, as_json: Annotated[bool, typer.Option("--json", help="As J
             "backbone": f"{made.fingerprint.model} of backend {made.fingerprint.backend}",
             "projector": f"{made.projector_kind} {made.projector_hash[:12]}",
             "prompt format": made.prompt_format.template or made.prompt_format.kind,
+            "verdict": _verdict(opened),
         }
         console().print(FittedTable(("", ""), rows.items()))
+
+
+def _verdict(bank: DiskBank) -> str:
+    """Whether the demonstrations help, as far as that is known."""
+    from aim_sdk.errors import CorruptArtifactError
+
+    try:
+        kept = bank.verdict
+    except CorruptArtifactError as error:
+        return str(error)
+    if kept is None:
+        return "not assessed (`aim-icl bank assess`)"
+    stale = "; stale: the demonstrations changed since, assess them again" if kept.stale(bank) else ""
+    return f"{kept.sentence} ({kept.date[:10]}, {kept.demonstrations} demonstrations{stale})"
+
+
+def _verdict_fields(bank: DiskBank) -> dict[str, Any] | None:
+    from aim_sdk.errors import CorruptArtifactError
+
+    try:
+        kept = bank.verdict
+    except CorruptArtifactError as error:
+        return {"error": str(error)}
+    return None if kept is None else kept.model_dump() | {"stale": kept.stale(bank)}
 
 
 def _opened(bank: Path, images: Path | None = None) -> DiskBank:

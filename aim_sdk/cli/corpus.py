@@ -15,14 +15,6 @@ if TYPE_CHECKING:
     from aim_sdk.training.corpora import CorpusConfig, Document, Pair
     from aim_sdk.training.corpora.inspection import Inspection
 
-_SETTINGS = {
-    "image smaller than": "a smaller --min-image-bytes (in training: corpus.min_image_bytes)",
-    "similarity below": "a smaller --min-similarity (in training: corpus.min_similarity)",
-    "image missing": "--images with their folder (in training: corpus.images)",
-    "fewer than": "a smaller --min-pairs (in training: corpus.min_pairs)",
-}
-"""What changes the outcome, by how the reason begins."""
-
 app = typer.Typer(help="Training corpora: recognised, counted, filtered.", no_args_is_help=True)
 
 
@@ -94,14 +86,10 @@ def inspect(
 
 
 def _nothing_kept(inspection: Inspection) -> str:
-    """What to change: the settings for the most common reasons. Reasons about pairs come first."""
-    drops = inspection.drops
-    reasons = sorted(drops.counts, key=lambda reason: (drops.units[reason] != "pair", -drops.counts[reason]))
-    settings = [
-        f"{said} ({reason})" for reason in reasons for start, said in _SETTINGS.items() if reason.startswith(start)
-    ]
-    changes = f" Next: {'; or '.join(settings)}." if settings else ""
-    return f"nothing is kept: training on this corpus has nothing to learn from.{changes}"
+    """What to change."""
+    changes = inspection.drops.cures(lambda name: f"--{name.replace('_', '-')} (in training: corpus.{name})")
+    next_ = f" Next: {changes}." if changes else ""
+    return f"nothing is kept: training on this corpus has nothing to learn from.{next_}"
 
 
 def _config(given: Mapping[str, Any]) -> CorpusConfig:

@@ -53,7 +53,8 @@ def evaluate(
 ) -> None:
     """Measure few-shot answers, or resume an interrupted run.
 
-    Every answer is saved as soon as it is made: after Ctrl-C or a crash the same command resumes. On several GPUs:
+    Every answer is saved as soon as it is made: after Ctrl-C or a crash the same command resumes. If queries were
+    refused (a damaged image, say), all others are answered, and the exit code is 3. On several GPUs:
     `torchrun --nproc_per_node 4 -m aim_sdk.cli eval ...`. Needs the extra `eval`.
     """
     if context.invoked_subcommand is not None:
@@ -90,7 +91,10 @@ def run_file(
         typer.Argument(help="Settings that replace the file's: `projector=runs/mine/projector shots=[0,4]`."),
     ] = None,
 ) -> None:
-    """Measure few-shot answers as a file says, or resume an interrupted run; `aim-icl eval` explains the settings."""
+    """Measure few-shot answers as a file says, or resume an interrupted run; `aim-icl eval` explains the settings.
+
+    If queries were refused, the exit code is 3.
+    """
     from aim_sdk.evaluation import EvalSettings
     from aim_sdk.files.yaml_files import read_yaml
 
@@ -203,17 +207,24 @@ def _run(settings: EvalSettings) -> None:
     import shlex
     import sys
 
-    from aim_sdk.evaluation import evaluate as run
+    from aim_sdk.evaluation.names import check_names
     from aim_sdk.support.terminal import say, warn
 
+    check_names(settings)
+    from functools import partial
+
+    from aim_sdk.evaluation import evaluate as run  # imports torch
+
     first = os.environ.get("RANK", "0") == "0"  # torchrun's: one process speaks
-    result = run(settings, note=warn, command=shlex.join(sys.argv[1:]))
+    result = run(settings, note=warn, foresee=partial(say, err=True), command=shlex.join(sys.argv[1:]))
     if not first:
         raise typer.Exit
     if result is None:
         say("interrupted; the same command resumes from there.", err=True)
         raise typer.Exit(130)
     _write_report([settings.output], settings.output)
+    if any(score.refused for score in result.scores):
+        raise typer.Exit(3)
 
 
 def _write_report(paths: list[Path], output: Path) -> None:

@@ -9,9 +9,11 @@ from typing import Any, Final
 
 from aim_sdk.backend.capabilities import ShowsPrompts, find
 from aim_sdk.errors import AIMError, ContextLengthError, InputError
+from aim_sdk.evaluation.boxes import boxes_text
 from aim_sdk.evaluation.demonstrations import Shown
 from aim_sdk.evaluation.items import Item
 from aim_sdk.evaluation.protocol import PromptSettings
+from aim_sdk.evaluation.tasks.config import TaskConfig
 from aim_sdk.injection.choices import checked_choices, normalized
 from aim_sdk.injection.shots import Shots
 from aim_sdk.pipeline import AIMPipeline
@@ -64,9 +66,11 @@ class AnsweredBatch:
 class BatchAnswerer:
     """Answers batches with one pipeline and one prompt."""
 
-    def __init__(self, pipe: AIMPipeline, prompt: PromptSettings, *, may_read: bool = True) -> None:
+    def __init__(self, pipe: AIMPipeline, task: TaskConfig, prompt: PromptSettings, *, may_read: bool = True) -> None:
         """``may_read``: whether demonstrations may be added to the pipeline's bank; a user's own is not changed."""
         self._pipe, self._prompt, self._may_read = pipe, prompt, may_read
+        self._choices, self._schema = task.choices or None, task.json_schema
+        self._boxes = pipe.boxes if task.kind == "boxes" else None
         self._device = pipe.backend.device
 
     def read(self, demonstrations: Sequence[Demonstration]) -> float:
@@ -138,13 +142,22 @@ class BatchAnswerer:
             [one.query for one in asked],
             demonstrations=[one.demonstrations for one in asked],
             mode=mode,
+            choices=self._choices,
+            schema=self._schema,
             max_new_tokens=self._prompt.max_new_tokens,
             batch_size=len(asked),
             **self._prompt.generation,
         )
         return [
-            {"raw": a.text, "answer": self._prompt.finish(a.text), "prompt_tokens": a.prompt_tokens} for a in answers
+            {"raw": a.text, "answer": self._finished(a.text, one.query.image), "prompt_tokens": a.prompt_tokens}
+            for one, a in zip(asked, answers, strict=True)
         ]
+
+    def _finished(self, text: str, image: ImageInput) -> str:
+        """What is scored of a generated text."""
+        if self._boxes is not None:
+            return boxes_text(self._boxes.read_boxes(text, image))
+        return self._prompt.finish(text)
 
     def _scored(self, asked: Sequence[QueryInContext], mode: Mode) -> list[dict[str, Any]]:
         """Score each query's own choices."""

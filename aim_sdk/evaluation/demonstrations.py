@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from aim_sdk.backend.capabilities import WritesBoxes
 from aim_sdk.bank import DemonstrationBank
 from aim_sdk.errors import InputError, ShotsError
+from aim_sdk.evaluation.boxes import shown_boxes
 from aim_sdk.evaluation.items import Dataset, Item
 from aim_sdk.evaluation.protocol import PromptSettings, Protocol, shown_answer
 from aim_sdk.files.images import image_digest
@@ -44,6 +46,7 @@ class DemonstrationDraw:
         selector: a name.
         seed: of the draws.
         ready: the support is a bank's, already written as it is shown.
+        boxes: how boxes are written, if the answers are boxes.
     """
 
     def __init__(
@@ -56,9 +59,10 @@ class DemonstrationDraw:
         seed: int,
         *,
         ready: bool = False,
+        boxes: WritesBoxes | None = None,
     ) -> None:
         self._task, self._dataset, self._prompt, self._seed, self._ready = task, dataset, prompt, seed, ready
-        self._answer = protocol.answer
+        self._answer, self._boxes = protocol.answer, boxes
         if dataset.draw is not None and selector != "random":
             raise InputError(
                 f"task {task!r} brings each query's demonstrations itself: --selector {selector} cannot choose them. "
@@ -106,9 +110,9 @@ class DemonstrationDraw:
             for query in queries if len(self.pool) <= _SMALL * shots else queries[:1]:
                 self._drawn(query, shots)
 
-    def shown(self) -> list[Demonstration]:
-        """The whole pool, as it is to be in the bank before a selector or a vote looks there."""
-        return [self._shown(item)[1] for item in self.pool]
+    def shown(self, most: int | None = None) -> list[Demonstration]:
+        """The whole pool, or its first ones, as it is to be in the bank before a selector or a vote looks there."""
+        return [self._shown(item)[1] for item in self.pool[:most]]
 
     def query(self, item: Item) -> Query:
         """An item as it is asked."""
@@ -203,6 +207,8 @@ class DemonstrationDraw:
         if self._ready:
             return item.id, Demonstration(item.image, item.text, item.answers[0], item.metadata)
         answer = shown_answer(item.answers, self._answer)
+        if self._boxes is not None:
+            answer = shown_boxes(answer, item.image, self._boxes)
         text = self._prompt.text.format(text=item.text)
         return item.id, Demonstration(item.image, text, answer, {"id": self._bank_id(item)})
 

@@ -11,14 +11,17 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
+from aim_sdk.backend.capabilities import WritesBoxes
 from aim_sdk.bank import DemonstrationBank
 from aim_sdk.errors import InputError
 from aim_sdk.evaluation import tasks
 from aim_sdk.evaluation.batches import QueryInContext
+from aim_sdk.evaluation.boxes import check_references
 from aim_sdk.evaluation.demonstrations import DemonstrationDraw, Shown
 from aim_sdk.evaluation.items import Dataset, Item
 from aim_sdk.evaluation.metrics import get_metric
 from aim_sdk.evaluation.metrics.metric import Metric
+from aim_sdk.evaluation.names import tasks_of
 from aim_sdk.evaluation.protocol import PromptSettings, Protocol, get_protocol
 from aim_sdk.evaluation.results import Cell
 from aim_sdk.evaluation.settings import EvalSettings
@@ -67,12 +70,7 @@ class Plan:
 
     def __init__(self, settings: EvalSettings) -> None:
         self.settings, self.protocol = settings, get_protocol(settings.protocol)
-        configs = _distinct(settings.tasks or self.protocol.tasks)
-        if not configs:
-            raise InputError(
-                f"--tasks is missing (tasks=...), and protocol {self.protocol.name!r} has no tasks of its own. "
-                "`aim-icl eval tasks` shows which can run here."
-            )
+        configs = tasks_of(settings, self.protocol)
         own = None if settings.bank is None else support_of(settings.bank)
         self.works = [_work(config, self.protocol, settings.data, settings.limit, own) for config in configs]
         self.shots = settings.shots or self.protocol.shots
@@ -102,13 +100,17 @@ class Plan:
                 found += [Cell(task=work.config.name, mode=mode, shots=k, seed=seed) for seed in seeds]
         return found
 
+    def shows(self, work: TaskPlan, modes: Sequence[Mode]) -> bool:
+        """Whether any query sees a demonstration, or its text."""
+        return self.protocol.zero_shot_texts > 0 or any(cell.shots for cell in self.cells(work, modes))
+
     def _votes_once(self, work: TaskPlan) -> bool:
         """Whether the seed does not change the neighbours: neither a query's own candidates nor a pool is drawn."""
         pool = self.protocol.pool
         return work.dataset.draw is None and (pool is None or pool >= len(work.dataset.support))
 
-    def source(self, work: TaskPlan, seed: int) -> DemonstrationDraw:
-        """The source of a task's demonstrations under one seed."""
+    def source(self, work: TaskPlan, seed: int, boxes: WritesBoxes | None = None) -> DemonstrationDraw:
+        """The source of a task's demonstrations under one seed; ``boxes``: how the backbone writes these."""
         return DemonstrationDraw(
             work.config.name,
             work.dataset,
@@ -117,6 +119,7 @@ class Plan:
             self.settings.selector,
             seed,
             ready=self.settings.bank is not None,
+            boxes=boxes if work.config.kind == "boxes" else None,
         )
 
     def places(self, work: TaskPlan) -> range:
@@ -175,28 +178,6 @@ def draws(
     return [QueryInContext(item, source.query(item), shown) for item, shown in zip(work.queries, chosen, strict=True)]
 
 
-def _distinct(names: Sequence[str]) -> list[TaskConfig]:
-    """The tasks, by their names or files.
-
-    Raises:
-        InputError: two have the same name, under which answers and scores are kept.
-    """
-    found: dict[str, tuple[str, TaskConfig]] = {}
-    for name in names:
-        config = tasks.get_task(name)
-        if config.name in found:
-            raise InputError(
-                f"two tasks are called {config.name!r}: {_origin(found[config.name][0])} and {_origin(name)}. Answers "
-                "and scores are kept by that name.\nNext: change `name:` in one of the files, or name only one of them."
-            )
-        found[config.name] = name, config
-    return [config for _, config in found.values()]
-
-
-def _origin(name: str) -> str:
-    return name if name.endswith((".yaml", ".yml")) else f"the built-in {name}"
-
-
 def how(cell: Cell, protocol: Protocol) -> Mode:
     """The pipeline's mode for a cell: a protocol may want texts before zero-shot queries."""
     return "text-only" if cell.mode == "zero-shot" and protocol.zero_shot_texts else cell.mode
@@ -229,6 +210,8 @@ def _work(
     prompt = protocol.prompt(config)
     metric = get_metric(config.metric, **(config.metric_options | protocol.metrics.get(config.metric, {})))
     dataset = tasks.load(config, data)
+    if config.kind == "boxes":
+        check_references(f"task {config.name!r}", [*dataset.queries, *dataset.support])
     if support is not None:
         dataset = Dataset(dataset.queries, support)
     return TaskPlan(config, prompt, metric, dataset, list(_limited(config.name, dataset.queries, limit)))

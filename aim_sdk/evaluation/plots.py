@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from aim_sdk.evaluation.results import Run, Score
+from aim_sdk.evaluation.results import Run, Score, titled
 from aim_sdk.evaluation.scoring import mean
 from aim_sdk.support import figures
 from aim_sdk.support.modes import COLOURS, LABELS
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_ASIDE: Final = 0.05
-"""The distance between modes, in doublings of k, so that their error bars do not cover each other."""
 
 Cost = Callable[[Score], float | None]
 COSTS: Final[dict[str, Cost]] = {
@@ -55,9 +52,8 @@ def scores_figure(runs: Mapping[str, Run]) -> Figure:
         for number, found in enumerate(held.values()):
             for mode in LABELS:
                 row = [s for s in found if s.mode == mode and not math.isnan(s.value)]
-                points = {s.shots: (s.value, s.standard_error) for s in row}
-                _draw(panel, mode, number, points, _shots(runs.values()))
-        figures.title(panel, task)
+                _draw(panel, mode, number, {s.shots: (s.value, s.standard_error) for s in row}, runs)
+        figures.title(panel, titled(runs, task))
         labels = dict.fromkeys(runs[name].metrics[score.metric] for name, found in held.items() for score in found)
         panel.set_ylabel(figures.shortened(" / ".join(labels), 40), fontsize=9, parse_math=False)
         figures.shots_axis(panel, _shots(runs.values()))
@@ -75,7 +71,7 @@ def costs_figure(runs: Mapping[str, Run]) -> Figure:
             for mode in LABELS:
                 means = _means([s for s in run.scores if s.mode == mode], cost)
                 top = max([top, *means.values()])
-                _draw(panel, mode, number, {k: (mean, math.nan) for k, mean in means.items()}, _shots(runs.values()))
+                _draw(panel, mode, number, {k: (mean, math.nan) for k, mean in means.items()}, runs)
         figures.title(panel, title)
         panel.set_ylabel(_over(runs), fontsize=9)
         panel.set_ylim(-0.03 * top or None, 1.08 * top or 1.0)
@@ -100,24 +96,31 @@ def _means(found: Sequence[Score], cost: Cost) -> dict[int, float]:
 
 
 def _draw(
-    panel: Axes, mode: Mode, number: int, points: Mapping[int, tuple[float, float]], shots: Sequence[int]
+    panel: Axes, mode: Mode, number: int, points: Mapping[int, tuple[float, float]], runs: Mapping[str, Run]
 ) -> None:
-    """Draw one run's line of one mode, with error bars if there are errors."""
+    """Draw one run's line of one mode a little aside from all others, with error bars if there are errors."""
     if not points:
         return
+    shots, modes = _shots(runs.values()), _modes(runs)
+    apart = figures.asides(len(modes) * len(runs), shots)[modes.index(mode) * len(runs) + number]
     options: dict[str, Any] = {"color": COLOURS[mode], "capsize": 2, **figures.style(number).options}
-    places = sorted(points)
-    values, errors = [points[k][0] for k in places], [points[k][1] for k in places]
+    places = [figures.aside(k, apart, shots) for k in sorted(points)]
+    values, errors = zip(*(points[k] for k in sorted(points)), strict=True)
     if mode == "zero-shot" and len(points) == 1:  # one number of shots: a line to compare all others with
         ends = [places[0], max(shots)]
         panel.errorbar(ends, 2 * values, [*errors, math.nan], markevery=[0], **(options | {"linewidth": 1}))
         return
-    apart = (list(LABELS).index(mode) - len(LABELS) // 2) * _ASIDE
-    panel.errorbar([figures.aside(k, apart, shots) for k in places], values, errors, **options)
+    panel.errorbar(places, values, errors, **options)
 
 
 def _shots(runs: Any) -> list[int]:
     return sorted({score.shots for run in runs for score in run.scores})
+
+
+def _modes(runs: Mapping[str, Run]) -> list[Mode]:
+    """Those that any run has, in the order of the rows."""
+    held = {score.mode for run in runs.values() for score in run.scores}
+    return [mode for mode in LABELS if mode in held]
 
 
 def _entries(runs: Mapping[str, Run]) -> dict[str, Artist]:
@@ -125,11 +128,8 @@ def _entries(runs: Mapping[str, Run]) -> dict[str, Artist]:
     from matplotlib.lines import Line2D
 
     several = len(runs) > 1
-    held = {score.mode for run in runs.values() for score in run.scores}
     plain: dict[str, Any] = {"linewidth": 3} if several else figures.style(0).options
-    modes: dict[str, Artist] = {
-        LABELS[mode]: Line2D([], [], color=COLOURS[mode], **plain) for mode in LABELS if mode in held
-    }
+    modes: dict[str, Artist] = {LABELS[mode]: Line2D([], [], color=COLOURS[mode], **plain) for mode in _modes(runs)}
     if not several:
         return modes
     styles = enumerate(runs)

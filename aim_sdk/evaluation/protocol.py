@@ -9,21 +9,18 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import FormatError, InputError, unknown
 from aim_sdk.evaluation.tasks.config import TaskConfig
+from aim_sdk.files.settings import Settings
 from aim_sdk.files.yaml_files import read_yaml, yaml_in
 
 _FOLDER = "protocols"
 
 
-class _ProtocolPart(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PromptSettings(_ProtocolPart):
+class PromptSettings(Settings):
     """How one kind of task is asked, and how its answers are cut."""
 
     template: str | None = Field(
@@ -74,7 +71,7 @@ class PromptSettings(_ProtocolPart):
         return text.strip()
 
 
-class Protocol(_ProtocolPart):
+class Protocol(Settings):
     """All that a score depends on besides the model and the data."""
 
     name: str = Field(description="the name that `--protocol` takes")

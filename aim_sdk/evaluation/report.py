@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader
 from aim_sdk.evaluation import plots
 from aim_sdk.evaluation.answers_table import answers_csv
 from aim_sdk.evaluation.honest import beaten, refusals
-from aim_sdk.evaluation.results import Run, Score
+from aim_sdk.evaluation.results import Run, Score, titled
 from aim_sdk.evaluation.scoring import mean
 from aim_sdk.files.atomic import write_atomic
 from aim_sdk.support.fitted import FittedTable
@@ -168,7 +168,7 @@ def _scores(runs: Mapping[str, Run], task: str, metric: str) -> Grid:
     """A table of one metric: numbers of two metrics never share a column."""
     found = {name: [s for s in scores if s.metric == metric] for name, scores in _of(runs, task).items()}
     found = {name: scores for name, scores in found.items() if scores}
-    return _grid(runs, found, _titled(runs, found, task), _value)
+    return _grid(runs, found, _titled(runs, found, titled(runs, task)), _value)
 
 
 def _titled(runs: Mapping[str, Run], found: Mapping[str, Sequence[Score]], what: str) -> str:
@@ -190,7 +190,7 @@ def _way(run: Run, found: Sequence[Score]) -> str:
 def _costs(runs: Mapping[str, Run], task: str) -> Grid:
     protocols = ", ".join(dict.fromkeys(runs[name].protocol["name"] for name in _of(runs, task)))
     found = _of(runs, task)
-    return _grid(runs, found, f"{task} · {_what_costs(found)} · protocol {protocols}", _cost)
+    return _grid(runs, found, f"{titled(runs, task)} · {_what_costs(found)} · protocol {protocols}", _cost)
 
 
 def _what_costs(found: Mapping[str, Sequence[Score]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -182,3 +182,10 @@ class Run(_ResultModel):
         """The cells of one number of the table, one per seed."""
         wanted = (task, mode, shots)
         return (a for a in self.answers if (a.cell.task, a.cell.mode, a.cell.shots) == wanted)
+
+
+def titled(runs: Mapping[str, Run], task: str) -> str:
+    """A task's title, if any of these runs has one, with its name, which is what is typed."""
+    titles = (run.tasks.get(task, {}).get("title") for run in runs.values())
+    title = next(filter(None, titles), None)
+    return task if title is None else f"{title} ({task})"

@@ -12,10 +12,14 @@ import torch
 from accelerate import PartialState
 
 from aim_sdk.backend.capabilities import Interleaves, why_not
+from aim_sdk.backend.plain_boxes import boxes_of
+from aim_sdk.backend.registry import version_of
 from aim_sdk.bank.bank import DemonstrationBank
 from aim_sdk.errors import InputError
 from aim_sdk.evaluation import scoring
 from aim_sdk.evaluation.batches import BatchAnswerer, QueryInContext
+from aim_sdk.evaluation.boxes import check_labels
+from aim_sdk.evaluation.cost import cost_line
 from aim_sdk.evaluation.demonstrations import DemonstrationDraw
 from aim_sdk.evaluation.journal import AnswerJournal, refused
 from aim_sdk.evaluation.pipelines import Pipelines
@@ -40,7 +44,12 @@ _NO_PART = {"metric", "metric_options", "folder", *_FOR_PEOPLE}
 
 
 def evaluate(
-    settings: EvalSettings, *, show: bool = True, note: Note = lambda _: None, command: str | None = None
+    settings: EvalSettings,
+    *,
+    show: bool = True,
+    note: Note = lambda _: None,
+    foresee: Note | None = None,
+    command: str | None = None,
 ) -> Run | None:
     """Answer every cell's queries, and write the result file when all are answered.
 
@@ -48,6 +57,7 @@ def evaluate(
         settings: the run; what is in ``settings.output`` already is not answered again.
         show: a progress bar on stderr.
         note: called with what is left out.
+        foresee: called, before anything is answered, with a line that says what the longest prompt will take.
         command: what was typed, for the result file.
 
     Returns:
@@ -76,6 +86,8 @@ def evaluate(
             journal.made_with(evaluation.pipelines.made_with())
             if state.is_main_process:
                 begin(settings.output, evaluation.batches, command)
+        if foresee is not None and state.is_main_process and len(journal.read()) < evaluation.batches:
+            foresee(cost_line(plan, evaluation.modes, evaluation.pipelines))
         with interruptible() as interrupted:
             finished = evaluation.answer(interrupted, show and state.is_main_process)
         state.wait_for_everyone()
@@ -94,6 +106,9 @@ class _Evaluation:
         self.pipelines = Pipelines(plan.settings, state)
         self.left_out: dict[str, str] = {}
         self.modes = self._modes()
+        for work in plan.works:
+            if work.config.kind == "boxes" and plan.settings.bank is None and plan.shows(work, self.modes):
+                check_labels(work.config.name, work.dataset.support, boxes_of(self.pipelines.backend))
 
     @property
     def batches(self) -> int:
@@ -123,7 +138,7 @@ class _Evaluation:
         self, work: TaskPlan, mine: Mapping[Cell, Sequence[int]], interrupted: Callable[[], bool], show: bool
     ) -> bool:
         pipe = self.pipelines.of(work)
-        sources = {seed: self.plan.source(work, seed) for seed in self.plan.seeds}
+        sources = {seed: self.plan.source(work, seed, pipe.boxes) for seed in self.plan.seeds}
         for source in sources.values():
             if self._looks_in_bank(source, mine):
                 # All seeds, even answered ones: neighbours depend on everything that the bank holds.
@@ -132,7 +147,7 @@ class _Evaluation:
                 if (keys := source.keys() or _read(pipe.bank, source.shown(), interrupted, show)) is None:
                     return False
                 source.in_bank(keys)
-        answering = BatchAnswerer(pipe, work.prompt, may_read=self.plan.settings.bank is None)
+        answering = BatchAnswerer(pipe, work.config, work.prompt, may_read=self.plan.settings.bank is None)
         with advancing(f"{work.config.name}, batches", sum(map(len, mine.values())), shown=show) as advance:
             for cell, places in mine.items():
                 batches = self.plan.batches(work, cell, sources[cell.seed], pipe.bank)
@@ -194,7 +209,7 @@ class _Evaluation:
         items = {work.config.name: work.items for work in plan.works}
         projector = self.pipelines.projector
         return Run(
-            **provenance("transformers"),
+            **provenance("transformers", more=version_of(self.pipelines.backend.name)),
             command=command,
             settings={**plan.settings.model_dump(mode="json"), "left_out": self.left_out},
             protocol=plan.protocol.model_dump(mode="json"),

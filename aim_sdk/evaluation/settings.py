@@ -6,19 +6,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from aim_sdk.errors import InputError
 from aim_sdk.files.atomic import expanded
+from aim_sdk.files.settings import Settings
 from aim_sdk.files.yaml_files import described
 from aim_sdk.support.modes import BASIC
 from aim_sdk.types import Mode
 
 
-class EvalSettings(BaseModel):
+class EvalSettings(Settings):
     """What is evaluated, and how. The run's folder keeps what decides the answers: a run only resumes with the same."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     output: Path = Field(description="the run's folder")
     backend: str = Field(description="a name, as `aim-icl backends list` shows it")

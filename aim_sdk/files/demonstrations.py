@@ -76,7 +76,7 @@ def stream_demonstrations(
                 raise ImageError(where_images_are(error, line.image)) from error
         return found
 
-    yield from lines(path, parse, on_problem)
+    yield from lines(path, parse, lambda _, said: on_problem(said))
 
 
 def count_demonstrations(path: Path) -> int | None:

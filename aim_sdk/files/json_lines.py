@@ -23,6 +23,8 @@ MAX_NESTING: Final = 64
 Item = TypeVar("Item")
 OnProblem = Callable[[str], None]
 """Called with a line or an image that cannot be used."""
+OnLine = Callable[[int, str], None]
+"""Called with the number of each line that cannot be used, and a message that also names the file."""
 
 _BLOCK: Final = 1 << 20
 _STREAMS: Final = ("/dev/fd/", "/dev/stdin", "/dev/stdout", "/dev/stderr", "/proc/")
@@ -38,7 +40,7 @@ _MAGIC: Final = {
 }
 
 
-def json_lines(path: Path, parse: Callable[[int, dict[str, Any]], Item], on_problem: OnProblem) -> Iterator[Item]:
+def json_lines(path: Path, parse: Callable[[int, dict[str, Any]], Item], on_problem: OnLine) -> Iterator[Item]:
     """Yield what ``parse`` makes of each line's number and object.
 
     A regular file, or a pipe (``/dev/stdin``, ``<(head -100 x.jsonl)``), which is read once. A byte order mark and
@@ -47,7 +49,7 @@ def json_lines(path: Path, parse: Callable[[int, dict[str, Any]], Item], on_prob
     Args:
         path: the file.
         parse: may raise `InputError` or pydantic's ``ValidationError``: the line is then reported.
-        on_problem: is called with each line that cannot be used, with the file's name and its number.
+        on_problem: is called with each line that cannot be used.
 
     Raises:
         InputError: it cannot be read, or is of another format.
@@ -62,7 +64,7 @@ def json_lines(path: Path, parse: Callable[[int, dict[str, Any]], Item], on_prob
                     try:
                         yield parse(number, parse_object(line))
                     except (ValidationError, InputError) as error:
-                        on_problem(f"{path}:{number}: {reason(error)}")
+                        on_problem(number, f"{path}:{number}: {reason(error)}")
     except InputError:
         raise
     except OSError as error:

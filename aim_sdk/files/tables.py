@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.files.atomic import atomic
-from aim_sdk.files.json_lines import MAX_LINE, OnProblem, open_regular, other_encoding, reason
+from aim_sdk.files.json_lines import MAX_LINE, OnLine, open_regular, other_encoding, reason
 
 Row = TypeVar("Row")
 
@@ -33,7 +33,7 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def table_rows(path: Path, parse: Callable[[int, dict[str, Any]], Row], on_problem: OnProblem) -> Iterator[Row]:
+def table_rows(path: Path, parse: Callable[[int, dict[str, Any]], Row], on_problem: OnLine) -> Iterator[Row]:
     """Yield what `parse` makes of each row's line number and its cells by column; empty cells are left out.
 
     The first line is the header, with a column `image`. Columns are separated by commas, semicolons or tabs; cells that
@@ -42,7 +42,7 @@ def table_rows(path: Path, parse: Callable[[int, dict[str, Any]], Row], on_probl
     Args:
         path: the file, in UTF-8.
         parse: may raise `InputError` or pydantic's `ValidationError`: the row is then reported.
-        on_problem: is called with each row that cannot be used, with the file's name and the number of its first line.
+        on_problem: is called with each row that cannot be used; its number is that of its first line.
 
     Raises:
         InputError: it cannot be read, is not UTF-8, or has no such header.
@@ -60,7 +60,7 @@ def table_rows(path: Path, parse: Callable[[int, dict[str, Any]], Row], on_probl
                 try:
                     cells = next(rows, None)
                 except csv.Error as error:
-                    on_problem(f"{path}:{number}: not CSV ({error})")
+                    on_problem(number, f"{path}:{number}: not CSV ({error})")
                     continue
                 if cells is None:
                     return
@@ -68,7 +68,7 @@ def table_rows(path: Path, parse: Callable[[int, dict[str, Any]], Row], on_probl
                     if cells:
                         yield parse(number, _by_column(columns, cells))
                 except (ValidationError, InputError) as error:
-                    on_problem(f"{path}:{number}: {_reason(error, columns)}")
+                    on_problem(number, f"{path}:{number}: {_reason(error, columns)}")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
 

@@ -15,22 +15,33 @@ MOST_CHOICES: Final = 64
 """The most distinct answers of a bank that are used as choices; more are free-form answers, not classes."""
 
 
-def checked_choices(choices: Iterable[str]) -> list[str]:
+def checked_choices(choices: Iterable[str], *, fewest: int = 2) -> list[str]:
     """The choices as a list.
 
     Raises:
-        InputError: fewer than two, one is not text or blank, or two differ only in blanks.
+        InputError: fewer than `fewest`, one is not text or blank, or two differ only in surrounding blanks.
     """
-    found = [] if isinstance(choices, str) else list(choices)
-    if len(found) < 2 or not all(isinstance(choice, str) and choice.strip() for choice in found):
-        wrong = repr(choices) if isinstance(choices, str) else f"[{', '.join(map(repr, found[:10]))}]"
-        raise InputError(f"choices: {wrong}; expected at least two non-blank strings, as a list.")
+    expected = f"expected at least {'one non-blank string' if fewest == 1 else 'two non-blank strings'}, as a list"
+    if isinstance(choices, str | bytes) or not isinstance(choices, Iterable):
+        raise InputError(f"choices: {choices!r:.80}, of the type {type(choices).__name__}; {expected}.")
+    found = list(choices)
+    for place, choice in enumerate(found):
+        if not isinstance(choice, str):
+            kind = type(choice).__name__
+            raise InputError(f"choices: {choice!r:.80} at {place} is of the type {kind}; {expected}.")
+        if not choice.strip():
+            raise InputError(f"choices: {choice!r:.80} at {place} is blank; {expected}.")
+    if len(found) < fewest:
+        raise InputError(f"choices: {found if found else 'none'}; {expected}.")
     for choice in found:
         if not choice.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in choice):
             raise InputError(f"choices: {choice!r} is not text: it holds half of a character.")
-    same = [choice for choice in found if sum(other.strip() == choice.strip() for other in found) > 1]
-    if same:
-        raise InputError(f"choices: {same[0]!r} appears more than once.")
+    places: dict[str, int] = {}
+    for place, choice in enumerate(found):
+        first = places.setdefault(choice.strip(), place)
+        if first != place:
+            how = "are the same" if found[first] == choice else "differ only in surrounding blanks"
+            raise InputError(f"choices: {found[first]!r} at {first} and {choice!r} at {place} {how}.")
     return found
 
 
@@ -65,6 +76,25 @@ def choices_of(demonstrations: Iterable[Demonstration]) -> list[str]:
             "least two.\nNext: add demonstrations of the other classes, or name the choices."
         )
     return checked_choices(found)
+
+
+def folded(label: str) -> str:
+    """A label without its case, and with its blanks made single ones."""
+    return " ".join(label.split()).casefold()
+
+
+def alike(labels: Iterable[str]) -> list[tuple[str, ...]]:
+    """Those labels, without surrounding blanks, that only case or blanks tell apart; sorted."""
+    found: dict[str, set[str]] = {}
+    for label in labels:
+        found.setdefault(folded(label), set()).add(label.strip())
+    return sorted(tuple(sorted(same)) for same in found.values() if len(same) > 1)
+
+
+def alike_in_words(found: Sequence[Sequence[str]]) -> str:
+    """What `alike` found, for a message."""
+    some = "; ".join(" and ".join(repr(label[:80]) for label in same) for same in found[:10])
+    return f"only case or blanks tell apart {some}" + ("; ..." if len(found) > 10 else "")
 
 
 def text_of(demonstrations: Iterable[Demonstration]) -> str:

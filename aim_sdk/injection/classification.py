@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice
@@ -19,7 +19,7 @@ from aim_sdk.files.photo_folders import FolderWarning, Skipped, folder_images
 from aim_sdk.injection.choices import Normalization, listed, normalized, softmax, text_of
 from aim_sdk.injection.contexts import Contexts
 from aim_sdk.injection.given import One, query_of
-from aim_sdk.injection.label_notes import Astray, Own, bank_answers, note_choices_without_examples
+from aim_sdk.injection.label_notes import Astray, Own, bank_answers, note_alike, note_choices_without_examples
 from aim_sdk.injection.prompting import fitting
 from aim_sdk.injection.shots import Shots, same_for_all
 from aim_sdk.selection.nearest import neighbours, vote, votes_among
@@ -73,10 +73,12 @@ class Classifier:
 
     def announce(self) -> None:
         """Report what is known before anything is labelled."""
-        if self.shots.mode == "nearest":
+        answers: Collection[str] = ()
+        if self.shots.mode != "zero-shot" and self.shots.count != 0:
             given = self._given
             answers = bank_answers(self.contexts.bank) if given is None else {item.answer.strip() for item in given}
-            note_choices_without_examples(self.choices, answers)
+        note_choices_without_examples(self.choices, answers, votes=self.shots.mode == "nearest")
+        note_alike(self.choices, answers)
 
     def conclude(self) -> None:
         """Report what was noticed."""
@@ -199,7 +201,7 @@ def classify(
                 if on_error is None:
                     raise
                 on_error(place, error)
-                made[place] = Classification(None, error=str(error), image=_image(image))
+                made[place] = Classification(None, error=str(error), image=image_of(image))
         if on_error is not None:
             made |= classifier.those_that_can(queries, places, on_error)
         else:
@@ -242,7 +244,8 @@ def images_of(images: Images) -> tuple[Iterator[One], int | None]:
     return chain(first, given), None
 
 
-def _image(given: One) -> ImageInput:
+def image_of(given: One) -> ImageInput:
+    """The image of a query, of a pair, or itself."""
     return given.image if isinstance(given, Query) else given[0] if isinstance(given, tuple) else given
 
 

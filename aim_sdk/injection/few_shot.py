@@ -6,19 +6,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from aim_sdk.bank import BankEntry, DemonstrationBank
+from aim_sdk.backend.capabilities import WritesBoxes
+from aim_sdk.backend.plain_boxes import boxes_of
+from aim_sdk.bank import DemonstrationBank
 from aim_sdk.injection.choices import Normalization, check_normalize, checked_choices, choices_of, normalized
 from aim_sdk.injection.classification import Classification, Classifier, Images, OnError, classify, images_of
-from aim_sdk.injection.contexts import Contexts, nothing_to_show
-from aim_sdk.injection.given import Demonstrations, Queries, candidates_of, of_each_query, queries_of, query_of
+from aim_sdk.injection.constrained import Schema, injector_of
+from aim_sdk.injection.contexts import Contexts
+from aim_sdk.injection.given import Demonstrations, Queries, candidates_of, queries_of, query_of
 from aim_sdk.injection.prompting import check_names, fitting, generated
-from aim_sdk.injection.shots import Shots, check_votes, same_for_all, shots_value
+from aim_sdk.injection.shots import Count, How, same_for_all, shots_value
+from aim_sdk.injection.voting import shares_of
 from aim_sdk.reading.encoder import Encoder
 from aim_sdk.selection.base import Selector
-from aim_sdk.selection.nearest import TEMPERATURE, log_shares, votes, votes_among
+from aim_sdk.selection.nearest import TEMPERATURE, log_shares
 from aim_sdk.support.numbers import whole_number
 from aim_sdk.support.progress import advancing
-from aim_sdk.types import ChoiceScores, Context, Demonstration, Generation, ImageInput, Mode, Query
+from aim_sdk.types import ChoiceScores, Context, Demonstration, Generation, ImageInput, Query
 
 
 class FewShotModel:
@@ -27,7 +31,8 @@ class FewShotModel:
     Every method takes a query as a `Query` or as an image and its text. What is shown before it is one value:
 
     * ``shots``: how many demonstrations; without a number up to 8 of the bank's, as many as exist and fit the context.
-      Or a [`Shots`][aim_sdk.injection.shots.Shots], which holds all that follows and can be used again.
+      Or a [`Shots`][aim_sdk.injection.shots.Shots], which holds all that follows and can be used again. Or ``"auto"``:
+      what the bank's verdict says (`AIMPipeline.assess`), also how and with which selector; nothing else is given then.
     * ``mode``: ``"aim"``, or a baseline on the same demonstrations: ``"text-only"`` (their texts, no images),
       ``"interleaved"`` (all with images in one prompt), ``"zero-shot"`` (none), ``"no-image"`` (the control: the same
       projector, demonstrations read without their images), ``"nearest"`` (the demonstrations most like the query vote
@@ -48,22 +53,35 @@ class FewShotModel:
         self.encoder, self.bank, self.selector = encoder, bank, selector
         self.backend, self.projector, self.prompt_format = encoder.backend, encoder.projector, encoder.prompt_format
 
+    @property
+    def boxes(self) -> WritesBoxes:
+        """Writes boxes into answers and reads them out: as the backbone's family does, or plainly if it has no way.
+
+        ``pipe.boxes.write_boxes([Box(...)], image)`` is the answer of a demonstration, and
+        ``pipe.boxes.read_boxes(answer, image)`` gives the boxes of an answer, none if there are none.
+        """
+        return boxes_of(self.backend)
+
     def __call__(
         self,
         query: Query | ImageInput | tuple[ImageInput, str],
         text: str = "",
         *,
-        shots: int | Shots | None = None,
+        shots: Count = None,
         demonstrations: Demonstrations | None = None,
-        mode: Mode | None = None,
+        mode: How = None,
         selector: str | Selector | None = None,
+        choices: Iterable[str] | None = None,
+        schema: Schema | None = None,
         max_new_tokens: int = 32,
         **generation: Any,
     ) -> str:
         """Answer one query; see [`generate`][aim_sdk.injection.few_shot.FewShotModel.generate]."""
         answers = self.generate(
             [query_of(query, text)],
-            shots=shots_value(shots, mode, selector, demonstrations),
+            shots=shots_value(self.bank, shots, mode, selector, demonstrations),
+            choices=choices,
+            schema=schema,
             max_new_tokens=max_new_tokens,
             **generation,
         )
@@ -73,10 +91,12 @@ class FewShotModel:
         self,
         queries: Queries,
         *,
-        shots: int | Shots | None = None,
+        shots: Count = None,
         demonstrations: Demonstrations | None = None,
-        mode: Mode | None = None,
+        mode: How = None,
         selector: str | Selector | None = None,
+        choices: Iterable[str] | None = None,
+        schema: Schema | None = None,
         max_new_tokens: int = 32,
         batch_size: int = 8,
         progress: bool = False,
@@ -87,25 +107,31 @@ class FewShotModel:
         Args:
             queries: images with their texts.
             shots, demonstrations, mode, selector: see the class.
-            max_new_tokens: the longest answer, in tokens.
+            choices: each answer is one of these, exactly: the model writes it, and only tokens that lead to a choice
+                are admitted. (`classify` compares whole choices instead, and says how likely each is.)
+            schema: each answer is JSON of this JSON schema, or of this pydantic model's.
+            max_new_tokens: the longest answer, in tokens; it does not cut choices.
             batch_size: prompts per forward.
             progress: show on stderr how many are answered.
             **generation: passed to the backend (transformers: any argument of ``generate``); greedy by default.
 
         Raises:
-            InputError: and its members `ImageError`, `ShotsError`, `ContextLengthError`; its
-                ``query`` is the index of the query that cannot be answered, if it is about one query.
+            InputError: and its members `ImageError`, `ShotsError`, `ContextLengthError`, `CutAnswerError` (JSON is
+                never cut); its ``query`` is the index of the query that cannot be answered, if it is about one query.
+            CapabilityError: the backend cannot constrain its answers to choices or a schema.
+            MissingDependencyError: constraints need the extra ``constrained``.
         """
         max_new_tokens = whole_number("max_new_tokens", max_new_tokens, 1)
         batch_size = whole_number("batch_size", batch_size, 1)
         check_names(generation)
-        queries, shown = queries_of(queries), shots_value(shots, mode, selector, demonstrations)
+        queries, shown = queries_of(queries), shots_value(self.bank, shots, mode, selector, demonstrations)
+        injector = injector_of(self.backend, choices, schema, shown.mode)
         if shown.mode == "nearest":
             return [Generation(next(iter(shares)), (), 0) for shares in self.nearest(queries, shots=shown)]
         contexts = self._contexts.of(queries, shown)
         with advancing("answering", len(queries), shown=progress) as advance:
             return generated(
-                self.backend.injector,
+                injector,
                 queries,
                 contexts,
                 shown,
@@ -121,24 +147,27 @@ class FewShotModel:
         query: Query | ImageInput | tuple[ImageInput, str],
         text: str = "",
         *,
-        shots: int | Shots | None = None,
+        shots: Count = None,
         demonstrations: Demonstrations | None = None,
-        mode: Mode | None = None,
+        mode: How = None,
         selector: str | Selector | None = None,
+        choices: Iterable[str] | None = None,
+        schema: Schema | None = None,
         max_new_tokens: int = 32,
         **generation: Any,
     ) -> Iterator[str]:
-        """Yield an answer piece by piece; joined, the pieces equal `__call__`'s answer."""
+        """Yield an answer piece by piece (of `choices`, one piece); joined, the pieces equal `__call__`'s answer."""
         max_new_tokens = whole_number("max_new_tokens", max_new_tokens, 1)
         check_names(generation)
-        asked, shown = query_of(query, text), shots_value(shots, mode, selector, demonstrations)
+        asked, shown = query_of(query, text), shots_value(self.bank, shots, mode, selector, demonstrations)
+        injector = injector_of(self.backend, choices, schema, shown.mode)
         if shown.mode == "nearest":
             (shares,) = self.nearest([asked], shots=shown)
             return iter([next(iter(shares))])
         contexts = self._contexts.of([asked], shown)
 
         def first_piece(prompts: list[Context]) -> tuple[list[str], Iterator[str]]:
-            pieces = self.backend.injector.stream(
+            pieces = injector.stream(
                 asked, prompts[0], prompt_format=self.prompt_format, max_new_tokens=max_new_tokens, **generation
             )
             return list(islice(pieces, 1)), pieces  # a prompt that is too long is refused here
@@ -156,9 +185,9 @@ class FewShotModel:
         choices: Iterable[str],
         *,
         normalize: Normalization = "none",
-        shots: int | Shots | None = None,
+        shots: Count = None,
         demonstrations: Demonstrations | None = None,
-        mode: Mode | None = None,
+        mode: How = None,
         selector: str | Selector | None = None,
     ) -> list[float]:
         """Return the log-probability (natural log) of each choice as the answer; the prompt is computed once.
@@ -172,7 +201,7 @@ class FewShotModel:
                 share of the votes, whatever ``normalize`` says (`aim_sdk.selection.nearest.log_shares`).
         """
         check_normalize(normalize)
-        choices, shown = candidates_of(choices), shots_value(shots, mode, selector, demonstrations)
+        choices, shown = candidates_of(choices), shots_value(self.bank, shots, mode, selector, demonstrations)
         if shown.mode == "nearest":
             (shares,) = self.nearest([query_of(query)], shots=shown)
             return log_shares(shares, choices)
@@ -184,25 +213,25 @@ class FewShotModel:
         query: Query | ImageInput | tuple[ImageInput, str],
         choices: Iterable[str],
         *,
-        shots: int | Shots | None = None,
+        shots: Count = None,
     ) -> list[list[float]]:
         """Return the log-probability (natural log) of each token of each choice, as `score` sums them."""
-        asked, shown, choices = query_of(query), shots_value(shots), candidates_of(choices)
+        asked, shown, choices = query_of(query), shots_value(self.bank, shots), candidates_of(choices)
 
         def scored(prompts: list[Context]) -> list[list[float]]:
             return self.backend.injector.score(asked, prompts[0], choices, prompt_format=self.prompt_format)
 
         return fitting(self._contexts.of([asked], shown), shown, scored)[0]
 
-    def contexts(self, queries: Queries, *, shots: int | Shots | None = None) -> list[Context]:
+    def contexts(self, queries: Queries, *, shots: Count = None) -> list[Context]:
         """Return the context that each query would have: what the backend's injector is given."""
-        return [context for context, _ in self._contexts.of(queries_of(queries), shots_value(shots))]
+        return [context for context, _ in self._contexts.of(queries_of(queries), shots_value(self.bank, shots))]
 
     def nearest(
         self,
         queries: Queries,
         *,
-        shots: int | Shots | None = None,
+        shots: Count = None,
         demonstrations: Demonstrations | None = None,
         selector: str | Selector | None = None,
         temperature: float = TEMPERATURE,
@@ -224,23 +253,8 @@ class FewShotModel:
         Raises:
             ShotsError: there are fewer demonstrations, or none. A query's own never vote.
         """
-        asked, shown = queries_of(queries), shots_value(shots, None, selector, demonstrations)
-        check_votes(shown)
-        if shown.demonstrations is None:
-            rule = shown.selector or self.selector
-            found = votes(
-                self.bank, asked, shown.count, temperature=temperature, where=rule.where, balance=rule.balance
-            )
-        else:
-            given = [
-                [item.checked() if isinstance(item, BankEntry) else item for item in items]
-                for items in of_each_query(shown.demonstrations, len(asked))
-            ]
-            apart = DemonstrationBank.in_memory(self.encoder)
-            found = votes_among(apart, asked, given, shown.count, temperature=temperature)
-        if not all(found):
-            raise nothing_to_show(self.bank, "nearest")
-        return found
+        asked, shown = queries_of(queries), shots_value(self.bank, shots, None, selector, demonstrations)
+        return shares_of(self.encoder, self.bank, self.selector, asked, shown, temperature)
 
     def classify(
         self,
@@ -248,9 +262,9 @@ class FewShotModel:
         choices: Iterable[str] | None = None,
         *,
         text: str | None = None,
-        shots: int | Shots | None = None,
+        shots: Count = None,
         demonstrations: Iterable[Demonstration] | None = None,
-        mode: Mode | None = None,
+        mode: How = None,
         selector: str | Selector | None = None,
         normalize: Normalization = "tokens",
         batch_size: int = 8,
@@ -282,7 +296,7 @@ class FewShotModel:
         """
         check_normalize(normalize)
         batch_size = whole_number("batch_size", batch_size, 1)
-        shown = shots_value(shots, mode, selector, demonstrations)
+        shown = shots_value(self.bank, shots, mode, selector, demonstrations)
         held: Sequence[Demonstration] = same_for_all(shown) or []
         if shown.demonstrations is None and (choices is None or text is None):
             held = [entry.demonstration for entry in self.bank.values()]

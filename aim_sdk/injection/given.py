@@ -99,6 +99,12 @@ def given_demonstrations(given: object) -> Given:
     return tuple(chosen)
 
 
+def each_given(given: Given) -> list[Demonstration]:
+    """All demonstrations that were given, for whichever query."""
+    listed = [one for item in given for one in (item if isinstance(item, tuple) else (item,))]
+    return [one.demonstration if isinstance(one, BankEntry) else one for one in listed]
+
+
 def of_each_query(given: Given, queries: int) -> list[list[Shown]]:
     """The demonstrations of each of ``queries`` queries.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from aim_sdk.bank.bank import DemonstrationBank
 from aim_sdk.errors import ImageError, did_you_mean
 from aim_sdk.files.images import image_digest
+from aim_sdk.injection.choices import alike, alike_in_words, folded
 from aim_sdk.types import Demonstration, Query
 
 _SHOWN = 10
@@ -43,13 +44,29 @@ def note_one_answer(count: int, answer: str, *, given: bool) -> None:
     note(f"{who} {answer[:40]!r}, though there are others; {advice}.")
 
 
-def note_choices_without_examples(choices: Sequence[str], answers: Collection[str]) -> None:
-    """In mode "nearest", a choice that no demonstration has gets no vote."""
+def note_choices_without_examples(choices: Sequence[str], answers: Collection[str], *, votes: bool) -> None:
+    """A choice that no demonstration says is shown without an example; where they vote, it gets no vote."""
     missing = [choice for choice in choices if choice.strip() not in answers]
-    if not missing or len(missing) == len(choices):  # none at all is refused
+    near = "".join(dict.fromkeys(did_you_mean(one, sorted(answers)) for one in missing[:_SHOWN]))
+    if not missing or not answers:
         return
-    near = "".join(dict.fromkeys(did_you_mean(one, answers) for one in missing[:_SHOWN]))
-    note(f"mode 'nearest': no demonstration says {_either(missing)}, so no image can get that label.{near}")
+    if len(missing) < len(choices):
+        mode, so = (
+            ("mode 'nearest': ", "no image can get that label") if votes else ("", "no prompt has an example of it")
+        )
+        note(f"{mode}no demonstration says {_either(missing)}, so {so}.{near}")
+    elif not votes:  # there, it is refused
+        note(
+            f"no demonstration says any of the choices ({_listed(choices)}), so no prompt has an example of one; the "
+            f"demonstrations say {_listed(sorted(answers))}.{near}"
+        )
+
+
+def note_alike(choices: Sequence[str], answers: Collection[str]) -> None:
+    """Choices, or answers to choose among, that only case or blanks tell apart: probably one class each."""
+    chosen = set(map(folded, choices))
+    if found := {*alike(choices), *alike(answer for answer in answers if folded(answer) in chosen)}:
+        note(f"{alike_in_words(sorted(found))}; they count as different labels.")
 
 
 @dataclass
@@ -58,7 +75,7 @@ class Astray:
 
     shares: dict[str, float] = field(default_factory=dict)
     count: int = 0
-    """Images that were voted on."""
+    """Images that were voted on and got a label."""
 
     def add(self, shares: Mapping[str, float], choices: Collection[str]) -> None:
         """Count one image's votes; choices are without surrounding blanks."""
@@ -72,9 +89,10 @@ class Astray:
         if self.shares:
             lost = 100 * sum(self.shares.values()) / self.count
             worst = sorted(self.shares, key=lambda answer: -self.shares[answer])
+            over = "1 labelled image" if self.count == 1 else f"{self.count} labelled images"
             note(
-                f"mode 'nearest': {lost:.1f} % of the votes went to answers that are not choices ({_listed(worst)}); "
-                "they are left out, and the rest is scaled to 1."
+                f"mode 'nearest': {lost:.1f} % of the votes on {over} went to answers that are not choices "
+                f"({_listed(worst)}); they are left out, and the rest is scaled to 1."
             )
 
 

@@ -17,7 +17,10 @@ from aim_sdk.types import Context, FusedTokens, Generation, Query
 
 T = TypeVar("T")
 
-_OWN: Final = ("shots", "demonstrations", "mode", "selector", "max_new_tokens", "batch_size", "progress", "text")
+_OWN: Final = (
+    *("shots", "demonstrations", "mode", "selector", "max_new_tokens", "batch_size", "progress", "text"),
+    *("choices", "schema"),
+)
 """What the pipeline takes itself; all else goes to the backend."""
 
 

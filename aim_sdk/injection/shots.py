@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
+from typing_extensions import TypeIs
+
+from aim_sdk.bank.collection import DemonstrationCollection
 from aim_sdk.bank.entry import BankEntry
+from aim_sdk.bank.verdict import VerdictWarning
 from aim_sdk.errors import InputError, ShotsError
 from aim_sdk.injection.given import Demonstrations, Given, check_mode, given_demonstrations, shots_of
 from aim_sdk.selection.base import Selector
@@ -86,17 +93,29 @@ def check_votes(shots: Shots) -> None:
         raise ShotsError("shots=0: no demonstration votes; expected at least 1.")
 
 
+Count: TypeAlias = "int | Shots | Literal['auto'] | None"
+"""What ``shots=`` takes."""
+How: TypeAlias = "Mode | Literal['auto'] | None"
+"""What ``mode=`` takes."""
+
+
 def shots_value(
-    shots: int | Shots | None,
-    mode: Mode | None = None,
+    bank: DemonstrationCollection,
+    shots: Count,
+    mode: How = None,
     selector: str | Selector | None = None,
     demonstrations: Demonstrations | None = None,
 ) -> Shots:
-    """Make one value of the keywords of an answering method.
+    """Make one value of the keywords of an answering method; ``"auto"`` takes the bank's verdict.
 
     Raises:
-        InputError: both a `Shots` and a keyword that it holds were given; or see `Shots`.
+        InputError: both a `Shots` and a keyword that it holds were given; ``"auto"``, and the bank has no verdict or
+            there is another keyword; or see `Shots`.
     """
+    if _is_auto(shots) or _is_auto(mode):
+        named = {"shots": shots, "mode": mode, "selector": selector, "demonstrations": demonstrations}
+        others = [name for name, value in named.items() if value is not None and not _is_auto(value)]
+        return _of_verdict(bank, others)
     if not isinstance(shots, Shots):
         return Shots(shots, mode="aim" if mode is None else mode, selector=selector, demonstrations=demonstrations)
     asked = {"mode": mode, "selector": selector, "demonstrations": demonstrations}
@@ -105,3 +124,38 @@ def shots_value(
             f"shots is a Shots, which holds {given[0]} as well; pass {given[0]} to it: Shots({given[0]}=...)."
         )
     return shots
+
+
+def _is_auto(value: object) -> TypeIs[Literal["auto"]]:
+    return isinstance(value, str) and value == "auto"
+
+
+def _of_verdict(bank: DemonstrationCollection, others: Sequence[str]) -> Shots:
+    """What an assessment of the bank found best."""
+    if others:
+        raise InputError(
+            f"'auto' takes the mode, the shots and the selector of the bank's verdict, but {', '.join(others)} "
+            f"{'is' if len(others) == 1 else 'are'} given, too.\nNext: leave {' and '.join(others)} out, or name them "
+            "all instead of 'auto'."
+        )
+    if (kept := bank.verdict) is None:
+        name = "BANK" if bank.path is None else bank.path
+        raise InputError(
+            f"'auto': the bank was not assessed. Next: `aim-icl bank assess {name}`, or pipe.assess(), "
+            "or name the shots and the mode."
+        )
+    if kept.stale(bank):
+        warnings.warn(
+            f"the verdict is of {kept.demonstrations} demonstrations, and the bank has changed since (it holds "
+            f"{len(bank)}): it may not be true any more. Next: assess it again.",
+            VerdictWarning,
+            stacklevel=4,
+        )
+    if kept.shots > len(bank):
+        raise ShotsError(
+            f"'auto': the bank's verdict shows {kept.shots} demonstrations, and the bank holds {len(bank)} now.\n"
+            "Next: assess it again, or name the shots and the mode."
+        )
+    if kept.mode == "zero-shot":
+        warnings.warn(f"no demonstrations are shown: {kept.sentence}", VerdictWarning, stacklevel=4)
+    return Shots(kept.shots, mode=kept.mode, selector=kept.selector)

@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Self
 
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
@@ -284,14 +284,6 @@ class Projector(
                 f"{repo_id}: the projector was not uploaded: {type(error).__name__}: {error}\n"
                 "Next: check the network, the name and `hf auth login`; `save_pretrained` keeps it in a folder."
             ) from error
-
-
-@runtime_checkable
-class Calibrates(Protocol):
-    """A projector that takes something from typical readings (such as a mean) before it is trained."""
-
-    def calibrate(self, readings: Sequence[Reading]) -> None:
-        """Take it."""
 
 
 def _name(fingerprint: Fingerprint) -> str:

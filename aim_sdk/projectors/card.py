@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -56,7 +57,10 @@ def _table(held_out: Any) -> str:
 
 
 def _estimate(found: Any) -> str:
-    return "" if found is None else f"{found['mean']:.3f} ± {found['error']:.3f} (n={found['n']})"
+    if found is None or not found["n"]:
+        return ""
+    error = "" if found["error"] is None or math.isnan(found["error"]) else f" ± {found['error']:.3f}"
+    return f"{found['mean']:.3f}{error} (n={found['n']})"
 
 
 def base_model(backbone: str) -> str | None:

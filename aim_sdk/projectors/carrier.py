@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal, get_args
 
 import torch
@@ -23,6 +23,10 @@ Place = Literal["after", "before"]
 
 _FIT_ROWS: Final = 2**15
 """Rows of a vocabulary that a start is fitted to."""
+_START_RIDGE: Final = 1e-2
+_FIT_RIDGE: Final = 0.1
+_ALIKE: Final = 1e-6
+"""Mean square of normed states round their mean; at less than that they do not tell readings apart."""
 
 
 class Carrier(Projector):
@@ -88,6 +92,7 @@ class CarrierProjector(Carrier):
     and E_out are the backbone's own: `bind` takes them, an artifact does not hold them.
 
     Further layers may stand before the last one: with ``h'`` their readings, ``U LN(h')`` is added, U zero at first.
+    Training begins by fitting U (`fit`).
 
     Raises:
         InputError: the last of ``layers`` is not -1, which alone the LM head understands.
@@ -120,9 +125,29 @@ class CarrierProjector(Carrier):
     def calibrate(self, readings: Sequence[Reading]) -> None:
         """Take away what the earlier layers say of any demonstration: U learns what tells them apart."""
         if len(self.layers) > 1:
-            last = torch.stack([reading.hidden[max(0, reading.answer_start - 1)] for reading in readings])
+            last = torch.stack([_before_answer(reading) for reading in readings])
             others = last[:, : -self.hidden_size].to(self.weight)
             self.others_norm.bias.sub_(self.others_norm(others).mean(0))
+
+    @torch.no_grad()
+    def fit(self, readings: Iterable[Reading]) -> int:
+        """Let the carrier hold what the image looks like, next to what it is called.
+
+        U becomes the ridge regression of an image's mean visual token on LN(h') at the last token before the answer,
+        both centred: a carrier then says in the inner LM's own visual terms how the image differs from others. Nothing
+        changes if there is no earlier layer, or fewer than two readings that show their image, or none that differs.
+        """
+        seen = [(_before_answer(one), one.visual) for one in readings if one.visual is not None]
+        if len(self.layers) == 1 or len(seen) < 2:
+            return 0
+        others = self.others_norm(torch.stack([last[: -self.hidden_size] for last, _ in seen]).to(self.weight))
+        visual = torch.stack([visual for _, visual in seen]).to(self.weight)
+        differing = others - others.mean(0)
+        if not (differing.square().mean() > _ALIKE and visual.isfinite().all()):  # or they hold NaN
+            return 0
+        self.others_norm.bias.sub_(others.mean(0))
+        self.others.weight.copy_(_ridge(differing, visual - visual.mean(0), _FIT_RIDGE).T)
+        return len(seen)
 
     def bind(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = _shared_rows(vocabulary)
@@ -166,20 +191,33 @@ class LinearCarrierProjector(Carrier):
         outputs, inputs = (rows.float() for rows in _shared_rows(vocabulary, _FIT_ROWS))
         shown = F.layer_norm(outputs - outputs.mean(0), outputs.shape[1:])
         meant = F.layer_norm(inputs, inputs.shape[1:])
-        square = shown.T @ shown
-        ridge = 1e-2 * square.diagonal().mean() * torch.eye(len(square), device=square.device)
-        fitted = torch.linalg.solve(square + ridge, shown.T @ meant)  # (hidden, embed)
+        fitted = _ridge(shown, meant, _START_RIDGE)  # (hidden, embed)
         fitted *= vocabulary.fingerprint.embedding_rms / (shown @ fitted).square().mean().sqrt()
         self.weight.zero_()[:, -self.hidden_size :] = fitted.T
 
     @torch.no_grad()
     def calibrate(self, readings: Sequence[Reading]) -> None:
         """Take the mean of readings at the last token before their answers."""
-        last = [reading.hidden[max(0, reading.answer_start - 1)].float() for reading in readings]
+        last = [_before_answer(reading).float() for reading in readings]
         self.mean.copy_(torch.stack(last).mean(0))
 
     def value(self, last: Float[Tensor, "batch width"]) -> Float[Tensor, "batch embed"]:
         return F.linear(self.norm(last.to(self.weight) - self.mean), self.weight)
+
+
+def _ridge(
+    inputs: Float[Tensor, "rows in"], targets: Float[Tensor, "rows out"], share: float
+) -> Float[Tensor, "in out"]:
+    """Ridge regression of targets on inputs; the penalty is a share of the inputs' mean sum of squares."""
+    square = inputs.T @ inputs
+    added = share * square.diagonal().mean() * torch.eye(len(square), device=square.device)
+    solved: Tensor = torch.linalg.solve(square + added, inputs.T @ targets)
+    return solved
+
+
+def _before_answer(reading: Reading) -> Float[Tensor, " width"]:
+    """The reading at the last token before the answer."""
+    return reading.hidden[max(0, reading.answer_start - 1)]
 
 
 def _shared_rows(vocabulary: Vocabulary, limit: int | None = None) -> tuple[Tensor, Tensor]:

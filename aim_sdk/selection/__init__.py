@@ -7,6 +7,7 @@ Choose one by name (`get_selector`), or pass an object; your own selector subcla
 random    a draw of its own for every query, seeded by the query's id
 first     those that were added first, the same for every query
 reading   the most similar pooled readings, which the bank already holds: no second model
+agreed    the same, without those whose answer their own neighbours contradict
 rices     the most similar images by CLIP (Retrieval-based In-Context Examples Selection)
 text      the most similar texts by CLIP
 mmices    the most similar images, and among them the most similar texts
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 from aim_sdk.support.lazy import lazy
 
 if TYPE_CHECKING:
+    from aim_sdk.selection.agreed import AgreedSelector
     from aim_sdk.selection.base import Selector
     from aim_sdk.selection.builtin import FirstSelector, RandomSelector, ReadingSelector
     from aim_sdk.selection.clip import MmicesSelector, RicesSelector, TextSelector
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SELECTORS",
+    "AgreedSelector",
     "FirstSelector",
     "MmicesSelector",
     "RandomSelector",
@@ -44,6 +47,7 @@ if not TYPE_CHECKING:
     __getattr__ = lazy(
         __name__,
         {
+            "agreed": ["AgreedSelector"],
             "base": ["Selector"],
             "builtin": ["FirstSelector", "RandomSelector", "ReadingSelector"],
             "clip": ["MmicesSelector", "RicesSelector", "TextSelector"],

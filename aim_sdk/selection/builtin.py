@@ -64,10 +64,15 @@ class ReadingSelector(Selector):
     name = "reading"
 
     def scores(self, view: BankView, queries: Sequence[Query], candidates: NDArray[np.intp]) -> Matrix:
-        vectors = view.features(POOLED)
-        mean, norms = view.centred(POOLED)
-        asked = unit(view.pooled_queries(queries) - mean)
-        scores = np.empty((len(queries), len(candidates)), np.float32)
-        for places, rows in blocks(vectors, candidates):
-            scores[:, places] = np.vecdot((rows - mean)[None], asked[:, None]) / norms[candidates[places]]
-        return scores
+        mean, _ = view.centred(POOLED)
+        return cosines(view, unit(view.pooled_queries(queries) - mean), candidates)
+
+
+def cosines(view: BankView, directions: NDArray[np.floating], candidates: NDArray[np.intp]) -> Matrix:
+    """Cosines ``(n, candidates)`` of unit vectors ``(n, hidden)`` with the bank's readings, relative to their mean."""
+    vectors = view.features(POOLED)
+    mean, norms = view.centred(POOLED)
+    scores = np.empty((len(directions), len(candidates)), np.float32)
+    for places, rows in blocks(vectors, candidates):
+        scores[:, places] = np.vecdot((rows - mean)[None], directions[:, None]) / norms[candidates[places]]
+    return scores

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aim_sdk.errors import InputError
-from aim_sdk.selection.base import Selector
 from aim_sdk.support.plugins import Registry
 
+if TYPE_CHECKING:
+    from aim_sdk.selection.base import Selector
 
-class _Selectors(Registry[type[Selector]]):
+
+class _Selectors(Registry["type[Selector]"]):
     def check(self, name: str, part: Any) -> str:
+        from aim_sdk.selection.base import Selector  # imports torch, which checking a name must not do
+
         good = isinstance(part, type) and issubclass(part, Selector)
         return "" if good else f"{part!r} is not a selector; expected a subclass of aim_sdk.Selector"
 
@@ -20,6 +24,7 @@ SELECTORS: Final = _Selectors(
     "selector",
     "aim_sdk.selectors",
     {
+        "agreed": "aim_sdk.selection.agreed:AgreedSelector",
         "first": "aim_sdk.selection.builtin:FirstSelector",
         "mmices": "aim_sdk.selection.clip:MmicesSelector",
         "random": "aim_sdk.selection.builtin:RandomSelector",
@@ -43,6 +48,8 @@ def get_selector(selector: str | Selector) -> Selector:
         MissingDependencyError: it needs a package that is not installed.
         BrokenPluginError: the selector of another distribution cannot be imported.
     """
+    from aim_sdk.selection.base import Selector
+
     if isinstance(selector, Selector):
         return selector
     if not isinstance(selector, str):

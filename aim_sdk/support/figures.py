@@ -7,9 +7,11 @@ middle if they are long.
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from aim_sdk.support.terminal import clean
@@ -25,6 +27,8 @@ _NARROWEST: Final = 5.5
 _TITLE, _ENTRY = 34, 60
 """Characters of a panel's title and of a legend's entry."""
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
+_APART: Final = 0.07
+"""The distance between lines at one number of shots, in doublings, where there is room for all."""
 _DASHES: Final = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
 
 
@@ -38,7 +42,7 @@ class Style:
     @property
     def options(self) -> dict[str, Any]:
         """Of matplotlib."""
-        return {"marker": self.marker, "markersize": 4.5, "linestyle": self.dashes, "linewidth": 1.4}
+        return {"marker": self.marker, "markersize": 4, "linestyle": self.dashes, "linewidth": 1.4}
 
 
 def style(number: int) -> Style:
@@ -78,6 +82,25 @@ def shots_axis(panel: Axes, shots: Sequence[int]) -> None:
     first, last = scale.transform([float(places[0]), float(places[-1])])
     room = 0.35 * unit + 0.03 * (last - first)
     panel.set_xlim(*scale.inverted().transform([first - room, last + room]))
+
+
+def steps_axis(panel: Axes, steps: Sequence[int]) -> None:
+    """Steps, whole numbers only, with a grid; around a single one, its neighbours."""
+    from matplotlib.ticker import MaxNLocator
+
+    panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    panel.set_xlabel("step")
+    panel.grid(alpha=0.3)
+    if len(set(steps)) == 1:
+        panel.set_xlim(steps[0] - 1, steps[0] + 1)
+
+
+def asides(count: int, shots: Sequence[int]) -> list[float]:
+    """How far aside each of so many lines stands, in doublings: apart from each other, and near their number."""
+    numbers = sorted({k for k in shots if k})
+    nearest = min((math.log2(b / a) for a, b in pairwise(numbers)), default=1.0)
+    step = min(_APART, 0.8 * min(nearest, 1.0) / max(count, 1))
+    return [(place - (count - 1) / 2) * step for place in range(count)]
 
 
 def aside(k: int, doublings: float, shots: Sequence[int]) -> float:

@@ -43,7 +43,9 @@ class FittedTable:
         parts: bool = False,
     ) -> None:
         self.head, self.title, self.keys, self.parts = tuple(head), title, keys, parts
-        self.rows = [[item if isinstance(item, Text) else cell(item) for item in row] for row in rows]
+        self.rows = [
+            [item if isinstance(item, Text) else cell(str(item).expandtabs(4)) for item in row] for row in rows
+        ]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         if self.title:

@@ -20,3 +20,15 @@ def whole_number(name: str, value: object, least: int) -> int:
     if number < least:
         raise InputError(f"{name}={value!r}; expected a whole number of at least {least}.")
     return number
+
+
+def byte_count(count: int) -> str:
+    """A number of bytes for people, in powers of 1,000: ``"842 B"``, ``"1.5 MB"``."""
+    if count < 1000:
+        return f"{count} B"
+    size = count / 1000
+    for unit in ("kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.3g} TB" if size < 999.5 else f"{size:,.0f} TB"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import configparser
 import importlib.metadata
 import sys
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -109,8 +110,19 @@ class Registry(Mapping[str, Part], Generic[Part]):
             MissingDependencyError: a package that it needs is not installed.
             BrokenPluginError: its code fails when it is imported, or it is not a part of that kind.
         """
-        if name in self._here:
-            return self._here[name]
+        return self._here[name] if name in self._here else self._load(self._info(name))
+
+    def require(self, name: str) -> None:
+        """Refuse a name that stands for no part, or for two, without importing any.
+
+        Raises:
+            InputError: (or `unknown`) nobody registers that name.
+            DuplicatePluginError: two distributions register it.
+        """
+        if name not in self._here:
+            self._info(name)
+
+    def _info(self, name: str) -> PluginInfo:
         infos = self.infos()
         matches = [info for info in infos if info.name == name]
         if not matches:
@@ -122,7 +134,7 @@ class Registry(Mapping[str, Part], Generic[Part]):
                 + "\n".join(origins)
                 + f"\nNext: `pip uninstall` one of {' or '.join(info.distribution for info in matches)}."
             )
-        return self._load(matches[0])
+        return matches[0]
 
     def __contains__(self, name: object) -> bool:
         return name in self._names()
@@ -155,16 +167,17 @@ class Registry(Mapping[str, Part], Generic[Part]):
             missing = error.name or ""
             # A dotted name is a submodule that an installed package lacks: another version, not a missing package.
             if not missing or "." in missing or missing in (entry.module_name.split(".")[0], "aim_sdk"):
-                raise self.broken(f"{what}: its import failed: {error}.") from error
+                raise self.broken(f"{what}: its import failed: {error}{_where(error, entry.module_name)}.") from error
             extras = f"[{','.join(entry.extras)}]" if entry.extras else ""
             raise MissingDependencyError(
-                f"{what} needs the package {missing!r}, which is not installed.\n"
+                f"{what} needs the package {missing!r}, which is not installed{_where(error, entry.module_name)}.\n"
                 f'Next: pip install "{info.distribution}{extras}"'
             ) from error
         except MissingDependencyError:
             raise
         except (Exception, SystemExit) as error:
-            raise self.broken(f"{what}: its import failed: {type(error).__name__}: {error}") from error
+            where = _where(error, entry.module_name)
+            raise self.broken(f"{what}: its import failed: {type(error).__name__}: {error}{where}") from error
         if wrong := self.check(info.name, part):
             raise self.broken(f"{what}: {wrong}.")
         found: Part = part
@@ -173,6 +186,17 @@ class Registry(Mapping[str, Part], Generic[Part]):
 
 def _place(part: Any) -> str:
     return f"{part.__module__}:{part.__qualname__}"
+
+
+def _where(error: BaseException, module: str) -> str:
+    """The last line of a part's own package that led to an error: " (at /.../my_package/reader.py:3)"; or nothing."""
+    package = module.partition(".")[0]
+    own = [
+        f" (at {frame.f_code.co_filename}:{line})"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == package
+    ]
+    return own[-1] if own else ""
 
 
 def _registered(group: str) -> Iterator[tuple[str, str, str, str]]:

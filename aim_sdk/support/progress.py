@@ -46,6 +46,9 @@ class Progress(AbstractContextManager["Progress"]):
         self._description, self._total, self._shown = clean(description), total, shown
         self._done = self._before = done
         self._state, self._lines = "", 0
+        self._first: tuple[int, float] | None = None
+        """What was done first, and when: it waits for a start, too, so the pace is that of what comes after it."""
+        self._paused, self._elsewhere = False, 0.0
         self._started = time.monotonic()
         self._update: Callable[[], None] = lambda: None
         self._ended, self._stack = threading.Event(), ExitStack()
@@ -71,6 +74,8 @@ class Progress(AbstractContextManager["Progress"]):
     def advance(self, done: int) -> None:
         """Note that some items are done."""
         self._done += done
+        if self._first is None and done:
+            self._first = self._done, self._own()
         if self._total is not None:
             self._total = max(self._total, self._done)
         self._update()
@@ -80,20 +85,35 @@ class Progress(AbstractContextManager["Progress"]):
         self._state = clean(text)
         self._update()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within the block other work is done: no lines of this one, and the time is not part of its pace."""
+        began, self._paused = time.monotonic(), True
+        try:
+            yield
+        finally:
+            self._paused, self._elsewhere = False, self._elsewhere + time.monotonic() - began
+
     def line(self) -> str:
         """How far the work is, in one line."""
-        seconds = time.monotonic() - self._started
-        pace = (self._done - self._before) / seconds if seconds > 0 else 0.0
+        seconds, own = time.monotonic() - self._started, self._own()
+        before, since = self._first if self._first and self._done > self._first[0] else (self._before, 0.0)
+        pace = (self._done - before) / (own - since) if own > since else 0.0
         count = f"{self._done:,}" if self._total is None else f"{self._done:,}/{self._total:,}"
         parts = [f"{self._description}: {count}", self._state, _pace(pace), f"{clock(seconds)} so far"]
-        if self._total is not None and pace and self._done < self._total:
+        if self._total is not None and pace and since and self._done < self._total:
             parts.append(f"{clock((self._total - self._done) / pace)} left")
         return ", ".join(part for part in parts if part)
 
+    def _own(self) -> float:
+        """Seconds so far, without those of other work."""
+        return time.monotonic() - self._started - self._elsewhere
+
     def _write_lines(self) -> None:
         while not self._ended.wait(EVERY):
-            self._lines += 1
-            say(self.line(), err=True)
+            if not self._paused:
+                self._lines += 1
+                say(self.line(), err=True)
 
     @contextmanager
     def _bar(self) -> Iterator[None]:

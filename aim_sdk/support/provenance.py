@@ -6,23 +6,25 @@ import datetime
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from aim_sdk.support.revision import revision
 
 
-def provenance(*packages: str) -> dict[str, Any]:
+def provenance(*packages: str, more: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The date, the commit (None for an installed wheel), the machine and the versions, for people to read.
 
     Args:
         packages: distributions that the result depends on besides the SDK and torch.
+        more: versions of others, by name.
     """
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "revision": revision(),
         "machine": machine(),
-        "versions": {"python": platform.python_version(), **versions("aim-icl", "torch", *packages)},
+        "versions": {"python": platform.python_version(), **versions("aim-icl", "torch", *packages), **(more or {})},
     }
 
 

@@ -7,6 +7,7 @@ would take for its markup. Everything that a command prints goes through here.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import warnings
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 KEPT = 10
 """Problems of one command that are shown; the others are counted."""
+
+_UNWRAPPED = 1000
+"""Columns of what is no terminal: longer rows are written as records."""
 
 _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but tab and line feed, changes of the writing direction, and halves of surrogate pairs."""
@@ -109,7 +113,12 @@ def cell(text: object, style: str = "") -> Text:
 
 
 def console(*, err: bool = False) -> Console:
-    """A console that takes strings as they are: no markup, no emoji codes, no colouring of numbers."""
+    """A console that takes strings as they are: no markup, no emoji codes, no colouring of numbers.
+
+    What is piped is not wrapped, unless COLUMNS says how wide it is: a row is one line, and an address stays whole.
+    """
     from rich.console import Console
 
-    return Console(stderr=err, markup=False, emoji=False, highlight=False)
+    stream = sys.stderr if err else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _UNWRAPPED
+    return Console(stderr=err, markup=False, emoji=False, highlight=False, width=width)

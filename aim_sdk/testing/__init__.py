@@ -20,8 +20,9 @@ from aim_sdk.testing.kit import (
     run_checks,
 )
 
-from aim_sdk.testing import sensitivity, identity, plain, readings, positions, answers, generation, sizes  # isort: skip
-from aim_sdk.testing import sampling, texts, refusals, isolation, state, backends, reuse, training  # isort: skip # the order in which checks run
+from aim_sdk.testing import sensitivity, identity, plain, readings, positions, pictures, answers  # isort: skip
+from aim_sdk.testing import generation, endings, constraints, boxes, sizes, sampling, texts, refusals  # isort: skip
+from aim_sdk.testing import isolation, state, backends, reuse, training, foreseen  # isort: skip # the order in which checks run
 
 if TYPE_CHECKING:
     from aim_sdk.testing.suite import BackendTests, backend_checks
@@ -42,8 +43,8 @@ __all__ = [
 ]
 
 _REGISTERING = (
-    *(sensitivity, identity, plain, readings, positions, answers, generation, sizes, texts),
-    *(sampling, refusals, isolation, state, backends, reuse, training),
+    *(sensitivity, identity, plain, readings, positions, pictures, answers, generation, endings, constraints, boxes),
+    *(sizes, sampling, texts, refusals, isolation, state, backends, reuse, training, foreseen),
 )
 
 if not TYPE_CHECKING:

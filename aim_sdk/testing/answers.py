@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
+from torch import Tensor
 
 from aim_sdk.backend.capabilities import HasVocabulary, MarksSlots, Trainable, capability
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import InputError
-from aim_sdk.testing.compare import log_probs, require, require_close, require_same_scores, tolerance
+from aim_sdk.testing.compare import log_probs, require, require_close, require_same_scores, spelled, tolerance
 from aim_sdk.testing.kit import CheckFailure, NotApplicable, check, needs
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES
+from aim_sdk.testing.steering import head_changed
 from aim_sdk.types import Context, Demonstration, Generation, Query
 
 _ASKED = "{image}Q: {text}\nA:"
@@ -22,7 +22,7 @@ _ASKED = "{image}Q: {text}\nA:"
 def check_deterministic(backend: Backend) -> None:
     """Asked twice, the backbone gives the same tokens, scores and readings.
 
-    Catches dropout that is left on, sampling that is on by default, and state that a call leaves behind.
+    Catches dropout that is left on, sampling that is on by default, and state that one call leaves for the next.
     """
     form = backend.default_format
     context = backend.reader.text_only(DEMONSTRATIONS[:2], prompt_format=form)
@@ -157,7 +157,7 @@ def _require_scored(backend: Backend, query: Query, context: Context, made: Gene
         (scores,) = backend.injector.score(query, context, [made.text], prompt_format=form)
     except InputError:  # a text that is refused, since it names a token with a role
         return False
-    what = f"the answer {made.text!r} to {query.text!r} after {len(context)} demonstrations (format {form!r})"
+    what = f"the answer {made.text!r} to {query.text!r} after {len(context)} demonstrations in {spelled(form)}"
     ids, start = reading.token_ids.tolist(), reading.answer_start
     blank = form.kind == "plain" and bool(form.pieces()[1])  # it may be a token of its own, and is the answer's
     begun = [tuple(ids[place : place + len(made.token_ids)]) for place in (start, start - 1)[: 1 + blank]]
@@ -187,20 +187,13 @@ def check_slot_never_generated(backend: Backend) -> None:
     slot, outputs = capability(backend, MarksSlots).slot, capability(backend, HasVocabulary).vocabulary.outputs
     if slot >= len(outputs):
         raise NotApplicable("the LM head has no row for the slot")
-    head = outputs.data_ptr()
 
-    def wish(module: nn.Module, args: object, output: object) -> None:
-        weight = getattr(module, "weight", None)
-        is_head = isinstance(weight, Tensor) and weight.data_ptr() == head and not isinstance(module, nn.Embedding)
-        if is_head and isinstance(output, Tensor):
-            output[..., slot] = output.max() + 100
+    def wish(logits: Tensor) -> None:
+        logits[..., slot] = logits.max() + 100
 
     context = backend.reader.text_only(DEMONSTRATIONS[:1], prompt_format=backend.default_format)
-    handle = register_module_forward_hook(wish)
-    try:
+    with head_changed(backend, wish):
         answer = _answer(backend, QUERIES[0], context)
-    finally:
-        handle.remove()
     require(slot not in answer.token_ids, f"the slot {slot} is among the tokens {answer.token_ids}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from aim_sdk.backend.interfaces import Backend
 from aim_sdk.backend.prepared import AnswerLogits
 from aim_sdk.config import PromptFormat
 from aim_sdk.testing.kit import CheckFailure
-from aim_sdk.types import Context, FusedTokens, Query
+from aim_sdk.types import Context, Demonstration, FusedTokens, Query
 
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
 _HALF = 5e-2
@@ -62,9 +63,35 @@ def shown(backend: Backend, query: Query, context: Context, form: PromptFormat) 
     if (shows := find(backend, ShowsPrompts)) is not None:
         text = shows.show_prompt(query, context, prompt_format=form)
     else:
-        tokens = sum(len(item) if isinstance(item, FusedTokens) else 0 for item in context)
-        text = f"{form.system or ''}[{tokens} fused tokens]{form.template} with the text {query.text!r}"
+        text = "".join(_pieces(query, context, form))
     return repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} ... {text[-_SHOWN // 2 :]}")
+
+
+def spelled(form: PromptFormat) -> str:
+    """A format for a message."""
+    kind = f"the plain format {form.template!r}" if form.kind == "plain" else f"the {form.kind} format"
+    return f"{kind} with the system text {form.system!r}" if form.system else f"{kind} without a system text"
+
+
+def _pieces(query: Query, context: Context, form: PromptFormat) -> Iterator[str]:
+    """A prompt as far as its format tells: a chat template is the backend's own."""
+    yield (form.system or "") if form.kind == "plain" else f"({spelled(form)}) "
+    for fused, items in groupby(context, lambda item: isinstance(item, FusedTokens)):
+        group = list(items)
+        if fused:
+            yield f"[{sum(map(len, group))} fused tokens of {len(group)} demonstrations]"  # type: ignore[arg-type]
+        else:
+            yield from (_turn(item, form) for item in group)  # type: ignore[arg-type]
+    yield _turn(query, form)
+
+
+def _turn(item: Demonstration | Query, form: PromptFormat) -> str:
+    answer = item.answer if isinstance(item, Demonstration) else None
+    if form.kind != "plain":
+        return f"[image]{item.text}\n" if answer is None else f"[image]{item.text} -> {answer}\n"
+    asked, lead, end = form.pieces()
+    text = asked.format(image="[image]", text=item.text)
+    return text if answer is None else text + lead + answer + end
 
 
 def log_probs(

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
 
 from aim_sdk.backend.capabilities import HasVocabulary, Interleaves, Trainable, capability, find
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import InputError
-from aim_sdk.testing.compare import log_probs, require, require_close, shown, tolerance
+from aim_sdk.testing.compare import log_probs, require, require_close, shown, spelled, tolerance
 from aim_sdk.testing.kit import NotApplicable, check, heart, needs
 from aim_sdk.testing.layouts import IMAGE_FIRST
 from aim_sdk.testing.positions import _heads as heads
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES
+from aim_sdk.testing.steering import saying
 from aim_sdk.types import Demonstration, Generation, Query
 
 _PLAIN = PromptFormat.plain(IMAGE_FIRST[0])
@@ -34,12 +32,20 @@ _WIDE = "Gr\u00fc\u00dfe \u2603 \u732b"
 
 @check
 def check_options_are_used(backend: Backend) -> None:
-    """A limit of new tokens is kept, beams change some answer, and an unknown option is refused.
+    """A limit of new tokens is kept and reached, beams change some answer, and an unknown option is refused.
 
-    Catches options that are accepted and ignored: a table of scores then names settings that were not used.
+    Catches limits that are one too low, and options that are accepted and ignored: a table of scores then names
+    settings that were not used. Of all prompts, one must reach its limit, if a higher one makes some answer longer
+    (a single answer may end before: its last token may be the one that pads).
     """
-    for made in _answers(backend, max_new_tokens=2):
-        require(len(made.token_ids) <= 2, f"2 new tokens at most were asked for; got {made.token_ids}")
+    few, more = ([made.token_ids for made in _answers(backend, max_new_tokens=limit)] for limit in (2, 3))
+    for ids in few:
+        require(len(ids) <= 2, f"2 new tokens at most were asked for; got {ids}")
+    longest = max(map(len, few))
+    require(
+        longest == 2 or max(map(len, more)) <= longest,
+        f"2 new tokens were asked for; got {few}, and with a limit of 3 {more}: expected 2 of some prompt",
+    )
     unknown: dict[str, Any] = {"prompt_format": _PLAIN, "max_new_tokens": 2, "no_such_option_of_any_backend": 1}
     calls: dict[str, Callable[[], object]] = {
         "generate": lambda: backend.injector.generate(QUERIES[:1], [[]], **unknown),
@@ -64,15 +70,20 @@ def check_options_are_used(backend: Backend) -> None:
 def check_stop_string(backend: Backend) -> None:
     """An answer ends before the string that a plain template writes after it, whole and streamed, without blanks.
 
-    Catches answers that write the next demonstration's question too. The stop string is the format's (`PromptFormat.
-    stop`), cutting is the backend's (`aim_sdk.backend.answers`). The strings are taken out of the model's own answers.
+    Catches answers that write the next demonstration's question too, and texts that nobody cleans. The stop string is
+    the format's (`PromptFormat.stop`), cutting is the backend's (`aim_sdk.backend.answers`). The strings are taken out
+    of the model's own answers.
     """
     answers, tried = [], 0
     for query in QUERIES:
         for template in _STOPPED if tried < 2 else ():
             form = PromptFormat.plain(template)
             (free,) = backend.injector.generate([query], [[]], prompt_format=form, max_new_tokens=_LONG)
-            require(free.text == free.text.strip(), f"the answer {free.text!r} has blanks around it")
+            require(
+                free.text == free.text.strip(),
+                f"the answer {free.text!r} is not cleaned: it has blanks around it; does `generate` call "
+                "`clean_answer` with the format's `stop`, also where that is None?",
+            )
             answers.append(free.text)
             if stop := _stop_of(free.text):
                 tried += 1
@@ -99,12 +110,12 @@ def check_stream_keeps_characters(backend: Backend) -> None:
             raise NotApplicable(f"it takes no text of several scripts: {error}") from error
         ids = reading.token_ids[reading.answer_start :].tolist()
         options: dict[str, Any] = {"prompt_format": form, "max_new_tokens": len(ids)}
-        with _saying(backend, ids):
+        with saying(backend, ids):
             (made,) = backend.injector.generate(QUERIES[:1], [[]], **options)
         seen.append(made.text)
         if not set(_WIDE) - set(string.printable) <= set(made.text):
             continue
-        with _saying(backend, ids):
+        with saying(backend, ids):
             streamed = "".join(backend.injector.stream(QUERIES[0], [], **options))
         require(streamed == made.text, f"the stream gives {streamed!r}, generate {made.text!r}")
         return
@@ -209,8 +220,8 @@ def _require_end(backend: Backend, form: PromptFormat) -> None:
     require(
         not agree or any(abs(number - last) <= tolerance(backend, ended) for _, number in agree),
         f"ended=True adds a token of log-probability {last:.4g}; expected the token after the answer {item.answer!r} "
-        f"in its reading, {' or '.join(f'{token} of {number:.4g}' for token, number in agree[:1])} (format "
-        f"{form.template or form.kind!r}): is another token taken for the end?",
+        f"in its reading, {' or '.join(f'{token} of {number:.4g}' for token, number in agree[:1])}, in "
+        f"{spelled(form)}: is another token taken for the end?",
     )
 
 
@@ -243,23 +254,5 @@ def _require_stopped(backend: Backend, query: Query, template: str, stop: str, f
         require(
             found == expected,
             f"`{call}` with the stop string {stop!r}: {found!r}; expected {expected!r}, as without it the answer to "
-            f"{query.text!r} is {free!r} (template {form.template!r})",
+            f"{query.text!r} is {free!r} in {spelled(form)}",
         )
-
-
-@contextmanager
-def _saying(backend: Backend, ids: Sequence[int]) -> Iterator[None]:
-    """Make the tokens of an answer, step by step, by far the likeliest of the LM head."""
-    head, left = capability(backend, HasVocabulary).vocabulary.outputs.data_ptr(), list(ids)
-
-    def wish(module: nn.Module, args: object, output: object) -> None:
-        weight = getattr(module, "weight", None)
-        is_head = isinstance(weight, Tensor) and weight.data_ptr() == head and not isinstance(module, nn.Embedding)
-        if is_head and isinstance(output, Tensor) and left:
-            output[..., left.pop(0)] = output.max() + 100
-
-    handle = register_module_forward_hook(wish)
-    try:
-        yield
-    finally:
-        handle.remove()

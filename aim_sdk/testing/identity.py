@@ -17,6 +17,7 @@ from aim_sdk.types import FusedTokens
 
 _ALL = (0, 1, 2)
 _MANY = (0, 1, 2, 3, 4, 5, 6, 7)
+_SHORT = (3, 5) * 10
 _UNEQUAL = (_ALL, (), (1,))
 """Contexts of one batch, by the demonstrations' places."""
 
@@ -25,11 +26,12 @@ _UNEQUAL = (_ALL, (), (1,))
 def check_identity_forward(backend: Backend) -> None:
     """Scores after injected text equal scores after the written text.
 
-    Tried with eight demonstrations, one of them long. Catches fused tokens at wrong places or in wrong order, position
-    ids that count them wrongly, masks that hide them, demonstrations that are left out or cut, an image that is lost
-    next to them, a plain format's system text that is changed.
+    Tried with eight demonstrations, one of them long, and with twenty short ones. Catches fused tokens at wrong places
+    or in wrong order, position ids that count them wrongly, masks that hide them, demonstrations that are left out or
+    cut, an image that is lost next to them, a plain format's system text that is changed.
     """
-    in_some_layout(backend, [_MANY], _same_scores(backend, _MANY))
+    for places in (_MANY, _SHORT):
+        in_some_layout(backend, [places], _same_scores(backend, places))
 
 
 @heart
@@ -45,7 +47,8 @@ def check_identity_behind_text(backend: Backend) -> None:
 def check_identity_generate(backend: Backend) -> None:
     """The answer after injected text is the answer after the written text.
 
-    Catches fused tokens that are right in the first forward and wrong once a cache grows.
+    Catches fused tokens that are right in the first forward and wrong once a cache grows: an attention mask or position
+    ids that do not grow with it.
     """
     in_some_layout(backend, [_ALL], lambda form, written: same_answers(backend, [_ALL], form, written))
 
@@ -54,8 +57,8 @@ def check_identity_generate(backend: Backend) -> None:
 def check_identity_batch(backend: Backend) -> None:
     """A batch of unlike contexts answers as its rows do alone, after the written text.
 
-    Catches padding that is attended to, rows that get each other's fused tokens, positions that start at the padding,
-    prompt tokens that are the batch's.
+    Catches padding that is attended to, positions that start at the padding, rows that come back in another order or
+    get each other's fused tokens, prompt tokens that are the batch's.
     """
     in_some_layout(backend, _UNEQUAL, lambda form, written: same_answers(backend, _UNEQUAL, form, written))
 

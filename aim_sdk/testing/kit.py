@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -169,6 +170,17 @@ def check_backend(
     return results
 
 
+def catches(name: str) -> str:
+    """Which bugs a check catches, as its docstring says: the sentence of "Catches ..."."""
+    text = " ".join(str(CHECKS[name].__doc__).split())
+    found = re.search(r"Catches (.*?)\.(?= [A-Z`]|$)", text)
+    return found[1] if found else ""
+
+
+def _usual(name: str) -> str:
+    return f"\nUsual causes: {causes}." if (causes := catches(name)) else ""
+
+
 def _require(backend: Backend, protocol: type) -> None:
     """Abstain if a capability is missing."""
     try:
@@ -192,6 +204,6 @@ def _run(name: str, backend: Backend, expected: str | None) -> CheckResult:
             status = "failed"
             message = f"it cannot be checked: {reason}\n{_ADVICE}"
     except Exception as error:
-        found = str(error) if isinstance(error, CheckFailure) else explained(error)
+        found = f"{error}{_usual(name)}" if isinstance(error, CheckFailure) else explained(error)
         status, message = ("failed", found) if expected is None else ("expected failure", expected)
     return CheckResult(name, status, message, time.perf_counter() - started)

@@ -45,8 +45,10 @@ def same_answers(
     for query, context, one, own in zip(QUERIES, contexts, found, written, strict=False):
         (expected,) = backend.injector.generate([query], [[]], prompt_format=own, max_new_tokens=6, **generation)
         if (one.token_ids, one.prompt_tokens) != (expected.token_ids, expected.prompt_tokens):
+            other = one.prompt_tokens != expected.prompt_tokens
+            order = "the prompts have other numbers of tokens: rows in another order, or counted with their padding?\n"
             raise CheckFailure(
-                f"after injected text: {one}\n  {shown(backend, query, context, form)}\n"
+                f"{order if other else ''}after injected text: {one}\n  {shown(backend, query, context, form)}\n"
                 f"after written text: {expected}\n  {shown(backend, query, [], own)}"
             )
 
@@ -70,7 +72,11 @@ def in_some_layout(
         found = _lengths(backend, [form] * len(rows), contexts)
         bare = _lengths(backend, [form] * len(rows), [[]] * len(rows))
         counted = [length + sum(map(len, context)) for length, context in zip(bare, contexts, strict=True)]
-        require(found == counted, f"prompts with injected text have {found} tokens; expected {counted}")
+        require(
+            found == counted,
+            f"prompts with {list(map(len, rows))} demonstrations' injected text have {found} tokens; expected "
+            f"{counted}, which without them and all of their tokens make: are demonstrations dropped, or cut?",
+        )
         expected = _lengths(backend, written, [[]] * len(rows))
         if found != expected:
             lengths = lengths or (

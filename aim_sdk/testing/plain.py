@@ -9,7 +9,7 @@ from aim_sdk.backend.capabilities import AnswersPlainly, Interleaves, capability
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import CapabilityError, FormatError, InputError
-from aim_sdk.testing.compare import require, shown
+from aim_sdk.testing.compare import require, shown, spelled
 from aim_sdk.testing.kit import CheckFailure, NotApplicable, Refused, heart, needs
 from aim_sdk.testing.layouts import TEXT_FIRST
 from aim_sdk.testing.samples import DEMONSTRATIONS, LONG, PICTURES, QUERIES, SHOTS, SYSTEM
@@ -48,8 +48,8 @@ def check_plain_model(backend: Backend) -> None:
 def check_identity_chat(backend: Backend) -> None:
     """In the default format, also with a system text, fused tokens of true embeddings are the plain model's text turns.
 
-    Catches fused tokens that stand before the system text or after the query's role, and a system text or an end of
-    turn that is lost.
+    Catches fused tokens that stand before the system text or after the query's role, a system text or an end of turn
+    that is lost, and position ids or a mask that are wrong after fused tokens or from the second new token on.
     """
     _with_demonstrations(backend, list(_formats(backend))[:2], with_images=False)
 
@@ -58,7 +58,8 @@ def check_identity_chat(backend: Backend) -> None:
 def check_interleaved(backend: Backend) -> None:
     """Demonstrations with their images in one prompt are the plain model's, in number, order and place.
 
-    Catches images that are dropped, misplaced or exchanged, and demonstrations that are left out.
+    Catches images that are dropped, misplaced or exchanged, demonstrations that are left out, and position ids or a
+    mask that are wrong after several images.
     """
     if find(backend, Interleaves) is None:
         try:
@@ -108,6 +109,7 @@ def _require_plain(
     ids = list(made.token_ids)
     require(
         bool(ids) and ids == list(expected[: len(ids)]),
-        f"tokens {ids}; the plain backbone gives {list(expected)} after {len(shots)} demonstrations, images="
-        f"{with_images}, with system text {form.system!r}. The prompt: {shown(backend, query, context, form)}",
+        f"tokens {ids}; the plain backbone gives {list(expected)} after {len(shots)} demonstrations"
+        f"{'' if with_images else ' without their images'}, in {spelled(form)}. The prompt:\n  "
+        f"{shown(backend, query, context, form)}",
     )

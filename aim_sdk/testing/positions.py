@@ -13,7 +13,7 @@ from aim_sdk.backend.capabilities import HasVocabulary, capability
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import FormatError
-from aim_sdk.testing.compare import require, require_close, tolerance
+from aim_sdk.testing.compare import require, require_close, spelled, tolerance
 from aim_sdk.testing.kit import CheckFailure, heart, needs
 from aim_sdk.testing.layouts import IMAGE_FIRST, TEXT_FIRST
 from aim_sdk.testing.samples import DEMONSTRATIONS, PICTURES, SYSTEM
@@ -45,7 +45,7 @@ def check_answer_start(backend: Backend) -> None:
         require(
             all(start - shared in range(1 + (alike[row[shared]] > 1)) for start, row in zip(found, ids, strict=True)),
             f"the tokens of the answers {', '.join(_ANSWERS)} are the same before token {shared}, and `answer_start` "
-            f"is {found} (format {form.template or form.kind!r}: {ids[0]}, {ids[1]})",
+            f"is {found} in {spelled(form)}: {ids[0]}, {ids[1]}",
         )
 
 
@@ -63,12 +63,12 @@ def check_image_position(backend: Backend) -> None:
         )
         apart = (one.hidden.float() - other.hidden.float()).abs().amax(1)
         changed = apart > tolerance(backend, one.hidden)
-        require(bool(changed.any()), f"another image changes no state of {first.text!r} (format {form.template!r})")
+        require(bool(changed.any()), f"another image changes no state of {first.text!r} in {spelled(form)}")
         place = int(changed.int().argmax())
         require(
             one.image_position == other.image_position == place,
             f"another image changes the states from token {place} on, and `image_position` is {one.image_position} "
-            f"(format {form.template or form.kind!r}: tokens {one.token_ids.tolist()})",
+            f"in {spelled(form)}: tokens {one.token_ids.tolist()}",
         )
 
 
@@ -128,8 +128,8 @@ def _require_scored(backend: Backend, reading: Reading, scores: Tensor, form: Pr
             try:
                 what = (
                     f"after {DEMONSTRATIONS[2].text!r} the LM head on the reading's states gives the answer's tokens "
-                    f"{ids.tolist()} the log-probabilities {_short(found)}, `score` gives {_short(scores)} (format "
-                    f"{form.template or form.kind!r}, system text {form.system!r})"
+                    f"{ids.tolist()} the log-probabilities {_short(found)}, `score` gives {_short(scores)}, in "
+                    f"{spelled(form)}"
                 )
                 require_close(found, scores, backend, what)
             except CheckFailure as failure:

@@ -60,7 +60,11 @@ def check_too_long_is_refused(backend: Backend) -> None:
         )
     what = f"a context of up to {16 * shots} demonstrations' fused tokens"  # a text may have a limit of its own
     taken = all(_accepted(generate([asked], shots * times), words, what) for times in (1, 4, 16))
-    require(not taken, f"{what} was given to the backbone; {_LONG_ADVICE}")
+    require(
+        not taken,
+        f"{what} was given to the backbone, or a part of it: if no check of the length is missing, demonstrations are "
+        f"dropped silently; {_LONG_ADVICE}",
+    )
     for place in (1, 2):
         queries = [asked] * 3
         queries[place] = query

@@ -9,8 +9,6 @@ belongs to what is seen and not to the pixels.
 from __future__ import annotations
 
 import random
-import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -20,6 +18,7 @@ from aim_sdk.files.images import load_image
 from aim_sdk.training.config import EpisodeSettings
 from aim_sdk.training.corpora.documents import Pair
 from aim_sdk.training.episode import Episode
+from aim_sdk.training.things import things
 from aim_sdk.types import Demonstration, ImageInput, Query
 
 _QUESTIONS: Final = (
@@ -54,18 +53,22 @@ _CASES: Final[tuple[Callable[[str], str], ...]] = (str, str, str.lower, str.uppe
 _MOST_NAMES: Final = 4
 _VIEW: Final = 1024
 """Pixels of a view's longer side: turning an image takes time, and backbones look at fewer."""
-_WORD: Final = re.compile(r"[^\W\d_]{5,}")
 
 
 class Augmentation:
     """Draws names and styles.
 
+    Args:
+        settings: the run's.
+        common: words of the corpus that tell no thing from another.
+
     Raises:
         InputError: the list of label words cannot be read, or holds fewer words than an episode has names.
     """
 
-    def __init__(self, settings: EpisodeSettings) -> None:
-        self._relatives = settings.relatives
+    def __init__(self, settings: EpisodeSettings, common: frozenset[str]) -> None:
+        self._relatives, self._common = settings.relatives, common
+        self._questions = (*_QUESTIONS, *filter(None, [settings.text]))
         self._words: tuple[str, ...] = ()
         if settings.label_words is not None:
             try:
@@ -80,31 +83,40 @@ class Augmentation:
                 )
 
     def naming(self, rng: random.Random, document: str, pairs: Sequence[Pair], shots: int) -> Episode:
-        """Give two to four of the images a name each, show them under it, and ask for one of them.
+        """Give two to four of the page's things a name each, show pictures of them, and ask for one of them.
 
-        The query is another view of that image or, in the share ``relatives`` of the episodes, another picture of the
-        same thing, if the page has one. With one shot there is one image, whose name is shown before it is asked for.
+        In the share ``relatives`` of the episodes, where the page has two pictures of one thing, each thing is shown in
+        all pictures that the page has of it, and the query is a picture that is not shown. In all others each thing is
+        shown in one picture, and the query is another view of one of them. The question is one of a few, of which the
+        settings' own text for an image is one.
         """
-        number = min(len(pairs), shots, rng.randint(2, _MOST_NAMES))
-        chosen = rng.sample(range(len(pairs)), number)
+        found = things([pair.answer for pair in pairs], self._common)
+        if len(found) < 2:
+            found = [[place] for place in range(len(pairs))]
+        number = min(len(found), shots, rng.randint(2, _MOST_NAMES))
+        found = [rng.sample(thing, len(thing)) for thing in rng.sample(found, len(found))]
+        shown_twice = [thing for thing in found if len({pairs[place].image for place in thing}) > 1]
+        if shown_twice and rng.random() < self._relatives:
+            found.sort(key=lambda thing: thing is not shown_twice[0])
+            queried, *others = found[0]
+            chosen = [[place for place in others if pairs[place].image != pairs[queried].image], *found[1:number]]
+        else:
+            chosen = [thing[:1] for thing in found[:number]]
+            queried = chosen[0][0]
         names = self.names(rng, number)
-        question = rng.choice(_QUESTIONS)
+        question = rng.choice(self._questions)
         order = [place % number for place in range(shots)]
         rng.shuffle(order)
-        asked = rng.choice(order)
-        pictures = tuple(pairs[chosen[which]].image for which in order)
+        turns = [order[:place].count(which) for place, which in enumerate(order)]
+        pictures = tuple(
+            pairs[chosen[which][turn % len(chosen[which])]].image for which, turn in zip(order, turns, strict=True)
+        )
         shown = tuple(
             Demonstration(view(rng, picture), question, names[which])
             for picture, which in zip(pictures, order, strict=True)
         )
-        queried = pairs[chosen[asked]].image
-        if rng.random() < self._relatives:
-            others = [
-                place for place in relatives([pair.answer for pair in pairs], chosen[asked]) if place not in chosen
-            ]
-            queried = pairs[rng.choice(others)].image if others else queried
-        query = Query(view(rng, queried), question)
-        return Episode(shown, query, names[asked], document, pictures, names=tuple(sorted({names[n] for n in order})))
+        query = Query(view(rng, pairs[queried].image), question)
+        return Episode(shown, query, names[0], document, pictures, names=tuple(sorted(names)))
 
     def names(self, rng: random.Random, number: int) -> list[str]:
         """Draw names that begin differently: made-up words, or all of them words of the list."""
@@ -123,14 +135,6 @@ class Augmentation:
             for item in shown
             for answer in [f"{prefix}{case(item.answer)}{suffix}"]
         ]
-
-
-def relatives(texts: Sequence[str], place: int) -> list[int]:
-    """The places of the texts that share a word with the text at ``place`` that no third text has: on one page, such
-    texts are likely about one thing. Words of at least five letters count."""
-    words = [set(_WORD.findall(text.lower())) for text in texts]
-    shared = Counter(word for found in words for word in found)
-    return [n for n, found in enumerate(words) if n != place and any(shared[w] == 2 for w in found & words[place])]
 
 
 def view(rng: random.Random, source: ImageInput) -> ImageInput:

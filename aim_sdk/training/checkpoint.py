@@ -39,6 +39,8 @@ class TrainingState(BaseModel):
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
     origin: Origin | None = None
+    fitted: int = 0
+    """Readings that the projector was fitted to before the first step."""
     step: int = 0
     cursors: dict[int, tuple[int, int]] = {}
     dropped: dict[str, int] = {}

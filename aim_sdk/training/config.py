@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from aim_sdk.config import PromptFormat
+from aim_sdk.files.settings import Settings
 from aim_sdk.files.yaml_files import read_yaml
 from aim_sdk.training.corpora.config import CorpusConfig
-
-
-class _TrainingPart(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def _listed(layers: Any) -> Any:
@@ -24,7 +21,7 @@ def _listed(layers: Any) -> Any:
     return [layers] if type(layers) is int else layers
 
 
-class ProjectorSettings(_TrainingPart):
+class ProjectorSettings(Settings):
     """Which projector is trained."""
 
     kind: str = Field(default="carrier", description="see aim_sdk.projectors.KINDS")
@@ -39,6 +36,12 @@ class ProjectorSettings(_TrainingPart):
         ge=1,
         description="matrices learn a change of this rank, which is added to their start; None: every element learns",
     )
+    fit: int = Field(
+        default=1024,
+        ge=0,
+        description="readings that a new carrier with layers before the last one is fitted to before the first step, "
+        "by least squares: it then carries what an image looks like, too; 0: none",
+    )
     start: Path | None = Field(
         default=None,
         description="a trained projector's folder or hub id: this is a new run (its own steps, rates and order of the "
@@ -46,7 +49,7 @@ class ProjectorSettings(_TrainingPart):
     )
 
 
-class ObjectiveSettings(_TrainingPart):
+class ObjectiveSettings(Settings):
     """What is minimised; a name alone stands for ``{weights: {name: 1}}``."""
 
     weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
@@ -81,7 +84,7 @@ def _named(objective: Any) -> Any:
     return {"weights": {objective: 1.0}} if isinstance(objective, str) else objective
 
 
-class EpisodeSettings(_TrainingPart):
+class EpisodeSettings(Settings):
     """How a document becomes episodes: k demonstrations, a query, and the text that is learnt."""
 
     shots: tuple[int, int] = Field(default=(1, 4), description="the fewest and the most demonstrations of an episode")
@@ -100,8 +103,8 @@ class EpisodeSettings(_TrainingPart):
         default=0.5,
         ge=0,
         le=1,
-        description="share of those whose query is another picture of the same thing, where the page has one (a word "
-        "that only their two texts have); all others ask about another view of a picture",
+        description="share of those that, where a page has several pictures of a thing (by a word of their texts that "
+        "hardly any other page has), ask about one that is not shown; all others ask about another view of a picture",
     )
     label_words: Path | None = Field(
         default=None, description="words to draw half of the names from, one per line; the others are made up"
@@ -125,7 +128,7 @@ class EpisodeSettings(_TrainingPart):
 _Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
-class OptimizerSettings(_TrainingPart):
+class OptimizerSettings(Settings):
     """Adam with a warm-up and a cosine, and an average of the weights, which is what is handed out."""
 
     learning_rate: float | None = Field(
@@ -161,7 +164,7 @@ class OptimizerSettings(_TrainingPart):
     clip: float = Field(default=1.0, gt=0, description="the largest norm of a step's gradient")
 
 
-class EvaluationSettings(_TrainingPart):
+class EvaluationSettings(Settings):
     """What is measured on documents that are never trained on."""
 
     every: int = Field(default=200, ge=0, description="steps between two evaluations; 0: none")
@@ -180,7 +183,7 @@ class EvaluationSettings(_TrainingPart):
     corpus: CorpusConfig | None = Field(default=None, description="a separate corpus for evaluation")
 
 
-class TrainingConfig(_TrainingPart):
+class TrainingConfig(Settings):
     """One training run."""
 
     output: Path = Field(description="the run's folder: checkpoints, logs, plot, and the trained projector")
@@ -199,7 +202,10 @@ class TrainingConfig(_TrainingPart):
     optimizer: OptimizerSettings = Field(default=OptimizerSettings(), description="how a step is made")
     evaluation: EvaluationSettings = Field(default=EvaluationSettings(), description="what is measured during training")
     steps: int = Field(
-        default=1000, ge=1, description="optimizer steps; a larger number extends a finished run if final_rate is 1"
+        default=1000,
+        ge=0,
+        description="optimizer steps; a larger number extends a finished run if final_rate is 1; 0: the projector is "
+        "fitted (projector.fit) and nothing else",
     )
     batch_size: int = Field(default=8, ge=1, description="episodes of one forward")
     batches_per_step: int = Field(

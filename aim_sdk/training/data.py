@@ -21,6 +21,7 @@ from aim_sdk.training.corpora import Corpus, Cursor, DocumentStream, open_corpus
 from aim_sdk.training.episode import Episode
 from aim_sdk.training.episodes import EpisodeMaker
 from aim_sdk.training.held_out import held_out
+from aim_sdk.training.things import common_words
 from aim_sdk.types import Demonstration
 
 
@@ -50,6 +51,7 @@ class EpisodeBatches(IterableDataset[EpisodeBatch]):
         self, config: TrainingConfig, corpus: Corpus, streams: Sequence[int], cursors: Mapping[int, Cursor]
     ) -> None:
         self.config, self.corpus, self.streams, self.cursors = config, corpus, tuple(streams), dict(cursors)
+        self._common = common_words(config.corpus) if config.episodes.labels else frozenset[str]()
 
     def __iter__(self) -> Iterator[EpisodeBatch]:
         info = get_worker_info()
@@ -64,7 +66,7 @@ class EpisodeBatches(IterableDataset[EpisodeBatch]):
 
     def _batches(self, number: int) -> Iterator[EpisodeBatch]:
         config = self.config
-        maker = EpisodeMaker(config.episodes, seed=config.seed)
+        maker = EpisodeMaker(config.episodes, seed=config.seed, common=self._common)
         stream = DocumentStream(
             self.corpus,
             stream=number,
@@ -127,6 +129,16 @@ def training_batches(
 def _uninterrupted(worker: int) -> None:
     """Ctrl-C is the trainer's: it saves, and then ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def training_demonstrations(config: TrainingConfig, number: int) -> Iterator[Demonstration]:
+    """Demonstrations of documents that are trained on, in the run's own order: the same in every process."""
+    maker = EpisodeMaker(config.episodes.model_copy(update={"labels": 0.0, "styles": 0.0}), seed=config.seed)
+    apart = config.evaluation.every and config.evaluation.corpus is None
+    stream = DocumentStream(open_corpus(config.corpus), seed=config.seed, epochs=1)
+    documents = (document for document, _ in stream if not (apart and held_out(document.id, config)))
+    episodes = (episode for document in documents for episode in maker.episodes(document, 0))
+    return islice((item for episode in episodes for item in episode.demonstrations), number)
 
 
 def typical_demonstrations(config: TrainingConfig, number: int) -> list[Demonstration]:

@@ -21,11 +21,18 @@ _SENTENCE_END = re.compile(r"""[.!?。！？…]["'”’)\]]*(?=\s|$)|[。！�
 
 
 class EpisodeMaker:
-    """Makes a document's episodes; what is drawn depends on seed, epoch and document alone."""
+    """Makes a document's episodes; what is drawn depends on seed, epoch and document alone.
 
-    def __init__(self, settings: EpisodeSettings, *, seed: int) -> None:
+    Args:
+        settings: the run's.
+        seed: another one draws other episodes.
+        common: words of the corpus that tell no thing from another, which new names need:
+            `aim_sdk.training.things.common_words`.
+    """
+
+    def __init__(self, settings: EpisodeSettings, *, seed: int, common: frozenset[str] = frozenset()) -> None:
         self.settings, self.seed = settings, seed
-        self._augmentation = Augmentation(settings)
+        self._augmentation = Augmentation(settings, common)
 
     def episodes(self, document: Document, epoch: int) -> list[Episode]:
         """Return the document's episodes at an epoch; none if the document has too few pairs."""

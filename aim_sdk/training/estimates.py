@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -21,11 +21,18 @@ class Estimate:
     n: int
 
     def __format__(self, sign: str) -> str:
-        """The mean and its error; with one episode there is no error, and without episodes there is neither."""
+        """The mean and its error, or why there is none; without episodes there is no mean either."""
         if not self.n:
             return "not measured: no episode could be used"
         mean = f"{self.mean:{sign}.4f}"
-        return f"{mean} (one episode: no standard error)" if math.isnan(self.error) else f"{mean} ± {self.error:.4f}"
+        if math.isnan(self.error):
+            return f"{mean} ({'one episode' if self.n == 1 else 'all alike'}: no standard error)"
+        return f"{mean} ± {self.error:.4f}"
+
+
+def of_shares(found: Estimate) -> Estimate:
+    """A share of right answers, or a difference of two: where no episode differs, an error of 0 would be certainty."""
+    return found if found.error else replace(found, error=math.nan)
 
 
 def summarize(pairs: Sequence[Pair | None]) -> Estimate:

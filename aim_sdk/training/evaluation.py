@@ -18,7 +18,7 @@ from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers
 from aim_sdk.errors import InputError
 from aim_sdk.projectors.base import Projector
 from aim_sdk.training.episode import Episode
-from aim_sdk.training.estimates import Estimate, Pair, difference, summarize
+from aim_sdk.training.estimates import Estimate, Pair, difference, of_shares, summarize
 from aim_sdk.training.forward import Forward, project
 from aim_sdk.training.targets import Target
 from aim_sdk.training.teaching import Teaching
@@ -60,17 +60,22 @@ Estimates = dict[Measure, dict[Row, Estimate]]
 
 def estimates(scores: Scores) -> Estimates:
     """Each measure of each row."""
-    return {measure: {row: summarize(pairs(found, measure)) for row, found in scores.items()} for measure in MEASURES}
+    found = {m: {row: summarize(pairs(each, m)) for row, each in scores.items()} for m in MEASURES}
+    return _without_certainty(found)
 
 
 def aim_minus(scores: Scores) -> Estimates:
     """Each measure's difference between ``aim`` and the other rows, paired by episode."""
     own = scores["aim"]
     others = {row: found for row, found in scores.items() if row != "aim"}
-    return {
-        measure: {row: difference(pairs(own, measure), pairs(found, measure)) for row, found in others.items()}
-        for measure in MEASURES
+    found: Estimates = {
+        m: {row: difference(pairs(own, m), pairs(each, m)) for row, each in others.items()} for m in MEASURES
     }
+    return _without_certainty(found)
+
+
+def _without_certainty(found: Estimates) -> Estimates:
+    return found | {"names": {row: of_shares(estimate) for row, estimate in found["names"].items()}}
 
 
 def pairs(scores: Sequence[Score | None], measure: Measure) -> list[Pair | None]:

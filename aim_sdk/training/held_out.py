@@ -13,22 +13,23 @@ from PIL import Image
 from aim_sdk.errors import ImageError, InputError
 from aim_sdk.files.images import image_digest
 from aim_sdk.training.config import TrainingConfig
-from aim_sdk.training.corpora import DocumentStream, open_corpus
+from aim_sdk.training.corpora import CorpusConfig, DocumentStream, open_corpus
 from aim_sdk.training.corpora.documents import Document
 from aim_sdk.training.episode import Episode
 from aim_sdk.training.episodes import EpisodeMaker
+from aim_sdk.training.things import common_words
 from aim_sdk.types import Demonstration, ImageInput
 
 
 class _ProbeMaker:
     """Makes two episodes of a document: one binds new names to its images, one continues it with its own text."""
 
-    def __init__(self, config: TrainingConfig) -> None:
+    def __init__(self, config: TrainingConfig, common: frozenset[str] = frozenset()) -> None:
         settings, seed = config.episodes.model_copy(update={"targets": 1, "styles": 0.0}), config.seed + 1
         several = (min(2, settings.shots[1]), settings.shots[1])  # one shot shows one name: nothing is to be told apart
-        naming = settings.model_copy(update={"labels": 1.0, "relatives": 0.0, "shots": several})
+        naming = settings.model_copy(update={"labels": 1.0, "relatives": 1.0, "shots": several})
         self._makers = (
-            EpisodeMaker(naming, seed=seed),
+            EpisodeMaker(naming, seed=seed, common=common),
             EpisodeMaker(settings.model_copy(update={"labels": 0.0}), seed=seed),
         )
 
@@ -45,17 +46,42 @@ def probe_episodes(config: TrainingConfig) -> list[Episode]:
     """
     own = config.evaluation.corpus
     corpus = open_corpus((own or config.corpus).model_copy(update={"shuffle": False}))
-    maker = _ProbeMaker(config)
+    maker = _ProbeMaker(config, common_words(own or config.corpus))
     stream = DocumentStream(corpus, epochs=1)
     documents = (document for document, _ in stream if own or held_out(document.id, config))
     episodes = (_kept(episode) for document in documents for episode in maker.episodes(document))
     found = list(islice(episodes, config.evaluation.episodes))
+    if not found and own:
+        raise no_episode("evaluation.corpus", own, stream, config)
     if not found:
         raise InputError(
             f"evaluation: no held-out document gives an episode. Left out of the corpus: {dict(stream.dropped)}. "
             "Next: a larger evaluation.held_out, an evaluation.corpus of its own, or evaluation.every=0."
         )
     return found
+
+
+def no_episode(name: str, corpus: CorpusConfig, stream: DocumentStream, config: TrainingConfig) -> InputError:
+    """What to change where none of a corpus's documents, all of which a stream has seen, gives an episode."""
+    left_out = f"; left out: {dict(stream.dropped)}" if stream.dropped else ""
+    fewest = config.episodes.shots[0] + 1
+    longer = f"fewer episodes.shots: now an episode takes {fewest} pairs of one document"
+    return InputError(
+        f"{name}: {corpus.path} gives no episode{left_out}. "
+        f"Next: {stream.drops.cures(lambda setting: f'{name}.{setting}') or longer}."
+    )
+
+
+def check_corpus(config: TrainingConfig) -> None:
+    """Look for the first document that gives an episode.
+
+    Raises:
+        InputError: there is none.
+    """
+    stream = DocumentStream(open_corpus(config.corpus.model_copy(update={"shuffle": False})), epochs=1)
+    maker = EpisodeMaker(config.episodes, seed=config.seed)
+    if not any(maker.episodes(document, 0) for document, _ in stream):
+        raise no_episode("corpus", config.corpus, stream, config)
 
 
 def _kept(episode: Episode) -> Episode:

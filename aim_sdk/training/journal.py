@@ -13,6 +13,8 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ LOG = "log.jsonl"
 PLOT = "loss.png"
 _DRAWN = 10
 """Seconds between two drawings at least: each takes about one."""
+_MARKED = 30
+"""Fewer steps of a loss have a marker each: a single one is seen, too."""
 
 
 class TrainingJournal:
@@ -39,13 +43,12 @@ class TrainingJournal:
     """
 
     def __init__(self, output: Path, step: int, every: int = 0) -> None:
-        self._output, self._path, self._drawn = output, output / LOG, -math.inf
+        self._output, self._path, self._drawn, self._step = output, output / LOG, -math.inf, step
         kept = (line for line in read_log(output) if line["step"] <= step)
         self.lines = [line for line in kept if not (every and "evaluation" in line and line["step"] % every)]
         with writing(output, KEPT):
             write_atomic(self._path, "".join(map(_line, self.lines)).encode())
             self._file = self._path.open("a", encoding="utf-8")
-            self._board: Any = SummaryWriter(str(output / "tensorboard"), purge_step=step + 1 if step > 0 else None)
 
     def training(self, step: int, **values: float) -> None:
         """Note some steps' mean loss and what goes with it."""
@@ -67,9 +70,16 @@ class TrainingJournal:
 
     def close(self) -> None:
         """Close the log. Failed writes were reported already, or concern TensorBoard only."""
-        for file in (self._file, self._board):
+        boards = [self._board] if "_board" in self.__dict__ else []
+        for file in (self._file, *boards):
             with suppress(OSError):
                 file.close()
+
+    @cached_property
+    def _board(self) -> Any:
+        """TensorBoard's file, made when there is something to write."""
+        purged = self._step + 1 if self._step > 0 else None
+        return SummaryWriter(str(self._output / "tensorboard"), purge_step=purged)
 
     def _write(self, line: dict[str, Any]) -> None:
         self.lines.append(line)
@@ -104,20 +114,23 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
     figure, (first, *others) = figures.panels(1 + len(measures), columns=2, size=(5.2, 3.6))
     trained = [(line["step"], line["loss"]) for line in lines if "loss" in line]
     if trained:
-        first.plot(*zip(*trained, strict=True), color="0.5", linewidth=1)
-    first.set(title="training (other episodes each step)", xlabel="step", ylabel="objective, nats per token")
-    first.grid(alpha=0.3)
+        marker = "o" if len(trained) < _MARKED else ""
+        first.plot(*zip(*trained, strict=True), color="0.5", linewidth=1, marker=marker, markersize=4)
+    first.set(title="training (other episodes each step)", ylabel="objective, nats per token")
+    figures.steps_axis(first, [step for step, _ in trained])
     legend: dict[str, Any] = {}
     for axes, measure in zip(others, measures, strict=True):
-        rows = evaluations[0]["evaluation"][measure]
-        for place, row in enumerate(row for row in rows if rows[row]["n"]):
-            steps = [line["step"] for line in evaluations]
+        found = evaluations[0]["evaluation"][measure]
+        rows, steps = [row for row in found if found[row]["n"]], [line["step"] for line in evaluations]
+        apart = min(0.01 * max(steps[-1] - steps[0], 2), *(0.15 * (b - a) for a, b in pairwise(steps)), 1.0)
+        for place, row in enumerate(rows):
+            places = [step + apart * (place - (len(rows) - 1) / 2) for step in steps]
             values = [line["evaluation"][measure][row] for line in evaluations]
             means, errors = ([_number(value[key]) for value in values] for key in ("mean", "error"))
-            drawn = axes.errorbar(steps, means, errors, capsize=2, **figures.style(place).options)
+            drawn = axes.errorbar(places, means, errors, capsize=2, **figures.style(place).options)
             legend.setdefault(row, drawn)
-        axes.set(title=f"held out: {TITLES[measure]}", xlabel="step")
-        axes.grid(alpha=0.3)
+        axes.set(title=f"held out: {TITLES[measure]}")
+        figures.steps_axis(axes, steps)
     figures.legend(figure, legend)
     write_atomic(path, figures.png(figure))
 

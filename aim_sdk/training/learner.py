@@ -20,17 +20,18 @@ Parts = Mapping[str, Mapping[str, Tensor]]
 
 
 class Learner:
-    """A projector and its optimizer; its weights now are where training begins.
+    """A projector and its optimizer; its weights now are where the steps begin.
 
     Attributes:
         projector: what learns.
-        start: what it began with.
+        start: what it is compared with: the projector before it was fitted and trained.
         average: the moving average of its weights: what is evaluated and handed out.
-        best: the average at the best evaluation; the start at first.
+        best: the average at the best evaluation.
     """
 
-    def __init__(self, projector: Projector, vocabulary: Vocabulary, config: TrainingConfig) -> None:
-        self.start, self.average, self.best = (copied(projector, vocabulary) for _ in range(3))
+    def __init__(self, projector: Projector, start: Projector, vocabulary: Vocabulary, config: TrainingConfig) -> None:
+        self.start = start
+        self.average, self.best = (copied(projector, vocabulary) for _ in range(2))
         if config.projector.rank is not None:
             torch.manual_seed(config.seed)
             learn_low_rank(projector, config.projector.rank)

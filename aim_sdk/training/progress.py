@@ -40,7 +40,7 @@ class TrainingProgress(Progress):
         """Show how far an evaluation is; its time is not the training's."""
         started = time.monotonic()
         try:
-            with advancing("evaluating, episodes", total, shown=self._shown) as done:
+            with self.paused(), advancing("evaluating, episodes", total, shown=self._shown) as done:
                 yield done
         finally:
             self._since += time.monotonic() - started

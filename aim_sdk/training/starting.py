@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import islice
 from typing import Final
 
 import torch
@@ -12,18 +14,36 @@ from aim_sdk.backend.capabilities import HasVocabulary, capability
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.backend.registry import get_backend
 from aim_sdk.errors import InputError
-from aim_sdk.projectors.base import Calibrates, Projector
+from aim_sdk.files.jobs import LOCK, alone
+from aim_sdk.projectors.base import Projector
+from aim_sdk.projectors.beginning import Calibrates, Fits
 from aim_sdk.projectors.kinds import untrained
 from aim_sdk.reading.cache import ReadingCache
 from aim_sdk.reading.encoder import Encoder
+from aim_sdk.support.progress import advancing
+from aim_sdk.support.terminal import say
+from aim_sdk.training.average import copied
 from aim_sdk.training.config import ProjectorSettings, TrainingConfig
-from aim_sdk.training.data import typical_demonstrations
+from aim_sdk.training.data import training_demonstrations, typical_demonstrations
+from aim_sdk.training.failures import claim
 from aim_sdk.training.forward import Forward
 from aim_sdk.training.teachers import teacher_for
 from aim_sdk.training.teaching import TargetCache, Teaching
+from aim_sdk.types import Reading
 
 _TYPICAL: Final = 64
 """Demonstrations that a projector is shown before its training."""
+
+
+def claim_folder(config: TrainingConfig, stack: ExitStack) -> None:
+    """Take the run's folder for all processes of the job, as long as the stack is open.
+
+    Raises:
+        ArtifactWriteError: another job is writing there.
+        TrainingError: it holds another run.
+    """
+    stack.enter_context(alone(config.output / LOCK))
+    claim(config)
 
 
 def load(config: TrainingConfig, accelerator: Accelerator) -> tuple[Backend, Projector]:
@@ -58,11 +78,46 @@ def _check_start(settings: ProjectorSettings, projector: Projector) -> None:
         raise InputError(f"{settings.start} is a projector with other settings:{rows}\nNext: leave these settings out.")
 
 
-def calibrate(encoder: Encoder, config: TrainingConfig) -> None:
-    """Show a projector that asks for it some typical readings."""
-    if isinstance(encoder.projector, Calibrates):
+def begin(encoder: Encoder, config: TrainingConfig, *, fitting: bool, show: bool) -> tuple[Projector, int]:
+    """Prepare a projector for its first step, in place.
+
+    Args:
+        encoder: holds the projector.
+        config: the run's.
+        fitting: False: the run resumes, and a checkpoint has the weights.
+        show: whether to show progress on stderr.
+
+    Returns:
+        The projector as it is before it is fitted, which the run is compared with; and to how many readings it was
+        fitted.
+    """
+    if fitting and isinstance(encoder.projector, Calibrates):
         work = Forward(encoder, reading_tokens=config.reading_tokens)
         encoder.projector.calibrate(work.readings(typical_demonstrations(config, _TYPICAL)))
+    start = copied(encoder.projector, capability(encoder.backend, HasVocabulary).vocabulary)
+    return start, _fit(encoder, config, show=show) if fitting else 0
+
+
+def _fit(encoder: Encoder, config: TrainingConfig, *, show: bool) -> int:
+    """Fit a new projector to readings of the corpus, if it can be; what is held out is not read."""
+    projector, settings = encoder.projector, config.projector
+    if not (settings.fit and settings.start is None and isinstance(projector, Fits) and len(projector.layers) > 1):
+        return 0
+    work, shown = Forward(encoder, reading_tokens=config.reading_tokens), training_demonstrations(config, settings.fit)
+    with advancing("fitting, readings", settings.fit, shown=show) as advance:
+
+        def readings() -> Iterator[Reading]:
+            while chunk := list(islice(shown, _TYPICAL)):
+                yield from work.readings(chunk)
+                advance(len(chunk))
+
+        fitted = projector.fit(readings())
+    if show and not fitted:
+        say(
+            f"the projector is not fitted: readings of {encoder.backend.name!r} do not show how images differ",
+            err=True,
+        )
+    return fitted
 
 
 def reading_cache(

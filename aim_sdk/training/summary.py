@@ -23,6 +23,7 @@ def summary(
             config.model_dump_json(exclude={"output": True, "model": True, "corpus": {"path", "images"}})
         ),
         "corpus": config.corpus.path.name,
+        "fitted": state.fitted,
         "steps": state.step,
         "episodes": state.episodes,
         "learning_rate": learning_rate,

@@ -20,7 +20,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from aim_sdk.backend.capabilities import HasVocabulary, RecomputesActivations, RunsInTorch, Shards, capability
 from aim_sdk.errors import ArtifactWriteError, TrainingError
 from aim_sdk.files.atomic import writing
-from aim_sdk.files.jobs import LOCK, alone
 from aim_sdk.reading.encoder import Encoder
 from aim_sdk.support.interrupts import interruptible
 from aim_sdk.support.terminal import say
@@ -28,11 +27,11 @@ from aim_sdk.training import checkpoint, evaluation, starting
 from aim_sdk.training.ahead import prepared_ahead
 from aim_sdk.training.config import TrainingConfig
 from aim_sdk.training.data import EpisodeBatch, training_batches
-from aim_sdk.training.evaluation import Probe, Score
-from aim_sdk.training.failures import claim, no_parameters, not_a_number, out_of_memory
+from aim_sdk.training.evaluation import Probe
+from aim_sdk.training.failures import no_parameters, not_a_number, out_of_memory
 from aim_sdk.training.forward import Forward
 from aim_sdk.training.frozen import check_frozen, checksum
-from aim_sdk.training.held_out import probe_episodes, with_held_out
+from aim_sdk.training.held_out import check_corpus, probe_episodes, with_held_out
 from aim_sdk.training.journal import TrainingJournal
 from aim_sdk.training.learner import Learner
 from aim_sdk.training.objectives import WeightedSum
@@ -84,14 +83,18 @@ class TrainingRun:
         self, config: TrainingConfig, accelerator: Accelerator, stack: contextlib.ExitStack, *, show: bool
     ) -> None:
         self.accelerator, self.main = accelerator, accelerator.is_main_process
-        if self.main:  # for all processes of the job
-            stack.enter_context(alone(config.output / LOCK))
-            claim(config)
+        new = not config.output.exists()
+        if self.main and not new:  # for all processes of the job
+            starting.claim_folder(config, stack)
+        check_corpus(config)
         config, unmeasured = with_held_out(config)
         self.config = config
         if unmeasured and show and self.main:
             say(unmeasured, err=True)
+        self.probed = probe_episodes(config) if config.evaluation.every else []
         self.backend, self.projector = starting.load(config, accelerator)
+        if self.main and new:  # a run that cannot begin makes no folder
+            starting.claim_folder(config, stack)
         self.encoder = Encoder(self.backend, self.projector, config.prompt_format or self.backend.default_format)
         if config.shard:
             mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
@@ -102,10 +105,12 @@ class TrainingRun:
         check_frozen(self.modules)
         self.checksum = checksum(self.modules)
         self.objective = WeightedSum(config.objective.weights)
-        if not checkpoint.steps_taken(config.output):
-            starting.calibrate(self.encoder, config)
-        self.learner = Learner(self.projector, capability(self.backend, HasVocabulary).vocabulary, config)
+        begins = not checkpoint.steps_taken(config.output)
+        start, fitted = starting.begin(self.encoder, config, fitting=begins, show=show and self.main)
+        self.learner = Learner(self.projector, start, capability(self.backend, HasVocabulary).vocabulary, config)
         self.state = checkpoint.load(config.output, self.learner)
+        if begins:
+            self.state.fitted = fitted
         origin = Origin.of(config, self.backend.fingerprint)
         if self.state.origin is not None:
             self.state.origin.check(origin, config.output)
@@ -250,8 +255,12 @@ class TrainingRun:
 
     def _probe(self) -> Probe:
         """The held-out episodes: the processes share them, unless they share the backbone."""
-        config, episodes = self.config, probe_episodes(self.config)
-        own = episodes if config.shard else episodes[self.accelerator.process_index :: self.accelerator.num_processes]
+        config = self.config
+        own = (
+            self.probed
+            if config.shard
+            else self.probed[self.accelerator.process_index :: self.accelerator.num_processes]
+        )
         # With a sharded backbone all processes run the same forwards, but what is cached differs between them.
         cache = None if config.shard else self.forward.cache
         forward = Forward(self.encoder, reading_tokens=config.reading_tokens, cache=cache)
@@ -263,7 +272,7 @@ class TrainingRun:
         with self.progress.evaluating(len(probe.episodes)) as done:
             scores = probe.measure(self.learner.average, done)
         if not self.config.shard and self.accelerator.num_processes > 1:
-            scores = {row: _gathered(found) for row, found in scores.items()}
+            scores = {row: [s for part in gather_object([found]) for s in part] for row, found in scores.items()}
         probe.check(scores)
         found = Best.of(self.state.step, scores)
         if self.state.best is None or found.kl < self.state.best.kl:
@@ -288,7 +297,3 @@ class TrainingRun:
         if self.main:
             checkpoint.save(self.config.output, self.state, self.learner.parts(), keep=self.config.keep_checkpoints)
         self.accelerator.wait_for_everyone()
-
-
-def _gathered(scores: list[Score | None]) -> list[Score | None]:
-    return [score for part in gather_object([scores]) for score in part]

@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from aim_sdk.training.estimates import Estimate, difference, summarize
+from aim_sdk.training.estimates import Estimate, difference, of_shares, summarize
 from aim_sdk.training.evaluation import Scores, pairs
 
 _ERRORS: Final = 2
@@ -32,7 +32,7 @@ class Best(BaseModel):
     def of(cls, step: int, scores: Scores) -> Best:
         """Compare ``aim`` with ``start``."""
         kl = difference(pairs(scores["start"], "kl"), pairs(scores["aim"], "kl"))
-        names = difference(pairs(scores["aim"], "names"), pairs(scores["start"], "names"))
+        names = of_shares(difference(pairs(scores["aim"], "names"), pairs(scores["start"], "names")))
         return cls(step=step, kl=summarize(pairs(scores["aim"], "kl")).mean, closer=kl, names=names)
 
     @property
@@ -43,7 +43,7 @@ class Best(BaseModel):
         """
         nearer = self.closer.n >= _FEWEST and self.closer.mean > _ERRORS * self.closer.error
         fewer = self.names.mean < 0 and not self.names.mean >= -_ERRORS * self.names.error
-        return self.step > 0 and nearer and not fewer
+        return nearer and not fewer
 
 
 def verdict(best: Best | None) -> str:
@@ -53,7 +53,8 @@ def verdict(best: Best | None) -> str:
     named = f"new names bound rightly {best.names:+}" if best.names.n else "no new names were measured"
     measured = f"nats per token nearer to the teacher on {best.closer.n} held-out episodes; {named}"
     if best.better:
-        return f"better than its start by {best.closer:+} {measured}; of step {best.step}"
+        of = f"of step {best.step}" if best.step else "as it was fitted, before the first step"
+        return f"better than its start by {best.closer:+} {measured}; {of}"
     if best.step == 0:
         return "not better: the start was kept; no evaluation was nearer to the teacher on held-out episodes"
     few = f" ({_FEWEST} are needed to tell)" if best.closer.n < _FEWEST else ""

@@ -18,7 +18,7 @@ from aim_sdk.support import figures
 from aim_sdk.support.provenance import provenance
 from benchmarks.pocket.config import RESULTS
 from benchmarks.pocket.table_runs import TableSettings
-from benchmarks.pocket.table_scores import CONTROL, Answers, Estimate
+from benchmarks.pocket.table_scores import CONTROL, OF_THE_BACKBONE, Answers, Estimate
 
 _ASSETS: Final = Path(__file__).parents[2] / "docs" / "assets"
 _SHOTS: Final = 4
@@ -45,9 +45,7 @@ def result(table: TableSettings, answers: Answers) -> dict[str, Any]:
         "trainings": answers.trainings,
         "rows": rows,
         "gains": gains,
-        "gains_of_each_training": {
-            row: _gains(answers, row, _START, tasks) for row in answers.trainings.get(_JUDGED, ())
-        },
+        "gains_of_each_row": {row: _gains(answers, row, _START, tasks) for row in _compared(answers)},
         "gap_closed": closed,
         "goals": goals(answers, table.tasks),
         "runs": answers.runs,
@@ -81,7 +79,8 @@ def markdown(table: TableSettings, answers: Answers) -> str:
     rows = [[row, *(_cell(answers.mean(row, _SHOTS, task)) for task in tasks)] for row in _ordered(answers)]
     sizes = [_largest(answers, _SHOTS, task) for task in tasks]
     parts = [_pipe([head, ["n, at most", *map(str, sizes)], *rows])]
-    compared = [(_JUDGED, over) for over in _OVER] + [(one, _START) for one in answers.trainings.get(_JUDGED, ())]
+    compared = [(_JUDGED, over) for over in _OVER if _JUDGED in answers.scores]
+    compared += [(one, _START) for one in _compared(answers)]
     gains = [
         [f"{one} - {over}", *(_cell(answers.gain(one, over, _SHOTS, task), "+") for task in tasks)]
         for one, over in compared
@@ -132,9 +131,15 @@ def _over_shots(answers: Answers, row: str, tasks: Sequence[str | None]) -> dict
 
 def _ordered(answers: Answers) -> list[str]:
     """Rows as they are read: what the backbone does alone, then each projector with its control."""
-    alone = [row for row in ("zero-shot", "text-only", "interleaved", "nearest") if row in answers.scores]
+    alone = [row for row in OF_THE_BACKBONE if row in answers.scores]
     rest = [row for row in answers.scores if row not in alone and not row.endswith(CONTROL)]
     return [*alone, *(one for row in rest for one in (row, row + CONTROL) if one in answers.scores)]
+
+
+def _compared(answers: Answers) -> list[str]:
+    """Rows of projectors, other than the start and the judged one."""
+    others = {*OF_THE_BACKBONE, _START, _JUDGED}
+    return [row for row in _ordered(answers) if row not in others and not row.endswith(CONTROL)]
 
 
 def _largest(answers: Answers, shots: int, task: str | None) -> int:

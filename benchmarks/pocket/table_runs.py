@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from aim_backends.pocket.backend import PocketBackend
 from aim_sdk.bank import DemonstrationBank, NewBankWarning
@@ -24,6 +24,7 @@ from aim_sdk.bank.convert import convert
 from aim_sdk.errors import InputError
 from aim_sdk.evaluation import EvalSettings, evaluate
 from aim_sdk.evaluation.results import RESULT, Run
+from aim_sdk.files.settings import Settings
 from aim_sdk.files.yaml_files import read_yaml
 from aim_sdk.pipeline import AIMPipeline
 from aim_sdk.projectors import Projector, untrained
@@ -34,11 +35,7 @@ from aim_sdk.types import Mode
 BACKEND: Final = "pocket"
 
 
-class _TablePart(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Part(_TablePart):
+class Part(Settings):
     """Some of the trials, at some numbers of shots."""
 
     shots: tuple[int, ...] = Field(description="demonstrations of a trial")
@@ -47,7 +44,7 @@ class Part(_TablePart):
     rows: tuple[str, ...] | None = Field(default=None, description="None: all")
 
 
-class Row(_TablePart):
+class Row(Settings):
     """A projector, asked in some modes."""
 
     modes: tuple[Mode, ...] = Field(description="as the suite has them")
@@ -55,11 +52,14 @@ class Row(_TablePart):
     untrained: ProjectorSettings | None = Field(default=None, description="one that is made here, without training")
 
 
-class TableSettings(_TablePart):
+class TableSettings(Settings):
     """A table: what is run, in this order."""
 
     output: Path = Field(description="the folder of the runs")
     trials: Path = Field(description="what `python -m benchmarks.pocket.trials` wrote")
+    dtype: str = Field(
+        default="float32", description="the backbone's: bfloat16 takes half the time where the CPU has it"
+    )
     tasks: tuple[str, ...] = Field(description="folders of the trials")
     parts: dict[str, Part] = Field(description="each is run for all of its rows before the next begins")
     rows: dict[str, Row] = Field(description="the first one that reads demonstrations reads for all")
@@ -115,6 +115,7 @@ def _run(table: TableSettings, part: Part, name: str, folder: Path, tasks: Seque
         backend=BACKEND,
         projector=None if projector is None else str(projector),
         device="cpu",
+        dtype=table.dtype,
         tasks=tuple(map(str, tasks)),
         shots=part.shots,
         modes=row.modes,
@@ -131,7 +132,7 @@ def _projector(table: TableSettings, name: str, row: Row) -> Path | None:
     folder = table.output / "projectors" / name
     if not folder.exists():
         wanted = row.untrained
-        vocabulary = PocketBackend.from_pretrained(device="cpu").vocabulary
+        vocabulary = PocketBackend.from_pretrained(device="cpu", dtype=table.dtype).vocabulary
         made = untrained(wanted.kind, vocabulary, layers=wanted.layers, **wanted.options)
         made.save_pretrained(folder)
     return folder
@@ -142,7 +143,7 @@ def _readings(table: TableSettings, part: Part, name: str, folder: Path, tasks: 
     first = next(row for row, settings in table.rows_of(part).items() if READ & {*settings.modes})
     source, target = folder / "banks" / first, folder / "banks" / name
     projector = _projector(table, name, table.rows[name])
-    whole = AIMPipeline.from_pretrained(BACKEND, projector=projector, device="cpu")
+    whole = AIMPipeline.from_pretrained(BACKEND, projector=projector, device="cpu", dtype=table.dtype)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NewBankWarning)
         for task in (yaml.safe_load(path.read_text())["name"] for path in tasks):

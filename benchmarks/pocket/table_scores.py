@@ -20,7 +20,7 @@ from aim_sdk.types import Mode
 from benchmarks.pocket.table_runs import TableSettings
 
 CONTROL: Final = " without images"
-_OF_THE_BACKBONE: Final = ("zero-shot", "text-only", "interleaved", "nearest")
+OF_THE_BACKBONE: Final = ("zero-shot", "text-only", "interleaved", "nearest")
 
 Trial = tuple[str, str]
 """A task and a trial of it."""
@@ -114,7 +114,7 @@ class Answers:
 
 def row_of(name: str, mode: Mode) -> str:
     """The row that a run's mode is."""
-    if mode in _OF_THE_BACKBONE:
+    if mode in OF_THE_BACKBONE:
         return mode
     return name + (CONTROL if mode == "no-image" else "")
 

@@ -1,17 +1,23 @@
 """Bugs of a tiny LLaVA that its earlier kit let pass, and the check that must name each."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from aim_backends.hf import TransformersBackend
+from aim_backends.hf.footprint import TransformersFootprint
 from aim_backends.hf.writing import PromptWriter
 from aim_backends.llava import LlavaBackend
 from aim_sdk import Backend, Demonstration, Fingerprint, Generation, PromptFormat, Query, Reading
+from aim_sdk.backend.box import Box
+from aim_sdk.backend.capabilities import WritesBoxes
+from aim_sdk.backend.constraints import Constraint, OneOf
+from aim_sdk.backend.plain_boxes import PlainBoxes
 from aim_sdk.backend.prepared import PreparedAnswers
+from aim_sdk.errors import CutAnswerError
 from tests.conformance.broken import Answerer, Broken, Reader, answering, reading
 from tests.conformance.third_party.unseen import bgr, grey
 
@@ -159,7 +165,132 @@ def second_lookup(good: TransformersBackend) -> Backend:
     return good
 
 
+class _Miscounts(TransformersFootprint):
+    texts, alone, after_images, window = 0, 0, 0, 10**9
+
+    def text_tokens(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
+        return [n + self.texts for n in super().text_tokens(demonstrations, prompt_format=prompt_format)]
+
+    def prompt_tokens(self, query: Query, shown: Sequence[Demonstration], *, prompt_format: PromptFormat) -> int:
+        found = super().prompt_tokens(query, shown, prompt_format=prompt_format)
+        return found + (self.after_images if shown else self.alone)
+
+    def kv_bytes(self, tokens: int, images: int) -> int:
+        return 100 - tokens if self.window == 0 else 100
+
+
+class _AnswerUncounted(_Miscounts):
+    texts = -1
+
+
+class _BosForgotten(_Miscounts):
+    alone, after_images = -1, -1
+
+
+class _FrameForgotten(_Miscounts):
+    after_images = -2
+
+
+class _KvShrinks(_Miscounts):
+    window = 0
+
+
+def foreseeing(bug: type[TransformersFootprint]) -> Broken:
+    """A loaded backend whose footprint is wrong."""
+
+    def broken(good: TransformersBackend) -> Backend:
+        sizes = good.footprint.sizes
+        good.footprint = bug(good.backbone, sizes.device, sizes.dtype, sizes.weights_bytes)
+        return good
+
+    return broken
+
+
+class _ChoiceCut(Answerer):
+    def generate(self, queries: Any, contexts: Any, **options: Any) -> list[Generation]:
+        return [dataclasses.replace(one, text=one.text[:2]) for one in super().generate(queries, contexts, **options)]
+
+
+class _ChoiceStreamedTwice(Answerer):
+    def stream(self, query: Query, context: Any, **options: Any) -> Iterator[str]:
+        pieces = list(super().stream(query, context, **options))
+        return iter([*pieces, *pieces])
+
+
+class _CutJsonGiven(Answerer):
+    def generate(self, queries: Any, contexts: Any, **options: Any) -> list[Generation]:
+        try:
+            return super().generate(queries, contexts, **options)
+        except CutAnswerError:
+            return self.backend.injector.generate(queries, contexts, **options)
+
+
+def constraining(bug: type[Answerer]) -> Broken:
+    """A backend whose constrained answers have a bug."""
+
+    class Constraining(LlavaBackend):
+        def constrained(self, constraint: Constraint) -> Any:
+            made = bug(self)
+            made.good = super().constrained(constraint)
+            return made
+
+    return lambda good: Constraining(good.backbone)
+
+
+class _FirstConstraintStays(LlavaBackend):
+    def constrained(self, constraint: Constraint) -> Any:
+        made = super().constrained(constraint)
+        self.injector._constraint = constraint
+        return made
+
+
+class _ShortestChoice(LlavaBackend):
+    def constrained(self, constraint: Constraint) -> Any:
+        if isinstance(constraint, OneOf):
+            constraint = OneOf((min(constraint.choices, key=len),))
+        return super().constrained(constraint)
+
+
+class _Plain(LlavaBackend):
+    """Writes boxes plainly, without a bug."""
+
+    @property
+    def lacks(self) -> dict[type, str]:  # type: ignore[override]
+        return {one: why for one, why in super().lacks.items() if one is not WritesBoxes}
+
+    def write_boxes(self, boxes: Iterable[Box], image: Any) -> str:
+        return PlainBoxes().write_boxes(boxes, image)
+
+    def read_boxes(self, text: str, image: Any) -> list[Box]:
+        return PlainBoxes().read_boxes(text, image)
+
+
+class _CornersTurned(_Plain):
+    def write_boxes(self, boxes: Iterable[Box], image: Any) -> str:
+        return super().write_boxes([Box(box.y1, box.x1, box.y2, box.x2, box.label) for box in boxes], image)
+
+
+class _BoxGuessed(_Plain):
+    def read_boxes(self, text: str, image: Any) -> list[Box]:
+        return super().read_boxes(text, image) or [Box(0, 0, 1, 1)]
+
+
+def as_class(bug: type[LlavaBackend]) -> Broken:
+    return lambda good: bug(good.backbone)
+
+
 CAUGHT: list[tuple[str, str, Broken]] = [
+    ("boxes_are_kept", "y first, read as x first", as_class(_CornersTurned)),
+    ("boxes_are_kept", "a guess where there is no box", as_class(_BoxGuessed)),
+    ("choices_are_kept", "cut", constraining(_ChoiceCut)),
+    ("choices_are_kept", "streamed twice", constraining(_ChoiceStreamedTwice)),
+    ("schema_is_kept", "cut JSON is given", constraining(_CutJsonGiven)),
+    ("schema_is_kept", "stays for the next call", as_class(_FirstConstraintStays)),
+    ("constrained_is_free", "the shortest choice", as_class(_ShortestChoice)),
+    ("cost_is_foreseen", "an answer is not counted", foreseeing(_AnswerUncounted)),
+    ("cost_is_foreseen", "BOS forgotten", foreseeing(_BosForgotten)),
+    ("cost_is_foreseen", "frame tokens forgotten", foreseeing(_FrameForgotten)),
+    ("cost_is_foreseen", "KV shrinks", foreseeing(_KvShrinks)),
     ("answer_start", "late", reading(_AnswerStartLate)),
     ("answer_start", "early", reading(_AnswerStartEarly)),
     ("answer_start", "at the role", reading(_AnswerStartAtTheRole)),

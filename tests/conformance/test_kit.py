@@ -106,9 +106,10 @@ def test_what_a_backend_refuses_by_itself_need_not_be_declared() -> None:
 def test_both_prompts_are_shown_where_identity_fails(good: TransformersBackend) -> None:
     bug = llava_mutations.second_lookup(good)
     (result,) = run_checks(bug, checks=["identity_forward"])
-    injected, written = result.message.splitlines()[1:]
+    _, injected, written, causes = result.message.splitlines()
     assert re.match(r"injected: '<s>.*Look.*<fused x \d+><image x \d+>.*Q: What is this\?", injected)
     assert re.match(r"written: '<s>.*Look.*Q: What colour is it\?\\nA: red.*<image x \d+>", written)
+    assert causes.startswith("Usual causes: ")
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])

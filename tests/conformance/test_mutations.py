@@ -21,6 +21,11 @@ def test_a_finished_third_party_backend_passes() -> None:
         "slot_changes_nothing",
         "recomputed_activations",
         "sampling",
+        "cost_is_foreseen",
+        "choices_are_kept",
+        "schema_is_kept",
+        "constrained_is_free",
+        "boxes_are_kept",
     }
 
 

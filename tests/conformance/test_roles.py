@@ -28,9 +28,9 @@ _WIDE = {number: number + 0xFEE0 for number in range(0x21, 0x7F)}
 
 
 def _special(backend: TransformersBackend) -> dict[int, str]:
-    """The special tokens that are not images's, without the unknown token, which rare characters write."""
+    """The special tokens that are not images's or boxes', without the unknown one, which rare characters write."""
     added = backend.backbone.tokenizer.added_tokens_decoder
-    skipped = {*backend.backbone.image_ids, backend.backbone.tokenizer.unk_token_id}
+    skipped = {*backend.backbone.image_ids, *backend.backbone.box_ids, backend.backbone.tokenizer.unk_token_id}
     return {index: token.content for index, token in added.items() if token.special and index not in skipped}
 
 

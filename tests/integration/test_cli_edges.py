@@ -70,6 +70,12 @@ def test_ctrl_c_while_a_model_is_loaded(tmp_path: Path, seconds: float) -> None:
     assert not (tmp_path / "o").exists() or not (tmp_path / "o").stat().st_size
 
 
+def test_ctrl_c_in_a_text_that_a_library_executes_ends_with_the_same_code() -> None:
+    ended = "from aim_sdk import cli; cli.app = lambda: exec('import os; os.kill(os.getpid(), 2)'); cli.main()"
+    done = subprocess.run([sys.executable, "-c", ended], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted.\n")
+
+
 def run(command: str) -> subprocess.CompletedProcess[str]:
     """Run a line of bash in which ``aim`` is the command line."""
     line = f'aim() {{ "{sys.executable}" -m aim_sdk.cli "$@"; }}; {command}'

@@ -16,7 +16,9 @@ from typer.testing import CliRunner
 
 from aim_sdk import AIMPipeline
 from aim_sdk.cli import app
+from aim_sdk.testing import CHECKS
 from aim_sdk.training import TrainingConfig
+from docs import checks
 from docs.cli import page as commands_page
 from tests.unit.test_project_files import PAGES, ROOT, blocks
 
@@ -119,6 +121,12 @@ def test_a_table_for_my_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_the_commands_page_is_their_help() -> None:
     written = (ROOT / "docs" / "reference" / "cli.md").read_text()
     assert written == commands_page(), "docs/reference/cli.md is out of date; run `make reference`"
+
+
+def test_the_table_of_checks_is_their_docstrings() -> None:
+    written = checks.PAGE.read_text()
+    assert all(f"| `{name}` |" in written for name in CHECKS)
+    assert written == checks.page(written), f"{checks.PAGE.name} is out of date; run `make reference`"
 
 
 def test_the_settings_of_a_page_are_valid() -> None:

@@ -22,6 +22,7 @@ from aim_sdk.errors import ArtifactWriteError, InputError, ShotsError
 from aim_sdk.evaluation import runner
 from aim_sdk.evaluation.examples import examples
 from aim_sdk.evaluation.plan import Plan
+from aim_sdk.evaluation.report import facts
 from aim_sdk.evaluation.results import Run
 from aim_sdk.evaluation.runner import evaluate
 from aim_sdk.evaluation.settings import EvalSettings
@@ -120,6 +121,15 @@ def arguments(settings: dict[str, Any], **changes: Any) -> list[str]:
 
 def command(settings: dict[str, Any], *launcher: str, **changes: Any) -> list[str]:
     return [*(launcher or (sys.executable, "-m", "aim_sdk.cli")), *arguments(settings, **changes)]
+
+
+def test_a_run_names_the_version_of_its_backends_distribution(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aim_sdk.evaluation.runner.version_of", lambda name: {f"aim-{name}": "0.3"})
+    found = run(settings, shots=(1,), modes=("aim",), seeds=1)
+    assert found.versions["aim-llava"] == "0.3"
+    assert "aim-llava 0.3" in facts(found)["versions"]
 
 
 def test_every_answer_is_the_pipelines_own(settings: dict[str, Any]) -> None:

@@ -177,6 +177,22 @@ def test_choices_have_the_shares_of_the_votes(settings: dict[str, Any], tmp_path
     assert all(len(p.log_probs or ()) == 2 for p in made.answers[0].predictions)
 
 
+def test_what_the_longest_prompt_takes_is_said_before_the_first_is_asked(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    asked = EvalSettings.model_validate({**settings, "modes": ("zero-shot", "aim", "interleaved")})
+    made = evaluate(asked, show=False, foresee=said.append)
+    assert made is not None
+    longest = max(p.prompt_tokens for cell in made.answers for p in cell.predictions)
+    (line,) = said
+    assert line.startswith("cost: interleaved, "), line
+    assert f"up to {longest:,} of " in line, line
+    assert line.endswith("fits: yes."), line
+    evaluate(asked, show=False, foresee=said.append)
+    assert said == [line]  # nothing is left to answer
+
+
 def test_open_answers_have_no_such_row(settings: dict[str, Any], task: Path, tmp_path: Path) -> None:
     path = changed(task, tmp_path / "task", metric="cider", kind="caption")
     notes: list[str] = []

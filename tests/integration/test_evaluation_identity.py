@@ -156,6 +156,22 @@ def test_what_was_refused_is_asked_again_once_it_is_repaired(
         run(settings)
 
 
+def test_the_command_says_by_its_exit_code_that_queries_were_refused(
+    settings: dict[str, Any], task: Path, call_cli: CalledCli
+) -> None:
+    typed = arguments(settings)
+    image = task.parent / "queries-1.png"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:40])
+    finished = call_cli(*typed)
+    assert finished.returncode == 3, finished.stderr
+    assert "refused" in finished.stdout
+    assert (settings["output"] / "report.md").exists(), "all is written"
+    assert call_cli("eval", "report", str(settings["output"]), "--output", str(settings["output"])).returncode == 0
+    image.write_bytes(whole)
+    assert call_cli(*typed).returncode == 0
+
+
 def test_a_result_holds_what_was_asked_and_by_what(settings: dict[str, Any], tmp_path: Path) -> None:
     found = run(settings, modes=("zero-shot", "text-only", "aim", "interleaved", "nearest"), shots=(0, 1, 2), seeds=2)
     assert found.computed == {"dtype": "float32", "device": "cpu", "default_format": "chat"}

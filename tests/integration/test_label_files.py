@@ -109,3 +109,51 @@ def test_one_cell_is_one(run: Run, desk: Path) -> None:
     (desk / "q.csv").write_text("image,note\nphotos/4.png,=1+1\nphotos/5.png,x\n")
     said = run("answer", *LABEL, "--queries", "@q.csv", "--out", "@x.csv")
     assert "1 cell begins like a formula and has a ' put before it" in said
+
+
+def test_lines_that_cannot_be_used_are_counted_and_listed(run: Run, desk: Path) -> None:
+    (desk / "photos" / "broken.png").write_bytes(b"no image")
+    rows = ("photos/4.png,dog", ",cat", "photos/broken.png,cat", "photos/5.png,cat,more", "photos/6.png,")
+    (desk / "q.csv").write_text("image,answer\n" + "".join(f"{row}\n" for row in rows))
+    for _ in range(2):  # run again, it lists them again
+        said = run("answer", *LABEL, "--queries", "@q.csv", "--out", "@x.csv")
+        assert said.startswith("3 ")
+        assert "3 queries have no answer: x.csv.failed.jsonl lists them." in said
+        assert "x.csv: 2 answers of 5 queries." in said
+        assert " of 1 answered, " in said
+        assert "(2 without an answer)" in said
+        failed = lines(desk / "x.csv.failed.jsonl")
+        assert [(one["line"], one["image"], one.get("reference")) for one in failed] == [
+            (3, None, "cat"),
+            (4, "photos/broken.png", "cat"),
+            (5, None, None),
+        ]
+        assert "the cell is empty" in str(failed[0]["error"])
+    assert json.loads((desk / "x.csv.report.json").read_text())["unanswered"] == 2
+    (desk / "q.jsonl").write_text('{"image": "photos/4.png"}\n{"text": "?"}\nno JSON\n')
+    assert "1 answer of 3 queries" in run("answer", *LABEL, "--queries", "@q.jsonl", "--out", "@y.jsonl")
+    assert [(one["line"], one["text"]) for one in lines(desk / "y.jsonl.failed.jsonl")] == [(2, "?"), (3, None)]
+
+
+def test_a_vote_that_fails_fails_no_query(run: Run, desk: Path) -> None:
+    (desk / "q.csv").write_text("image,answer\nphotos/4.png,ox\nphotos/5.png,emu\n")
+    asked = ("--choices", "ox,emu", "--text", "What?", "--demos", "@examples", "--queries", "@q.csv", "--out", "@x.csv")
+    said = run("answer", *asked)
+    assert said.startswith("0 "), said
+    assert "x.csv: 2 answers of 2 queries." in said
+    assert "2 queries have an answer, but no vote of the nearest demonstrations" in said
+    assert "none of the nearest demonstrations' answers" in said
+    assert not (desk / "x.csv.failed.jsonl").exists()
+
+
+def test_a_table_has_short_probabilities_and_no_empty_column(run: Run, desk: Path) -> None:
+    run("answer", *LABEL, "--queries", "@photos", "--out", "@x.csv", "--mode", "nearest")
+    with (desk / "x.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert "prompt_tokens" not in rows[0]
+    for row, line in zip(rows, lines(desk / "x.csv.jsonl"), strict=True):
+        assert len(row["p(cat)"]) <= 12
+        exact = line["probabilities"]["cat"]  # type: ignore[index]
+        assert float(row["p(cat)"]) == pytest.approx(exact, rel=1e-5)
+    run("answer", *LABEL, "--queries", "@photos", "--out", "@y.csv", "--mode", "text-only")
+    assert "prompt_tokens" in (desk / "y.csv").read_text().splitlines()[0]

@@ -98,7 +98,7 @@ def test_votes_for_no_choice_are_noted_once(pipe: AIMPipeline, pictures: list[Im
         "mode 'nearest': no demonstration says 'dogs' or 'ox', so no image can get that label. Did you mean 'dog'?"
     )
     assert lost.startswith("mode 'nearest': ")
-    assert "% of the votes went to answers that are not choices ('dog'); they are left out" in lost
+    assert "% of the votes on 4 labelled images went to answers that are not choices ('dog'); they are left" in lost
     assert noted(lambda: pipe.classify(pictures[4:8], ["cat", "dog"], text="What?", mode="nearest")) == []
     assert noted(lambda: pipe.classify(pictures[4:6], ["cat", "ox"], text="What?", mode="zero-shot")) == []
 
@@ -107,8 +107,37 @@ def test_the_command_notes_votes_for_no_choice(label: Label) -> None:
     said = label(
         "photos", "a.jsonl", "--choices", "cat,ox", "--mode", "nearest", "--batch-size", "1", "--text", "What?"
     )
-    assert said.count("of the votes went to answers that are not choices ('dog')") == 1
+    assert said.count("of the votes on 4 labelled images went to answers that are not choices ('dog')") == 1
     assert said.count("no demonstration says 'ox'") == 1
+
+
+@pytest.mark.parametrize("mode", ["aim", "text-only", "interleaved", "no-image"])
+def test_a_choice_that_no_demonstration_says_is_noted_once(
+    pipe: AIMPipeline, pictures: list[Image.Image], mode: str
+) -> None:
+    def said(choices: list[str] | None, **asked: Any) -> list[str]:
+        return noted(
+            lambda: pipe.classify(pictures[4:6], choices, text="What?", mode=mode, batch_size=1, **asked)  # type: ignore[arg-type]
+        )
+
+    expected = ["no demonstration says 'dgo', so no prompt has an example of it. Did you mean 'dog'?"]
+    assert said(["cat", "dgo"]) == expected
+    own = [entry.demonstration for entry in pipe.bank.values()]
+    assert said(["cat", "dgo"], demonstrations=own) == expected
+    assert said(["a cat", "a dog"]) == [
+        "no demonstration says any of the choices ('a cat', 'a dog'), so no prompt has an example of one; the "
+        "demonstrations say 'cat', 'dog'. Did you mean 'cat'? Did you mean 'dog'?"
+    ]
+    assert said(["cat", "dgo"], shots=0) == said(["cat", "dog"]) == said(None) == []
+    pipe.bank.add([Demonstration(pictures[7], "What?", "Dog")])
+    assert said(None) == ["only case or blanks tell apart 'Dog' and 'dog'; they count as different labels."]
+
+
+def test_the_command_notes_choices_without_examples_and_answers_that_are_alike(label: Label, desk: Path) -> None:
+    asked = ("--mode", "text-only", "--text", "What?", "--batch-size", "1")
+    assert label("photos", "a.jsonl", "--choices", "cat,dgo", *asked).count("no demonstration says 'dgo'") == 1
+    (desk / "examples" / "cat" / "0.txt").write_text("Cat")
+    assert label("photos", "b.jsonl", "--choices-from-bank", *asked).count("tell apart 'Cat' and 'cat'") == 1
 
 
 def test_photos_that_are_examples_are_noted_once(pipe: AIMPipeline, label: Label, desk: Path, pictures: Any) -> None:
@@ -137,7 +166,7 @@ def test_blanks_round_labels_make_no_other_label(
     said = label("check.csv", "x.csv", "--choices-from-bank", "--text", "What?")
     with (desk / "x.csv").open(newline="") as file:
         assert [row["reference"] for row in csv.DictReader(file)] == ["cat", "cta"]
-    assert "1 right labels are not among the choices, and count as wrong: 'cta' (did you mean 'cat'?)" in said
+    assert "the right label of 1 query is no choice, which counts as wrong: 'cta' (did you mean 'cat'?)" in said
 
 
 def test_an_iterator_that_gives_nothing_is_refused(pipe: AIMPipeline, pictures: list[Image.Image]) -> None:

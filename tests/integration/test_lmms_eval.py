@@ -65,13 +65,10 @@ def test_a_batch_size_is_a_whole_number(given: int | str) -> None:
         batch_size_of(given)
 
 
-def test_shots_need_a_bank_that_is_there(tmp_path: Path) -> None:
-    check_bank(None, None)
-    check_bank(None, 0)
-    with pytest.raises(InputError, match="but bank=FOLDER"):
-        check_bank(None, 8)
+def test_a_bank_must_be_there(tmp_path: Path) -> None:
+    check_bank(None)
     with pytest.raises(ArtifactNotFoundError, match="aim-icl bank add"):
-        check_bank(str(tmp_path / "typo"), 8)
+        check_bank(str(tmp_path / "typo"))
     assert not list(tmp_path.iterdir())
 
 
@@ -164,7 +161,7 @@ def test_a_continuation_costs_its_mean_negative_log_probability(
             Query(picture, f"{TEXT} {n}"), ["red", "a blue one"], normalize="tokens", shots=2, selector="first"
         )
     ]
-    found = model.loglikelihood(both)
+    found = [result.text for result in model.loglikelihood(both)]
     assert [-loss for loss, _ in found] == pytest.approx(expected)
 
 
@@ -185,6 +182,10 @@ def test_what_it_cannot_do_is_said(folder: str, pictures: list[Image.Image], tmp
     pipe.bank.close()
     with pytest.raises(InputError, match="the bank is empty"):
         aim(backend="llava", model=folder, projector="carrier", bank=tmp_path / "none")
+    model = aim(backend="llava", model=folder, projector="carrier", shots=3)
+    requests, model.task_dict = asked(pictures, "generate_until", {})
+    with pytest.raises(InputError, match="shots=3, but no demonstrations"):  # and not zero-shot
+        model.generate_until(requests)
     model = aim(backend="llava", model=folder, projector="carrier")
     for images in (2, 0):
         requests, model.task_dict = asked(pictures, "generate_until", {})

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from aim_sdk.evaluation.metrics.cider import cider_d
-from aim_sdk.evaluation.metrics.ptb import tokenize
+from aim_sdk.support.cider import cider_d
+from aim_sdk.support.ptb import tokenize
 
 NOUNS = [
     *("man", "woman", "boy", "girl", "dog", "cat", "t-shirt", "bus", "street"),

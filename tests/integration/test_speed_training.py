@@ -23,6 +23,7 @@ def measured(load: Callable[[], Any], folder: Path, **options: Any) -> dict[str,
     return found
 
 
+@pytest.mark.slow
 def test_a_transformers_backbone_is_measured_with_both_objectives(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     load = partial(LlavaBackend.from_pretrained, str(tiny("llava-1.5")), device="cpu")
     found = measured(load, tmp_path)

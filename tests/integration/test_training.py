@@ -22,10 +22,10 @@ from torch import Tensor
 
 from aim_backends.hf.reader import TransformersReader
 from aim_sdk import AIMPipeline, Demonstration
-from aim_sdk.errors import ArtifactWriteError, InputError, TrainingError
+from aim_sdk.errors import AIMError, ArtifactWriteError, InputError, TrainingError
 from aim_sdk.files.jobs import alone
 from aim_sdk.projectors import KINDS
-from aim_sdk.training import TrainingConfig, train
+from aim_sdk.training import TrainingConfig, starting, train
 from aim_sdk.training.evaluation import FIXED, ROWS
 from aim_sdk.training.forward import Forward
 from aim_sdk.training.journal import read_log
@@ -416,6 +416,33 @@ def test_a_corpus_too_small_to_hold_anything_out_says_so(
     assert "no held-out evaluation: of 3 documents" in said
     assert "nan" not in said
     assert not any("evaluation" in line for line in read_log(config.output))
+
+
+@pytest.mark.parametrize("evaluation", [{"every": 0}, {"every": 1}, {"every": 1, "held_out": 0.2}])
+def test_a_corpus_of_small_pictures_is_cured_before_anything_is_loaded(
+    settings: dict[str, Any], evaluation: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starting, "load", None)
+    del settings["corpus"]["min_image_bytes"]
+    cure = r"gives no episode.*Next: a smaller corpus\.min_image_bytes \(image smaller than 10240 bytes\)"
+    with pytest.raises(InputError, match=cure):
+        run(settings, evaluation=evaluation)
+    assert not os.path.exists(settings["output"]), "a run that cannot begin makes no folder"
+
+
+def test_a_small_evaluation_corpus_is_cured_where_it_is_named(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starting, "load", None)
+    own = {"every": 1, "corpus": {"path": settings["corpus"]["path"]}}
+    with pytest.raises(InputError, match=r"Next: a smaller evaluation\.corpus\.min_image_bytes"):
+        run(settings, evaluation=own)
+
+
+def test_a_backbone_that_cannot_be_loaded_makes_no_folder(settings: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(AIMError):
+        run(settings, model=str(tmp_path / "nowhere"))
+    assert not os.path.exists(settings["output"])
 
 
 def test_two_jobs_do_not_share_a_folder(settings: dict[str, Any]) -> None:

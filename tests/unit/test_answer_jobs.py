@@ -231,3 +231,40 @@ def test_answers_of_changed_queries_move_aside(tmp_path: Path, queries: Path) ->
     out.write_text("".join(json.dumps(line) + "\n" for line in whole))  # as if killed between the two writes
     answer(queries, out)
     assert [line["text"] for line in lines(aside)].count("query 3") == 1
+
+
+def test_where_a_query_stands_does_not_matter(tmp_path: Path, queries: Path) -> None:
+    out = tmp_path / "out"
+    answer(queries, out)
+    whole, before = lines(out), queries.read_text().splitlines()
+    queries.write_text("\n".join([before[0].replace("query 0", "new"), *reversed(before)]))
+    pipe = Pipe()
+    job, _ = answer(queries, out, pipe)
+    assert (job.resumed, pipe.asked) == (20, ["new"])
+    assert not (tmp_path / "out.stale.jsonl").exists()
+    found = {line["text"]: line for line in lines(out)}
+    assert [found[f"query {n}"]["line"] for n in range(20)] == [*range(21, 1, -1)]
+    assert [line["text"] for line in job.lines()] == ["new", *(f"query {n}" for n in reversed(range(20)))]
+    assert [found[line["text"]] | {"line": 0} for line in whole] == [line | {"line": 0} for line in whole]
+
+
+def test_equal_queries_are_told_apart_by_their_order(tmp_path: Path, queries: Path) -> None:
+    out, (first, second, *_) = tmp_path / "out", queries.read_text().splitlines()
+    queries.write_text("\n".join([first, second, first, first]))
+    job, _ = answer(queries, out)
+    assert len({line["key"] for line in lines(out)}) == 4
+    queries.write_text("\n".join([second, first, first]))
+    job, _ = answer(queries, out)
+    job.settle()
+    assert (job.resumed, len(job.left)) == (3, 0)
+    assert [(line["line"], line["text"]) for line in job.lines()] == [(1, "query 1"), (2, "query 0"), (3, "query 0")]
+
+
+def test_answers_of_a_development_version_are_refused(tmp_path: Path, queries: Path) -> None:
+    out, settings = tmp_path / "out", tmp_path / "out.settings.json"
+    answer(queries, out)
+    kept, before = json.loads(settings.read_text()), out.read_bytes()
+    settings.write_text(json.dumps({name: value for name, value in kept.items() if name != "keys"}))
+    with pytest.raises(InputError, match="a development version made them, which found a query's answer by its line's"):
+        answer(queries, out)
+    assert out.read_bytes() == before

@@ -169,6 +169,16 @@ def test_the_card_says_how_training_ended_and_names_the_model_on_the_hub(tmp_pat
     assert "base_model: llava-hf/llava-1.5-7b-hf\n" in card
     assert "\nBetter than its start by {{ 1 }}.\n" in card
     assert "\n| aim | 0.250 ± 0.062 (n=8) | 0.250 ± 0.062 (n=8) |\n" in card
+    projector.summary = {
+        "held_out": {
+            "names": {"aim": {"mean": 1.0, "error": math.nan, "n": 2}, "start": {"mean": 0.0, "error": None, "n": 2}},
+            "kl": {"aim": {"mean": math.nan, "error": None, "n": 0}, "start": {"mean": 0.5, "error": 0.0, "n": 2}},
+        }
+    }
+    projector.save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "\n| aim | 1.000 (n=2) |  |\n" in card
+    assert "\n| start | 0.000 (n=2) | 0.500 ± 0.000 (n=2) |\n" in card
     for held_out in (
         None,
         {},

@@ -10,6 +10,7 @@ from torch import Tensor
 from aim_sdk.errors import CorruptArtifactError
 from aim_sdk.projectors import LinearNormProjector
 from aim_sdk.training import TrainingConfig, checkpoint
+from aim_sdk.training.average import copied
 from aim_sdk.training.checkpoint import TrainingState
 from aim_sdk.training.corpora import Cursor
 from aim_sdk.training.estimates import Estimate
@@ -30,7 +31,8 @@ def learner(seed: int = 0, embedding: int = 4) -> Learner:
     sizes = {"hidden_size": 6, "embedding_size": embedding}
     made = fingerprint().model_copy(update=sizes)
     projector = LinearNormProjector(6, embedding).requires_grad_()
-    return Learner(projector, Vocabulary(torch.zeros(9, embedding), torch.zeros(9, 6), made), CONFIG)
+    vocabulary = Vocabulary(torch.zeros(9, embedding), torch.zeros(9, 6), made)
+    return Learner(projector, copied(projector, vocabulary), vocabulary, CONFIG)
 
 
 def step(made: Learner, number: int) -> None:

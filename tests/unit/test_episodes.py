@@ -1,6 +1,7 @@
 """Episodes: which pairs show, which is asked, what a text is cut to, and names and styles that are drawn."""
 
 import io
+import itertools
 import os
 import random
 import re
@@ -16,12 +17,13 @@ from PIL import Image
 from aim_sdk import Demonstration
 from aim_sdk.errors import InputError
 from aim_sdk.files.images import load_image
-from aim_sdk.training.augmentation import Augmentation, relatives, view
+from aim_sdk.training.augmentation import Augmentation, view
 from aim_sdk.training.config import EpisodeSettings
-from aim_sdk.training.corpora import Document, Pair
+from aim_sdk.training.corpora import CorpusConfig, Document, Pair
 from aim_sdk.training.episode import Episode
 from aim_sdk.training.episodes import EpisodeMaker, cut
-from tests.corpora import picture
+from aim_sdk.training.things import common_words, things
+from tests.corpora import MINIMUM, folder_of, lines, llava, picture
 
 LEVELS = (0, 50, 110, 250)
 """Of grey: far enough apart to be told apart in any view."""
@@ -217,34 +219,84 @@ def test_the_demonstrations_tell_the_name_that_is_asked_for(seed: int, shots: in
     assert len({name[:2] for name in named}) == len(named)
 
 
+def test_names_are_asked_for_with_the_usual_text_too() -> None:
+    """Else the projector learns names for some questions, and sentences for the one that the other episodes have."""
+    asked = {
+        maker(seed, shots=(2, 2), labels=1.0, text="What is this?").episodes(GREYS, 0)[0].query.text
+        for seed in range(60)
+    }
+    assert "What is this?" in asked
+    assert len(asked) == 6
+
+
 def test_a_query_is_another_picture_of_the_same_thing_where_the_page_has_one() -> None:
     """Two texts share a word that no third has: their pictures show one thing."""
     texts = ("The Wallaby sits.", "A kestrel.", "An otter here.", "Two of a wallaby!")
     page = Document("page", tuple(Pair(grey(level), "", text) for level, text in zip(LEVELS, texts, strict=True)))
-    found = [maker(seed, labels=1.0, relatives=1.0, shots=(2, 3)).episodes(page, 0)[0] for seed in range(60)]
-    other = 0
-    for episode in found:
-        named = {item.answer: level_of(item.image) for item in episode.demonstrations}
+    for relatives, seed in itertools.product((0.0, 1.0), range(60)):
+        (episode,) = maker(seed, labels=1.0, relatives=relatives, shots=(2, 3)).episodes(page, 0)
+        named: dict[str, set[int]] = {}
+        for item in episode.demonstrations:
+            named.setdefault(item.answer, set()).add(level_of(item.image))
         asked, shown_as = level_of(episode.query.image), named[episode.answer]
-        if {0, 3} <= set(named.values()) or shown_as in (1, 2):
-            assert asked == shown_as, "no other picture, or it has a name of its own"
-        else:
-            assert (asked, shown_as) in ((0, 3), (3, 0))
-            other += 1
-    assert other > 5
+        assert shown_as == ({3 - asked} if relatives else {asked})
+        assert sum(bool({0, 3} & levels) for levels in named.values()) < 2, "one thing has one name"
+
+
+def test_a_query_is_another_view_where_a_page_has_one_picture_of_everything() -> None:
+    """The same picture twice is no other picture of the thing."""
+    texts, levels = ("The wallaby sits.", "A kestrel.", "An otter here.", "Two of a wallaby!"), (0, 50, 110, 0)
+    page = Document("page", tuple(Pair(grey(level), "", text) for level, text in zip(levels, texts, strict=True)))
+    for seed in range(20):
+        (episode,) = maker(seed, labels=1.0, relatives=1.0, shots=(2, 3)).episodes(page, 0)
+        shown_as = {level_of(item.image) for item in episode.demonstrations if item.answer == episode.answer}
+        assert shown_as == {level_of(episode.query.image)}
+
+
+def test_all_pictures_of_a_thing_but_the_query_are_shown() -> None:
+    texts = ("Her lemur, wild.", "A gibbon.", "That lemur in trees", "High trees here")
+    page = Document("page", tuple(Pair(grey(level), "", text) for level, text in zip(LEVELS, texts, strict=True)))
+    whole = 0
+    for seed in range(40):
+        (episode,) = maker(seed, labels=1.0, relatives=1.0, shots=(3, 8)).episodes(page, 0)
+        levels = [level_of(item.image) for item in episode.demonstrations if item.answer == episode.answer]
+        asked = level_of(episode.query.image)
+        assert asked != 1, "the page has one picture of it"
+        if len(levels) > 1:
+            assert set(levels) == {0, 2, 3} - {asked}
+            whole += 1
+    assert whole > 10
 
 
 @pytest.mark.parametrize(
     ("texts", "found"),
     [
-        (["a lemur", "the Lemur", "a gibbon"], [1]),
-        (["a lemur", "the lemur", "lemurs, a lemur"], []),  # three of them
-        (["a cat", "the cat", "a dog"], []),  # too short to tell anything
-        (["", "", "word"], []),
+        (["a lemur", "the Lemur", "a gibbon"], [[0, 1], [2]]),
+        (["a lemur", "the lemur", "lemurs, a lemur"], [[0], [1], [2]]),  # three of them: the page's topic
+        (["a lemur", "a gibbon", "lemur, up", "so up: gibbon"], [[0, 2], [1, 3]]),
+        (["a lemur", "a panda", "lemur but wombat", "one wombat"], [[0, 2, 3], [1]]),
+        (["here is a lemur", "here is a gibbon", "an owl"], [[0], [1], [2]]),  # a common word
+        (["an ox", "no ox", "a dog"], [[0], [1], [2]]),  # too short to tell anything
+        (["", "", "word"], [[0], [1], [2]]),
+        ([], []),
     ],
 )
-def test_texts_about_one_thing(texts: list[str], found: list[int]) -> None:
-    assert relatives(texts, 0) == found
+def test_texts_about_one_thing(texts: list[str], found: list[list[int]]) -> None:
+    assert things(texts, frozenset({"here"})) == found
+
+
+def test_common_words_are_those_of_many_documents(tmp_path: Path) -> None:
+    """Of 300 documents, of eight samples each, more than three have a common word: of these two, only "rather"."""
+    folder_of(tmp_path, 1)
+    spoken = [f"Here is {'seldom ' * (n < 24)}{'rather ' * (n < 32)}a thing of {_word(n)}" for n in range(2400)]
+    turns = [[{"from": "human", "value": "<image>"}, {"from": "gpt", "value": text}] for text in spoken]
+    lines(tmp_path / "some.jsonl", [llava(n, image="0.png", conversations=turn) for n, turn in enumerate(turns)])
+    corpus = CorpusConfig(path=tmp_path, format="llava", min_image_bytes=MINIMUM)
+    assert common_words(corpus) == {"here", "thing", "rather"}
+
+
+def _word(number: int) -> str:
+    return "".join(chr(97 + int(digit)) for digit in f"{number:04}")
 
 
 def test_the_names_of_an_episode_are_those_that_are_shown() -> None:
@@ -286,7 +338,7 @@ def test_shares_of_naming_and_styles_are_kept() -> None:
 def test_half_of_the_names_come_from_the_list(tmp_path: Path) -> None:
     words = [f"word{n}" for n in range(50)]
     (tmp_path / "words.txt").write_text("\n\n".join([*words, words[0], "  "]))
-    augmentation = Augmentation(EpisodeSettings(label_words=tmp_path / "words.txt"))
+    augmentation = Augmentation(EpisodeSettings(label_words=tmp_path / "words.txt"), frozenset())
     drawn = [augmentation.names(random.Random(seed), 4) for seed in range(300)]
     assert all(len(set(names)) == 4 for names in drawn)
     listed = [names for names in drawn if set(names) <= set(words)]
@@ -304,7 +356,7 @@ def test_a_list_of_words_that_cannot_be_used_is_named(tmp_path: Path, data: byte
 
 
 def test_names_seldom_come_again() -> None:
-    augmentation = Augmentation(EpisodeSettings())
+    augmentation = Augmentation(EpisodeSettings(), frozenset())
     names = [name for seed in range(1000) for name in augmentation.names(random.Random(seed), 2)]
     assert len(set(names)) > 0.9 * len(names)
     assert all(re.fullmatch("[a-z]{3,}", name) for name in names)
@@ -318,7 +370,7 @@ def test_names_seldom_come_again() -> None:
 def test_all_answers_of_an_episode_share_a_style(seed: int) -> None:
     stems = ["A Red apple", "two Dogs. yes", "blue"]
     made = [Demonstration("x.png", "?", stem, {"id": str(n)}) for n, stem in enumerate(stems)]
-    styled = Augmentation(EpisodeSettings()).styled(random.Random(seed), made)
+    styled = Augmentation(EpisodeSettings(), frozenset()).styled(random.Random(seed), made)
     assert [(item.image, item.text) for item in styled] == [(item.image, item.text) for item in made]
     shapes, shared = set(), set(range(4))
     for item, stem in zip(styled, stems, strict=True):

@@ -1,5 +1,6 @@
 """Tasks read the published files as their benchmarks mean them."""
 
+import json
 import os
 import random
 import subprocess
@@ -15,7 +16,15 @@ from aim_sdk.evaluation.tasks.registry import LOADERS
 from aim_sdk.files.images import image_size, load_image
 from tests.evaluation_data import WRITERS, image, load, own_task
 
-PACKAGED = ("easy-vqa", "emoji-category", "emoji-labels", "emoji-names")
+PACKAGED = (
+    "easy-vqa",
+    "easy-vqa-boxes",
+    "easy-vqa-json",
+    "easy-vqa-shape",
+    "emoji-category",
+    "emoji-labels",
+    "emoji-names",
+)
 
 
 @pytest.fixture(scope="module", params=WRITERS)
@@ -136,6 +145,31 @@ def test_easy_vqa_is_the_packages_own_data(tmp_path: Path) -> None:
     assert {item.metadata["kind"] for item in dataset.queries} == {"yes/no", "shape", "colour"}
     colours = {item.answers[0] for item in dataset.queries if item.metadata["kind"] == "colour"}
     assert colours == {"black", "blue", "brown", "gray", "green", "red", "teal", "yellow"}
+
+
+def test_easy_vqas_images_have_the_answers_of_their_questions(tmp_path: Path) -> None:
+    pytest.importorskip("easy_vqa")
+    told = {
+        (item.metadata["image"], item.metadata["kind"], item.answers[0]) for item in load("easy-vqa", tmp_path).queries
+    }
+    shapes, objects = load("easy-vqa-shape", tmp_path), load("easy-vqa-json", tmp_path)
+    assert {(int(item.id), "shape", item.answers[0]) for item in shapes.queries} == {
+        one for one in told if one[1] == "shape"
+    }
+    for item in objects.queries:
+        found = json.loads(item.answers[0])
+        assert {(int(item.id), kind, found[kind]) for kind in ("shape", "colour")} <= told
+        assert str(item.image).endswith(f"{item.id}.png")
+    both = [{image for image, found, _ in told if found == kind} for kind in ("shape", "colour")]
+    assert {int(item.id) for item in objects.queries} == both[0] & both[1]
+    for name, dataset in (("easy-vqa-shape", shapes), ("easy-vqa-json", objects)):
+        for part in (dataset.queries, dataset.support):
+            assert f"({len(part):,})" in tasks.get_task(name).splits
+    assert {item.answers[0] for item in shapes.support} == set(tasks.get_task("easy-vqa-shape").choices)
+    schema = tasks.get_task("easy-vqa-json").json_schema
+    assert schema is not None
+    for field, values in schema["properties"].items():
+        assert {json.loads(item.answers[0])[field] for item in objects.support} == set(values["enum"])
 
 
 def test_an_own_task_lies_beside_its_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

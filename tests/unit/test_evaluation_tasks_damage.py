@@ -197,6 +197,48 @@ def test_a_line_of_an_own_task_says_what_is_wrong(line: Any, message: str, tmp_p
         load(path, tmp_path)
 
 
+def test_all_bad_lines_of_a_task_are_said_at_once(tmp_path: Path) -> None:
+    image(tmp_path / "a.png")
+    good = {"image": "a.png", "answer": "x"}
+    path = own_task(tmp_path, [good, {"image": "a.png"}, good, {"answer": "x"}], [good, []])
+    with pytest.raises(InputError) as caught:
+        load(path, tmp_path)
+    head, *listed = str(caught.value).splitlines()
+    assert head == "task 'birds': 3 lines cannot be used:"
+    assert listed[0] == f"  {tmp_path}/queries.jsonl:2: expected either `answer` or a list of `answers`."
+    assert listed[1] == f"  {tmp_path}/queries.jsonl:4: image: Field required."
+    assert listed[2].startswith(f"  {tmp_path}/support.jsonl:2: ")
+    with pytest.raises(InputError) as caught:
+        load(own_task(tmp_path, [good, *[{"answer": "x"}] * 30], [good]), tmp_path)
+    lines = str(caught.value).splitlines()
+    assert (len(lines), lines[0], lines[-1]) == (7, "task 'birds': 30 lines cannot be used:", "  ... and 25 more.")
+
+
+def test_a_source_is_named_only_for_the_files_of_others(tmp_path: Path) -> None:
+    good = {"image": "a.png", "answer": "x"}
+    for queries in ([good], [{"answer": "x"}]):  # an image is missing; a line is bad
+        with pytest.raises(InputError) as caught:
+            load(own_task(tmp_path / "own", queries, [good]), tmp_path)
+        assert "our garden" not in str(caught.value)
+        assert "downloaded" not in str(caught.value)
+    assert f"Images are named relative to {tmp_path / 'own'}." in _missing(tmp_path / "own", [good])
+    (tmp_path / "own" / "support.jsonl").unlink()
+    with pytest.raises(MissingDataError) as gone:
+        load(tmp_path / "own" / "task.yaml", tmp_path)
+    assert "our garden" not in str(gone.value)
+    assert "relative to its YAML file" in str(gone.value)
+    WRITERS["hateful-memes"](tmp_path)
+    (tmp_path / "hateful_memes" / "train.jsonl").write_text("{")
+    with pytest.raises(InputError, match=r"cut off, or not the expected file\? Source: https://hatefulmemes"):
+        load("hateful-memes", tmp_path)
+
+
+def _missing(folder: Path, lines: list[Any]) -> str:
+    with pytest.raises(MissingDataError) as caught:
+        load(own_task(folder, lines, lines), folder)
+    return str(caught.value)
+
+
 def test_own_tasks_that_do_not_fit_together(tmp_path: Path) -> None:
     image(tmp_path / "a.png")
     good = {"image": "a.png", "answer": "x"}

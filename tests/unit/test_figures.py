@@ -13,7 +13,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from PIL import Image
 
-from aim_sdk.evaluation import plots
+from aim_sdk.evaluation import plots, report
 from aim_sdk.evaluation.results import Run
 from aim_sdk.support import figures
 from aim_sdk.support.modes import LABELS
@@ -139,6 +139,31 @@ def test_lines_that_lie_on_each_other_are_all_seen(tasks: int) -> None:
     assert len(places) == len(tokens), "each line stands a little aside"
     with Image.open(io.BytesIO(plots.costs(runs))) as picture:
         assert picture.size[0] > 800
+
+
+@pytest.mark.parametrize("shots", [(4, 8), (4, 5), (1, 2, 32)])
+def test_equal_points_of_two_runs_stand_side_by_side(shots: tuple[int, ...]) -> None:
+    same = made(1, 0, shots)
+    for figure in (plots.scores_figure({"one": same, "two": same}), plots.costs_figure({"one": same, "two": same})):
+        check(figure)
+        for panel in figure.axes:
+            lines = [c[0] for c in panel.containers if isinstance(c, ErrorbarContainer)]
+            at_zero = [float(line.get_xdata()[0]) for line in lines if line.get_color() == "black"]  # type: ignore[index,arg-type]
+            assert len(set(at_zero)) == 2
+            columns = [line.get_xdata() for line in lines if line.get_color() != "black"]
+            for place, group in enumerate(zip(*columns, strict=True)):
+                assert len(set(group)) == 2 * (len(LABELS) - 1), "each run and mode has a place of its own"
+                assert sorted(shots, key=lambda k: abs(math.log2(k / min(group))))[0] == shots[place]
+                assert sorted(shots, key=lambda k: abs(math.log2(k / max(group))))[0] == shots[place]
+
+
+def test_a_panel_has_its_tasks_title_and_the_name_that_is_typed() -> None:
+    plain = run(cells("aim", 4, {0: [0.0, 100.0]}))
+    titled = plain.model_copy(update={"tasks": {"colours": {"title": "Colours of shapes"}}})
+    for found, said in ((plain, "colours"), (titled, "Colours of shapes (colours)")):
+        assert [panel.get_title() for panel in plots.scores_figure({"one": found}).axes] == [said]
+        assert report.grids({"one": found})[0].caption.startswith(f"{said} · exact match")
+        assert report.grids({"one": found})[1].caption.startswith(f"{said} · median")
 
 
 def test_several_tasks_of_one_metric_have_a_panel_of_their_mean() -> None:

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -98,6 +98,7 @@ def test_a_common_folder_and_names_are_the_paths(paths: list[str]) -> None:
     st.lists(st.lists(st.text(st.characters(codec="ascii"), max_size=90), min_size=3, max_size=3), max_size=3),
     st.booleans(),
 )
+@example(width=20, rows=[["", "\t0", ""]], parts=False)  # a tab is as wide as it is shown
 def test_every_letter_is_shown_whatever_the_width(width: int, rows: list[list[str]], parts: bool) -> None:
     table = FittedTable(("key", "number", "note"), rows, parts=parts)
     console = Console(width=width, file=(out := io.StringIO()), markup=False, emoji=False, highlight=False)

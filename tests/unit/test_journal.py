@@ -3,16 +3,22 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
 from PIL import Image
 
+from aim_sdk.support import figures
+from aim_sdk.training import journal as journal_module
 from aim_sdk.training.estimates import Estimate, difference, summarize
-from aim_sdk.training.evaluation import MEASURES, ROWS, Estimates
+from aim_sdk.training.evaluation import MEASURES, ROWS, Estimates, Score, Scores, aim_minus, estimates
 from aim_sdk.training.journal import TrainingJournal, plot, read_log
+from aim_sdk.training.verdict import Best, verdict
 
 LOSSES: Estimates = {m: {row: Estimate(2.0 + place, 0.1, 8) for place, row in enumerate(ROWS)} for m in MEASURES}
 GAINS: Estimates = {measure: {row: Estimate(-0.5, 0.1, 8) for row in ROWS[1:]} for measure in MEASURES}
@@ -112,7 +118,52 @@ def test_losses_that_are_no_numbers_are_drawn_and_read_again(tmp_path: Path) -> 
     assert (tmp_path / "one.png").exists()
 
 
+def lines_at(*steps: int) -> list[dict[str, Any]]:
+    rows = {row: {"mean": 2.0, "error": 0.3, "n": 8} for row in ROWS}
+    return [{"step": step, "evaluation": dict.fromkeys(MEASURES, rows)} for step in steps]
+
+
+@pytest.mark.parametrize("steps", [(0, 2), (0,), tuple(range(0, 1001, 10))])
+def test_every_row_of_a_short_run_is_seen(steps: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(figures, "png", lambda figure: drawn.append(figure) or b"")
+    monkeypatch.setattr(journal_module, "write_atomic", lambda *_: None)
+    plot([*lines_at(*steps), {"step": 2, "loss": 1.9}], Path("loss.png"))
+    training, *others = drawn[0].axes
+    (line,) = training.get_lines()
+    assert line.get_marker() == "o", "a line of one point is not seen without"
+    for panel in drawn[0].axes:
+        panel.figure.canvas.draw()
+        inside = [tick for tick in panel.get_xticks() if panel.get_xlim()[0] <= tick <= panel.get_xlim()[1]]
+        assert inside
+        assert all(tick == int(tick) for tick in inside)
+    for panel in others:
+        rows = [c[0].get_xdata() for c in panel.containers if isinstance(c, ErrorbarContainer)]
+        for step, places in zip(steps, zip(*rows, strict=True), strict=True):
+            assert len(set(places)) == len(ROWS)
+            assert all(round(place, -1 if len(steps) > 2 else 0) == step for place in places)
+
+
+def test_a_journal_that_nothing_is_written_to_has_no_tensorboard_file(tmp_path: Path) -> None:
+    TrainingJournal(tmp_path, 0).close()
+    assert not (tmp_path / "tensorboard").exists()
+
+
 # --- what an evaluation's numbers mean
+
+
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_a_share_in_which_no_episode_differs_has_no_error(right: float) -> None:
+    scores: Scores = {row: [Score((3.0, 2.0), (0.5, 1.0), (right, 1.0))] * 3 for row in ROWS}
+    found, gains = estimates(scores), aim_minus(scores)
+    assert f"{found['names']['aim']}" == f"{right:.4f} (all alike: no standard error)"
+    assert math.isnan(gains["names"]["start"].error)
+    assert math.isnan(Best.of(1, scores).names.error)
+    assert "rightly +0.0000 (all alike: no standard error)" in verdict(Best.of(1, scores))
+    assert found["loss"]["aim"].error == gains["loss"]["start"].error == 0, "the same numbers, not few answers"
+    scores["aim"] = [*scores["aim"][:2], Score((3.0, 2.0), (0.5, 1.0), (1 - right, 1.0))]
+    assert estimates(scores)["names"]["aim"].error > 0
+
 
 SCORES = st.lists(st.tuples(st.floats(0, 50), st.integers(0, 9)), max_size=12)
 

@@ -20,7 +20,7 @@ GOOD = b'{"image": "a.png", "text": "q", "answer": "a"}'
 
 def read(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     problems: list[str] = []
-    return list(json_lines(path, lambda _, raw: raw, problems.append)), problems
+    return list(json_lines(path, lambda _, raw: raw, lambda _, said: problems.append(said))), problems
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,15 @@ from aim_sdk.backend.registry import BackendInfo
 from aim_sdk.errors import InputError
 from aim_sdk.testing import BackendTests, run_checks
 from aim_sdk.testing.kit import by_message
-from tests.conformance.third_party import mutations_of_backends, mutations_of_reading
+from tests.conformance.third_party import (
+    mutations_of_answers,
+    mutations_of_backends,
+    mutations_of_prompts,
+    mutations_of_reading,
+    unseen,
+)
 from tests.conformance.third_party.adapter import KiteBackend, KiteInjector
+from tests.conformance.third_party.model import decode
 from tests.conformance.third_party.mutant import Part, mutant
 
 
@@ -67,7 +74,7 @@ def test_a_class_that_is_registered_under_another_name_is_said(monkeypatch: pyte
 def test_a_wrong_type_is_named_alone() -> None:
     (result,) = run_checks(mutant(mutations_of_reading.ReaderGivesLists), checks=["return_types"])
     assert result.message.startswith("Reading.token_ids: expected a one-dimensional tensor of integers; got a list of ")
-    assert len(result.message) < 200
+    assert len(result.message.splitlines()[0]) < 200
 
 
 @pytest.mark.parametrize(
@@ -91,3 +98,43 @@ def test_checks_that_say_the_same_stand_together() -> None:
         ["slot_never_generated", "slot_changes_nothing"],
         ["sampling"],
     ]
+
+
+class _TextUncleaned(KiteInjector):
+    def clean(self, ids: list[int], stop: str | None) -> str:
+        return f" {decode(ids)}"
+
+
+class _OtherRowsFirst(KiteInjector):
+    def generate(self, queries: Any, contexts: Any, **options: Any) -> Any:
+        return super().generate(queries[::-1], contexts[::-1], **options)
+
+
+@pytest.mark.parametrize(
+    ("check", "bug", "told"),
+    [
+        ("stop_string", _TextUncleaned, "is not cleaned: it has blanks around it; does `generate` call `clean_answer`"),
+        ("identity_forward", unseen.LastTwelveShots, "prompts with [20] demonstrations' injected text have "),
+        ("identity_forward", unseen.LastTwelveShots, "are demonstrations dropped, or cut?"),
+        ("too_long_is_refused", unseen.LastTwelveShots, "demonstrations are dropped silently"),
+        ("identity_batch", _OtherRowsFirst, "rows in another order, or counted with their padding?"),
+        ("identity_chat", mutations_of_prompts.FusedBehindTheRole, "in the chat format without a system text"),
+        ("identity_chat", mutations_of_prompts.FusedBehindTheRole, "fused tokens of 1 demonstrations][image]What is "),
+        ("interleaved", mutations_of_prompts.InterleavedTurned, "[image]And this? -> a black cat\\n[image]What colour"),
+        ("stop_string", mutations_of_answers.StopNotCut, "in the plain format '{image} Q: {text}\\nA: {answer}"),
+        (
+            "identity_batch",
+            mutations_of_prompts.PaddingAttended,
+            "\nUsual causes: padding that is attended to, positions",
+        ),
+    ],
+)
+def test_a_failure_says_what_to_look_for(check: str, bug: Part, told: str) -> None:
+    (result,) = run_checks(mutant(bug), checks=[check])
+    assert result.status == "failed"
+    assert told in result.message
+
+
+def test_an_exception_has_no_usual_causes() -> None:
+    (result,) = run_checks(mutant(_Crashes), checks=["sensitivity"])
+    assert "Usual causes" not in result.message

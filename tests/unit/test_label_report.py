@@ -30,10 +30,12 @@ def test_numbers() -> None:
     assert report.confusion == {"cat": {"cat": 1, "dog": 1}, "dog": {"dog": 1, "cat": 1}, "Cat": {"cat": 1}}
     assert report.unknown == ["Cat"]
     said = lines(report)
-    assert said[0] == "right: 2 of 5, 40.0 +- 24.5 % (standard error)"
+    assert said[0] == (
+        "right: 2 of 5, 40.0 +- 24.5 % (standard error); the right label of 1 query is no choice, which counts as "
+        "wrong: 'Cat' (did you mean 'cat'?)"
+    )
     assert "nearest neighbours (a vote, no LLM): 4 of 5, 80.0 +- 20.0 %" in said
     assert any(line.startswith("The vote is right more often: +40.0 +- 24.5 points") for line in said)
-    assert any("'Cat'" in line for line in said)
 
 
 def test_nothing_known_and_some_votes_missing() -> None:
@@ -77,3 +79,28 @@ def test_right_labels_that_are_no_choice_have_a_near_one() -> None:
     report = report_of(answers(("cta", "cat", None)), ["cat", "dog"])
     assert report is not None
     assert any("'cta' (did you mean 'cat'?)" in line for line in lines(report))
+
+
+def test_what_misleads_stands_next_to_the_accuracy() -> None:
+    found = answers(*[("Red Circle", "red circle", None)] * 3, ("RED CIRCLE", "blue", None))
+    report = report_of(found, ["red circle", "blue"], unanswered=2)
+    assert report is not None
+    expected = (
+        "ight: 0 of 4 answered, 0.0 % (2 without an answer); the right labels of 4 queries are "
+        "no choice, which counts as wrong: 'Red Circle' (did you mean 'red circle'?), 'RED CIRCLE' (did you mean "
+        "'red circle'?)"
+    )
+    assert lines(report)[0] == f"r{expected}"
+    assert f"R{expected}.\n" in markdown(report)
+    assert (report.labels.n, report.unanswered) == (4, 2)
+
+
+def test_classes_that_look_the_same_in_the_table_are_named() -> None:
+    report = report_of(answers(("blue square", "blue  square", None)), ["blue square", "red", "blue  square"])
+    assert report is not None
+    said = "In the table, only case or blanks tell apart 'blue  square' and 'blue square'."
+    assert said in lines(report)
+    assert "blue square" in markdown(report).split(said.split("'")[0])[1]
+    plain = report_of(SOME, ["cat", "dog"])
+    assert plain is not None
+    assert not any(line.startswith("In the table") for line in lines(plain))

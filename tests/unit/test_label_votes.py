@@ -5,9 +5,10 @@ from typing import Any, cast
 
 import pytest
 
+from aim_sdk.injection.choices import alike
 from aim_sdk.injection.classification import Classifier
 from aim_sdk.injection.contexts import Contexts
-from aim_sdk.injection.label_notes import LabelWarning, Own, note_choices_without_examples
+from aim_sdk.injection.label_notes import LabelWarning, Own, note_alike, note_choices_without_examples
 from aim_sdk.injection.shots import Shots
 from aim_sdk.types import Query
 
@@ -25,12 +26,22 @@ def test_votes_are_counted_once_where_a_batch_is_asked_again(order: list[str], m
     queries = [Query("a.png", text) for text in order]
     made = classifier.those_that_can(queries, range(4), lambda place, error: failed.append(place))
     assert (len(made), [order[place] for place in failed]) == (4, ["none"])
-    with pytest.warns(LabelWarning, match=r"16\.7 % of the votes went to answers that are not choices \('fox'\)"):
+    with pytest.warns(
+        LabelWarning, match=r"16\.7 % of the votes on 3 labelled images went to answers that are not choices \('fox'\)"
+    ):
         classifier.conclude()
 
 
 def test_a_note_lists_so_many_choices(recwarn: Any) -> None:
-    note_choices_without_examples([f"choice {n}" for n in range(40)] + ["cat"], {"cat"})
+    note_choices_without_examples([f"choice {n}" for n in range(40)] + ["cat"], {"cat"}, votes=True)
     (said,) = recwarn
     assert str(said.message).count("'choice ") <= 20
     assert " or others" in str(said.message)
+
+
+def test_labels_that_only_case_or_blanks_tell_apart(recwarn: Any) -> None:
+    assert alike(["Red", "red ", "blue  sky", "blue\xa0sky", "green"]) == [("Red", "red"), ("blue  sky", "blue\xa0sky")]
+    note_alike(["red", "green"], {"red", "Red", "Other", "other"})
+    note_alike(["red", "green"], {"RED", "green"})  # one is no choice, which is noted as such
+    (said,) = recwarn
+    assert str(said.message) == "only case or blanks tell apart 'Red' and 'red'; they count as different labels."

@@ -11,7 +11,7 @@ from aim_sdk.projectors import KINDS
 from aim_sdk.projectors.base import Projector
 from aim_sdk.projectors.kinds import untrained
 from aim_sdk.training import TrainingConfig
-from aim_sdk.training.average import weights
+from aim_sdk.training.average import copied, weights
 from aim_sdk.training.learner import Learner
 from aim_sdk.types import Vocabulary
 from tests.banks import fingerprint
@@ -32,7 +32,7 @@ def learner(vocabulary: Vocabulary, kind: str = "linear", **settings: Any) -> Le
         {"output": "run", "backend": "llava", "corpus": {"path": "docs"}, "optimizer": optimizer, **settings}
     )
     projector = untrained(kind, vocabulary).to(torch.float32).requires_grad_().train()
-    return Learner(projector, vocabulary, config)
+    return Learner(projector, copied(projector, vocabulary), vocabulary, config)
 
 
 def gradients(made: Learner, seed: int) -> None:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from aim_sdk.errors import InputError
 from aim_sdk.evaluation.items import Answered, Item
 from aim_sdk.evaluation.metrics import METRICS, get_metric
-from aim_sdk.evaluation.metrics.cider import cider_d
 from aim_sdk.evaluation.metrics.errors import bootstrap, of_score, over_seeds
-from aim_sdk.evaluation.metrics.ptb import tokenize
 from aim_sdk.evaluation.metrics.vqa import agreement, normalize
+from aim_sdk.support.cider import cider_d
+from aim_sdk.support.ptb import tokenize
 
 words = st.sampled_from(["dog", "cat", "a", "red", "bus", "on", "the", "street"])
 captions = st.lists(words, min_size=1, max_size=8).map(" ".join)
@@ -226,3 +226,97 @@ def test_vqa_accuracy_of_letters_beyond_ascii() -> None:
     assert get_metric("vqa_accuracy").score([Answered(item, "Cafe\u0301")]) == 100
     assert get_metric("vqa_accuracy", compat=True).score([Answered(item, "Cafe\u0301")]) == 0
     assert get_metric("vqa_accuracy").score([Answered(Item("1", "", "", ("stra\u00dfe",) * 10), "strasse")]) == 0
+
+
+# JSON
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ('{"shape": "circle", "colour": "red"}', 100),
+        ('\n{"colour":"red","shape":"circle"} ', 100),
+        ('{"shape": "circle", "colour": "blue"}', 50),
+        ('{"shape": "circle"}', 50),
+        ('{"shape": "circle", "colour": "red", "size": 1, "more": 2}', 50),
+        ('{"shape": "Circle", "colour": ["red"]}', 0),
+        ("{}", 0),
+        ("circle", 0),
+        ("", 0),
+        ('["circle", "red"]', 0),
+        ('{"shape": "circle", "colour": "red"', 0),
+        ("[" * 100_000, 0),
+    ],
+)
+def test_json_fields_count_one_by_one(text: str, score: float) -> None:
+    metric = get_metric("json_fields")
+    assert metric.per_item([answered(text, '{"shape": "circle", "colour": "red"}')]) == [score]
+
+
+def test_json_fields_takes_the_best_reference_and_keeps_types_apart() -> None:
+    metric = get_metric("json_fields")
+    assert metric.score([answered('{"n": 1}', '{"n": 2}', '{"n": 1}')]) == 100
+    assert metric.score([answered('{"n": true}', '{"n": 1}')]) == 0
+    assert metric.score([answered('{"n": {"a": 1, "b": 2}}', '{"n": {"b": 2, "a": 1}}')]) == 100
+
+
+@pytest.mark.parametrize("reference", ["circle", "{}", "[1]"])
+def test_json_fields_refuses_references_without_fields(reference: str) -> None:
+    with pytest.raises(InputError, match="not a JSON object with fields"):
+        get_metric("json_fields").check([answered("", reference).item])
+
+
+ONE, OTHER = '{"box": [0, 0, 0.5, 1], "label": "Lynx"}', '{"box": [0.5, 0, 1, 0.5], "label": "owl"}'
+HALF = '{"box": [0, 0, 0.25, 1], "label": "lynx"}'
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "score"),
+    [
+        (f"[{ONE}]", f"[{ONE}]", 100),
+        (f"[{OTHER}, {ONE}]", f"[{ONE}, {OTHER}]", 100),  # in any order
+        (f"[{HALF}]", f"[{ONE}]", 50),
+        (f"[{ONE}, {HALF}]", f"[{ONE}]", 50),  # the better one is paired, the other is one too many
+        (f"[{ONE}]", f"[{ONE}, {OTHER}]", 50),
+        (f"[{ONE.replace('Lynx', 'owl')}]", f"[{ONE}]", 0),
+        ("[]", f"[{ONE}]", 0),
+        ("[]", "[]", 100),
+        ("none", "[]", 100),
+        (f"[{ONE}]", "[]", 0),
+        (f"[{ONE}]", '[{"box": [0, 0, 0.5, 1]}]', 100),  # a reference without a label takes any
+        ('[{"box": [0, 0, 0.5, 1]}]', f"[{ONE}]", 0),
+        ("a lynx", f"[{ONE}]", 0),
+    ],
+)
+def test_boxes_are_paired_by_label_and_overlap(text: str, reference: str, score: float) -> None:
+    assert get_metric("box_iou").per_item([answered(text, reference)]) == [score]
+
+
+def test_boxes_over_a_threshold_are_counted_and_the_best_reference_counts() -> None:
+    at_half, above = get_metric("box_iou", threshold=0.5), get_metric("box_iou", threshold=0.51)
+    assert at_half.score([answered(f"[{HALF}]", f"[{ONE}]")]) == 100
+    assert above.score([answered(f"[{HALF}]", f"[{ONE}]")]) == 0
+    assert above.score([answered(f"[{HALF}]", f"[{ONE}]", f"[{HALF}]")]) == 100
+
+
+@pytest.mark.parametrize("threshold", [0, 1.5, "half", float("nan"), True])
+def test_a_threshold_that_is_none_is_refused(threshold: object) -> None:
+    with pytest.raises(InputError, match="threshold"):
+        get_metric("box_iou", threshold=threshold)
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("lynx", "the answer 'lynx' is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("null", "box 0 of its answer is None"),
+        ('[{"box": [0, 0, 2, 1]}]', "box 0 of its answer, .* x2 is 2; .* Pixels"),
+        ('[{"box": [1, 2, 3]}]', "box 0 of its answer is dict"),
+        (f'[{ONE}, {{"bbox_2d": [0, 0, 1, 1]}}]', "box 1 of its answer is dict"),
+        (f'[{ONE}, {{"box": [0, 0, 1, 1], "label": 7}}]', "box 1 of its answer, .* `label` is int"),
+    ],
+)
+def test_references_with_any_bad_box_are_refused(reference: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        get_metric("box_iou").check([answered("", f"[{ONE}]", reference).item])

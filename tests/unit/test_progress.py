@@ -100,5 +100,29 @@ def test_a_pace_does_not_count_what_was_done_before() -> None:
     assert work.line().startswith("steps: 95/100")
 
 
+def test_the_time_left_does_not_count_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    work = Progress("labelling", 32)
+    now[0] = 50
+    work.advance(1)
+    assert work.line() == "labelling: 1/32, 1.2 per minute, 0:00:50 so far"
+    now[0] = 66
+    work.advance(8)
+    assert work.line() == "labelling: 9/32, 30.0 per minute, 0:01:06 so far, 0:00:46 left"
+
+
+@pytest.mark.usefixtures("hasty")
+def test_work_that_waits_for_other_work_writes_nothing_and_keeps_its_pace(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("training, steps", 100) as work:
+        with work.paused(), advancing("evaluating", 8):
+            time.sleep(0.2)
+        assert "training" not in capsys.readouterr().err
+        work.advance(1)
+        pace = re.search(r"([\d.,]+) per second", work.line())
+        assert pace is not None
+        assert float(pace[1].replace(",", "")) > 5, "one step in no time, not in .2 s"
+
+
 def test_clock() -> None:
     assert [clock(0), clock(59.6), clock(3725)] == ["0:00:00", "0:01:00", "1:02:05"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import aim_sdk.backend.interfaces
 from aim_sdk import errors
-from aim_sdk.backend.registry import BackendInfo, get_backend, list_backends
+from aim_sdk.backend.registry import BackendInfo, get_backend, list_backends, version_of
 
 ROOT = Path(__file__).parents[2]
 BACKEND = """
@@ -61,6 +61,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
             entry_points if isinstance(entry_points, bytes) else f"[aim_sdk.backends]\n{entry_points}\n".encode()
         )
         for module, source in (modules or {}).items():
+            (site / module).parent.mkdir(exist_ok=True)
             (site / f"{module}.py").write_text(source)
         if str(site) not in sys.path:
             monkeypatch.syspath_prepend(site)
@@ -156,6 +157,28 @@ def test_a_missing_package_without_extras_names_the_distribution(install: Instal
     install("plugin", "needy = plugin_d:Good", modules={"plugin_d": "import surely_absent_one.part"})
     with pytest.raises(errors.MissingDependencyError, match=r'pip install "plugin"$'):
         get_backend("needy")
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("from aim_sdk.backend import NoSuchName", errors.BrokenBackendError),
+        ("import shaky_pkg.absent", errors.BrokenBackendError),
+        ("import surely_absent_two", errors.MissingDependencyError),
+    ],
+)
+def test_a_failing_import_has_its_file_and_line(line: str, error: type[Exception], install: Install) -> None:
+    modules = {"shaky_pkg/__init__": "from shaky_pkg.reader import x", "shaky_pkg/reader": f"import json\n\n{line}"}
+    site = install("plugin", "shaky = shaky_pkg:Good", modules=modules)
+    with pytest.raises(error) as caught:
+        get_backend("shaky")
+    assert f" (at {site / 'shaky_pkg' / 'reader.py'}:3)" in str(caught.value)
+
+
+def test_the_version_of_a_backend_is_its_distributions(install: Install) -> None:
+    install("aim-frog", "frog = plugin_f:Good", version="0.3")
+    assert version_of("frog") == {"aim-frog": "0.3"}
+    assert version_of("nobody") == {}
 
 
 BROKEN = {

@@ -183,7 +183,7 @@ def test_draws_are_even() -> None:
     assert 140 < min(counts.values()) <= max(counts.values()) < 260  # 200 each, sigma 13
 
 
-@pytest.mark.parametrize("name", ["first", "random", "reading"])
+@pytest.mark.parametrize("name", ["agreed", "first", "random", "reading"])
 def test_a_query_is_never_shown_its_own(name: str) -> None:
     items = demonstrations(["a"] * 6)
     bank, keys = filled_for_reading(items)
@@ -196,7 +196,7 @@ def test_a_query_is_never_shown_its_own(name: str) -> None:
         get_selector(name).select(bank.view(), [by_id], 6)
 
 
-@pytest.mark.parametrize("name", ["first", "random", "reading"])
+@pytest.mark.parametrize("name", ["agreed", "first", "random", "reading"])
 def test_balance_shows_each_label_as_often_as_the_others(name: str) -> None:
     labels = ["a", "b", True, "a", "b", "a", "a", "a", "a"]
     bank, keys = filled_for_reading(demonstrations(labels))
@@ -410,7 +410,8 @@ def test_scores_that_cannot_be_ranked_are_explained(made: np.ndarray, message: s
 def test_names() -> None:
     with pytest.raises(InputError, match=r"no selector named 'rice'\. Did you mean 'rices'"):
         get_selector("rice")
-    with pytest.raises(InputError, match="Expected one of: first, mmices, random, reading, rices, text, or a Selector"):
+    names = "agreed, first, mmices, random, reading, rices, text, or a Selector"
+    with pytest.raises(InputError, match=f"Expected one of: {names}"):
         get_selector(3)  # type: ignore[arg-type]
     own = RandomSelector(7)
     assert get_selector(own) is own

@@ -20,7 +20,7 @@ from aim_sdk.injection.classification import Classification
 
 def read(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
     problems: list[str] = []
-    return list(table_rows(path, lambda number, row: (number, row), problems.append)), problems
+    return list(table_rows(path, lambda number, row: (number, row), lambda _, said: problems.append(said))), problems
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])

@@ -16,11 +16,12 @@ from aim_sdk.errors import InputError
 from aim_sdk.files.demonstrations import stream_demonstrations
 from aim_sdk.files.tables import table_rows, write_table
 from aim_sdk.injection.classification import Classification
+from aim_sdk.types import Demonstration, Query
 
 
 def read(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
     problems: list[str] = []
-    return list(table_rows(path, lambda number, row: (number, row), problems.append)), problems
+    return list(table_rows(path, lambda number, row: (number, row), lambda _, said: problems.append(said))), problems
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
@@ -133,3 +134,35 @@ def test_frames_know_their_images(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="to_frame: images is a str; expected"):
         to_frame(labels, "no folder")
     assert json.loads(to_frame(labels).to_json(orient="records"))[0]["label"] == "cat"
+
+
+def test_rows_are_a_table_too(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("image,text,answer,year\na.png,What?,cat,1\nb.png,Who?,dog,2\n")
+    with (tmp_path / "x.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = demonstrations_from(rows, metadata=["year"])
+    assert found == [
+        Demonstration("a.png", "What?", "cat", {"year": "1"}),
+        Demonstration("b.png", "Who?", "dog", {"year": "2"}),
+    ]
+    assert demonstrations_from(iter(rows), metadata=["year"]) == found
+    with pytest.raises(InputError, match=r"row 1: the answer is missing"):
+        demonstrations_from([rows[0], {"image": "b.png"}])
+    with pytest.raises(InputError, match=r"no column named 'answers'. Did you mean 'answer'"):
+        demonstrations_from(rows, answer="answers")
+    with pytest.raises(InputError, match="a list of tuple; expected a frame"):
+        demonstrations_from([("a.png", "What?", "cat")])
+
+
+def test_a_label_stands_next_to_its_own_image_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    labels = [Classification("cat", {"cat": 1.0}, image=name) for name in ("a.png", "b.png", "c.png", math.nan)]  # type: ignore[arg-type]
+    with monkeypatch.context() as patched:
+        patched.setattr("aim_sdk.answering.frames.imported", lambda *_, **__: None)
+        with pytest.raises(InputError, match=r"row 1: the label is that of b\.png, but the image is c\.png; expected"):
+            to_frame(labels, ["a.png", "c.png", "b.png", math.nan])
+        with pytest.raises(InputError, match=r"row 3: the label is that of image of type float"):
+            to_frame(labels, ["a.png", "b.png", "c.png", "d.png"])
+    pytest.importorskip("pandas")
+    monkeypatch.chdir(tmp_path)
+    same = ["./a.png", Path("b.png"), Query(str(tmp_path / "c.png"), "?"), float("nan")]
+    assert list(to_frame(labels, same)["label"]) == ["cat"] * 4

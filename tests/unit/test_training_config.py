@@ -118,7 +118,7 @@ def test_a_name_that_does_not_exist_is_said_with_the_nearest(path: Path, overrid
     ("override", "place"),
     [
         ("steps=many", "steps: "),
-        ("steps=0", "steps: "),
+        ("steps=-1", "steps: "),
         ("steps=1.5", "steps: "),
         ("steps=[1]", "steps: "),
         ("steps=null", "steps: "),

@@ -39,9 +39,15 @@ def test_better_is_beyond_the_noise_in_both_measures(closer: Estimate, names: Es
 
 
 def test_the_start_itself_is_never_better() -> None:
-    found = best(Estimate(0.1, 0.01, 64), step=0)
+    found = best(Estimate(0.0, 0.0, 64), step=0)
     assert not found.better
     assert "no evaluation was nearer" in verdict(found)
+
+
+def test_what_was_fitted_before_the_first_step_may_be_better() -> None:
+    found = best(Estimate(0.1, 0.01, 64), step=0)
+    assert found.better
+    assert "as it was fitted, before the first step" in verdict(found)
 
 
 def test_what_was_not_measured_is_said() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from aim_sdk.bank.disk.applying import Held, apply
 from aim_sdk.bank.disk.rows import Known
-from aim_sdk.bank.disk.scanning import Scanned, checked, scan
+from aim_sdk.bank.disk.scanning import Scanned, checked, find_end, scan
 from aim_sdk.bank.disk.segments import Segments
 from aim_sdk.bank.disk.writes import Rest, Write, is_whole
 from aim_sdk.errors import CorruptArtifactError
@@ -38,6 +38,7 @@ def tail(segments: Segments, present: Mapping[int, int], known: Mapping[int, Kno
     """
     found: dict[int, list[Write]] = {}
     seen: dict[int, Known] = {}
+    compacted: list[Scanned] = []
     ahead = last  # how far the segments go, as far as they were read
     for number, size in present.items():
         old = known.get(number, Known(0, 0, base=False))
@@ -51,6 +52,7 @@ def tail(segments: Segments, present: Mapping[int, int], known: Mapping[int, Kno
         source = segments.source(number)
         whole = [write for write in scanned.writes if write.number > last and is_whole(source, write)]
         seen[number] = Known(old.size, size, base=scanned.base is not None)
+        compacted += [scanned] if scanned.base else []
         ahead = max([ahead, scanned.base.through if scanned.base else 0, *(write.number for write in whole)])
         for write in whole:
             found.setdefault(write.number, []).append(write)
@@ -65,9 +67,22 @@ def tail(segments: Segments, present: Mapping[int, int], known: Mapping[int, Kno
             f"hold later ones up to {ahead}, and some in between are damaged. Nothing was changed.\n"
             f"Next: `aim-icl bank verify {segments.folder} --rebuild-index`, which keeps all that is whole."
         )
+    if new and _is_older_than(segments, compacted, reached):
+        raise CorruptArtifactError(
+            f"{segments.folder}: the index is older than a compaction, after which demonstrations were added; that "
+            "has given all of them other positions. Nothing was changed.\n"
+            f"Next: `aim-icl bank verify {segments.folder} --rebuild-index`, which keeps all that is whole."
+        )
     for write in new:
         seen[write.segment] = replace(seen[write.segment], size=write.end)
     return Tail(new, seen)
+
+
+def _is_older_than(segments: Segments, compacted: Sequence[Scanned], reached: int) -> bool:
+    """Whether a write up to ``reached`` came after one of the compactions whose segments these are."""
+    for each in compacted:
+        find_end(segments, each)
+    return any(_is_finished(run) and _through(run) < reached for run in _bases(compacted)[1:])
 
 
 def lost(segments: Segments, known: Mapping[int, Known], present: Mapping[int, int]) -> str | None:

@@ -79,7 +79,7 @@ def last_record(segments: Segments, number: int, size: int) -> Record | None:
     return last
 
 
-def _find_end(segments: Segments, base: Scanned) -> None:
+def find_end(segments: Segments, base: Scanned) -> None:
     """Note how a compaction's segment ends, and what comes after that."""
     last = last_record(segments, base.number, base.size)
     if last is None or not isinstance(last.header.get("last"), bool):
@@ -122,7 +122,7 @@ def scan_all(segments: Segments, present: Mapping[int, int]) -> list[Scanned]:
             continue
         found.append(scan(segments, number, size))
         if found[-1].base:
-            _find_end(segments, found[-1])
+            find_end(segments, found[-1])
     if len({each.opening.id for each in found if each.opening}) > 1:
         names = ", ".join(segments.path(each.number).name for each in found if each.opening)
         raise CorruptArtifactError(f"{segments.folder}: segments of more than one bank ({names}). Next: separate them.")

@@ -37,19 +37,13 @@ def batch_size_of(given: int | str) -> int:
     return int(given)
 
 
-def check_bank(bank: str | None, shots: int | None) -> None:
-    """Refuse shots if there are no demonstrations to show.
+def check_bank(bank: str | None) -> None:
+    """Refuse a bank that is not there.
 
     Raises:
-        InputError: shots without a bank.
         ArtifactNotFoundError: no bank is there.
     """
-    if bank is None:
-        if shots:
-            raise InputError(
-                f"shots={shots}, but bank=FOLDER, where they come from, is missing. `aim-icl bank add` creates one."
-            )
-    else:
+    if bank is not None:
         DemonstrationBank.check_there(bank)
 
 

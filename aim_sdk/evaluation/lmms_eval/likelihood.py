@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from aim_sdk.injection.few_shot import FewShotModel
 from aim_sdk.injection.shots import Shots
-from aim_sdk.pipeline import AIMPipeline
 from aim_sdk.types import Query
 
 
 def likelihoods(
-    pipe: AIMPipeline, query: Query, continuations: Iterable[str], shots: Shots
+    pipe: FewShotModel, query: Query, continuations: Iterable[str], shots: Shots
 ) -> list[tuple[float, bool]]:
     """Return each continuation's mean negative log-probability per token (nats), and whether it is the greedy answer.
 
@@ -29,6 +29,6 @@ def likelihoods(
     ]
 
 
-def _greedy(pipe: AIMPipeline, query: Query, tokens: int, shots: Shots) -> str:
+def _greedy(pipe: FewShotModel, query: Query, tokens: int, shots: Shots) -> str:
     (answer,) = pipe.generate([query], max_new_tokens=tokens, shots=shots)
     return answer.text

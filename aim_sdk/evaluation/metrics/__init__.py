@@ -15,8 +15,10 @@ METRICS: Final = Registry[type[Metric]](
     "metric",
     "aim_sdk.metrics",
     {
+        "box_iou": "aim_sdk.evaluation.metrics.box_iou:BoxIou",
         "cider": "aim_sdk.evaluation.metrics.cider:CiderD",
         "exact_match": "aim_sdk.evaluation.metrics.exact:ExactMatch",
+        "json_fields": "aim_sdk.evaluation.metrics.json_fields:JsonFields",
         "roc_auc": "aim_sdk.evaluation.metrics.roc_auc:RocAuc",
         "vqa_accuracy": "aim_sdk.evaluation.metrics.vqa:VQAAccuracy",
     },

@@ -5,6 +5,7 @@ from aim_sdk.evaluation.tasks.page import readme
 from aim_sdk.evaluation.tasks.registry import (
     LOADERS,
     Status,
+    check_files,
     folder_of,
     get_task,
     list_tasks,
@@ -17,6 +18,7 @@ __all__ = [
     "LOADERS",
     "Status",
     "TaskConfig",
+    "check_files",
     "folder_of",
     "get_task",
     "list_tasks",

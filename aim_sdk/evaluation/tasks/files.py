@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import inspect
 import os
 import warnings
 from collections import Counter, defaultdict
@@ -14,14 +15,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aim_sdk.errors import InputError, MissingDataError, did_you_mean
 from aim_sdk.evaluation.items import Dataset, Draw, Item
+from aim_sdk.evaluation.metrics import METRICS
 from aim_sdk.evaluation.tasks.config import TaskConfig
+from aim_sdk.files.settings import Settings
 from aim_sdk.files.yaml_files import described
+from aim_sdk.support.terminal import Problems
 
 Model = TypeVar("Model", bound=BaseModel)
 Text = Annotated[str, Field(coerce_numbers_to_str=True)]
 """A string; a number is converted to one."""
 Id = Annotated[str, Field(coerce_numbers_to_str=True, min_length=1)]
 
+_BAD_LINES = 5
+"""How many bad lines a message shows."""
 _SHOWN = 3
 """How many examples of something wrong a message names."""
 
@@ -36,10 +42,8 @@ class TaskRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Options(BaseModel):
+class Options(Settings):
     """What a task's YAML may tell its loader."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class TaskFiles:
@@ -48,6 +52,8 @@ class TaskFiles:
     def __init__(self, config: TaskConfig, folder: Path) -> None:
         self.config, self.folder = config, folder
         self._images: dict[str, set[str]] = defaultdict(set)
+        self._bad = Problems()
+        self._takes_options = False
 
     def path(self, name: str) -> Path:
         """The path of a file or folder, by its name in the task's ``files``.
@@ -68,10 +74,11 @@ class TaskFiles:
         Raises:
             InputError: the loader does not accept them.
         """
+        self._takes_options = True
         try:
             return model.model_validate(self.config.options)
         except ValidationError as error:
-            raise self._error(f"its `options`:{described(model, error)}") from error
+            raise self._error(f"its `options`:{described(model, error)}{self._of_the_metric()}") from error
 
     def read(self, name: str, model: type[Model]) -> Model:
         """A whole JSON file.
@@ -83,13 +90,13 @@ class TaskFiles:
         try:
             return model.model_validate_json(self._content(path))
         except ValidationError as error:
-            raise self._damaged(str(path), error) from error
+            raise self._error(_wrong(str(path), error) + self._where_from()) from error
 
     def lines(self, name: str, model: type[Model]) -> Iterator[Model]:
-        """The values of a file of JSON lines; blank lines are skipped.
+        """The values of a file of JSON lines, without blank ones; `check_lines` refuses the bad ones, all together.
 
         Raises:
-            InputError: a line is cut, or not as published.
+            InputError: the file cannot be read.
         """
         path = self.path(name)
         for number, line in enumerate(self._content(path).splitlines(), 1):
@@ -97,7 +104,21 @@ class TaskFiles:
                 try:
                     yield model.model_validate_json(line)
                 except ValidationError as error:
-                    raise self._damaged(f"{path}:{number}", error) from error
+                    self._bad.add(_wrong(f"{path}:{number}", error))
+
+    def check_lines(self) -> None:
+        """Refuse the bad lines of all files that were read; `dataset` does it, too.
+
+        Raises:
+            InputError: a line is cut, or not as published.
+        """
+        bad, count = list(self._bad)[:_BAD_LINES], len(self._bad)
+        if count == 1:
+            raise self._error(bad[0] + self._where_from())
+        if bad:
+            more = [f"... and {count - len(bad):,} more."] if count > len(bad) else []
+            listed = "".join(f"\n  {line}" for line in [*bad, *more])
+            raise self._error(f"{count:,} lines cannot be used:{listed}{self._where_from()}")
 
     def image(self, folder: Path, name: str) -> str:
         """The path of an image; `dataset` checks that it exists."""
@@ -114,14 +135,38 @@ class TaskFiles:
         """Put the parts together. Items with a blank reference cannot be demonstrations, and are left out.
 
         Raises:
-            InputError: a part is empty, or two of its items have the same id.
+            InputError: lines were bad, a part is empty, two of its items have the same id, or the task has `options`
+                and the loader asked for none.
             MissingDataError: images are missing.
         """
+        if self.config.options and not self._takes_options:
+            raise self._error(
+                f"its `options` ({', '.join(self.config.options)}): the loader {self.config.loader!r} has none."
+                f"{self._of_the_metric()}"
+            )
+        self.check_lines()
         shown = [item for item in support if all(answer.strip() for answer in item.answers)]
         for part, items in (("queries", queries), ("support", shown)):
             self._check_ids(part, items)
-        self._check_images()
+        self.check_images()
         return Dataset(queries, shown, draw)
+
+    def check_images(self) -> None:
+        """Refuse images that do not exist; `dataset` does it, too.
+
+        Raises:
+            MissingDataError: it counts them.
+        """
+        absent: list[str] = []
+        for folder, names in self._images.items():  # one listing a folder: a stat for each of 100,000 is slow on NFS
+            absent += sorted(os.path.join(folder, name) for name in names - _listing(folder))
+        if absent:
+            total = sum(map(len, self._images.values()))
+            advice = f"Was their folder downloaded and unpacked completely? Source: {self.config.source}"
+            if self.config.own:
+                advice = f"Images are named relative to {self.folder}."
+            missing = f"{len(absent):,} of {total:,} images are missing: {_several(absent)}."
+            raise MissingDataError(f"task {self.config.name!r}: {missing} {advice}")
 
     def _check_ids(self, part: str, items: Sequence[Item]) -> None:
         if not items:
@@ -131,17 +176,6 @@ class TaskFiles:
             twice = [name for name, count in counts.items() if count > 1]
             raise self._error(f"{_several(twice)}: more than one of the {part} in {self.folder} has that id.")
 
-    def _check_images(self) -> None:
-        absent: list[str] = []
-        for folder, names in self._images.items():  # one listing a folder: a stat for each of 100,000 is slow on NFS
-            absent += sorted(os.path.join(folder, name) for name in names - _listing(folder))
-        if absent:
-            total = sum(map(len, self._images.values()))
-            raise MissingDataError(
-                f"task {self.config.name!r}: {len(absent):,} of {total:,} images are missing: {_several(absent)}. "
-                f"Was their folder downloaded and unpacked completely? Source: {self.config.source}"
-            )
-
     def _content(self, path: Path) -> bytes:
         try:
             if path.exists() and not path.is_file():
@@ -150,17 +184,27 @@ class TaskFiles:
         except OSError as error:
             raise self._error(f"{path}: cannot be read ({error.strerror}).") from error
 
-    def _damaged(self, place: str, error: ValidationError) -> InputError:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        more = f" ({error.error_count() - 1:,} more)" if error.error_count() > 1 else ""
-        return self._error(
-            f"{place}: {where}{': ' if where else ''}{first['msg']}{more}. Is it cut off, or not the expected file? "
-            f"Source: {self.config.source}"
-        )
+    def _of_the_metric(self) -> str:
+        """Advice, if `options` name one of the metric."""
+        metric = self.config.metric
+        known = list(inspect.signature(METRICS[metric]).parameters) if metric in METRICS else []
+        of_metric = [name for name in self.config.options if name in known]
+        return f" Next: put {', '.join(of_metric)} into `metric_options`." if of_metric else ""
+
+    def _where_from(self) -> str:
+        """Advice on damaged files of others, which are published somewhere."""
+        return "" if self.config.own else f" Is it cut off, or not the expected file? Source: {self.config.source}"
 
     def _error(self, text: str) -> InputError:
         return InputError(f"task {self.config.name!r}: {text}")
+
+
+def _wrong(place: str, error: ValidationError) -> str:
+    """What is wrong there, and how much more."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    more = f" ({error.error_count() - 1:,} more)" if error.error_count() > 1 else ""
+    return f"{place}: {where}{': ' if where else ''}{first['msg'].removeprefix('Value error, ')}{more}."
 
 
 def _listing(folder: str) -> set[str]:

@@ -55,6 +55,7 @@ def load(config: TaskConfig, folder: Path) -> Dataset:
     """
     files = TaskFiles(config, folder)
     queries, support = _items(files, "queries"), _items(files, "support")
+    files.check_lines()
     if len({bool(item.choices) for item in queries}) > 1:
         raise InputError(
             f"task {config.name!r}: {files.path('queries')}: expected `choices` in every line, or in none."

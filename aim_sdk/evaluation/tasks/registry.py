@@ -25,6 +25,8 @@ LOADERS: Final = Registry[Loader](
     "aim_sdk.task_loaders",
     {
         "easy-vqa": "aim_sdk.evaluation.tasks.easy_vqa:load",
+        "easy-vqa-boxes": "aim_sdk.evaluation.tasks.easy_vqa_boxes:load",
+        "easy-vqa-images": "aim_sdk.evaluation.tasks.easy_vqa:load_images",
         "emoji": "aim_sdk.evaluation.tasks.emoji:load",
         "emoji-binding": "aim_sdk.evaluation.tasks.emoji:load_binding",
         "hateful-memes": "aim_sdk.evaluation.tasks.hateful_memes:load",
@@ -115,21 +117,28 @@ def load(config: TaskConfig, data: Path) -> Dataset:
         MissingDataError: files, or images that they name, are missing.
         InputError: they are damaged, or not what the loader reads.
     """
-    if absent := missing(config, data):
-        expected = "".join(f"\n  {path}" for path in absent)
-        raise MissingDataError(
-            f"task {config.name!r}: its data was not found. Missing:{expected}\n"
-            f"Source: {config.install or config.source}\n{_where(config)}"
-        )
+    check_files(config, data)
     return LOADERS[config.loader](config, folder_of(config, data))
 
 
+def check_files(config: TaskConfig, data: Path) -> None:
+    """See that a task's files and folders exist.
+
+    Raises:
+        MissingDataError: some are missing.
+    """
+    if absent := missing(config, data):
+        expected = "".join(f"\n  {path}" for path in absent)
+        raise MissingDataError(f"task {config.name!r}: its data was not found. Missing:{expected}\n{_where(config)}")
+
+
 def _where(config: TaskConfig) -> str:
-    if config.package is not None:
-        return f"They come with the package {config.package!r}: install it again."
-    if Path(config.folder).is_absolute():  # a user's own
+    if config.own:
         return "In a task of your own, `folder` and `files` are relative to its YAML file."
-    return "`--data` names the folder of the tasks' folders."
+    source = f"Source: {config.install or config.source}\n"
+    if config.package is not None:
+        return f"{source}They come with the package {config.package!r}: install it again."
+    return f"{source}`--data` names the folder of the tasks' folders."
 
 
 def status(data: Path) -> list[Status]:

@@ -1,6 +1,8 @@
 """What the tiny families share: tokenizers trained on a few sentences, small towers, random weights that matter."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from transformers import (
     Qwen2Config,
     SiglipVisionConfig,
 )
+from transformers.utils import logging
 
 HIDDEN = 32
 IMAGE = 32  # the side of the square that a vision tower sees
@@ -161,5 +164,18 @@ def save(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, *, eos
         eos_token_id=tokenizer.eos_token_id if eos is None else tokenizer.convert_tokens_to_ids(eos),
         pad_token_id=tokenizer.pad_token_id,
     )
-    model.save_pretrained(folder)
+    with _without_bars():
+        model.save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """No bar of transformers: a tiny model is written at once."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

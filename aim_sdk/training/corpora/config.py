@@ -5,21 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from aim_sdk.errors import unknown
+from aim_sdk.files.settings import Settings
 from aim_sdk.training.corpora.registry import AUTO, FORMATS
 
 
-class CorpusConfig(BaseModel):
+class CorpusConfig(Settings):
     """Where a corpus is, how its images and texts are paired, and what is left out.
 
     The defaults are the recipe with which the field trains on MMC4: images of at least 10 KB, matched one to one with
     sentences, a similarity of at least 0.24, and the first 6 images of a document. A document with more images is cut,
     not left out, as OpenFlamingo does it.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Path = Field(description="a folder of the corpus's files, or one of them")
     format: str = Field(

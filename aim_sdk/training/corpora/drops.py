@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal
+from collections.abc import Callable
+from typing import Final, Literal
 
 Unit = Literal["file", "document", "sample", "pair"]
+
+
+_CURES: Final = {
+    "image smaller than": ("a smaller {}", "min_image_bytes"),
+    "similarity below": ("a smaller {}", "min_similarity"),
+    "image missing": ("{} with their folder", "images"),
+    "fewer than": ("a smaller {}", "min_pairs"),
+}
+"""What changes the outcome, and its setting, by how the reason begins."""
 
 
 class Dropped(Exception):
@@ -34,3 +44,17 @@ class Drops:
         self.counts[lost.reason] += 1
         self.units.setdefault(lost.reason, lost.unit)
         self.examples.setdefault(lost.reason, place)
+
+    def cures(self, named: Callable[[str], str]) -> str:
+        """The settings to change, for the most common reasons first; reasons about pairs come before all others.
+
+        Args:
+            named: how a setting of the corpus is called there.
+        """
+        reasons = sorted(self.counts, key=lambda reason: (self.units[reason] != "pair", -self.counts[reason]))
+        return "; or ".join(
+            f"{change.format(named(setting))} ({reason})"
+            for reason in reasons
+            for start, (change, setting) in _CURES.items()
+            if reason.startswith(start)
+        )

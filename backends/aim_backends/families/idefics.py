@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers.models.idefics import processing_idefics
 
 from aim_backends.hf.backbone import Backbone
+from aim_backends.hf.kv_cache import ProbeInputs
 from aim_backends.hf.text import Layout
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import FormatError
@@ -45,10 +46,29 @@ class _StrippedLayout(Layout):
         return self.bos + self.expansion.join(part.strip(" ") for part in text.split(self.placeholder))
 
 
+class _WithImage(ProbeInputs):
+    """Embeddings instead of ids, which its code compares with numbers, and a state of an image."""
+
+    def __call__(self, tokens: int, states: int) -> Mapping[str, Tensor]:
+        def blank(*shape: int) -> Tensor:
+            return torch.empty(*shape, device="meta", dtype=torch.bfloat16)
+
+        seen = "perceiver_embeddings" if self.config.use_resampler else "image_encoder_embeddings"
+        mask = torch.ones(1, tokens, dtype=torch.long, device="meta")
+        return {
+            "inputs_embeds": blank(1, tokens, self.config.hidden_size),
+            "attention_mask": mask,
+            seen: blank(1, 1, 1, self.config.vision_config.embed_dim),
+            "image_attention_mask": mask[..., None],
+        }
+
+
 class Idefics1(Backbone):
     """Images enter through cross-attention: its mask and the image states go with every forward."""
 
     cross_attends = True
+    probe_class = _WithImage
+    uncached = ("the states of the images, which enter through cross-attention, are not counted in the KV bytes",)
 
     def _placeholder(self) -> str:
         return "<image>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
@@ -16,6 +17,7 @@ from torch.nn.functional import pad
 from aim_backends.hf.backbone import Backbone
 from aim_backends.hf.slots import PER_TOKEN
 from aim_backends.hf.text import Layout, Tokens
+from aim_sdk.backend.boxes import Steps
 from aim_sdk.errors import ContextLengthError
 
 
@@ -97,6 +99,11 @@ class Kosmos2(_ImageFirstBackbone):
             "image_embeds": none,
             "image_embeds_position_mask": positions,
         }
+
+    def box_steps(self, image: Image.Image) -> Steps:
+        """The rows of cells that its tokens number."""
+        side = math.isqrt(self.processor.num_patch_index_tokens)
+        return side, side
 
     def _layout(self) -> Layout:
         expansion = f"{self.tokenizer.bos_token}{self.placeholder}{self.processor.eoi_token} "

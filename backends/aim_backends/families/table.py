@@ -49,6 +49,8 @@ class Family:
     continues_cache: bool = False
     """Whether a cached prompt and `Backbone.continuation_inputs` are all that a later forward needs. An untested family
     may keep state besides its cache: its prompt is computed again for every choice."""
+    boxes: str = ""
+    """Its notation of boxes, by its name in `aim_backends.families.notations`, if one is published."""
     note: str = ""
     """What a checkpoint of it cannot do."""
     refused: str = ""
@@ -109,10 +111,10 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "inkling_mm_model": Family(),
     "instructblip": Family(adapter="image_first:Blip2", prefix=_IMAGE_LEADS, note=_T5_AND_QFORMER),
     "instructblipvideo": Family(refused="it reads videos, not single images"),
-    "internvl": Family(prefix=_ANYWHERE, continues_cache=True),
-    "janus": Family(prefix=_ANYWHERE, continues_cache=True),
+    "internvl": Family(prefix=_ANYWHERE, continues_cache=True, boxes="internvl"),
+    "janus": Family(adapter="janus:Janus", prefix=_ANYWHERE, continues_cache=True),
     "kimi_k25": Family(),
-    "kosmos-2": Family(adapter="image_first:Kosmos2", prefix=_IMAGE_LEADS),
+    "kosmos-2": Family(adapter="image_first:Kosmos2", prefix=_IMAGE_LEADS, boxes="kosmos-2"),
     "kosmos-2.5": Family(refused=_IMAGE_FIRST),
     "lfm2_vl": Family(prefix=_RECURRENT, continues_cache=True),
     "lfm3_vl": Family(),
@@ -136,7 +138,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "nemotron_h_omni": Family(),
     "ovis2": Family(prefix=_ANYWHERE, continues_cache=True),
     "paddleocr_vl": Family(),
-    "paligemma": Family(adapter="image_first:PaliGemma", prefix=_IMAGE_LEADS, continues_cache=True),
+    "paligemma": Family(adapter="image_first:PaliGemma", prefix=_IMAGE_LEADS, continues_cache=True, boxes="paligemma"),
     "perception_lm": Family(),
     "pi0": Family(refused="it is a robot policy: it outputs actions, not text"),
     "pix2struct": Family(refused=_ENCODER_DECODER),
@@ -144,13 +146,21 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "pp_formulanet": Family(refused=_ENCODER_DECODER),
     "qianfan_ocr": Family(),
     "qwen2_5_omni_thinker": Family(),
-    "qwen2_5_vl": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True),
-    "qwen2_vl": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True),
+    "qwen2_5_vl": Family(
+        backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True, boxes="qwen2.5-vl"
+    ),
+    "qwen2_vl": Family(
+        backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True, boxes="qwen2-vl"
+    ),
     "qwen3_5": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_RECURRENT, continues_cache=True),
     "qwen3_5_moe": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", continues_cache=True),
     "qwen3_omni_moe_thinker": Family(),
-    "qwen3_vl": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True),
-    "qwen3_vl_moe": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True),
+    "qwen3_vl": Family(
+        backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True, boxes="qwen3-vl"
+    ),
+    "qwen3_vl_moe": Family(
+        backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True, boxes="qwen3-vl"
+    ),
     "qwen4_exp": Family(),
     "shieldgemma2": Family(refused="it is a safety classifier: its processor writes the whole prompt itself"),
     "smolvlm": Family(backend="idefics", prefix=_ANYWHERE, continues_cache=True),

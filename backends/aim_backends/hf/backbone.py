@@ -12,13 +12,18 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
+from aim_backends.families.notations import NOTATIONS
 from aim_backends.families.table import family_of
 from aim_backends.hf.blame import OUT_OF_MEMORY, RefusedInputError
+from aim_backends.hf.kv_cache import ProbeInputs
 from aim_backends.hf.prompts import ChatPrompts, PlainPrompts, PromptRenderer
 from aim_backends.hf.roles import Roles, SpecialTokens, role_ids, tags
 from aim_backends.hf.slots import choose_slot, image_ids
 from aim_backends.hf.tap import attach
 from aim_backends.hf.text import Layout, Tokens
+from aim_backends.hf.visual import VisualTokens
+from aim_sdk.backend.boxes import Notation, Steps
+from aim_sdk.backend.grammar import token_bytes
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import AIMError, CorruptArtifactError, FormatError, InputError
 
@@ -46,6 +51,10 @@ class Backbone:
     """How many images one prompt may hold; None if only the context's length limits them."""
     cross_attends: ClassVar[bool] = False
     """Whether images enter through cross-attention, so that a prompt holds no visual tokens to attend to."""
+    probe_class: ClassVar[type[ProbeInputs]] = ProbeInputs
+    """What the decoder takes when its cache is counted."""
+    uncached: ClassVar[Sequence[str]] = ()
+    """What a prompt keeps besides its key-value cache, a sentence each."""
 
     def __init__(self, model: Any, processor: Any, source: str, special_tokens: SpecialTokens = "refuse") -> None:
         check_option(special_tokens)
@@ -67,8 +76,17 @@ class Backbone:
         self.slot = choose_slot(self.tokenizer, self.rows, config, self.image_ids, str(self._chat_template or ""))
         self.tokens = self.tokens_class(self.tokenizer, self.image_ids, self._layout())
         self._refusing = special_tokens == "refuse"
+        self.boxes: Notation | None = NOTATIONS.get(self.family.boxes)
+        """How the family writes boxes, if that is known."""
+        written = self.boxes.marks if self.boxes else ()
+        self.box_ids = frozenset(
+            i for i, token in self.tokenizer.added_tokens_decoder.items() if token.content in written
+        )
+        """Special tokens that an answer with boxes holds: text, in a demonstration and in an answer."""
         roles = role_ids(self.tokenizer, str(self._chat_template or "")) if self._refusing else frozenset[int]()
-        self.roles = Roles(self.tokenizer, self.tokens, {*self.image_ids, self.slot}, roles, self.placeholder)
+        self.roles = Roles(
+            self.tokenizer, self.tokens, {*self.image_ids, self.slot}, roles - self.box_ids, self.placeholder
+        )
         self._prompts: dict[PromptFormat, PromptRenderer] = {}
         attach(model)
 
@@ -96,9 +114,9 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        """Where the inputs go."""
+        """Where the inputs go; of a model without weights, the CPU."""
         device: torch.device = self.model.get_input_embeddings().weight.device
-        return device
+        return torch.device("cpu") if device.type == "meta" else device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -119,11 +137,21 @@ class Backbone:
     def pad_token_id(self) -> int:
         return int(self.tokenizer.pad_token_id)
 
+    @cached_property
+    def token_bytes(self) -> Any:
+        """The bytes of each token, for grammars."""
+        with self.processor_lock:
+            return token_bytes(self.tokenizer.backend_tokenizer.to_str())
+
     @torch.no_grad()
     def embed(self, ids: Sequence[int]) -> Float[Tensor, "tokens embed"]:
         """The true input embeddings of token ids."""
         embedded: Tensor = self.model.get_input_embeddings()(torch.tensor([list(ids)], device=self.device))
         return embedded[0]
+
+    def generate(self, **options: Any) -> Any:
+        """Run the model's ``generate``."""
+        return self.model.generate(**options)
 
     def prompts(self, prompt_format: PromptFormat) -> PromptRenderer:
         """How a format is written for this family.
@@ -190,27 +218,19 @@ class Backbone:
         )
         return self.moved(outputs)
 
-    def visual_tokens(self, sizes: Sequence[tuple[int, int]]) -> list[int]:
-        """Tokens of one image of each size (width, height) in a prompt; one number for all if sizes make no known
-        difference."""
-        heights = [[height, width] for width, height in sizes]
-        try:
-            counts = self.processor._get_num_multimodal_tokens(image_sizes=heights).num_image_tokens
-            return [int(count) for count in counts]
-        except OUT_OF_MEMORY:
-            raise
-        except Exception:  # not every processor counts, and some fail at a size that they refuse later
-            if len(sizes) > 1:
-                return [count for size in sizes for count in self.visual_tokens([size])]
-            return [self._blank_tokens] * len(sizes)
-
     @cached_property
-    def _blank_tokens(self) -> int:
-        """Tokens of a blank image."""
-        blank = [[Image.new("RGB", (336, 336))]]
-        with self.processor_lock:
-            ids = self.process([self.placeholder], blank, padding_side="right")["input_ids"]
-        return int(ids.shape[1])
+    def visual(self) -> VisualTokens:
+        """Counts the tokens that images add to a prompt."""
+        return VisualTokens(self)
+
+    def box_steps(self, image: Image.Image) -> Steps:
+        """Into how many steps, across and down, boxes divide this image, if the notation leaves it open."""
+        return image.size
+
+    @property
+    def image_states(self) -> int:
+        """States of one image that the decoder attends to from outside the prompt, and caches."""
+        return 0
 
     def given_images(self, images: Sequence[Sequence[Image.Image]]) -> list[Any]:
         """The images of each prompt in the form that the processor takes."""

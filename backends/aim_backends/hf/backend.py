@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, Self, cast
 
@@ -15,23 +15,37 @@ from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from aim_backends.families.notations import NOTATIONS
 from aim_backends.families.table import adapter_of
 from aim_backends.hf import loading
 from aim_backends.hf.attention import read_attention
 from aim_backends.hf.backbone import Backbone, check_option
 from aim_backends.hf.fingerprint import fingerprint
+from aim_backends.hf.footprint import TransformersFootprint, weights_bytes
 from aim_backends.hf.injector import TransformersInjector, WrittenAnswers
 from aim_backends.hf.plain import plain_answer, show_prompt
 from aim_backends.hf.reader import TransformersReader
 from aim_backends.hf.roles import SpecialTokens
-from aim_sdk.backend.capabilities import Interleaves, RecomputesActivations, ReusesPrefixes, Shards, ShowsAttention
+from aim_sdk.backend.box import Box
+from aim_sdk.backend.boxes import Notation, Steps
+from aim_sdk.backend.capabilities import (
+    Interleaves,
+    RecomputesActivations,
+    ReusesPrefixes,
+    Shards,
+    ShowsAttention,
+    WritesBoxes,
+    capability,
+)
+from aim_sdk.backend.constraints import Constraint
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.backend.prefixes import PrefixCache
 from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers
 from aim_sdk.config import Fingerprint, PromptFormat
+from aim_sdk.files.images import load_image
 from aim_sdk.projectors.base import Projector
 from aim_sdk.projectors.carrier import CarrierProjector
-from aim_sdk.types import AttentionMap, Context, Demonstration, Query, Vocabulary
+from aim_sdk.types import AttentionMap, Context, Demonstration, ImageInput, Query, Vocabulary
 
 
 class TransformersBackend(Backend):
@@ -88,6 +102,28 @@ class TransformersBackend(Backend):
         """The class of the backend that is made for a ``model_type``."""
         return cls
 
+    @classmethod
+    def footprint_of(
+        cls,
+        model: str | None = None,
+        *,
+        device: str | None = None,
+        dtype: str | torch.dtype | None = None,
+        special_tokens: SpecialTokens = "refuse",
+        **options: Any,
+    ) -> TransformersFootprint:
+        """See `aim_sdk.backend.capabilities.ForeseesCost`: the configuration and the processor are enough."""
+        check_option(special_tokens)
+        source = loading.source(cls.name, cls.default_model, model)
+        sketch, processor, placed, precision = loading.sketched(cls.name, source, device, dtype, options)
+        backbone = adapter_of(sketch.config.model_type)(sketch, processor, source, special_tokens)
+        return TransformersFootprint(backbone, placed, precision, weights_bytes(sketch, precision, source))
+
+    @cached_property
+    def footprint(self) -> TransformersFootprint:
+        held = sum(parameter.nbytes for parameter in self.model.parameters())
+        return TransformersFootprint(self.backbone, self.device, self.model.dtype, held)
+
     @property
     def slot(self) -> int:
         return self.backbone.slot
@@ -134,6 +170,8 @@ class TransformersBackend(Backend):
             found[ReusesPrefixes] = f"answers of {kind!r} after a prefix that was computed apart may not be the same"
         if self.backbone.cross_attends:
             found[ShowsAttention] = f"{kind!r} sees images through cross-attention: its prompts hold no visual tokens"
+        if self.backbone.boxes is None:
+            found[WritesBoxes] = f"how {kind!r} writes boxes is not known"
         if not self._layers:
             told = f"{type(self.model).__name__} does not say what its layers are"
             found |= {Shards: told, RecomputesActivations: told}
@@ -218,6 +256,27 @@ class TransformersBackend(Backend):
 
     def answer_logits(self, prepared: PreparedAnswers, contexts: Sequence[Context]) -> list[AnswerLogits]:
         return self._injector.answer_logits(prepared, contexts)
+
+    def constrained(self, constraint: Constraint) -> TransformersInjector:
+        return self._injector.constrained(constraint)
+
+    def write_boxes(self, boxes: Iterable[Box], image: ImageInput) -> str:
+        notation = self._notation
+        return notation.write(boxes, self._steps(notation, image))
+
+    def read_boxes(self, text: str, image: ImageInput) -> list[Box]:
+        notation = self._notation
+        return notation.read(text, self._steps(notation, image))
+
+    @property
+    def _notation(self) -> Notation:
+        capability(self, WritesBoxes)  # raises where it is not known
+        return NOTATIONS[self.backbone.family.boxes]
+
+    def _steps(self, notation: Notation, image: ImageInput) -> Steps:
+        if notation.steps is not None:
+            return notation.steps, notation.steps
+        return self.backbone.box_steps(load_image(image))
 
     def attention(
         self, query: Query, demonstrations: Sequence[Demonstration], answer: str, *, prompt_format: PromptFormat

@@ -6,7 +6,7 @@ import contextvars
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 from transformers.generation.streamers import BaseStreamer
 
 from aim_sdk.backend.answers import clean_answer, stream_answer
+from aim_sdk.backend.grammar import AnswerGrammar
 from aim_sdk.errors import InputError
 from aim_sdk.support.finite import not_finite
 from aim_sdk.types import Generation
@@ -38,12 +39,17 @@ class Generated:
 
 
 class Decoding:
-    """Runs ``generate`` after one batch of prompts of ``width`` positions."""
+    """Runs ``generate`` after one batch of prompts of ``width`` positions.
 
-    def __init__(self, backbone: Backbone, width: int, stop: str | None) -> None:
-        self._backbone, self.width, self._stop = backbone, width, stop
-        self._mark = self._special(stop)
-        self._ends: set[int] = set()
+    An answer ends at the string ``stop``, or where its ``grammar`` says.
+    """
+
+    def __init__(
+        self, backbone: Backbone, width: int, stop: str | None, ends: Collection[int], grammar: AnswerGrammar | None
+    ) -> None:
+        self._backbone, self.width, self._ends, self._grammar = backbone, width, frozenset(ends), grammar
+        self._stop = stop if grammar is None else None
+        self._mark = special_start(backbone, self._stop)
 
     def options(self, generation: Mapping[str, Any], max_new_tokens: int, *, slots: bool) -> dict[str, Any]:
         """Merge the caller's options with ours: greedy by default, no slot is ever generated.
@@ -62,11 +68,9 @@ class Decoding:
             options["suppress_tokens"] = [*(wanted or []), self._backbone.slot]
         if "stop_strings" in options:
             options.setdefault("tokenizer", self._backbone.tokenizer)
-        if self._stop:
+        if self._stop or self._grammar:
             criteria = [*options.get("stopping_criteria", []), _AnswerEnds(self)]
             options["stopping_criteria"] = StoppingCriteriaList(criteria)
-        ends = options.get("eos_token_id", defaults.eos_token_id)
-        self._ends = set(ends if isinstance(ends, list) else [] if ends is None else [ends])
         return options
 
     @torch.no_grad()
@@ -81,8 +85,10 @@ class Decoding:
             raise InputError("log_probs=True: beams are reordered as they grow; use num_beams=1, or score().")
         finite = _Finite(len(inputs["input_ids"]), self._backbone.model.dtype, drawn=options["do_sample"])
         processors = LogitsProcessorList([*options.get("logits_processor", []), finite])
+        if self._grammar is not None:
+            processors.append(_Admitted(self._grammar, self.width))
         try:
-            output = self._backbone.model.generate(
+            output = self._backbone.generate(
                 **inputs,
                 **{**options, "logits_processor": processors},
                 return_dict_in_generate=True,
@@ -128,7 +134,14 @@ class Decoding:
 
     def text(self, ids: list[int]) -> str:
         """Decode generated ids."""
-        return str(self._backbone.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        if self._grammar is not None:
+            return self._grammar.text(ids)
+        tokenizer, shown = self._backbone.tokenizer, self._backbone.box_ids
+        hidden = shown.isdisjoint(ids)  # no box: nothing special is shown
+        if not hidden:
+            special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - shown
+            ids = [index for index in ids if index not in special]
+        return str(tokenizer.decode(ids, skip_special_tokens=hidden, clean_up_tokenization_spaces=False))
 
     def settled(self, ids: list[int]) -> bool:
         """Whether later tokens leave the text of these as it is: they do not end inside a character.
@@ -140,37 +153,54 @@ class Decoding:
 
     def generation(self, made: Generated, prompt_tokens: int) -> Generation:
         """Make the answer out of generated ids."""
-        answer = clean_answer(self.text(made.ids), self._stop)
+        grammar = self._grammar
+        answer = clean_answer(self.text(made.ids), self._stop) if grammar is None else grammar.answer(made.ids)
         return Generation(answer, tuple(made.ids), prompt_tokens, made.log_probs)
 
-    def ended(self, ids: list[int]) -> bool:
+    def over(self, rows: list[list[int]]) -> list[bool]:
+        """Whether each row's answer has ended, besides by an end token."""
+        return list(map(self._ended, rows)) if self._grammar is None else self._grammar.over(rows)
+
+    def _ended(self, ids: list[int]) -> bool:
         """Whether an answer (not the blanks that lead it) has reached the stop string."""
         return self._mark in ids or (bool(self._stop) and str(self._stop) in self.text(ids).lstrip())
-
-    def _special(self, stop: str | None) -> int | None:
-        """The special token that a stop string begins with: decoded text does not show it."""
-        ids = self._backbone.tokenizer(stop or "", add_special_tokens=False)["input_ids"]
-        first = self._backbone.tokenizer.added_tokens_decoder.get(ids[0]) if ids else None
-        return ids[0] if first is not None and first.special else None
 
     def _answer(self, thread: threading.Thread, pieces: _Pieces) -> Iterator[str]:
         thread.start()
         try:
-            yield from stream_answer(pieces, self._stop)
+            if self._grammar is None:
+                yield from stream_answer(pieces, self._stop)
+            else:
+                yield from self._grammar.pieces(pieces, pieces.ids)
         finally:
             pieces.left.event.set()
             thread.join()
 
     def _cut(self, ids: list[int], pad: int | None) -> list[int]:
         """Drop what ``generate`` puts after a finished row."""
-        if self.ended(ids):
-            return next(ids[:n] for n in range(1, len(ids) + 1) if self.ended(ids[:n]))
+        if self._grammar is not None:
+            return self._grammar.cut(ids)
+        if self._ended(ids):
+            return next(ids[:n] for n in range(1, len(ids) + 1) if self._ended(ids[:n]))
         end = next((n for n, index in enumerate(ids) if index in self._ends), None)
         if end is not None:
             return ids[: end + 1]
         while ids and ids[-1] == pad:
             ids = ids[:-1]
         return ids
+
+
+def end_tokens(backbone: Backbone, generation: Mapping[str, Any]) -> frozenset[int]:
+    """The tokens that end an answer: an option's, or the model's own."""
+    ends = generation.get("eos_token_id", backbone.model.generation_config.eos_token_id)
+    return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+
+
+def special_start(backbone: Backbone, stop: str | None) -> int | None:
+    """The special token that a stop string begins with: decoded text does not show it."""
+    ids = backbone.tokenizer(stop or "", add_special_tokens=False)["input_ids"]
+    first = backbone.tokenizer.added_tokens_decoder.get(ids[0]) if ids else None
+    return ids[0] if first is not None and first.special else None
 
 
 class _Finite(LogitsProcessor):
@@ -202,15 +232,24 @@ class _Finite(LogitsProcessor):
 
 
 class _AnswerEnds(StoppingCriteria):
-    """Ends a row after its stop string. Unlike ``stop_strings``, one that leads the answer does not count."""
+    """Ends a row where its answer does. Unlike with ``stop_strings``, a string that leads it does not count."""
 
     def __init__(self, decoding: Decoding) -> None:
         self._decoding = decoding
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
         width = self._decoding.width
-        done = [self._decoding.ended(row) for row in input_ids[:, width:].tolist()]
-        return torch.tensor(done, device=input_ids.device)
+        return torch.tensor(self._decoding.over(input_ids[:, width:].tolist()), device=input_ids.device)
+
+
+class _Admitted(LogitsProcessor):
+    """Leaves the tokens that a grammar admits."""
+
+    def __init__(self, grammar: AnswerGrammar, width: int) -> None:
+        self._grammar, self._width = grammar, width
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return self._grammar.admit(input_ids[:, self._width :].tolist(), scores)
 
 
 class _Left(StoppingCriteria):
@@ -228,7 +267,7 @@ class _Pieces(BaseStreamer):
 
     def __init__(self, decode: Callable[[list[int]], str], settled: Callable[[list[int]], bool]) -> None:
         self._decode, self._settled = decode, settled
-        self._ids: list[int] = []
+        self.ids: list[int] = []
         self._given = 0
         self._queue: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
         self._prompt = True
@@ -238,8 +277,8 @@ class _Pieces(BaseStreamer):
         if self._prompt:
             self._prompt = False
             return
-        self._ids += value.flatten().tolist()
-        if self._settled(self._ids):
+        self.ids += value.flatten().tolist()
+        if self._settled(self.ids):
             self._give()
 
     def end(self) -> None:
@@ -258,6 +297,6 @@ class _Pieces(BaseStreamer):
             yield item
 
     def _give(self) -> None:
-        text = self._decode(self._ids)
+        text = self._decode(self.ids)
         self._queue.put(text[self._given :])
         self._given = len(text)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from transformers import DynamicCache
 
 from aim_backends.hf.blame import naming_the_image, of_query
-from aim_backends.hf.decoding import Decoding
+from aim_backends.hf.decoding import Decoding, end_tokens, special_start
 from aim_backends.hf.prefix import ONCE, continued, rows_per_prompt
 from aim_backends.hf.scoring import score, whole
 from aim_backends.hf.tap import Injection, injected
 from aim_backends.hf.writing import Prepared, PromptWriter, check_one_each, images_of
+from aim_sdk.backend.constraints import Constraint
+from aim_sdk.backend.grammar import AnswerGrammar
 from aim_sdk.backend.injector import Injector
 from aim_sdk.backend.prefixes import PrefixCache
 from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers
@@ -41,6 +44,7 @@ class TransformersInjector(Injector):
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone, self.writer = backbone, PromptWriter(backbone)
+        self._constraint: Constraint | None = None
         self.prefixes: PrefixCache[DynamicCache] = PrefixCache()
         """Stays empty if the family's prompts must be computed whole."""
 
@@ -73,25 +77,52 @@ class TransformersInjector(Injector):
         """Answer one batch; ``num_return_sequences=n`` gives n answers per query, one query's after the other's."""
         if not queries:
             return []
-        prepared = self.prepare(queries, contexts, prompt_format=prompt_format, max_new_tokens=max_new_tokens)
-        decoding = Decoding(self.backbone, prepared.inputs["input_ids"].shape[1], prompt_format.stop)
-        options = decoding.options(generation, max_new_tokens, slots=prepared.fused is not None)
+        prepared, decoding, options = self._decoding(queries, contexts, prompt_format, max_new_tokens, generation)
         with (
             naming_the_image(self.backbone, images_of(queries, contexts)),
             self._prompt(prepared, contexts, rows_per_prompt(self.backbone, options)) as inputs,
         ):
             answers = decoding.run(inputs, options, log_probs=log_probs)
         each = len(answers) // len(queries)
-        return [decoding.generation(answer, prepared.lengths[row // each]) for row, answer in enumerate(answers)]
+        made = []
+        for row, answer in enumerate(answers):
+            with of_query(row // each):
+                made.append(decoding.generation(answer, prepared.lengths[row // each]))
+        return made
 
     def stream(
         self, query: Query, context: Context, *, prompt_format: PromptFormat, max_new_tokens: int, **generation: Any
     ) -> Iterator[str]:
-        prepared = self.prepare([query], [context], prompt_format=prompt_format, max_new_tokens=max_new_tokens)
-        decoding = Decoding(self.backbone, prepared.inputs["input_ids"].shape[1], prompt_format.stop)
-        options = decoding.options(generation, max_new_tokens, slots=prepared.fused is not None)
+        prepared, decoding, options = self._decoding([query], [context], prompt_format, max_new_tokens, generation)
         prompt = self._prompt(prepared, [context], rows_per_prompt(self.backbone, options))
         return self._streamed(decoding.stream(prompt, options), query, context)
+
+    def constrained(self, constraint: Constraint) -> TransformersInjector:
+        """See `aim_sdk.backend.capabilities.ConstrainsAnswers`."""
+        AnswerGrammar(self.backbone.token_bytes, constraint)  # which refuses a schema that is not valid
+        made = copy(self)
+        made._constraint = constraint
+        return made
+
+    def _decoding(
+        self,
+        queries: Sequence[Query],
+        contexts: Sequence[Context],
+        prompt_format: PromptFormat,
+        max_new_tokens: int,
+        generation: Mapping[str, Any],
+    ) -> tuple[Prepared, Decoding, dict[str, Any]]:
+        """The prompts, and how answers to them are generated."""
+        ends, stop, grammar = end_tokens(self.backbone, generation), prompt_format.stop, None
+        if self._constraint is not None:
+            mark = special_start(self.backbone, stop)
+            ends, written = (ends, stop) if mark is None else (ends | {mark}, None)
+            lead = len(prompt_format.pieces()[1]) if prompt_format.kind == "plain" else 1
+            grammar = AnswerGrammar(self.backbone.token_bytes, self._constraint, ends=ends, lead=lead, stop=written)
+            max_new_tokens = grammar.limit(max_new_tokens)
+        prepared = self.prepare(queries, contexts, prompt_format=prompt_format, max_new_tokens=max_new_tokens)
+        decoding = Decoding(self.backbone, prepared.inputs["input_ids"].shape[1], stop, ends, grammar)
+        return prepared, decoding, decoding.options(generation, max_new_tokens, slots=prepared.fused is not None)
 
     def _streamed(self, pieces: Iterator[str], query: Query, context: Context) -> Iterator[str]:
         with naming_the_image(self.backbone, images_of([query], [context])):

@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from aim_backends.families.table import family_of, served_by
 from aim_backends.hf.folder import check_folder, read_config
+from aim_backends.hf.kv_cache import skeleton
 from aim_backends.hf.processors import check_counts, find_template
 from aim_sdk.backend.devices import resolve_device, resolve_dtype
 from aim_sdk.errors import (
@@ -73,23 +74,9 @@ def load(
         InputError: ``trust_remote_code`` is not a bool, or ``dtype`` and ``torch_dtype`` are both given.
         (more): see `TransformersBackend.from_pretrained`.
     """
-    options = _checked(options)
-    if "torch_dtype" in options:  # the name on every older model card
-        if dtype is not None:
-            raise InputError("dtype and torch_dtype are both given; they mean the same: leave torch_dtype out.")
-        dtype = options.pop("torch_dtype")
-    found = resolve_device(device)
-    precision: str | torch.dtype
-    if dtype == "auto" or (dtype is None and found.type != "cpu"):
-        precision = "auto"
-    else:
-        precision = resolve_dtype(dtype, torch.float32)
-    processor_options = options.pop("processor_options", {})
-    hub = {name: options[name] for name in _HUB_OPTIONS if name in options}
-    config = _config(source, hub)
-    _check_family(backend, config)
-    processor = _processor(source, {**hub, **processor_options})
-    check_counts(processor, config, source)
+    found, precision, options = _placed(device, dtype, options)
+    _, processor = described(backend, source, options)
+    options.pop("processor_options", None)
     model = _model(source, {"dtype": precision, **options})
     if (weight := getattr(model.get_input_embeddings(), "weight", None)) is not None and weight.is_meta:
         raise DeviceError(
@@ -100,6 +87,63 @@ def load(
     # If accelerate or a quantiser has placed the weights, they stay there.
     placed = "device_map" in options or getattr(model, "is_quantized", False)
     return (model if placed else model.to(found)), processor
+
+
+def described(backend: str, source: str, options: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return the configuration and the processor, which need no weights.
+
+    Raises:
+        (more): see `TransformersBackend.from_pretrained`.
+    """
+    hub = {name: value for name, value in _checked(options).items() if name in _HUB_OPTIONS}
+    config = _config(source, hub)
+    _check_family(backend, config)
+    processor = _processor(source, {**hub, **options.get("processor_options", {})})
+    check_counts(processor, config, source)
+    return config, processor
+
+
+def sketched(
+    backend: str,
+    source: str,
+    device: str | None,
+    dtype: str | torch.dtype | None,
+    options: Mapping[str, Any],
+) -> tuple[Any, Any, torch.device, torch.dtype]:
+    """Return the model without its weights, its processor, and where and in what precision it would run.
+
+    Raises:
+        (more): see `TransformersBackend.from_pretrained`.
+    """
+    found, precision, options = _placed(device, dtype, options)
+    config, processor = described(backend, source, options)
+    if isinstance(precision, str):
+        named = (getattr(part, "dtype", None) for part in (config, config.get_text_config()))
+        precision = next((one for one in named if isinstance(one, torch.dtype)), torch.float32)
+    try:
+        model = skeleton(config, trust_remote_code=options["trust_remote_code"])
+    except ImportError as error:
+        raise MissingDependencyError(f"{source} needs another package: {_first(error)}") from error
+    except Exception as error:  # a malformed configuration fails in as many ways as there are classes
+        raise CorruptArtifactError(
+            f"{source}/config.json does not describe a {config.model_type!r} model: {_first(error)}"
+        ) from error
+    return model, processor, found, precision
+
+
+def _placed(
+    device: str | None, dtype: str | torch.dtype | None, options: Mapping[str, Any]
+) -> tuple[torch.device, str | torch.dtype, dict[str, Any]]:
+    """The device, the dtype (or "auto") and the other options."""
+    options = _checked(options)
+    if "torch_dtype" in options:  # the name on every older model card
+        if dtype is not None:
+            raise InputError("dtype and torch_dtype are both given; they mean the same: leave torch_dtype out.")
+        dtype = options.pop("torch_dtype")
+    found = resolve_device(device)
+    if dtype == "auto" or (dtype is None and found.type != "cpu"):
+        return found, "auto", options
+    return found, resolve_dtype(dtype, torch.float32), options
 
 
 def as_saved(source: str, options: Mapping[str, Any]) -> Any:

@@ -34,6 +34,8 @@ class ProcessedReadings(PreparedReadings):
     tokens: list[TextTokens] = field(repr=False)
     places: list[list[int]] = field(repr=False)
     """Where in each row the text tokens stand."""
+    visual: Tensor | None = field(repr=False)
+    """Which positions stand for an image, ``(rows, positions)``; None if there are no images."""
 
 
 class TransformersReader(DemoReader):
@@ -41,6 +43,7 @@ class TransformersReader(DemoReader):
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
+        self._plain: bool | None = None
 
     def prepare(
         self,
@@ -54,7 +57,8 @@ class TransformersReader(DemoReader):
         tokens, inputs, places = self._processed(shown, prompt_format, with_images) if shown else ([], {}, [])
         positions = inputs["input_ids"].numel() if shown else 0
         given = shown, prompt_format, with_images, tuple(layers), positions
-        return ProcessedReadings(*given, inputs=inputs, tokens=tokens, places=places)
+        visual = _visual(inputs["attention_mask"], tokens, places) if shown and with_images else None
+        return ProcessedReadings(*given, inputs=inputs, tokens=tokens, places=places, visual=visual)
 
     def _processed(
         self, shown: Sequence[Demonstration], prompt_format: PromptFormat, with_images: bool
@@ -88,9 +92,10 @@ class TransformersReader(DemoReader):
         backbone, tokens = self._backbone, prepared.tokens
         sources = _sources(prepared.demonstrations) if prepared.with_images else []
         with naming_the_image(backbone, sources), backbone.lock:
-            hidden = self._hidden(prepared.inputs, prepared.layers)
+            hidden, first = self._hidden(prepared.inputs, prepared.layers)
             embedded = backbone.embed([index for t in tokens for index in t.ids])
         embeddings = torch.split(embedded, [len(t.ids) for t in tokens])
+        visual = self._visual_means(first, prepared, embeddings[0])
         return [
             Reading(
                 token_ids=torch.tensor(t.ids),
@@ -98,32 +103,55 @@ class TransformersReader(DemoReader):
                 embeddings=embedding,
                 image_position=t.image_position,
                 answer_start=t.answer_start,
+                visual=visual[row],
             )
             for row, (t, where, embedding) in enumerate(zip(tokens, prepared.places, embeddings, strict=True))
         ]
+
+    def _visual_means(
+        self, first: Tensor | None, prepared: ProcessedReadings, embeddings: Tensor
+    ) -> list[Tensor | None]:
+        """The mean of each row's visual tokens as the first layer takes them in; ``embeddings``: the first row's."""
+        chosen = prepared.visual
+        if first is None or chosen is None or not self._takes_embeddings(first[0, prepared.places[0]], embeddings):
+            return [None] * len(prepared)
+        sums = torch.bmm(chosen[:, None].to(first), first)[:, 0]
+        counts = chosen.sum(1)
+        means = sums / counts.clamp_min(1)[:, None].to(sums)
+        return [mean if count else None for mean, count in zip(means, counts.tolist(), strict=True)]
+
+    def _takes_embeddings(self, states: Tensor, embeddings: Tensor) -> bool:
+        """Whether the first layer takes texts' embeddings as they are; some families scale them, or add positions.
+
+        It is looked at once.
+        """
+        if self._plain is None:
+            self._plain = torch.allclose(states.float(), embeddings.float(), rtol=1e-2, atol=1e-4)
+        return self._plain
 
     def lengths(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
         """Text tokens, and visual tokens as the processor counts them (of the first image's kind, if it cannot)."""
         with self._backbone.processor_lock:
             tokens, _ = self.text_tokens(demonstrations, prompt_format)
-            visual = self._backbone.visual_tokens([image_size(item.image) for item in demonstrations])
-        return [len(t.prefix_ids) + len(t.ids) + count for t, count in zip(tokens, visual, strict=True)]
+            visual = self._backbone.visual.quick([image_size(item.image) for item in demonstrations])
+        return [len(t.unexpanded) + count for t, count in zip(tokens, visual, strict=True)]
 
-    def _hidden(self, inputs: dict[str, Tensor], layers: Sequence[int]) -> Tensor:
-        """The chosen layers of every position; the last one as it stands before the LM head."""
+    def _hidden(self, inputs: dict[str, Tensor], layers: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """The chosen layers of every position, the last one as it stands before the LM head; and what the first layer
+        took in, if other layers than the last are asked for."""
         only_last = tuple(layers) == LAST
         with recording() as record:
             outputs = self._backbone.model(**inputs, use_cache=False, output_hidden_states=not only_last)
         last = record.hidden[-1]
         if only_last:
-            return last
+            return last, None
         states = getattr(outputs, "language_model_outputs", outputs).hidden_states  # BLIP-2 keeps its LM's apart
         if not states or any(state.shape != last.shape for state in states):
             raise CapabilityError(
                 f"layers {tuple(layers)}: {type(self._backbone.model).__name__} does not show its layers' hidden "
                 "states in one shape. Next: use a projector whose layers are (-1,)."
             )
-        return side_by_side([*states[:-1], last], layers)
+        return side_by_side([*states[:-1], last], layers), states[0]
 
     def text_ids(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[Tensor]:
         """The token ids of each demonstration's text."""
@@ -176,6 +204,15 @@ class TransformersReader(DemoReader):
         return inputs | (
             {"token_type_ids": torch.zeros_like(inputs["input_ids"])} if self._backbone.answer_type else {}
         )
+
+
+def _visual(mask: Tensor, tokens: Sequence[TextTokens], places: Sequence[Sequence[int]]) -> Tensor:
+    """The positions of each row that are neither text, nor before it, nor padding."""
+    visual = mask.bool().cpu()
+    for row, (found, where) in enumerate(zip(tokens, places, strict=True)):
+        visual[row, : len(found.prefix_ids)] = False
+        visual[row, where] = False
+    return visual
 
 
 def _sources(shown: Sequence[Demonstration]) -> list[list[ImageInput]]:

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from aim_backends.pocket.attention import read_attention
 from aim_backends.pocket.cache import KVCache
+from aim_backends.pocket.footprint import PocketFootprint
 from aim_backends.pocket.images import ImageEncoder
 from aim_backends.pocket.injector import PocketInjector, TokenisedAnswers
 from aim_backends.pocket.model import DATA, PocketModel
 from aim_backends.pocket.prompts import DEFAULT_FORMAT, SegmentWriter, SpecialTokens
 from aim_backends.pocket.reader import PocketReader
+from aim_sdk.backend.constraints import Constraint
 from aim_sdk.backend.devices import resolve_device, resolve_dtype
 from aim_sdk.backend.hashing import rms, tensor_hash
 from aim_sdk.backend.interfaces import Backend
@@ -65,6 +67,22 @@ class PocketBackend(Backend):
                 f"pocket takes no option {', '.join(map(repr, options))}; expected device, dtype or special_tokens."
             )
         return cls(PocketModel.load(resolve_dtype(dtype, torch.float32), resolve_device(device)), special_tokens)
+
+    @classmethod
+    def footprint_of(
+        cls,
+        model: str | None = None,
+        *,
+        device: str | None = None,
+        dtype: str | torch.dtype | None = None,
+        **options: Any,
+    ) -> PocketFootprint:
+        """See `aim_sdk.backend.capabilities.ForeseesCost`; the model is loaded."""
+        return cls.from_pretrained(model, device=device, dtype=dtype, **options).footprint
+
+    @cached_property
+    def footprint(self) -> PocketFootprint:
+        return PocketFootprint(MODEL, self.model, self._injector.prompts)
 
     @property
     def reader(self) -> PocketReader:
@@ -167,6 +185,9 @@ class PocketBackend(Backend):
     def vocabulary(self) -> Vocabulary:
         tied = self.model.lm.embed_tokens.weight
         return Vocabulary(tied, tied, self.fingerprint, self.decoder_layers)
+
+    def constrained(self, constraint: Constraint) -> PocketInjector:
+        return self._injector.constrained(constraint)
 
     def prepare_answers(
         self,

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
 from aim_backends.pocket.cache import KVCache
 from aim_backends.pocket.model import PocketModel
+from aim_sdk.backend.answers import clean_answer, stream_answer
+from aim_sdk.backend.constraints import Constraint
+from aim_sdk.backend.grammar import AnswerGrammar
+from aim_sdk.config import PromptFormat
 from aim_sdk.errors import InputError, problem, unknown
 from aim_sdk.support.finite import not_finite
 
@@ -31,6 +36,13 @@ class Sampling(BaseModel):
     temperature: float = Field(default=1.0, gt=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     seed: int | None = None
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Sampling:
+        for name in ("temperature", "top_p"):
+            if not self.do_sample and (value := getattr(self, name)) != 1:
+                raise ValueError(f"{name}={value} has an effect only on samples.\nNext: do_sample=True, too")
+        return self
 
     @classmethod
     def parse(cls, options: dict[str, Any]) -> Sampling:
@@ -55,51 +67,101 @@ class Prefilled:
     """Last hidden states at the last position."""
 
 
-def decode(
-    model: PocketModel, prompt: Prefilled, stop: str | None, max_new_tokens: int, sampling: Sampling
-) -> Iterator[tuple[list[int | None], Tensor]]:
-    """Yield one token per row and step (None for rows that have ended) with its logits ``(batch, vocabulary)``."""
-    ends = {model.tokenizer.token_to_id(token) for token in END_TOKENS}
-    mask = prompt.mask
-    logits = model.lm.head(prompt.last[:, -1])
-    generator = None if sampling.seed is None else torch.Generator(mask.device).manual_seed(sampling.seed)
-    rows: list[list[int]] = [[] for _ in mask]
-    ended = [False] * len(rows)
-    for left in range(max_new_tokens, 0, -1):
-        tokens = _choose(logits.float(), sampling, generator)
-        chosen = [None if over else int(token) for over, token in zip(ended, tokens.tolist(), strict=True)]
-        if _LOST in chosen:
-            error = not_finite("the backbone's logits", logits.dtype)
-            error.query = chosen.index(_LOST)
-            raise error
-        yield chosen, logits
-        for i, token in enumerate(chosen):
+@dataclass(frozen=True)
+class Decoder:
+    """Makes answers after prompts that have been run; each ends at the string ``stop``, or where its grammar says.
+
+    Args:
+        model: pocket.
+        prompt_format: its suffix ends an answer.
+        max_new_tokens: the longest answer, in tokens; a grammar of choices has a limit of its own.
+        sampling: how tokens are chosen.
+        constraint: what the answers have to be.
+    """
+
+    model: PocketModel
+    prompt_format: PromptFormat
+    max_new_tokens: int
+    sampling: Sampling
+    constraint: Constraint | None = None
+
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end an answer."""
+        ids = map(self.model.tokenizer.token_to_id, END_TOKENS)
+        return frozenset(index for index in ids if index is not None)
+
+    @cached_property
+    def grammar(self) -> AnswerGrammar | None:
+        if self.constraint is None:
+            return None
+        _, blanks, _ = self.prompt_format.pieces()
+        stop, lead = self.prompt_format.stop, len(blanks)
+        return AnswerGrammar(self.model.token_bytes, self.constraint, ends=self.ends, lead=lead, stop=stop)
+
+    @property
+    def limit(self) -> int:
+        """The most tokens of an answer."""
+        return self.max_new_tokens if self.grammar is None else self.grammar.limit(self.max_new_tokens)
+
+    def steps(self, prompt: Prefilled) -> Iterator[tuple[list[int | None], Tensor]]:
+        """Yield one token per row and step (None for rows that have ended) with its logits ``(batch, vocabulary)``."""
+        model, grammar, seed, mask = self.model, self.grammar, self.sampling.seed, prompt.mask
+        logits = model.lm.head(prompt.last[:, -1])
+        generator = None if seed is None else torch.Generator(mask.device).manual_seed(seed)
+        rows: list[list[int]] = [[] for _ in mask]
+        ended = [False] * len(rows)
+        for left in range(self.limit, 0, -1):
+            scores = logits.float() if grammar is None else grammar.admit(rows, logits.float())
+            tokens = _choose(scores, self.sampling, generator)
+            chosen = [None if over else int(token) for over, token in zip(ended, tokens.tolist(), strict=True)]
+            if _LOST in chosen:
+                error = not_finite("the backbone's logits", logits.dtype)
+                error.query = chosen.index(_LOST)
+                raise error
+            yield chosen, logits
+            for row, token in zip(rows, chosen, strict=True):
+                row += [] if token is None else [token]
+            ended = list(map(self._ended, rows)) if grammar is None else grammar.over(rows)
+            if all(ended) or left == 1:
+                return
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+            hidden = model.lm(model.lm.embed(tokens[:, None]), attention_mask=mask, cache=prompt.cache)
+            logits = model.lm.head(hidden[:, -1])
+
+    def answer(self, ids: Sequence[int]) -> str:
+        """The answer that some tokens are.
+
+        Raises:
+            CutAnswerError: it is not whole.
+        """
+        if self.grammar is not None:
+            return self.grammar.answer(ids)
+        return clean_answer(self.model.decode(ids), self.prompt_format.stop)
+
+    def stream(self, prompt: Prefilled) -> Iterator[str]:
+        """Yield an answer's text as soon as it is certain."""
+        ids: list[int] = []
+        if self.grammar is not None:
+            return self.grammar.pieces(self._pieces(prompt, ids), ids)
+        return stream_answer(self._pieces(prompt, ids), self.prompt_format.stop)
+
+    @torch.no_grad()
+    def _pieces(self, prompt: Prefilled, ids: list[int]) -> Iterator[str]:
+        """Yield what is said, whole characters at a time; its tokens are added to ``ids``."""
+        sent = ""
+        for (token,), _ in self.steps(prompt):
             if token is not None:
-                rows[i].append(token)
-                text = model.decode(rows[i])
-                ended[i] = token in ends or bool(stop and stop in text.lstrip())
-        if all(ended) or left == 1:
-            return
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        hidden = model.lm(model.lm.embed(tokens[:, None]), attention_mask=mask, cache=prompt.cache)
-        logits = model.lm.head(hidden[:, -1])
+                ids.append(token)
+            text = self.model.decode(ids)
+            if not text.endswith("\ufffd"):  # a character's last byte is still to come
+                yield text[len(sent) :]
+                sent = text
+        yield self.model.decode(ids)[len(sent) :]
 
-
-@torch.no_grad()
-def pieces(
-    model: PocketModel, prompt: Prefilled, stop: str | None, max_new_tokens: int, sampling: Sampling
-) -> Iterator[str]:
-    """Yield an answer's text as it comes, whole characters at a time."""
-    ids: list[int] = []
-    sent = ""
-    for (token,), _ in decode(model, prompt, stop, max_new_tokens, sampling):
-        if token is not None:
-            ids.append(token)
-        text = model.decode(ids)
-        if not text.endswith("\ufffd"):  # a character's last byte is still to come
-            yield text[len(sent) :]
-            sent = text
-    yield model.decode(ids)[len(sent) :]
+    def _ended(self, ids: list[int]) -> bool:
+        stop = self.prompt_format.stop
+        return ids[-1] in self.ends or bool(stop and stop in self.model.decode(ids).lstrip())
 
 
 def _choose(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:

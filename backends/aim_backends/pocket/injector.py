@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,16 +14,17 @@ from torch.nn.utils.rnn import pad_sequence
 
 from aim_backends.pocket.cache import KVCache
 from aim_backends.pocket.choices import choice_scores
-from aim_backends.pocket.decoding import Prefilled, Sampling, decode, pieces
+from aim_backends.pocket.decoding import Decoder, Prefilled, Sampling
 from aim_backends.pocket.images import DecodedImages, ImageEncoder, ShownImages
 from aim_backends.pocket.model import PocketModel
 from aim_backends.pocket.prompts import PromptSegments, SegmentWriter
-from aim_sdk.backend.answers import clean_answer, stream_answer
+from aim_sdk.backend.constraints import Constraint
+from aim_sdk.backend.grammar import AnswerGrammar
 from aim_sdk.backend.injector import Injector
 from aim_sdk.backend.prefixes import PrefixCache, SharedPrefix
 from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers
 from aim_sdk.config import PromptFormat
-from aim_sdk.errors import ContextLengthError, ImageError
+from aim_sdk.errors import ContextLengthError, CutAnswerError, ImageError
 from aim_sdk.types import ChoiceScores, Context, FusedTokens, Generation, Query
 
 
@@ -42,6 +44,14 @@ class PocketInjector(Injector):
     def __init__(self, model: PocketModel, images: ImageEncoder, prompts: SegmentWriter) -> None:
         self._model, self._images, self.prompts = model, images, prompts
         self.prefixes: PrefixCache[KVCache] = PrefixCache()
+        self._constraint: Constraint | None = None
+
+    def constrained(self, constraint: Constraint) -> PocketInjector:
+        """See `aim_sdk.backend.capabilities.ConstrainsAnswers`."""
+        AnswerGrammar(self._model.token_bytes, constraint)  # which refuses a schema that is not valid
+        made = copy(self)
+        made._constraint = constraint
+        return made
 
     def contexts(self, contexts: Sequence[Context], prompt_format: PromptFormat) -> list[Tensor]:
         """Return the context of each query, BOS first, as embeddings ``(tokens, embed)``."""
@@ -99,13 +109,13 @@ class PocketInjector(Injector):
         log_probs: bool = False,
         **generation: Any,
     ) -> list[Generation]:
-        sampling = Sampling.parse(generation)
+        decoder = self._decoder(prompt_format, max_new_tokens, generation)
         if not queries:
             return []
-        prompt = self.prefill(queries, contexts, prompt_format, max_new_tokens)
+        prompt = self.prefill(queries, contexts, prompt_format, decoder.limit)
         rows: list[list[int]] = [[] for _ in queries]
         logs: list[list[float]] = [[] for _ in queries]
-        for step, logits in decode(self._model, prompt, prompt_format.stop, max_new_tokens, sampling):
+        for step, logits in decoder.steps(prompt):
             for row, token in zip(rows, step, strict=True):
                 if token is not None:
                     row.append(token)
@@ -113,24 +123,25 @@ class PocketInjector(Injector):
                 for log, row, token in zip(logs, logits.float().log_softmax(-1), step, strict=True):
                     if token is not None:
                         log.append(float(row[token]))
-        return [
-            Generation(
-                clean_answer(self._model.decode(row), prompt_format.stop),
-                tuple(row),
-                length,
-                tuple(log) if log_probs else None,
-            )
-            for row, log, length in zip(rows, logs, prompt.mask.sum(1).tolist(), strict=True)
-        ]
+        made = []
+        for place, (row, log, length) in enumerate(zip(rows, logs, prompt.mask.sum(1).tolist(), strict=True)):
+            try:
+                text = decoder.answer(row)
+            except CutAnswerError as error:
+                error.query = place
+                raise
+            made.append(Generation(text, tuple(row), length, tuple(log) if log_probs else None))
+        return made
 
     def stream(
         self, query: Query, context: Context, *, prompt_format: PromptFormat, max_new_tokens: int, **generation: Any
     ) -> Iterator[str]:
-        sampling = Sampling.parse(generation)
-        prompt = self.prefill([query], [context], prompt_format, max_new_tokens)
-        return stream_answer(
-            pieces(self._model, prompt, prompt_format.stop, max_new_tokens, sampling), prompt_format.stop
-        )
+        decoder = self._decoder(prompt_format, max_new_tokens, generation)
+        return decoder.stream(self.prefill([query], [context], prompt_format, decoder.limit))
+
+    def _decoder(self, prompt_format: PromptFormat, max_new_tokens: int, generation: Mapping[str, Any]) -> Decoder:
+        sampling = Sampling.parse(dict(generation))
+        return Decoder(self._model, prompt_format, max_new_tokens, sampling, self._constraint)
 
     def score(
         self, query: Query, context: Context, choices: Sequence[str], *, prompt_format: PromptFormat

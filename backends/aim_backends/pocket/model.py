@@ -12,8 +12,9 @@ Text-only demonstrations are the same without the visual tokens.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import torch
 from safetensors import SafetensorError
@@ -26,6 +27,7 @@ from aim_backends.pocket.lm import Llama
 from aim_backends.pocket.memory import keep_freed_memory
 from aim_backends.pocket.vision import Trunk
 from aim_backends.pocket.weights import PocketFiles, prepare_weights
+from aim_sdk.backend.grammar import token_bytes
 from aim_sdk.errors import ArtifactNotFoundError, CorruptArtifactError
 
 DATA: Final = Path(__file__).parent / "data"
@@ -70,6 +72,11 @@ class PocketModel:
     @property
     def bos_id(self) -> int:
         return self._token_id(BOS)
+
+    @cached_property
+    def token_bytes(self) -> Any:
+        """The bytes of each token, for grammars."""
+        return token_bytes(self.tokenizer.to_str())
 
     def tokenize(self, text: str) -> list[int]:
         """Return the ids of one segment, without special tokens around it."""

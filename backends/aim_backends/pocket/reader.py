@@ -124,4 +124,5 @@ def _reading(segments: PromptSegments, text: Tensor, hidden: Tensor, visual: Ten
         embeddings=text,
         image_position=before,
         answer_start=before + len(segments.after),
+        visual=None if visual is None else visual.mean(0),
     )

@@ -7,6 +7,8 @@ no generation early (the text is cut all the same, only later).
 from tests.conformance.third_party import (
     mutations_of_answers,
     mutations_of_backends,
+    mutations_of_endings,
+    mutations_of_pictures,
     mutations_of_prompts,
     mutations_of_reading,
     unseen,
@@ -17,6 +19,8 @@ CAUGHT = [
     *mutations_of_prompts.CAUGHT,
     *mutations_of_answers.CAUGHT,
     *mutations_of_backends.CAUGHT,
+    *mutations_of_endings.CAUGHT,
+    *mutations_of_pictures.CAUGHT,
     *unseen.CAUGHT,
 ]
 """Which check must catch which bug."""

@@ -102,6 +102,10 @@ class LastSixShots(LastThreeShots):
     last = 6
 
 
+class LastTwelveShots(LastThreeShots):
+    last = 12
+
+
 class LastThreeInterleaved(KiteInjector):
     def context(self, context: Any, form: PromptFormat) -> list[Tensor]:
         interleaved = bool(context) and isinstance(context[0], Demonstration)
@@ -342,6 +346,7 @@ CAUGHT: list[tuple[str, Part]] = [
     ("reading_is_the_text", ReaderCutsAt300),
     ("identity_forward", LastThreeShots),
     ("identity_forward", LastSixShots),
+    ("identity_forward", LastTwelveShots),
     ("interleaved", LastThreeInterleaved),
     ("identity_forward", NoQueryImageWithManyShots),
     ("plain_model", LateTokensMisplaced),

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from aim_sdk.errors import (
     CorruptArtifactError,
     FingerprintError,
 )
+from tests.bank_attacks import item, put_index
 from tests.banks import CountingEncoder, answers, open_bank, segment
 
 
@@ -42,6 +44,29 @@ def test_compaction_gives_back_what_was_removed(path: Path, bank: DemonstrationB
 
 class Killed(BaseException):
     pass
+
+
+def test_an_index_older_than_a_compaction_does_not_mix_its_positions_with_later_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compaction was killed before it deleted the old segments, and the index was lost after a later write."""
+    path, older = tmp_path / "bank", tmp_path / "older"
+    with open_bank(CountingEncoder(), path) as bank:
+        keys = bank.add([item(f"answer {number}") for number in range(5)])
+        bank.remove(keys[1])
+    shutil.copytree(path, older)
+    with open_bank(CountingEncoder(), path) as bank:
+        monkeypatch.setattr(segments.Segments, "delete", lambda *_: None)
+        bank.compact()
+        monkeypatch.undo()
+        bank.add([item("later")])
+        expected = answers(bank)
+    put_index(older, path)
+    with pytest.raises(CorruptArtifactError, match=r"older than a compaction.*\n.*--rebuild-index"):
+        DemonstrationBank.open(path)
+    assert rebuild_index(path) == []
+    with DemonstrationBank.open(path) as bank:
+        assert answers(bank) == expected == ["answer 0", "answer 2", "answer 3", "answer 4", "later"]
 
 
 @pytest.mark.parametrize("step", range(8))

@@ -34,6 +34,18 @@ def test_another_backbone_or_projector_is_refused(
     assert f"aim-icl bank convert {path} NEW_FOLDER" in str(raised.value)
 
 
+def test_a_bank_of_another_backend_is_refused_with_the_option_to_pass(path: Path, bank: DemonstrationBank) -> None:
+    encoder = CountingEncoder("other")
+    ours = encoder.binding.fingerprint.backend
+    other = encoder.binding.fingerprint.model_copy(update={"backend": "frog"})
+    encoder.binding = encoder.binding.model_copy(update={"fingerprint": other})
+    with pytest.raises(FingerprintError) as raised:
+        open_bank(encoder, path)
+    first, second = str(raised.value).splitlines()
+    assert first == f"{path}: this bank was made with `--backend {ours}`; pass it. The backend here is 'frog'."
+    assert second.startswith(f"Or convert it: `aim-icl bank convert {path} NEW_FOLDER --backend frog`")
+
+
 def test_another_prompt_format_is_refused(path: Path, bank: DemonstrationBank) -> None:
     encoder = CountingEncoder()
     encoder.binding = encoder.binding.model_copy(update={"prompt_format": PromptFormat.plain("{image}{text}{answer}")})

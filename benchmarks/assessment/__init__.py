@@ -1,0 +1,1 @@
+"""Is the verdict of an assessment right? Banks whose truth is known."""

@@ -1,0 +1,1 @@
+"""Which selector earns its place: tables of right answers, and latency."""
