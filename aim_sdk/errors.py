@@ -165,11 +165,16 @@ class FingerprintError(ArtifactError, ValueError):
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the nearest of ``choices``, whatever their case, or an empty string."""
+    """Return ``" Did you mean 'x'?"`` for the nearest of ``choices``, whatever their case, or an empty string.
+
+    Near is what is spelled alike, or what begins with ``name`` if that has four letters or more.
+    """
     folded: dict[str, list[str]] = {}
     for choice in choices:
         folded.setdefault(choice.casefold(), []).append(choice)
-    close = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.65)
+    asked = name.casefold()
+    longer = [choice for choice in folded if len(asked) >= 4 and choice.startswith(asked)]
+    close = longer or difflib.get_close_matches(asked, folded, n=3, cutoff=0.65)
     near = [choice for one in close for choice in folded[one]][:3]
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
