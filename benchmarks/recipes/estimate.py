@@ -67,6 +67,7 @@ def run_of(name: str, config: TrainingConfig) -> Run:
         batches_per_step=config.batches_per_step,
         recompute=config.recompute_activations,
         reading_tokens=config.reading_tokens,
+        layers_read=len(config.projector.layers),
     )
 
 

@@ -5,7 +5,7 @@ tiny models, and the parameters with those of the real configurations. In bfloat
 size h, inner size f, a heads and g key-value heads of width d, and a vocabulary of V:
 
 * weights: 2 bytes a parameter. Projector: 28 bytes a parameter (weights, gradient, Adam's two moments, start, average,
-  best).
+  best), and h^2 parameters for each layer that it reads.
 * what a layer keeps of a row for its backward: (8h + 8ad + 6f) n + 2 n^2 bytes, because no weight learns: two float32
   inputs of norms, the attention's queries, keys, values (repeated for all heads) and output, three parts of the MLP,
   and the mask of a padded batch; 4(a + g)dn more where queries and keys have norms. With `recompute_activations` a
@@ -73,6 +73,8 @@ class Run:
     batches_per_step: int
     recompute: bool
     reading_tokens: int
+    layers_read: int
+    """By the projector."""
 
     @property
     def episodes(self) -> int:
@@ -124,7 +126,7 @@ def memory(run: Run) -> dict[str, float]:
     largest = max(forwards, key=lambda name: forwards[name])
     return {
         "weights": 2.0 * backbone.parameters,
-        "projector": 28.0 * decoder.hidden**2,
+        "projector": 28.0 * run.layers_read * decoder.hidden**2,
         f"largest forward ({largest})": forwards[largest],
     }
 
@@ -184,4 +186,4 @@ def hours(run: Run, card: Card) -> float:
 
 def reading_bytes(run: Run) -> float:
     """Disk space of the run's readings, if all are kept: hidden states in bfloat16."""
-    return run.episodes * run.shots * TEXT * 2 * run.backbone.decoder.hidden
+    return run.episodes * run.shots * TEXT * 2 * run.layers_read * run.backbone.decoder.hidden

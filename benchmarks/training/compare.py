@@ -17,6 +17,7 @@ from pydantic import Field
 
 from aim_sdk.files.settings import Settings
 from aim_sdk.files.yaml_files import read_yaml
+from aim_sdk.projectors import Projector
 from aim_sdk.support.provenance import provenance
 from aim_sdk.training import TrainingConfig, train
 from aim_sdk.training.journal import read_log
@@ -52,22 +53,24 @@ def main() -> None:
             return
         print(f"{name}: {result.verdict}", flush=True)
     configs = {name: comparison.config(name, arguments.file.parent) for name in comparison.runs}
-    rows = {name: _row(config) for name, config in configs.items() if (config.output / "projector").exists()}
+    trained = {name: config for name, config in configs.items() if (config.output / "projector").exists()}
     kept = {
         "what": comparison.what,
         **provenance("tokenizers"),
         "command": f"python -m benchmarks.training.compare {arguments.file}",
         "settings": comparison.settings.name,
-        "seeds": 1,
-        "runs": rows,
+        "seeds": sorted({config.seed for config in trained.values()}),
+        "runs": {name: _row(config, comparison.runs[name]) for name, config in trained.items()},
     }
     path = _RESULTS / f"training-{arguments.file.stem}.json"
     path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
-def _row(config: TrainingConfig) -> dict[str, Any]:
+def _row(config: TrainingConfig, overrides: tuple[str, ...]) -> dict[str, Any]:
     lines = read_log(config.output)
     return {
+        "overrides": overrides,
+        "verdict": Projector.from_pretrained(config.output / "projector").summary["verdict"],
         "probe": [line for line in lines if "evaluation" in line],
         "training_loss": [line["loss"] for line in lines if "loss" in line],
     }

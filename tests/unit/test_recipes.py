@@ -79,6 +79,7 @@ def test_recipes_differ_only_in_what_depends_on_the_backbone() -> None:
     shared = []
     for name in BACKBONES:
         settings = estimate.load(name).model_dump(exclude=own)
+        assert settings["projector"].pop("layers") == (round(0.8 * BACKBONES[name].decoder.layers), -1)
         assert settings["objective"].pop("teacher") == (
             "captions" if name in ("llava-1.5-7b", "llava-next-7b") else "interleaved"
         )
