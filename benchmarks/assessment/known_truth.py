@@ -9,7 +9,7 @@ Pictures and questions are easy-VQA's (red and blue shapes), the backbone is poc
 * ``harmful``: the question is what colour the shape has, and the bank's answers are at random; other pictures, with
   their true answers, are the validation set.
 
-A bank's result is kept: the same command resumes.
+The result file keeps what was said of each bank: the same command resumes, also on another machine.
 """
 
 from __future__ import annotations
@@ -26,15 +26,13 @@ from aim_sdk import AIMPipeline, Demonstration
 from aim_sdk.assessment.assessment import Assessment
 from aim_sdk.files.atomic import write_atomic
 from aim_sdk.support.provenance import provenance
-from benchmarks.pocket.config import WORK
 from benchmarks.pocket.trials import pictures
 
 _COLOUR: Final = "What color is the shape?"
 _COLOURS: Final = ("red", "blue")
 _WORDS: Final = ("blick", "dax")
 _TEXTS: Final = ("cat", "train")
-_RESULT: Final = Path(__file__).parents[1] / "results" / "assessment-known-truth-2026-11-29.json"
-_KEPT: Final = WORK / "assessment"
+_RESULT: Final = Path(__file__).parents[1] / "results" / "assessment-known-truth-2026-11-30.json"
 
 Bank = tuple[list[Demonstration], list[Demonstration] | None, set[int]]
 """Demonstrations, the validation set, and the places of wrong answers."""
@@ -108,19 +106,20 @@ def main() -> None:
     parser.add_argument("--banks", type=int, default=20, help="of each kind")
     parser.add_argument("--items", type=int, default=40, help="demonstrations of a bank")
     arguments = parser.parse_args()
+    kept: dict[str, list[dict[str, Any]]] = json.loads(_RESULT.read_bytes())["banks"] if _RESULT.exists() else {}
+    if any(one["items"] != arguments.items for found in kept.values() for one in found):
+        parser.error(f"{_RESULT} has banks of another size. Next: the same --items, or another file.")
     banks, loaded = Banks(arguments.items), AIMPipeline.from_pretrained("pocket", device="cpu")
-    _KEPT.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for kind, draw in banks.kinds.items():
-        for number in range(arguments.banks):
-            file = _KEPT / f"{kind}-{arguments.items}-{number}.json"
-            if not file.exists():
-                made = _assessed(loaded, kind, draw(random.Random(f"{kind}:{number}")))
-                write_atomic(file, json.dumps(made).encode())
-                print(f"{kind} {number}: {made['right']}: {made['sentence']}", flush=True)
-            rows.setdefault(kind, []).append(json.loads(file.read_bytes()))
-    _RESULT.write_text(json.dumps(_summary(rows, arguments.items), indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(_summary(rows, arguments.items)["kinds"], indent=1))
+    for number in range(arguments.banks):
+        for kind, draw in banks.kinds.items():
+            found = kept.setdefault(kind, [])
+            if number < len(found):
+                continue
+            made = _assessed(loaded, kind, draw(random.Random(f"{kind}:{number}")))
+            found.append({"items": arguments.items, **made})
+            write_atomic(_RESULT, (json.dumps(_summary(kept), indent=1) + "\n").encode())
+            print(f"{kind} {number}: {made['right']}: {made['sentence']}", flush=True)
+    print(json.dumps(_summary(kept)["kinds"], indent=1))
 
 
 def _assessed(loaded: AIMPipeline, kind: str, bank: Bank) -> dict[str, Any]:
@@ -139,9 +138,9 @@ def _assessed(loaded: AIMPipeline, kind: str, bank: Bank) -> dict[str, Any]:
     }
 
 
-def _summary(rows: dict[str, list[dict[str, Any]]], items: int) -> dict[str, Any]:
+def _summary(banks: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     kinds = {}
-    for kind, found in rows.items():
+    for kind, found in banks.items():
         share = sum(one["right"] for one in found) / len(found)
         wrong = sum(one["wrong"] for one in found)
         kinds[kind] = {
@@ -149,14 +148,13 @@ def _summary(rows: dict[str, list[dict[str, Any]]], items: int) -> dict[str, Any
             "right": share,
             "standard_error": math.sqrt(share * (1 - share) / len(found)),
             "precision_of_doubtful": sum(one["wrong_among_first"] for one in found) / wrong if wrong else None,
-            "verdicts": [one["sentence"] for one in found],
         }
     return {
         "what": "verdicts of `pipe.assess` on banks whose truth is known (pocket, easy-VQA)",
         **provenance("transformers"),
         "command": "python -m benchmarks.assessment.known_truth",
-        "items": items,
         "kinds": kinds,
+        "banks": banks,
     }
 
 
