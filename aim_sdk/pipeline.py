@@ -16,6 +16,10 @@ from aim_sdk.backend.capabilities import ForeseesCost, HasVocabulary, ReusesPref
 from aim_sdk.backend.choosing import choose
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.bank import DemonstrationBank
+from aim_sdk.chat.chat import Chat, ChatStream
+from aim_sdk.chat.completion import ChatCompletion
+from aim_sdk.chat.messages import Messages
+from aim_sdk.chat.options import ChatOptions
 from aim_sdk.errors import InputError
 from aim_sdk.injection.cost import Cost
 from aim_sdk.injection.cost_sample import of_call
@@ -90,6 +94,28 @@ class AIMPipeline(FewShotModel):
             )
         )
         super().__init__(encoder, opened, get_selector(selector))
+        self._chat = Chat(self)
+
+    def chat(self, messages: Messages, **options: Any) -> ChatCompletion:
+        """Answer a conversation in OpenAI's form, whose turns before the last one are demonstrations.
+
+        A user's turn with an image and the assistant's turn after it are a demonstration; the last turn, with an image,
+        is the query. A system message stays one. Demonstrations are read once, whatever conversation brings them again;
+        a conversation without any is answered with the bank's, if there are some.
+
+        Args:
+            messages: with a role and a content each: a text, or parts ``text``, ``image_url`` (a data URI) and
+                ``image`` (a path, bytes or a PIL image).
+            **options: see `ChatOptions`.
+
+        Raises:
+            InputError: it is no such conversation; nothing of a message is left out silently.
+        """
+        return self._chat.complete(messages, ChatOptions.of(options))
+
+    def chat_stream(self, messages: Messages, **options: Any) -> ChatStream:
+        """Yield the text of `chat` piece by piece; afterwards the stream's ``completion`` is the whole of it."""
+        return self._chat.stream(messages, ChatOptions.of(options))
 
     def cost(
         self,

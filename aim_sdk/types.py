@@ -256,6 +256,8 @@ class Generation:
     demonstrations: tuple[str, ...] = ()
     """What was shown, in the order of the prompt: the keys in the bank (`pipe.bank[key]`). Of demonstrations that a
     call brings itself, the keys that they would have there; in the modes that show texts alone, a hash of those."""
+    ended: bool | None = None
+    """Whether the answer came to its end; False if the limit of new tokens cut it, None if the backend does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,10 @@ class Injector(ABC):
     def stream(
         self, query: Query, context: Context, *, prompt_format: PromptFormat, max_new_tokens: int, **generation: Any
     ) -> Iterator[str]:
-        """Yield the text of [`generate`][aim_sdk.backend.injector.Injector.generate] piece by piece."""
+        """Yield the text of [`generate`][aim_sdk.backend.injector.Injector.generate] piece by piece.
+
+        A generator may return the `Generation` at its end, for callers that count tokens or ask how the answer ended.
+        """
 
     @abstractmethod
     def score(

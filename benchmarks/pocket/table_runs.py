@@ -1,9 +1,10 @@
 """``python -m benchmarks.pocket.table_runs FILE``: the runs that a table of projectors on pocket's trials is made of.
 
 A table has parts (some of the trials, at some numbers of shots) and rows (a projector, or none, in some modes). Each
-row of a part is a run of the suite with a folder of its own: what is finished is not run again, what was interrupted
-resumes, and a row whose projector is not trained yet is left out with a note. The demonstrations of a part are read
-once: the first row that reads keeps the readings, and the others project them.
+row of a part is a run of the suite with a folder of its own, and its trials are kept in a small file: what is finished
+is not run again, also on another machine, what was interrupted resumes, and a row whose projector is not trained yet is
+left out with a note. The demonstrations of a part are read once: the first row that reads keeps the readings, and the
+others project them.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from aim_sdk.projectors import Projector, untrained
 from aim_sdk.support.modes import READ
 from aim_sdk.training.config import ProjectorSettings
 from aim_sdk.types import Mode
+from benchmarks.pocket.table_rows import KeptRow
 
 BACKEND: Final = "pocket"
 
@@ -56,6 +58,7 @@ class TableSettings(Settings):
     """A table: what is run, in this order."""
 
     output: Path = Field(description="the folder of the runs")
+    kept: Path = Field(description="the folder of the finished rows' trials")
     trials: Path = Field(description="what `python -m benchmarks.pocket.trials` wrote")
     dtype: str = Field(
         default="float32", description="the backbone's: bfloat16 takes half the time where the CPU has it"
@@ -64,46 +67,54 @@ class TableSettings(Settings):
     parts: dict[str, Part] = Field(description="each is run for all of its rows before the next begins")
     rows: dict[str, Row] = Field(description="the first one that reads demonstrations reads for all")
 
+    def kept_row(self, part: str, row: str) -> Path:
+        """The file of a finished row's trials."""
+        return self.kept / f"{part}-{row}.json"
+
     def rows_of(self, part: Part) -> dict[str, Row]:
         """The rows of a part, in the table's order."""
         return {name: row for name, row in self.rows.items() if part.rows is None or name in part.rows}
 
 
-def run_all(table: TableSettings, only: Sequence[str] = ()) -> bool:
+def run_all(table: TableSettings, only: Sequence[str] = (), parts: Sequence[str] = ()) -> bool:
     """Run what is missing; return whether all of it was run.
 
     Args:
         table: the settings.
         only: names of rows; none: all.
+        parts: names of parts; none: all.
     """
     for name, part in table.parts.items():
+        if parts and name not in parts:
+            continue
         tasks = [part_of(table, name, part, task) for task in part.tasks or table.tasks]
         for row in table.rows_of(part):
-            folder = table.output / name / row
+            folder, kept = table.output / name / row, table.kept_row(name, row)
             if only and row not in only:
                 continue
-            if (folder / RESULT).exists():
-                _check(table.rows[row], folder)
+            if kept.exists():
+                _check(table.rows[row], kept)
                 continue
             if (missing := table.rows[row].projector) is not None and not missing.exists():
                 print(f"{name}, {row}: left out, there is no {missing}", flush=True)
                 continue
             print(f"{name}, {row}", flush=True)
-            if not _run(table, part, row, folder, tasks):
+            if not (folder / RESULT).exists() and not _run(table, part, row, folder, tasks):
                 print("interrupted; the same command resumes from there.")
                 return False
+            KeptRow.of(name, row, Run.load(folder)).save(kept)
     return True
 
 
-def _check(row: Row, folder: Path) -> None:
+def _check(row: Row, kept: Path) -> None:
     """Refuse answers of another projector than the one that is there now."""
     if row.projector is None or not row.projector.exists():
         return
-    answered, now = Run.load(folder).projector["hash"], Projector.from_pretrained(row.projector).identity
+    answered, now = KeptRow.load(kept).projector["hash"], Projector.from_pretrained(row.projector).identity
     if answered != now:
         raise InputError(
-            f"{folder}: the answers of projector {answered[:12]}, but {row.projector} is {now[:12]} now. "
-            f"Next: name another `output` in the file, or delete {folder}."
+            f"{kept}: the answers of projector {answered[:12]}, but {row.projector} is {now[:12]} now. "
+            f"Next: name other folders (`output`, `kept`) in the file, or delete {kept}."
         )
 
 
@@ -179,8 +190,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--rows", nargs="+", default=[], help="only these; default: all")
+    parser.add_argument("--parts", nargs="+", default=[], help="only these; default: all")
     options = parser.parse_args()
-    if not run_all(read_yaml(options.file, TableSettings), options.rows):
+    if not run_all(read_yaml(options.file, TableSettings), options.rows, options.parts):
         raise SystemExit(1)
 
 

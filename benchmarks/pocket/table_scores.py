@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from aim_sdk.evaluation.results import RESULT, CellAnswers, Prediction, Question, Run
 from aim_sdk.support.clusters import clustered_error
 from aim_sdk.types import Mode
+from benchmarks.pocket.table_rows import KeptRow
 from benchmarks.pocket.table_runs import TableSettings
 
 CONTROL: Final = " without images"
@@ -57,16 +57,20 @@ class Answers:
 
     @classmethod
     def load(cls, table: TableSettings) -> Self:
-        """Read the runs that are finished."""
+        """Read the rows that are finished."""
         scores: dict[str, dict[int, dict[Trial, float]]] = defaultdict(lambda: defaultdict(dict))
         runs = []
         for name, part in table.parts.items():
             for row in table.rows_of(part):
-                if (path := table.output / name / row / RESULT).exists():
-                    run = Run.load(path)
-                    runs.append(_origin(name, row, run))
-                    for answers in run.answers:
-                        scores[row_of(row, answers.cell.mode)][answers.cell.shots] |= _scores(run, answers)
+                if (path := table.kept_row(name, row)).exists():
+                    kept = KeptRow.load(path)
+                    runs.append(kept.origin)
+                    for mode, by_shots in kept.right.items():
+                        for shots, by_task in by_shots.items():
+                            found = {
+                                (task, trial): float(one) for task in by_task for trial, one in by_task[task].items()
+                            }
+                            scores[row_of(row, mode)][shots] |= found
         return cls(scores, runs)
 
     def _together(self) -> dict[str, list[str]]:
@@ -125,26 +129,6 @@ def mean(scores: Scores) -> Estimate | None:
         return None
     values = list(scores.values())
     return Estimate(statistics.fmean(values), clustered_error(values, range(len(values))), len(values))
-
-
-def right(prediction: Prediction, question: Question) -> float:
-    """Whether the right choice was taken, to the letter: in one answer style only its capital tells it from another.
-
-    The suite's own score of an exact match does not look at case.
-    """
-    if prediction.answer is None:
-        raise RuntimeError(f"trial {prediction.item} was not answered ({prediction.refused or 'it is too long'}).")
-    return float(prediction.answer in question.references)
-
-
-def _scores(run: Run, answers: CellAnswers) -> dict[Trial, float]:
-    task, asked = answers.cell.task, run.queries[answers.cell.task]
-    return {(task.removeprefix("pocket-"), p.item): right(p, asked[p.item]) for p in answers.predictions}
-
-
-def _origin(part: str, row: str, run: Run) -> dict[str, Any]:
-    made = {"projector": run.projector, "date": run.date, "revision": run.revision, "computed": run.computed}
-    return {"part": part, "row": row, **made, "machine": run.machine, "versions": run.versions}
 
 
 def _minus(one: Scores, other: Scores) -> Scores:

@@ -6,7 +6,8 @@ import pytest
 
 from aim_sdk.evaluation.results import Prediction, Question
 from benchmarks.pocket.table import goals
-from benchmarks.pocket.table_scores import Answers, right, row_of
+from benchmarks.pocket.table_rows import right
+from benchmarks.pocket.table_scores import Answers, row_of
 
 TASKS = ("names-of-2", "names-of-4", "categories", "answer-format")
 

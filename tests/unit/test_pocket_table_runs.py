@@ -18,6 +18,7 @@ def test_a_part_has_its_trials_of_every_seed_and_no_others(tmp_path: Path) -> No
     part = Part(shots=(1, 4), trials=(1, 3))
     table = TableSettings(
         output=tmp_path / "runs",
+        kept=tmp_path / "kept",
         trials=tmp_path / "trials",
         tasks=("names",),
         parts={"first": part},

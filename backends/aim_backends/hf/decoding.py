@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import contextvars
-import queue
 import re
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
+from transformers import LogitsProcessorList, StoppingCriteriaList
 
+from aim_backends.hf.watching import Admitted, AnswerEnds, Finite, Pieces
 from aim_sdk.backend.answers import clean_answer, stream_answer
 from aim_sdk.backend.grammar import AnswerGrammar
 from aim_sdk.errors import InputError
-from aim_sdk.support.finite import not_finite
+from aim_sdk.support.numbers import whole_number
 from aim_sdk.types import Generation
 
 if TYPE_CHECKING:
@@ -68,8 +67,10 @@ class Decoding:
             options["suppress_tokens"] = [*(wanted or []), self._backbone.slot]
         if "stop_strings" in options:
             options.setdefault("tokenizer", self._backbone.tokenizer)
+        if options.get("seed") is not None:
+            options["seed"] = whole_number("seed", options["seed"], 0)
         if self._stop or self._grammar:
-            criteria = [*options.get("stopping_criteria", []), _AnswerEnds(self)]
+            criteria = [*options.get("stopping_criteria", []), AnswerEnds(self)]
             options["stopping_criteria"] = StoppingCriteriaList(criteria)
         return options
 
@@ -83,17 +84,19 @@ class Decoding:
         """
         if log_probs and options["num_beams"] != 1:
             raise InputError("log_probs=True: beams are reordered as they grow; use num_beams=1, or score().")
-        finite = _Finite(len(inputs["input_ids"]), self._backbone.model.dtype, drawn=options["do_sample"])
+        finite = Finite(len(inputs["input_ids"]), self._backbone.model.dtype, drawn=options["do_sample"])
         processors = LogitsProcessorList([*options.get("logits_processor", []), finite])
         if self._grammar is not None:
-            processors.append(_Admitted(self._grammar, self.width))
+            processors.append(Admitted(self._grammar, self.width))
+        passed = {name: value for name, value in options.items() if name != "seed"}
         try:
-            output = self._backbone.generate(
-                **inputs,
-                **{**options, "logits_processor": processors},
-                return_dict_in_generate=True,
-                output_logits=log_probs,
-            )
+            with _seeded(options.get("seed"), self._backbone.device):
+                output = self._backbone.generate(
+                    **inputs,
+                    **{**passed, "logits_processor": processors},
+                    return_dict_in_generate=True,
+                    output_logits=log_probs,
+                )
         except (TypeError, ValueError) as error:
             if "model_kwargs" not in str(error) and "unexpected keyword" not in str(error):
                 raise
@@ -108,14 +111,16 @@ class Decoding:
         chosen = torch.stack([step.gather(1, new[:, n : n + 1])[:, 0] for n, step in enumerate(steps)], 1)
         return [Generated(row, tuple(logs[: len(row)])) for row, logs in zip(rows, chosen.tolist(), strict=True)]
 
-    def stream(self, prompt: AbstractContextManager[Mapping[str, Any]], options: Mapping[str, Any]) -> Iterator[str]:
+    def stream(
+        self, prompt: AbstractContextManager[Mapping[str, Any]], options: Mapping[str, Any]
+    ) -> Generator[str, None, Generated]:
         """Yield the answer's text while a thread generates; leaving the iterator early stops the thread.
 
         ``prompt`` gives the inputs; the thread enters it, and holds the backbone until it leaves.
         """
         if options["num_beams"] != 1 or options.get("num_return_sequences", 1) != 1:
             raise InputError("stream: beams and several answers cannot be streamed; use generate().")
-        pieces = _Pieces(self.text, self.settled)
+        pieces = Pieces(self.text, self.settled)
         stopped = [*options.get("stopping_criteria", []), pieces.left]
         options = {**options, "streamer": pieces, "stopping_criteria": StoppingCriteriaList(stopped)}
 
@@ -130,7 +135,8 @@ class Decoding:
 
         # The thread gets a copy of this context: what the caller has set (such as another injection) also holds there.
         thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
-        return self._answer(thread, pieces)
+        pad = options.get("pad_token_id", self._backbone.model.generation_config.pad_token_id)
+        return self._answer(thread, pieces, pad)
 
     def text(self, ids: list[int]) -> str:
         """Decode generated ids."""
@@ -155,7 +161,8 @@ class Decoding:
         """Make the answer out of generated ids."""
         grammar = self._grammar
         answer = clean_answer(self.text(made.ids), self._stop) if grammar is None else grammar.answer(made.ids)
-        return Generation(answer, tuple(made.ids), prompt_tokens, made.log_probs)
+        ended = bool(made.ids) and (grammar is not None or made.ids[-1] in self._ends or self._ended(made.ids))
+        return Generation(answer, tuple(made.ids), prompt_tokens, made.log_probs, ended=ended)
 
     def over(self, rows: list[list[int]]) -> list[bool]:
         """Whether each row's answer has ended, besides by an end token."""
@@ -165,7 +172,7 @@ class Decoding:
         """Whether an answer (not the blanks that lead it) has reached the stop string."""
         return self._mark in ids or (bool(self._stop) and str(self._stop) in self.text(ids).lstrip())
 
-    def _answer(self, thread: threading.Thread, pieces: _Pieces) -> Iterator[str]:
+    def _answer(self, thread: threading.Thread, pieces: Pieces, pad: int | None) -> Generator[str, None, Generated]:
         thread.start()
         try:
             if self._grammar is None:
@@ -175,6 +182,7 @@ class Decoding:
         finally:
             pieces.left.event.set()
             thread.join()
+        return Generated(self._cut(pieces.ids, pad))
 
     def _cut(self, ids: list[int], pad: int | None) -> list[int]:
         """Drop what ``generate`` puts after a finished row."""
@@ -203,100 +211,12 @@ def special_start(backbone: Backbone, stop: str | None) -> int | None:
     return ids[0] if first is not None and first.special else None
 
 
-class _Finite(LogitsProcessor):
-    """Refuses logits with NaN or infinity, which would become token 0 or a failed draw.
-
-    The first logits are checked at once, where most backbones that overflow do so. Later steps do not wait for the
-    device: it records what is lost, and `check` looks when the answer is complete.
-    """
-
-    def __init__(self, queries: int, dtype: torch.dtype, *, drawn: bool) -> None:
-        self._queries, self._dtype, self._drawn = queries, dtype, drawn
-        self._lost: Tensor | None = None
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        lost = ~scores.amax(-1).isfinite()  # with NaN anywhere in a row, the largest is NaN
-        if self._lost is None:
-            self._lost = lost
-            self.check()
-        self._lost = self._lost | lost if len(self._lost) == len(lost) else self._lost.any() | lost
-        return scores.masked_fill(lost[:, None], 0.0) if self._drawn else scores  # a draw from NaN fails
-
-    def check(self) -> None:
-        """Raise NonFiniteError for the first query that is lost."""
-        if self._lost is None or not bool(self._lost.any()):
-            return
-        error = not_finite("the backbone's logits", self._dtype)
-        error.query = int(self._lost.nonzero()[0, 0]) * self._queries // len(self._lost)
-        raise error
-
-
-class _AnswerEnds(StoppingCriteria):
-    """Ends a row where its answer does. Unlike with ``stop_strings``, a string that leads it does not count."""
-
-    def __init__(self, decoding: Decoding) -> None:
-        self._decoding = decoding
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
-        width = self._decoding.width
-        return torch.tensor(self._decoding.over(input_ids[:, width:].tolist()), device=input_ids.device)
-
-
-class _Admitted(LogitsProcessor):
-    """Leaves the tokens that a grammar admits."""
-
-    def __init__(self, grammar: AnswerGrammar, width: int) -> None:
-        self._grammar, self._width = grammar, width
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        return self._grammar.admit(input_ids[:, self._width :].tolist(), scores)
-
-
-class _Left(StoppingCriteria):
-    """Ends generation when its reader has left."""
-
-    def __init__(self) -> None:
-        self.event = threading.Event()
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
-        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
-
-
-class _Pieces(BaseStreamer):
-    """Generated text from one thread to another. Decodes the whole answer each time: exact for every tokenizer."""
-
-    def __init__(self, decode: Callable[[list[int]], str], settled: Callable[[list[int]], bool]) -> None:
-        self._decode, self._settled = decode, settled
-        self.ids: list[int] = []
-        self._given = 0
-        self._queue: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
-        self._prompt = True
-        self.left = _Left()
-
-    def put(self, value: Tensor) -> None:
-        if self._prompt:
-            self._prompt = False
-            return
-        self.ids += value.flatten().tolist()
-        if self._settled(self.ids):
-            self._give()
-
-    def end(self) -> None:
-        self._give()
-
-    def finish(self) -> None:
-        self._queue.put(None)
-
-    def fail(self, error: BaseException) -> None:
-        self._queue.put(error)
-
-    def __iter__(self) -> Iterator[str]:
-        while (item := self._queue.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    def _give(self) -> None:
-        text = self._decode(self.ids)
-        self._queue.put(text[self._given :])
-        self._given = len(text)
+@contextmanager
+def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Inside the block, torch's generators begin from ``seed``; after it they go on as if nothing had been drawn."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

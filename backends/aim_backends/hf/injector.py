@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import DynamicCache
 
 from aim_backends.hf.blame import naming_the_image, of_query
-from aim_backends.hf.decoding import Decoding, end_tokens, special_start
+from aim_backends.hf.decoding import Decoding, Generated, end_tokens, special_start
 from aim_backends.hf.prefix import ONCE, continued, rows_per_prompt
 from aim_backends.hf.scoring import score, whole
 from aim_backends.hf.tap import Injection, injected
@@ -95,7 +95,7 @@ class TransformersInjector(Injector):
     ) -> Iterator[str]:
         prepared, decoding, options = self._decoding([query], [context], prompt_format, max_new_tokens, generation)
         prompt = self._prompt(prepared, [context], rows_per_prompt(self.backbone, options))
-        return self._streamed(decoding.stream(prompt, options), query, context)
+        return self._streamed(decoding.stream(prompt, options), query, context, decoding, prepared.lengths[0])
 
     def constrained(self, constraint: Constraint) -> TransformersInjector:
         """See `aim_sdk.backend.capabilities.ConstrainsAnswers`."""
@@ -124,9 +124,17 @@ class TransformersInjector(Injector):
         decoding = Decoding(self.backbone, prepared.inputs["input_ids"].shape[1], stop, ends, grammar)
         return prepared, decoding, decoding.options(generation, max_new_tokens, slots=prepared.fused is not None)
 
-    def _streamed(self, pieces: Iterator[str], query: Query, context: Context) -> Iterator[str]:
+    def _streamed(
+        self,
+        pieces: Generator[str, None, Generated],
+        query: Query,
+        context: Context,
+        decoding: Decoding,
+        length: int,
+    ) -> Generator[str, None, Generation]:
         with naming_the_image(self.backbone, images_of([query], [context])):
-            yield from pieces
+            made = yield from pieces
+        return decoding.generation(made, length)
 
     def score(
         self, query: Query, context: Context, choices: Sequence[str], *, prompt_format: PromptFormat

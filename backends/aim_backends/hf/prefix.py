@@ -31,7 +31,7 @@ _ANY_CACHE: Final[frozenset[str]] = frozenset(
     encoder_repetition_penalty eos_token_id epsilon_cutoff eta_cutoff exponential_decay_length_penalty
     forced_eos_token_id _from_model_config length_penalty logits_processor max_length max_new_tokens max_time min_length
     min_new_tokens min_p no_repeat_ngram_size num_beams num_return_sequences pad_token_id prefix_allowed_tokens_fn
-    remove_invalid_values renormalize_logits repetition_penalty sequence_bias stop_strings stopping_criteria
+    remove_invalid_values renormalize_logits repetition_penalty seed sequence_bias stop_strings stopping_criteria
     suppress_tokens temperature tokenizer top_h top_k top_p transformers_version typical_p
     """.split()  # noqa: SIM905
 )

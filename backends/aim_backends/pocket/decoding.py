@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -21,6 +21,7 @@ from aim_sdk.backend.grammar import AnswerGrammar
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import InputError, problem, unknown
 from aim_sdk.support.finite import not_finite
+from aim_sdk.types import Generation
 
 END_TOKENS: Final = ("<|im_end|>", "<|endoftext|>")
 _LOST: Final = -1
@@ -139,12 +140,26 @@ class Decoder:
             return self.grammar.answer(ids)
         return clean_answer(self.model.decode(ids), self.prompt_format.stop)
 
-    def stream(self, prompt: Prefilled) -> Iterator[str]:
-        """Yield an answer's text as soon as it is certain."""
+    def generation(
+        self, ids: Sequence[int], prompt_tokens: int, log_probs: tuple[float, ...] | None = None
+    ) -> Generation:
+        """The answer that some tokens are, with all that is known of it.
+
+        Raises:
+            CutAnswerError: it is not whole.
+        """
+        ended = self._ended(ids) if self.grammar is None else True
+        return Generation(self.answer(ids), tuple(ids), prompt_tokens, log_probs, ended=ended)
+
+    def stream(self, prompt: Prefilled) -> Generator[str, None, Generation]:
+        """Yield an answer's text as soon as it is certain; return the answer."""
         ids: list[int] = []
+        length, pieces = int(prompt.mask.sum()), self._pieces(prompt, ids)
         if self.grammar is not None:
-            return self.grammar.pieces(self._pieces(prompt, ids), ids)
-        return stream_answer(self._pieces(prompt, ids), self.prompt_format.stop)
+            yield from self.grammar.pieces(pieces, ids)
+        else:
+            yield from stream_answer(pieces, self.prompt_format.stop)
+        return self.generation(ids, length)
 
     @torch.no_grad()
     def _pieces(self, prompt: Prefilled, ids: list[int]) -> Iterator[str]:
@@ -159,7 +174,7 @@ class Decoder:
                 sent = text
         yield self.model.decode(ids)[len(sent) :]
 
-    def _ended(self, ids: list[int]) -> bool:
+    def _ended(self, ids: Sequence[int]) -> bool:
         stop = self.prompt_format.stop
         return ids[-1] in self.ends or bool(stop and stop in self.model.decode(ids).lstrip())
 

@@ -126,11 +126,10 @@ class PocketInjector(Injector):
         made = []
         for place, (row, log, length) in enumerate(zip(rows, logs, prompt.mask.sum(1).tolist(), strict=True)):
             try:
-                text = decoder.answer(row)
+                made.append(decoder.generation(row, length, tuple(log) if log_probs else None))
             except CutAnswerError as error:
                 error.query = place
                 raise
-            made.append(Generation(text, tuple(row), length, tuple(log) if log_probs else None))
         return made
 
     def stream(

@@ -1,0 +1,173 @@
+"""Answers conversations: what `AIMPipeline.chat` and `chat_stream` do."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, reduce
+
+from aim_sdk.backend.answers import clean_answer, stream_answer
+from aim_sdk.chat.completion import ChatAnswer, ChatCompletion, FinishReason
+from aim_sdk.chat.few_shot import FewShotChat, few_shot_of
+from aim_sdk.chat.messages import Messages, turns_of
+from aim_sdk.chat.options import ChatOptions
+from aim_sdk.chat.tokens import KeptTokens
+from aim_sdk.errors import InputError
+from aim_sdk.injection.contexts import Contexts, NamedContext
+from aim_sdk.injection.few_shot import FewShotModel
+from aim_sdk.injection.given import first_shots
+from aim_sdk.injection.prompting import fitting, generated
+from aim_sdk.injection.shots import Shots
+from aim_sdk.reading.encoder import Encoder
+from aim_sdk.selection.base import chosen
+from aim_sdk.types import Context, Demonstration, Generation, Query
+
+_SYSTEMS = 64
+"""System messages whose encoders are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """A conversation's query, and what comes before it."""
+
+    query: Query
+    context: NamedContext
+    shots: Shots
+    encoder: Encoder
+    read: int
+
+
+class Chat:
+    """Conversations with one few-shot model.
+
+    Demonstrations of a conversation are kept by content in memory, apart from the model's bank, which only answers
+    conversations that bring none.
+    """
+
+    def __init__(self, model: FewShotModel) -> None:
+        self._model, self._kept = model, KeptTokens()
+        self._encoder_of = lru_cache(_SYSTEMS)(self._encoder)
+
+    def complete(self, messages: Messages, options: ChatOptions) -> ChatCompletion:
+        """Answer; see `AIMPipeline.chat`."""
+        prompt = self._prompt(few_shot_of(turns_of(messages), options.history), options)
+        made = generated(
+            self._model.backend.injector,
+            [prompt.query] * options.n,
+            [prompt.context] * options.n,
+            prompt.shots,
+            prompt_format=prompt.encoder.prompt_format,
+            max_new_tokens=options.max_tokens,
+            batch_size=options.n,
+            generation={**options.generation, **({"log_probs": True} if options.logprobs else {})},
+            advance=lambda _: None,
+        )
+        return _completion(made, prompt, options)
+
+    def stream(self, messages: Messages, options: ChatOptions) -> ChatStream:
+        """Answer piece by piece; see `AIMPipeline.chat_stream`."""
+        if options.n > 1 or options.logprobs:
+            raise InputError("a stream has one answer and no log-probabilities; leave n and logprobs out.")
+        prompt = self._prompt(few_shot_of(turns_of(messages), options.history), options)
+
+        def begun(contexts: list[Context]) -> Iterator[str]:
+            return self._model.backend.injector.stream(
+                prompt.query,
+                contexts[0],
+                prompt_format=prompt.encoder.prompt_format,
+                max_new_tokens=options.max_tokens,
+                **options.generation,
+            )
+
+        pieces, (context,) = fitting([prompt.context], prompt.shots, begun)
+        return ChatStream(pieces, replace(prompt, context=context), options)
+
+    def _encoder(self, system: str | None) -> Encoder:
+        own = self._model.encoder
+        if system is None:
+            return own
+        return Encoder(own.backend, own.projector, own.prompt_format.model_copy(update={"system": system}))
+
+    def _prompt(self, chat: FewShotChat, options: ChatOptions) -> _Prompt:
+        model, encoder = self._model, self._encoder_of(chat.system)
+        held = len(model.bank) > 0 or options.shots or options.selector is not None
+        if options.mode == "zero-shot" or not (chat.demonstrations or held):
+            shots = Shots(0, mode="zero-shot")
+            return _Prompt(chat.query, self._shown(encoder, chat.query, shots), shots, encoder, 0)
+        if chat.demonstrations and options.selector is not None:
+            raise InputError("selector: the messages bring their demonstrations, and nothing is chosen; leave it out.")
+        if not chat.demonstrations:
+            shots = Shots(options.shots, mode=options.mode, selector=options.selector)
+            if encoder.binding.scope == model.bank.binding.scope:
+                return _Prompt(chat.query, self._shown(encoder, chat.query, shots), shots, encoder, 0)
+            (entries,) = chosen(model.bank, shots.selector or model.selector, [chat.query], shots.count)
+            shown: tuple[Demonstration, ...] = tuple(entry.checked() for entry in entries)
+        else:
+            shown = chat.demonstrations
+        shots = Shots(options.shots, mode=options.mode, demonstrations=shown)
+        if options.mode != "aim":
+            return _Prompt(chat.query, self._shown(encoder, chat.query, shots), shots, encoder, 0)
+        (first,) = first_shots([shown], shots.count)
+        tokens, read = self._kept.of(encoder, first)
+        context = tokens, tuple(str(one.key) for one in tokens)
+        return _Prompt(chat.query, context, shots, encoder, read)
+
+    def _shown(self, encoder: Encoder, query: Query, shots: Shots) -> NamedContext:
+        (context,) = Contexts(encoder, self._model.bank, self._model.selector).of([query], shots)
+        return context
+
+
+class ChatStream(Iterator[str]):
+    """The pieces of an answer; afterwards, `completion`.
+
+    Joined, the pieces are the text of `AIMPipeline.chat`. Leaving early stops the backbone.
+    """
+
+    def __init__(self, pieces: Iterator[str], prompt: _Prompt, options: ChatOptions) -> None:
+        self._prompt, self._options, self._source = prompt, options, pieces
+        self._whole: Generation | None = None
+        self._pieces: Iterator[str] = self._watched(pieces)
+        for stop in options.stop:
+            self._pieces = stream_answer(self._pieces, stop)
+        self._text = ""
+        self.completion: ChatCompletion | None = None
+        """The whole answer, after its last piece."""
+
+    def __next__(self) -> str:
+        try:
+            piece = next(self._pieces)
+        except StopIteration:
+            if self.completion is None:
+                self.close()
+                self.completion = self._completed()
+            raise
+        self._text += piece
+        return piece
+
+    def close(self) -> None:
+        """Stop the backbone."""
+        if isinstance(self._source, Generator):
+            self._source.close()
+
+    def _watched(self, pieces: Iterator[str]) -> Generator[str, None, None]:
+        self._whole = yield from pieces  # type: ignore[func-returns-value]
+
+    def _completed(self) -> ChatCompletion:
+        if self._whole is not None:
+            return _completion(
+                [replace(self._whole, demonstrations=self._prompt.context[1])], self._prompt, self._options
+            )
+        answer = ChatAnswer(self._text, "stop", None)
+        return ChatCompletion((answer,), None, self._prompt.context[1], self._prompt.read)
+
+
+def _completion(made: Sequence[Generation], prompt: _Prompt, options: ChatOptions) -> ChatCompletion:
+    answers = tuple(_answer(one, options) for one in made)
+    return ChatCompletion(answers, made[0].prompt_tokens, made[0].demonstrations, prompt.read)
+
+
+def _answer(made: Generation, options: ChatOptions) -> ChatAnswer:
+    text = reduce(clean_answer, options.stop, made.text)
+    ended = made.ended if made.ended is not None else len(made.token_ids) < options.max_tokens
+    reason: FinishReason = "stop" if ended or text != made.text else "length"
+    return ChatAnswer(text, reason, made.token_ids, made.log_probs)

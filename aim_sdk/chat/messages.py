@@ -1,0 +1,177 @@
+"""Chat messages as OpenAI's clients send them, checked and turned into turns; nothing in them is left out silently."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from aim_sdk.errors import ImageError, InputError, said
+from aim_sdk.files.images import MAX_FILE_BYTES, describe, is_url, load_image
+from aim_sdk.types import ImageInput, is_image
+
+Messages: TypeAlias = "Iterable[Mapping[str, Any] | BaseModel]"
+"""A conversation in OpenAI's form: dicts, or objects with `model_dump`, such as a client's own answers."""
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one side says: its texts, joined by line ends, and its images."""
+
+    role: Role
+    text: str
+    images: tuple[ImageInput, ...]
+    place: int
+    """The index of its (first) message."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+
+class _Text(_Part):
+    type: Literal["text"]
+    text: str
+
+
+class _Url(_Part):
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+    """It has no effect: the backbone's processor decides how an image is seen."""
+
+
+class _ImageUrl(_Part):
+    type: Literal["image_url"]
+    image_url: Annotated[_Url, BeforeValidator(lambda given: {"url": given} if isinstance(given, str) else given)]
+
+
+class _Image(_Part):
+    """A picture of this process: not part of OpenAI's form."""
+
+    type: Literal["image"]
+    image: Any
+
+
+_AnyPart = Annotated[_Text | _ImageUrl | _Image, Field(discriminator="type")]
+
+
+def _parts(content: object) -> object:
+    """A content that is a text, as its only part."""
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[list[_AnyPart], BeforeValidator(_parts)]
+    name: str | None = None
+    """Of a speaker; it is not shown to the backbone."""
+    refusal: None = None
+    annotations: list[Any] | None = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: None = None
+
+
+_MESSAGE: TypeAdapter[_Message] = TypeAdapter(_Message)
+
+
+def turns_of(messages: Messages) -> list[Turn]:
+    """The turns of a conversation; neighbouring messages of one side are one turn.
+
+    Raises:
+        InputError: something in a message is not understood; it says where.
+        ImageError: an image cannot be decoded, or is an address.
+    """
+    if isinstance(messages, Mapping | str | bytes | BaseModel) or not isinstance(messages, Iterable):
+        raise InputError(f"messages: {type(messages).__name__}; expected a list of messages with a role and a content.")
+    turns: list[Turn] = []
+    for place, raw in enumerate(messages):
+        turn = _turn(raw, place)
+        if turns and turns[-1].role == turn.role:
+            last = turns.pop()
+            text = "\n".join(part for part in (last.text, turn.text) if part)
+            turn = Turn(turn.role, text, last.images + turn.images, last.place)
+        turns.append(turn)
+    return turns
+
+
+def _turn(raw: object, place: int) -> Turn:
+    where = f"messages[{place}]"
+    given = raw.model_dump(exclude_none=True) if isinstance(raw, BaseModel) else raw
+    if isinstance(given, Mapping) and given.get("tool_calls") == []:
+        given = {name: value for name, value in given.items() if name != "tool_calls"}
+    try:
+        message = _MESSAGE.validate_python(given)
+    except ValidationError as error:
+        raise InputError(_refused(where, error)) from error
+    images = tuple(
+        _image(part, f"{where}.content[{number}]")
+        for number, part in enumerate(message.content)
+        if not isinstance(part, _Text)
+    )
+    text = "\n".join(part.text for part in message.content if isinstance(part, _Text) and part.text)
+    role: Role = "system" if message.role == "developer" else message.role
+    if images and role != "user":
+        raise InputError(f"{where}: an image in a turn of the {role}; only the user shows images.")
+    return Turn(role, text, images, place)
+
+
+def _refused(where: str, error: ValidationError) -> str:
+    """The first problem of a message, and what is expected there."""
+    first = error.errors()[0]
+    loc = first["loc"][:2] + first["loc"][3:]  # the third names which kind of part it is
+    at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
+    message = f"{where}{at}: {said(first)}."
+    if first["type"] == "extra_forbidden":
+        message += " It would be left out. Next: remove it; images stand in `content`, as parts of type image_url."
+    if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        message += " Expected a part of type text, image_url or image."
+    return message
+
+
+def _image(part: _ImageUrl | _Image, where: str) -> ImageInput:
+    """The image of a part, decoded once to be sure of it."""
+    if isinstance(part, _Image):
+        image = part.image
+        if not is_image(image):
+            raise InputError(
+                f"{where}.image: {type(image).__name__}; expected a path, the bytes of an image file or a PIL image."
+            )
+    else:
+        image = _of_url(part.image_url.url, where)
+    try:
+        load_image(image)
+    except ImageError as error:
+        raise ImageError(f"{where}: {error}") from error
+    found: ImageInput = image
+    return found
+
+
+def _of_url(url: str, where: str) -> bytes:
+    """The bytes of a data URI."""
+    if is_url(url):
+        raise ImageError(
+            f"{where}: {describe(url)} is an address, and nothing is fetched from there.\n"
+            "Next: send the image itself, as a data URI: data:image/png;base64,..."
+        )
+    head, comma, data = url.partition(",")
+    kind, *options = head.lower().split(";")
+    if not comma or not kind.startswith("data:image/") or options[-1:] != ["base64"]:
+        raise ImageError(
+            f"{where}: {describe(url)}: expected a data URI with an image in base64 (data:image/png;base64,...). "
+            'A file of this machine is a part of its own: {"type": "image", "image": path}.'
+        )
+    if len(data) * 3 // 4 > MAX_FILE_BYTES:
+        raise ImageError(f"{where}: an image of about {len(data) * 3 // 4:,} bytes; at most {MAX_FILE_BYTES:,}.")
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ImageError(f"{where}: {describe(url)}: not base64 ({error}).") from error

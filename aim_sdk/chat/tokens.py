@@ -1,0 +1,59 @@
+"""Fused tokens of the demonstrations that conversations bring, kept by content: the same pair is read once."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from aim_sdk.bank.binding import key_of
+from aim_sdk.files.images import image_digest
+from aim_sdk.injection.contexts import READ_BATCH
+from aim_sdk.reading.encoder import Encoder
+from aim_sdk.types import Demonstration, FusedTokens
+
+CAPACITY: Final = 1 << 28
+"""Bytes of fused tokens that are kept; the least recently used ones leave."""
+
+
+class KeptTokens:
+    """Keeps what was read; thread-safe. The key holds the prompt format: another system message reads again."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._capacity, self._bytes = capacity, 0
+        self._kept: OrderedDict[str, FusedTokens] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, encoder: Encoder, demonstrations: Sequence[Demonstration]) -> tuple[list[FusedTokens], int]:
+        """The fused tokens of demonstrations, and how many of them had to be read.
+
+        Raises:
+            InputError: one cannot be read.
+        """
+        keys = [key_of(encoder.binding, image_digest(item.image), item) for item in demonstrations]
+        found: dict[str, FusedTokens] = {}
+        with self._lock:
+            for key in keys:
+                if key in self._kept:
+                    self._kept.move_to_end(key)
+                    found[key] = self._kept[key]
+        missing = {key: item for key, item in zip(keys, demonstrations, strict=True) if key not in found}
+        named = list(missing)
+        for start in range(0, len(named), READ_BATCH):
+            batch = named[start : start + READ_BATCH]
+            for key, tokens in zip(batch, encoder.encode([missing[key] for key in batch]), strict=True):
+                found[key] = replace(tokens, key=key)
+        with self._lock:
+            for key in named:
+                self._keep(key, found[key])
+        return [found[key] for key in keys], len(missing)
+
+    def _keep(self, key: str, tokens: FusedTokens) -> None:
+        if key not in self._kept:
+            self._bytes += tokens.embeddings.nbytes
+        self._kept[key] = tokens
+        while self._bytes > self._capacity and len(self._kept) > 1:
+            _, gone = self._kept.popitem(last=False)
+            self._bytes -= gone.embeddings.nbytes

@@ -1,0 +1,235 @@
+"""Conversations answer as the same demonstrations and query do: pocket and a tiny LLaVA."""
+
+import base64
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from aim_sdk import AIMPipeline, Demonstration, PromptFormat, Query
+from aim_sdk.chat import tokens
+from aim_sdk.chat.tokens import KeptTokens
+from aim_sdk.errors import ContextLengthError, InputError, ShotsError
+from aim_sdk.types import Generation
+
+WORDS = ["a lynx", "a fox", "a small brown bear"]
+
+
+def data(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def turn(image: Image.Image, text: str) -> dict[str, Any]:
+    url = f"data:image/png;base64,{base64.b64encode(data(image)).decode()}"
+    return {
+        "role": "user",
+        "content": [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}],
+    }
+
+
+@pytest.fixture(scope="module", params=["pocket", "llava"])
+def loaded(request: pytest.FixtureRequest, tiny: Callable[[str], Path]) -> AIMPipeline:
+    if request.param == "pocket":
+        return AIMPipeline.from_pretrained("pocket", device="cpu")
+    torch.manual_seed(0)
+    made = AIMPipeline.from_pretrained("llava", model=tiny("llava-1.5"), projector="residual", device="cpu")
+    torch.nn.init.normal_(made.projector.linear.weight)
+    return made
+
+
+@pytest.fixture
+def pipe(loaded: AIMPipeline) -> AIMPipeline:
+    """With an empty bank, and nothing read."""
+    return AIMPipeline(loaded.backend, loaded.projector, selector="first")
+
+
+@pytest.fixture
+def shown(pictures: list[Image.Image]) -> list[Demonstration]:
+    return [Demonstration(data(one), "What is it?", word) for one, word in zip(pictures, WORDS, strict=False)]
+
+
+@pytest.fixture
+def query(pictures: list[Image.Image]) -> Query:
+    return Query(data(pictures[5]), "And this?")
+
+
+@pytest.fixture
+def messages(pictures: list[Image.Image]) -> list[dict[str, Any]]:
+    pairs = [
+        (turn(one, "What is it?"), {"role": "assistant", "content": word})
+        for one, word in zip(pictures, WORDS, strict=False)
+    ]
+    return [*(message for pair in pairs for message in pair), turn(pictures[5], "And this?")]
+
+
+@pytest.mark.parametrize("mode", ["aim", "text-only", "no-image", "zero-shot"])
+@pytest.mark.parametrize("system", [None, "Answer in one word."])
+def test_a_conversation_is_its_demonstrations_and_its_query(
+    loaded: AIMPipeline,
+    messages: list[dict[str, Any]],
+    shown: list[Demonstration],
+    query: Query,
+    mode: Any,
+    system: str | None,
+) -> None:
+    form = loaded.prompt_format.model_copy(update={"system": system})
+    (expected,) = AIMPipeline(loaded.backend, loaded.projector, prompt_format=form).generate(
+        [query], demonstrations=shown, mode=mode, max_new_tokens=5, log_probs=True
+    )
+    said = [] if system is None else [{"role": "system", "content": system}]
+    pipe = AIMPipeline(loaded.backend, loaded.projector)
+    found = pipe.chat([*said, *messages], mode=mode, max_tokens=5, logprobs=True)
+    (answer,) = found.answers
+    assert (found.text, answer.token_ids, found.prompt_tokens, found.completion_tokens) == (
+        expected.text,
+        expected.token_ids,
+        expected.prompt_tokens,
+        len(expected.token_ids),
+    )
+    assert answer.log_probs == pytest.approx(expected.log_probs, abs=1e-5)
+    assert len(found.demonstrations) == (0 if mode == "zero-shot" else 3)
+    assert found.read == (3 if mode == "aim" else 0)
+    stream = pipe.chat_stream([*said, *messages], mode=mode, max_tokens=5)
+    assert "".join(stream) == expected.text
+    assert stream.completion is not None
+    assert stream.completion.answers[0].token_ids == expected.token_ids
+    assert stream.completion.prompt_tokens == expected.prompt_tokens
+    assert stream.completion.demonstrations == found.demonstrations
+    assert stream.completion.answers[0].finish_reason == answer.finish_reason
+    assert len(pipe.bank) == 0
+
+
+def test_the_second_request_reads_nothing(pipe: AIMPipeline, messages: list[dict[str, Any]]) -> None:
+    first = pipe.chat(messages, max_tokens=3)
+    again = pipe.chat(messages, max_tokens=3)
+    assert (first.read, again.read) == (3, 0)
+    assert again.answers == first.answers
+    assert pipe.chat(messages[2:], max_tokens=3).read == 0
+    said = {"role": "system", "content": "Be brief."}
+    assert [pipe.chat([said, *messages], max_tokens=3).read for _ in range(2)] == [3, 0]  # it is read after the system
+    assert pipe.chat([messages[0], messages[1], *messages], max_tokens=3).read == 0
+
+
+def test_a_conversation_without_demonstrations_gets_the_banks(
+    pipe: AIMPipeline, messages: list[dict[str, Any]], shown: list[Demonstration], query: Query
+) -> None:
+    assert pipe.chat(messages[-1:], max_tokens=3).demonstrations == ()
+    with pytest.raises(ShotsError):
+        pipe.chat(messages[-1:], shots=2)
+    keys = pipe.bank.add(shown)
+    (expected,) = pipe.generate([query], shots=2, max_new_tokens=5)
+    found = pipe.chat(messages[-1:], shots=2, max_tokens=5)
+    assert (found.text, found.demonstrations) == (expected.text, tuple(keys[:2]))
+    assert pipe.chat(messages[-1:], shots=0, max_tokens=3).demonstrations == ()
+    said = {"role": "system", "content": "Be brief."}
+    under = pipe.chat([said, messages[-1]], shots=2, max_tokens=5)
+    given = pipe.chat([said, *messages[:4], messages[-1]], max_tokens=5)
+    assert (under.answers, under.prompt_tokens, given.read) == (given.answers, given.prompt_tokens, 0)
+    with pytest.raises(InputError, match="nothing is chosen"):
+        pipe.chat(messages, selector="random")
+
+
+def test_fewer_of_the_messages_can_be_shown(pipe: AIMPipeline, messages: list[dict[str, Any]]) -> None:
+    assert pipe.chat(messages, shots=2, max_tokens=3).read == 2
+    with pytest.raises(ShotsError, match="4 shots asked for, but only 3"):
+        pipe.chat(messages, shots=4)
+
+
+def test_answers_are_drawn_by_their_seed(pipe: AIMPipeline, messages: list[dict[str, Any]]) -> None:
+    drawn = {"temperature": 3.0, "max_tokens": 8, "n": 4}
+    state = torch.random.get_rng_state()
+    first, again = (pipe.chat(messages, seed=3, **drawn) for _ in range(2))
+    assert first.answers == again.answers
+    assert len({answer.token_ids for answer in first.answers}) > 1
+    assert pipe.chat(messages, seed=4, **drawn).answers != first.answers
+    assert torch.equal(torch.random.get_rng_state(), state)
+    alone = pipe.chat(messages, seed=3, temperature=3.0, max_tokens=8)
+    assert "".join(pipe.chat_stream(messages, seed=3, temperature=3.0, max_tokens=8)) == alone.text
+
+
+def test_stop_strings_cut(pipe: AIMPipeline, messages: list[dict[str, Any]]) -> None:
+    whole = pipe.chat(messages, max_tokens=12)
+    assert len(whole.text) > 2, "the test needs a longer answer"
+    stop = whole.text[2]
+    cut = pipe.chat(messages, max_tokens=12, stop=[stop, "never to be seen"])
+    assert cut.text == whole.text.split(stop, 1)[0].rstrip()
+    assert cut.answers[0].finish_reason == "stop"
+    stream = pipe.chat_stream(messages, max_tokens=12, stop=stop)
+    assert "".join(stream) == cut.text
+    assert stream.completion is not None
+    assert stream.completion.answers[0].finish_reason == "stop"
+
+
+def test_it_says_how_an_answer_ended(pipe: AIMPipeline, messages: list[dict[str, Any]]) -> None:
+    for limit in (1, 2, 3, 40):
+        made = pipe.chat(messages, max_tokens=limit)
+        (answer,) = made.answers
+        longer = pipe.chat(messages, max_tokens=limit + 1).answers[0]
+        assert answer.token_ids is not None
+        assert (answer.finish_reason == "stop") == (longer.token_ids == answer.token_ids)
+
+
+def test_leaving_a_stream_early_harms_nothing(pipe: AIMPipeline, messages: list[dict[str, Any]]) -> None:
+    stream = pipe.chat_stream(messages, max_tokens=20)
+    next(stream)
+    stream.close()
+    assert stream.completion is None
+    assert pipe.chat(messages, max_tokens=5).text == pipe.chat(messages, max_tokens=5).text
+    for options in ({"n": 2, "temperature": 1.0}, {"logprobs": True}):
+        with pytest.raises(InputError, match="a stream has one answer"):
+            pipe.chat_stream(messages, **options)
+
+
+def test_a_prompt_that_is_too_long_is_refused_before_the_first_piece(
+    pipe: AIMPipeline, messages: list[dict[str, Any]], pictures: list[Image.Image]
+) -> None:
+    long = [*messages[:-1], turn(pictures[5], "word " * 9000)]
+    for ask in (pipe.chat, pipe.chat_stream):
+        with pytest.raises(ContextLengthError):
+            ask(long)
+
+
+def test_what_is_kept_is_bounded(
+    pipe: AIMPipeline, shown: list[Demonstration], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first, *_), read = KeptTokens().of(pipe.encoder, shown)
+    assert read == 3
+    kept = KeptTokens(capacity=first.embeddings.nbytes)
+    assert [kept.of(pipe.encoder, [one])[1] for one in (shown[0], shown[0], shown[1], shown[0])] == [1, 0, 1, 1]
+    (same, again), read = kept.of(pipe.encoder, [shown[0], shown[0]])
+    assert (read, same.key) == (0, again.key)
+    assert tokens.CAPACITY > 1 << 20
+
+
+def test_a_backend_that_streams_text_alone_is_enough(
+    pipe: AIMPipeline, messages: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    injector = pipe.backend.injector
+    expected = pipe.chat(messages, max_tokens=4)
+    own, whole = type(injector).stream, type(injector).generate
+    monkeypatch.setattr(type(injector), "stream", lambda self, *args, **kw: iter(list(own(self, *args, **kw))))
+    stream = pipe.chat_stream(messages, max_tokens=4)
+    assert "".join(stream) == expected.text
+    assert stream.completion is not None
+    assert (stream.completion.completion_tokens, stream.completion.prompt_tokens) == (None, None)
+
+    def without(self: Any, *args: Any, **kw: Any) -> list[Generation]:
+        return [Generation(one.text, one.token_ids, one.prompt_tokens) for one in whole(self, *args, **kw)]
+
+    monkeypatch.setattr(type(injector), "generate", without)
+    assert pipe.chat(messages, max_tokens=1).answers[0].finish_reason == "length"
+
+
+def test_a_plain_format_keeps_its_template(
+    loaded: AIMPipeline, messages: list[dict[str, Any]], shown: list[Demonstration], query: Query
+) -> None:
+    form = PromptFormat.plain("{image}\nQ: {text}\nA: {answer}\n\n")
+    pipe = AIMPipeline(loaded.backend, loaded.projector, prompt_format=form)
+    (expected,) = pipe.generate([query], demonstrations=shown, max_new_tokens=5)
+    assert pipe.chat(messages, max_tokens=5).text == expected.text
