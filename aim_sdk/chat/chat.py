@@ -9,7 +9,7 @@ from functools import lru_cache, reduce
 from aim_sdk.backend.answers import clean_answer, stream_answer
 from aim_sdk.chat.completion import ChatAnswer, ChatCompletion, FinishReason
 from aim_sdk.chat.few_shot import FewShotChat, few_shot_of
-from aim_sdk.chat.messages import Messages, turns_of
+from aim_sdk.chat.messages import Messages, naming_the_image, turns_of
 from aim_sdk.chat.options import ChatOptions
 from aim_sdk.chat.tokens import KeptTokens
 from aim_sdk.errors import InputError
@@ -50,25 +50,27 @@ class Chat:
 
     def complete(self, messages: Messages, options: ChatOptions) -> ChatCompletion:
         """Answer; see `AIMPipeline.chat`."""
-        prompt = self._prompt(few_shot_of(turns_of(messages), options.history), options)
-        made = generated(
-            self._model.backend.injector,
-            [prompt.query] * options.n,
-            [prompt.context] * options.n,
-            prompt.shots,
-            prompt_format=prompt.encoder.prompt_format,
-            max_new_tokens=options.max_tokens,
-            batch_size=options.n,
-            generation={**options.generation, **({"log_probs": True} if options.logprobs else {})},
-            advance=lambda _: None,
-        )
+        turns = turns_of(messages)
+        with naming_the_image(turns):
+            prompt = self._prompt(few_shot_of(turns, options.history), options)
+            made = generated(
+                self._model.backend.injector,
+                [prompt.query] * options.n,
+                [prompt.context] * options.n,
+                prompt.shots,
+                prompt_format=prompt.encoder.prompt_format,
+                max_new_tokens=options.max_tokens,
+                batch_size=options.n,
+                generation={**options.generation, **({"log_probs": True} if options.logprobs else {})},
+                advance=lambda _: None,
+            )
         return _completion(made, prompt, options)
 
     def stream(self, messages: Messages, options: ChatOptions) -> ChatStream:
         """Answer piece by piece; see `AIMPipeline.chat_stream`."""
         if options.n > 1 or options.logprobs:
             raise InputError("a stream has one answer and no log-probabilities; leave n and logprobs out.")
-        prompt = self._prompt(few_shot_of(turns_of(messages), options.history), options)
+        turns = turns_of(messages)
 
         def begun(contexts: list[Context]) -> Iterator[str]:
             return self._model.backend.injector.stream(
@@ -79,7 +81,9 @@ class Chat:
                 **options.generation,
             )
 
-        pieces, (context,) = fitting([prompt.context], prompt.shots, begun)
+        with naming_the_image(turns):
+            prompt = self._prompt(few_shot_of(turns, options.history), options)
+            pieces, (context,) = fitting([prompt.context], prompt.shots, begun)
         return ChatStream(pieces, replace(prompt, context=context), options)
 
     def _encoder(self, system: str | None) -> Encoder:

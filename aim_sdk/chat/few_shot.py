@@ -73,7 +73,8 @@ def _only_image(turn: Turn) -> ImageInput:
         raise InputError(
             f"{_where(turn)}: {len(turn.images)} images in one turn; a demonstration and a query have one each."
         )
-    return turn.images[0]
+    (image,) = turn.images.values()
+    return image
 
 
 def _where(turn: Turn) -> str:

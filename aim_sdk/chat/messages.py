@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -26,7 +27,8 @@ class Turn:
 
     role: Role
     text: str
-    images: tuple[ImageInput, ...]
+    images: Mapping[str, ImageInput]
+    """By their places: ``"messages[2].content[1]"``."""
     place: int
     """The index of its (first) message."""
 
@@ -86,9 +88,11 @@ _MESSAGE: TypeAdapter[_Message] = TypeAdapter(_Message)
 def turns_of(messages: Messages) -> list[Turn]:
     """The turns of a conversation; neighbouring messages of one side are one turn.
 
+    Images are not decoded here: most of them may have been read before.
+
     Raises:
         InputError: something in a message is not understood; it says where.
-        ImageError: an image cannot be decoded, or is an address.
+        ImageError: an image is an address, or no data URI.
     """
     if isinstance(messages, Mapping | str | bytes | BaseModel) or not isinstance(messages, Iterable):
         raise InputError(f"messages: {type(messages).__name__}; expected a list of messages with a role and a content.")
@@ -98,7 +102,7 @@ def turns_of(messages: Messages) -> list[Turn]:
         if turns and turns[-1].role == turn.role:
             last = turns.pop()
             text = "\n".join(part for part in (last.text, turn.text) if part)
-            turn = Turn(turn.role, text, last.images + turn.images, last.place)
+            turn = Turn(turn.role, text, {**last.images, **turn.images}, last.place)
         turns.append(turn)
     return turns
 
@@ -112,11 +116,11 @@ def _turn(raw: object, place: int) -> Turn:
         message = _MESSAGE.validate_python(given)
     except ValidationError as error:
         raise InputError(_refused(where, error)) from error
-    images = tuple(
-        _image(part, f"{where}.content[{number}]")
+    images = {
+        (at := f"{where}.content[{number}]"): _image(part, at)
         for number, part in enumerate(message.content)
         if not isinstance(part, _Text)
-    )
+    }
     text = "\n".join(part.text for part in message.content if isinstance(part, _Text) and part.text)
     role: Role = "system" if message.role == "developer" else message.role
     if images and role != "user":
@@ -137,22 +141,30 @@ def _refused(where: str, error: ValidationError) -> str:
     return message
 
 
-def _image(part: _ImageUrl | _Image, where: str) -> ImageInput:
-    """The image of a part, decoded once to be sure of it."""
-    if isinstance(part, _Image):
-        image = part.image
-        if not is_image(image):
-            raise InputError(
-                f"{where}.image: {type(image).__name__}; expected a path, the bytes of an image file or a PIL image."
-            )
-    else:
-        image = _of_url(part.image_url.url, where)
+@contextmanager
+def naming_the_image(turns: Sequence[Turn]) -> Iterator[None]:
+    """Inside the block, an image that cannot be decoded is named by its place."""
     try:
-        load_image(image)
+        yield
     except ImageError as error:
-        raise ImageError(f"{where}: {error}") from error
-    found: ImageInput = image
-    return found
+        for where, image in (pair for turn in turns for pair in turn.images.items()):
+            try:
+                load_image(image)
+            except ImageError as found:
+                raise ImageError(f"{where}: {found}") from error
+        raise
+
+
+def _image(part: _ImageUrl | _Image, where: str) -> ImageInput:
+    """The image of a part."""
+    if isinstance(part, _ImageUrl):
+        return _of_url(part.image_url.url, where)
+    image: ImageInput = part.image
+    if not is_image(image):
+        raise InputError(
+            f"{where}.image: {type(image).__name__}; expected a path, the bytes of an image file or a PIL image."
+        )
+    return image
 
 
 def _of_url(url: str, where: str) -> bytes:

@@ -1,6 +1,7 @@
 """Conversations answer as the same demonstrations and query do: pocket and a tiny LLaVA."""
 
 import base64
+import copy
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 from aim_sdk import AIMPipeline, Demonstration, PromptFormat, Query
 from aim_sdk.chat import tokens
 from aim_sdk.chat.tokens import KeptTokens
-from aim_sdk.errors import ContextLengthError, InputError, ShotsError
+from aim_sdk.errors import ContextLengthError, ImageError, InputError, ShotsError
 from aim_sdk.types import Generation
 
 WORDS = ["a lynx", "a fox", "a small brown bear"]
@@ -193,6 +194,18 @@ def test_a_prompt_that_is_too_long_is_refused_before_the_first_piece(
     for ask in (pipe.chat, pipe.chat_stream):
         with pytest.raises(ContextLengthError):
             ask(long)
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_an_image_that_is_none_is_named_by_its_place(
+    pipe: AIMPipeline, messages: list[dict[str, Any]], place: int
+) -> None:
+    broken = copy.deepcopy(messages)
+    broken[place]["content"][0]["image_url"]["url"] = "data:image/png;base64,aGVsbG8="
+    for ask in (pipe.chat, pipe.chat_stream):
+        with pytest.raises(ImageError, match=rf"messages\[{place % len(messages)}\]\.content\[0\]: image of 5 bytes"):
+            ask(broken)
+    assert pipe.chat(messages, max_tokens=2).text == pipe.chat(messages, max_tokens=2).text
 
 
 def test_what_is_kept_is_bounded(

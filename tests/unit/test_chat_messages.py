@@ -141,8 +141,6 @@ def test_what_is_no_such_conversation_is_refused(messages: Messages, expected: s
         ("data:image/png,%89PNG", "expected a data URI"),
         ("data:image/png;base64", "expected a data URI"),
         ("data:image/png;base64,@@@@", "not base64"),
-        ("data:image/png;base64,aGVsbG8=", r"messages\[0\]\.content\[1\]: image of 5 bytes"),
-        ("data:image/png;base64,", r"messages\[0\]\.content\[1\]: image of 0 bytes"),
     ],
 )
 def test_a_bad_image_is_named_by_its_place(url: str, expected: str) -> None:
