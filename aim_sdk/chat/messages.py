@@ -79,7 +79,7 @@ class _Message(BaseModel):
     annotations: list[Any] | None = None
     audio: None = None
     function_call: None = None
-    tool_calls: None = None
+    tool_calls: Annotated[None, BeforeValidator(lambda given: None if given == [] else given)] = None
 
 
 _MESSAGE: TypeAdapter[_Message] = TypeAdapter(_Message)
@@ -110,8 +110,8 @@ def turns_of(messages: Messages) -> list[Turn]:
 def _turn(raw: object, place: int) -> Turn:
     where = f"messages[{place}]"
     given = raw.model_dump(exclude_none=True) if isinstance(raw, BaseModel) else raw
-    if isinstance(given, Mapping) and given.get("tool_calls") == []:
-        given = {name: value for name, value in given.items() if name != "tool_calls"}
+    if not isinstance(given, Mapping):
+        raise InputError(f"{where}: {type(given).__name__}; expected a message with a role and a content.")
     try:
         message = _MESSAGE.validate_python(given)
     except ValidationError as error:

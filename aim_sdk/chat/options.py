@@ -73,6 +73,8 @@ class ChatOptions(BaseModel):
             InputError: one does not exist, or cannot be what it is.
         """
         for name in options:
+            if name == "stream":
+                raise InputError("stream: pieces come from another method. Next: pipe.chat_stream(messages, ...).")
             if name not in cls.model_fields:
                 raise InputError(unknown("chat option", name, cls.model_fields))
         try:

@@ -27,6 +27,7 @@ def command(tmp_path: Path, pictures: list[Image.Image], tiny: Callable[[str], P
     ]
 
 
+@pytest.mark.slow
 def test_it_measures_prints_and_writes(tmp_path: Path, command: list[str]) -> None:
     shown = run_cli(*command)
     assert shown.returncode == 0, shown.stderr
@@ -46,6 +47,7 @@ def test_it_measures_prints_and_writes(tmp_path: Path, command: list[str]) -> No
     assert result["layers"][1]["shares"]["demonstration text"]["mean"] == pytest.approx(sum(means) / 4, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_bad_query_loses_only_itself(tmp_path: Path, command: list[str]) -> None:
     with (tmp_path / "queries.jsonl").open("a") as file:
         file.write('{"image": "none.png"}\n{"image": "3.png", "text": "an <image>", "answer": "a"}\n{\n')
@@ -84,6 +86,7 @@ def test_a_users_error_is_a_message(
     assert message in str(result.exception)
 
 
+@pytest.mark.slow
 def test_cross_attention_is_refused_before_anything_is_written(
     tmp_path: Path, command: list[str], tiny: Callable[[str], Path]
 ) -> None:
@@ -103,6 +106,7 @@ def test_help_explains_itself() -> None:
         assert option in shown
 
 
+@pytest.mark.slow
 def test_without_files_the_demos_tasks_are_measured(tmp_path: Path, command: list[str]) -> None:
     for option in ("--queries", "--demonstrations"):
         place = command.index(option)

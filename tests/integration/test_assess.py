@@ -61,6 +61,7 @@ def whole(pocket: AIMPipeline) -> AIMPipeline:
     return made
 
 
+@pytest.mark.slow
 def test_every_outcome_is_what_the_pipeline_answers(pipe: AIMPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: dict[journal.Unit, journal.Outcome] = {}
     add = journal.Journal.add
@@ -155,6 +156,7 @@ def test_an_interrupted_assessment_resumes_and_ends_alike(
     assert not sum(calls)
 
 
+@pytest.mark.slow
 def test_the_verdict_is_kept_used_and_gets_stale(pipe: AIMPipeline, pocket: AIMPipeline, tmp_path: Path) -> None:
     asked = (drawn("red", random.Random(9)), "What is this?")
     with pytest.raises(InputError, match="was not assessed"):
@@ -378,6 +380,7 @@ def test_texts_cannot_act_in_the_page(pipe: AIMPipeline, tmp_path: Path) -> None
     assert not any(char in page for char in "\u202e\x1b")
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_page_and_resumes(
     pocket: AIMPipeline, call_cli: CalledCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -151,6 +151,7 @@ def test_errors_without_tracebacks(files: Path, model: list[str], call_cli: Call
     assert not (files / "bank").exists() or not any((files / "bank").glob("segment-*"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_read_and_the_next_run_goes_on(files: Path, model: list[str]) -> None:
     lines = [json.dumps({"image": "images/0.png", "text": "What?", "answer": f"{n}"}) for n in range(3000)]
     (files / "many.jsonl").write_text("\n".join(lines))

@@ -64,6 +64,7 @@ def test_both_sides_of_a_fork_keep_what_they_add(
     reader.close()
 
 
+@pytest.mark.slow
 def test_a_child_that_exits_normally_takes_nothing_along(path: Path) -> None:
     """With everything that Python does at an exit: closing connections, removing temporary folders."""
     program = f"""

@@ -41,6 +41,7 @@ def command(files: Path, tiny: Callable[[str], Path]) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_answers_resume_and_bad_lines_lose_only_themselves(files: Path, command: list[str]) -> None:
     whole = run_cli(*command)
     assert whole.returncode == 0, whole.stderr
@@ -62,6 +63,7 @@ def test_answers_resume_and_bad_lines_lose_only_themselves(files: Path, command:
     assert lines(files / "answers.jsonl") == answers
 
 
+@pytest.mark.slow
 def test_an_interruption_keeps_what_is_finished(files: Path, command: list[str]) -> None:
     queries = lines(files / "queries.jsonl") * 40
     (files / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)) + "\n")
@@ -148,6 +150,7 @@ def test_lines_are_validated_one_by_one(files: Path) -> None:
         read_demonstrations(files / "bad.jsonl")
 
 
+@pytest.mark.slow
 def test_backends_check_prints_a_table_and_its_exit_code_tells() -> None:
     tiny = ("backends", "check", "llava", "--tiny", "llava-1.5", "--device", "cpu")
     two = ("--check", "zero_demonstrations", "--check", "reading_is_the_text")

@@ -71,8 +71,9 @@ def test_ctrl_c_while_a_model_is_loaded(tmp_path: Path, seconds: float) -> None:
 
 
 def test_ctrl_c_in_a_text_that_a_library_executes_ends_with_the_same_code() -> None:
+    listens = "import signal; signal.signal(2, signal.default_int_handler); "  # jobs of a script may not
     ended = "from aim_sdk import cli; cli.app = lambda: exec('import os; os.kill(os.getpid(), 2)'); cli.main()"
-    done = subprocess.run([sys.executable, "-c", ended], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", listens + ended], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "interrupted.\n")
 
 

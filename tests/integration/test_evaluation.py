@@ -132,6 +132,7 @@ def test_a_run_names_the_version_of_its_backends_distribution(
     assert "aim-llava 0.3" in facts(found)["versions"]
 
 
+@pytest.mark.slow
 def test_every_answer_is_the_pipelines_own(settings: dict[str, Any]) -> None:
     found = run(settings)
     plan = Plan(EvalSettings.model_validate(settings))
@@ -180,6 +181,7 @@ def test_fewer_shots_are_the_first_of_more_and_other_queries_do_not_matter(setti
         source.choose(work.queries, 7)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(settings: dict[str, Any], tmp_path: Path) -> None:
     expected = comparable(run(settings, output=tmp_path / "whole"))
     settings["batch_size"] = 3
@@ -195,6 +197,7 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(settings: dict[str, 
     assert len(journal.read_bytes().split(b"\n")) - 1 == 3 * len(expected["answers"])  # nothing was answered twice
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_answered(settings: dict[str, Any]) -> None:
     process = subprocess.Popen(command(settings, batch_size=1), stderr=subprocess.PIPE, text=True)
     journal = settings["output"] / "answers-0.jsonl"
@@ -208,6 +211,7 @@ def test_ctrl_c_keeps_what_is_answered(settings: dict[str, Any]) -> None:
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_two_processes_answer_as_one(settings: dict[str, Any], tmp_path: Path) -> None:
     expected = comparable(run(settings, output=tmp_path / "one"))
     launched = command(settings, *torchrun(), "-m", "aim_sdk.cli")
@@ -324,6 +328,7 @@ def test_the_commands_say_what_is_wrong(settings: dict[str, Any], task: Path, ca
     assert "flickr30k" in call_cli("eval", "tasks").stdout
 
 
+@pytest.mark.slow
 def test_a_file_of_settings_is_a_run(settings: dict[str, Any], call_cli: CalledCli, tmp_path: Path) -> None:
     file = tmp_path / "evaluation.yaml"
     listed = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
@@ -344,6 +349,7 @@ def test_a_file_of_settings_is_a_run(settings: dict[str, Any], call_cli: CalledC
         assert message in wrong.stderr
 
 
+@pytest.mark.slow
 def test_a_run_is_reported_and_compared(settings: dict[str, Any], call_cli: CalledCli, tmp_path: Path) -> None:
     finished = call_cli(*arguments(settings))
     assert finished.returncode == 0, finished.stderr

@@ -134,6 +134,7 @@ def test_an_image_reaches_the_reading(backend: PocketBackend, demonstrations: li
     assert changed[one.image_position :].all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["aim", "text-only", "interleaved", "zero-shot", "no-image"])
 def test_batch_stream_and_shared_contexts_answer_as_one_query_alone(
     pipe: AIMPipeline, demonstrations: list[Demonstration], queries: list[Query], mode: str

@@ -43,6 +43,7 @@ def pipe(echo: Backend) -> AIMPipeline:
     return AIMPipeline(echo)
 
 
+@pytest.mark.slow
 def test_its_own_tests_are_the_kit_and_pass(site: Path, tmp_path: Path) -> None:
     suite = shutil.copytree(PLUGIN / "tests", tmp_path / "tests")
     code = "import pytest, sys; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '-rs', sys.argv[1]]))"

@@ -175,6 +175,7 @@ def test_killed_before_the_first_checkpoint_it_knows_its_start(settings: dict[st
     assert states[0]["best"] == states[1]["best"] != None  # noqa: E711
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_goes_on(settings: dict[str, Any], tmp_path: Path) -> None:
     settings["steps"] = 400
     process = subprocess.Popen(command(settings, tmp_path), stderr=subprocess.PIPE, text=True)
@@ -191,6 +192,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(settings: dict[str, Any], tmp
     assert json.loads((last / "state.json").read_text())["step"] == len(losses(folder))
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(settings: dict[str, Any], tmp_path: Path) -> None:
     _same_as_one_process(settings, tmp_path)
 
@@ -228,11 +230,13 @@ def _same_as_one_process(settings: dict[str, Any], tmp_path: Path) -> None:
     assert aim[0] == pytest.approx(aim[1], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_recomputed_activations_give_the_same_losses(settings: dict[str, Any], tmp_path: Path) -> None:
     expected = losses(run(settings, output=str(tmp_path / "kept"), steps=4))
     assert losses(run(settings, steps=4, recompute_activations=True)) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_from_the_second_epoch_nothing_is_read(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[int] = []
     forward = TransformersReader.run
@@ -452,6 +456,7 @@ def test_two_jobs_do_not_share_a_folder(settings: dict[str, Any]) -> None:
     run(settings, steps=1, evaluation={"every": 0})
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_message_and_the_run_goes_on_from_its_checkpoint(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

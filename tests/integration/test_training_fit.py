@@ -26,6 +26,7 @@ def started(folder: Path) -> dict[str, Any]:
     return next(line["aim_minus"] for line in log(folder) if line.get("step") == 0 and "evaluation" in line)
 
 
+@pytest.mark.slow
 def test_the_start_is_what_it_was_before_it_was_fitted(settings: dict[str, Any]) -> None:
     folder = run(settings, projector=CARRIER, steps=1)
     assert checkpoint(folder, "start")["others.weight"].count_nonzero() == 0

@@ -151,6 +151,7 @@ except ArtifactWriteError as error:
     assert out.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_two_jobs_on_one_file(tmp_path: Path, queries: Path) -> None:
     out = tmp_path / "out"
     first = start(queries, out, 60)
@@ -169,6 +170,7 @@ def test_two_jobs_on_one_file(tmp_path: Path, queries: Path) -> None:
     assert [line["line"] for line in lines(out)] == list(range(1, 21))
 
 
+@pytest.mark.slow
 def test_kills_lose_no_finished_batch_and_the_answers_are_the_same(tmp_path: Path, queries: Path) -> None:
     answer(queries, tmp_path / "whole")
     whole, out, dice = (tmp_path / "whole").read_bytes(), tmp_path / "out", random.Random(5)

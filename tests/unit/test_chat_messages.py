@@ -103,7 +103,7 @@ def test_a_history_may_be_ignored() -> None:
         (ASKED, "dict; expected a list of messages"),
         ("hello", "str; expected a list of messages"),
         (7, "int; expected a list of messages"),
-        ([7], r"messages\[0\]"),
+        ([7], r"messages\[0\]: int; expected a message with a role"),
         ([ASKED, assistant("a")], "the last turn is the assistant's"),
         ([{"role": "user", "content": "what?"}], r"messages\[0\]: the last turn has no image; a query has one"),
         ([user(shown(1)), assistant("a"), user(said("and its colour?"))], "repeat that image in the last turn"),
@@ -187,6 +187,7 @@ def test_a_stream_ends_where_the_answer_is_cut(text: str, stops: list[str], data
     [
         ({"max_token": 3}, "no chat option named 'max_token'. Did you mean 'max_tokens'"),
         ({"max_tokens": 0}, "max_tokens"),
+        ({"stream": True}, "pipe.chat_stream"),
         ({"n": 2}, "greedy answers are all the same"),
         ({"n": 2, "temperature": 0}, "greedy answers are all the same"),
         ({"seed": 1}, "greedy answers are not drawn"),

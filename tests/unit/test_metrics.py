@@ -179,6 +179,7 @@ def test_errors_by_hand() -> None:
     assert math.isnan(over_seeds([1.0]))
 
 
+@pytest.mark.slow
 def test_more_seeds_do_not_stand_for_more_queries() -> None:
     labels = ["yes" if i % 2 else "no" for i in range(40)]
     items = [Item(f"q{i}", "x.png", "", (label,), ("yes", "no")) for i, label in enumerate(labels)]
