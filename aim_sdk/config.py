@@ -7,7 +7,7 @@ import math
 import string
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from aim_sdk.errors import FormatError, problem
 
@@ -45,6 +45,13 @@ class PromptFormat(BaseModel):
             return cls(kind="plain", template=template, system=system)
         except ValidationError as error:
             raise FormatError(f"prompt template {template!r}: {problem(error)}.") from error
+
+    @field_validator("template", "system")
+    @classmethod
+    def _is_text(cls, text: str | None) -> str | None:
+        if text is not None:
+            text.encode()  # half of a character is a ValueError, too
+        return text
 
     @model_validator(mode="after")
     def _template_is_complete(self) -> Self:

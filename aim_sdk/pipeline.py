@@ -31,7 +31,6 @@ from aim_sdk.projectors.base import Projector
 from aim_sdk.reading.encoder import Encoder
 from aim_sdk.selection.base import Selector
 from aim_sdk.selection.registry import DEFAULT_SELECTOR, get_selector
-from aim_sdk.types import Demonstration, Mode
 
 if TYPE_CHECKING:
     from aim_sdk.config import PromptFormat
@@ -109,7 +108,8 @@ class AIMPipeline(FewShotModel):
             **options: see `ChatOptions`.
 
         Raises:
-            InputError: it is no such conversation; nothing of a message is left out silently.
+            InputError: it is no such conversation. What would be left out of it is refused, but for a speaker's
+                ``name`` and an image's ``detail``.
         """
         return self._chat.complete(messages, ChatOptions.of(options))
 

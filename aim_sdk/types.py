@@ -66,7 +66,12 @@ def _check_image(image: object, owner: str) -> None:
         )
 
 
-def _check_text(text: object, owner: str, field: str) -> None:
+def check_text(text: object, owner: str, field: str) -> None:
+    """Refuse what is no text.
+
+    Raises:
+        InputError: it is not a string, or holds half of a character.
+    """
     if not isinstance(text, str):
         raise InputError(f"{owner}: `{field}` is {type(text).__name__}; expected a string.")
     try:
@@ -106,7 +111,7 @@ def _check_metadata(metadata: Metadata) -> None:
             raise InputError(f"Demonstration: metadata {name!r} is {value}; expected a finite number.")
         for text in (name, value):
             if isinstance(text, str):
-                _check_text(text, "Demonstration", f"metadata {name!r}")
+                check_text(text, "Demonstration", f"metadata {name!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +135,8 @@ class Demonstration:
 
     def __post_init__(self) -> None:
         _check_image(self.image, "Demonstration")
-        _check_text(self.text, "Demonstration", "text")
-        _check_text(self.answer, "Demonstration", "answer")
+        check_text(self.text, "Demonstration", "text")
+        check_text(self.answer, "Demonstration", "answer")
         if not self.answer.strip():
             raise InputError("Demonstration: `answer` is blank; a demonstration shows the response to its image.")
         object.__setattr__(self, "metadata", plain_metadata(self.metadata))
@@ -155,11 +160,11 @@ class Query:
 
     def __post_init__(self) -> None:
         _check_image(self.image, "Query")
-        _check_text(self.text, "Query", "text")
+        check_text(self.text, "Query", "text")
         if self.id is not None:
             name = _plain(self.id)
             name = str(name) if isinstance(name, int) and not isinstance(name, bool) else name
-            _check_text(name, "Query", "id")
+            check_text(name, "Query", "id")
             object.__setattr__(self, "id", name)
 
 

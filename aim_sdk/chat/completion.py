@@ -34,7 +34,8 @@ class ChatCompletion:
     demonstrations: tuple[str, ...]
     """What was shown, as in `Generation.demonstrations`."""
     read: int
-    """Demonstrations of the conversation that were read for it; those that were read before are not read again."""
+    """In mode ``"aim"``, demonstrations that were read for it; those of the bank, and those that were read before, are
+    not read again."""
 
     @property
     def text(self) -> str:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from aim_sdk.errors import ImageError, InputError, said
 from aim_sdk.files.images import MAX_FILE_BYTES, describe, is_url, load_image
-from aim_sdk.types import ImageInput, is_image
+from aim_sdk.types import ImageInput, check_text, is_image
 
 Messages: TypeAlias = "Iterable[Mapping[str, Any] | BaseModel]"
 """A conversation in OpenAI's form: dicts, or objects with `model_dump`, such as a client's own answers."""
 
 Role = Literal["system", "user", "assistant"]
+History = Literal["demonstrations", "ignored"]
+"""What the turns before the last one are: demonstrations, or nothing that is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ class _Message(BaseModel):
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[list[_AnyPart], BeforeValidator(_parts)]
     name: str | None = None
-    """Of a speaker; it is not shown to the backbone."""
+    """Of a speaker; it has no effect: no chat template shows it."""
     refusal: None = None
     annotations: list[Any] | None = None
     audio: None = None
@@ -85,10 +89,11 @@ class _Message(BaseModel):
 _MESSAGE: TypeAdapter[_Message] = TypeAdapter(_Message)
 
 
-def turns_of(messages: Messages) -> list[Turn]:
+def turns_of(messages: Messages, history: History = "demonstrations") -> list[Turn]:
     """The turns of a conversation; neighbouring messages of one side are one turn.
 
-    Images are not decoded here: most of them may have been read before.
+    Images are not decoded here: most of them may have been read before. With a history that is ignored, only the
+    system message and the last turn of the user are looked at.
 
     Raises:
         InputError: something in a message is not understood; it says where.
@@ -97,8 +102,9 @@ def turns_of(messages: Messages) -> list[Turn]:
     if isinstance(messages, Mapping | str | bytes | BaseModel) or not isinstance(messages, Iterable):
         raise InputError(f"messages: {type(messages).__name__}; expected a list of messages with a role and a content.")
     turns: list[Turn] = []
-    for place, raw in enumerate(messages):
-        turn = _turn(raw, place)
+    given = [one.model_dump(exclude_none=True) if isinstance(one, BaseModel) else one for one in messages]
+    for place in range(len(given)) if history == "demonstrations" else _without_history(given):
+        turn = _turn(given[place], f"messages[{place}]", place)
         if turns and turns[-1].role == turn.role:
             last = turns.pop()
             text = "\n".join(part for part in (last.text, turn.text) if part)
@@ -107,9 +113,15 @@ def turns_of(messages: Messages) -> list[Turn]:
     return turns
 
 
-def _turn(raw: object, place: int) -> Turn:
-    where = f"messages[{place}]"
-    given = raw.model_dump(exclude_none=True) if isinstance(raw, BaseModel) else raw
+def _without_history(given: Sequence[object]) -> list[int]:
+    """The places of the system message and of the last turn, if that is the user's."""
+    roles = [one.get("role") if isinstance(one, Mapping) else None for one in given]
+    first = list(takewhile(lambda place: roles[place] in ("system", "developer"), range(len(roles))))
+    last = list(takewhile(lambda place: roles[place] == "user", reversed(range(len(first), len(roles)))))
+    return [*first, *reversed(last or range(len(first), len(roles))[-1:])]
+
+
+def _turn(given: object, where: str, place: int) -> Turn:
     if not isinstance(given, Mapping):
         raise InputError(f"{where}: {type(given).__name__}; expected a message with a role and a content.")
     try:
@@ -122,6 +134,7 @@ def _turn(raw: object, place: int) -> Turn:
         if not isinstance(part, _Text)
     }
     text = "\n".join(part.text for part in message.content if isinstance(part, _Text) and part.text)
+    check_text(text, where, "content")
     role: Role = "system" if message.role == "developer" else message.role
     if images and role != "user":
         raise InputError(f"{where}: an image in a turn of the {role}; only the user shows images.")
@@ -133,7 +146,9 @@ def _refused(where: str, error: ValidationError) -> str:
     first = error.errors()[0]
     loc = first["loc"][:2] + first["loc"][3:]  # the third names which kind of part it is
     at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
-    message = f"{where}{at}: {said(first)}."
+    if loc == ("content",):
+        return f"{where}.content: {type(first['input']).__name__}; expected a text, or a list of parts."
+    message = re.sub(r" or instance of \w+", "", f"{where}{at}: {said(first)}.")
     if first["type"] == "extra_forbidden":
         message += " It would be left out. Next: remove it; images stand in `content`, as parts of type image_url."
     if first["type"] in ("union_tag_invalid", "union_tag_not_found"):

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
+import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from aim_sdk.chat.few_shot import History
+from aim_sdk.chat.messages import History
 from aim_sdk.errors import InputError, problem, unknown
 from aim_sdk.selection.base import Selector
+from aim_sdk.selection.registry import get_selector
 from aim_sdk.types import Mode
 
-_Stops = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given or ())]
+_COOLEST: Final = 1e-3
+"""The lowest temperature of a draw: below, it is greedy in all but name, and numbers overflow."""
+_ELSEWHERE: Final = {
+    "stream": "pieces come from another method. Next: pipe.chat_stream(messages, ...)",
+    "max_completion_tokens": "it is called max_tokens here",
+    "model": "the pipeline is the model; leave it out",
+    "demonstrations": "the messages bring them; leave it out",
+}
+
+
+def _stops(given: object) -> object:
+    if not isinstance(given, str | list | tuple):
+        raise ValueError("expected a string, or a list of them")
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _selector(given: object) -> object:
+    return get_selector(given) if isinstance(given, str) else given
 
 
 class ChatOptions(BaseModel):
@@ -20,11 +39,15 @@ class ChatOptions(BaseModel):
     Answers are greedy unless ``temperature`` (above 0) or ``top_p`` is given.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, strict=True, allow_inf_nan=False
+    )
 
     max_tokens: int = Field(default=256, ge=1, description="of one answer")
     n: int = Field(default=1, ge=1, le=16, description="answers to the query; more than one are drawn")
-    stop: _Stops = Field(default=(), max_length=4, description="strings before which an answer is cut")
+    stop: Annotated[tuple[str, ...], BeforeValidator(_stops)] = Field(
+        default=(), max_length=4, description="strings before which an answer is cut"
+    )
     seed: int | None = Field(default=None, ge=0, lt=1 << 63, description="of the draw")
     temperature: float | None = Field(default=None, ge=0, le=100, description="0, or none of the two: greedy")
     top_p: float | None = Field(default=None, gt=0, le=1, description="the share of probability that is drawn from")
@@ -33,11 +56,11 @@ class ChatOptions(BaseModel):
         default="demonstrations", description="what the turns before the last one are: demonstrations, or ignored"
     )
     shots: int | None = Field(
-        default=None, ge=0, description="demonstrations of the bank, if the messages bring none; of the messages, all"
+        default=None, ge=0, description="of the bank's demonstrations, if the messages bring none; none: up to 8"
     )
     mode: Mode = Field(default="aim", description="how demonstrations are shown")
-    selector: str | Selector | None = Field(
-        default=None, description="chooses them from the bank; none: the pipeline's"
+    selector: Annotated[Selector | None, BeforeValidator(_selector)] = Field(
+        default=None, description="chooses the bank's, by name or as an object; none: the pipeline's"
     )
 
     @model_validator(mode="after")
@@ -48,6 +71,14 @@ class ChatOptions(BaseModel):
             raise ValueError(f"n={self.n}: greedy answers are all the same. Next: temperature=1")
         if self.seed is not None and not self.draws:
             raise ValueError("seed: greedy answers are not drawn. Next: temperature=1, or no seed")
+        if self.temperature == 0 and self.top_p not in (None, 1):
+            raise ValueError(f"top_p={self.top_p}: greedy answers are not drawn. Next: temperature=1, or no top_p")
+        if self.temperature and self.temperature < _COOLEST:
+            raise ValueError(f"temperature={self.temperature}: expected 0 (greedy), or at least {_COOLEST}")
+        if self.selector is not None and (self.shots == 0 or self.mode == "zero-shot"):
+            raise ValueError("selector: no demonstration is shown, so none is chosen; leave it out")
+        if self.shots and self.mode == "zero-shot":
+            raise ValueError(f"shots={self.shots}: mode 'zero-shot' shows none; leave one of the two out")
         if self.mode == "nearest":
             raise ValueError("mode 'nearest' has no prompt: the demonstrations vote. Next: pipe.nearest(...)")
         return self
@@ -67,17 +98,18 @@ class ChatOptions(BaseModel):
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> ChatOptions:
-        """Check options by name and value.
+        """Check options by name and value; None stands for a default.
 
         Raises:
             InputError: one does not exist, or cannot be what it is.
         """
         for name in options:
-            if name == "stream":
-                raise InputError("stream: pieces come from another method. Next: pipe.chat_stream(messages, ...).")
+            if name in _ELSEWHERE:
+                raise InputError(f"{name}: {_ELSEWHERE[name]}.")
             if name not in cls.model_fields:
                 raise InputError(unknown("chat option", name, cls.model_fields))
+        given = {name: one.item() if isinstance(one, np.generic) else one for name, one in options.items()}
         try:
-            return cls(**options)
+            return cls(**{name: one for name, one in given.items() if one is not None})
         except ValidationError as error:
             raise InputError(f"{problem(error)}.") from error

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from aim_sdk.bank.binding import key_of
+from aim_sdk.bank.entry import BankEntry
 from aim_sdk.files.images import image_digest
 from aim_sdk.injection.contexts import READ_BATCH
 from aim_sdk.reading.encoder import Encoder
@@ -26,17 +27,19 @@ class KeptTokens:
         self._kept: OrderedDict[str, FusedTokens] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, encoder: Encoder, demonstrations: Sequence[Demonstration]) -> tuple[list[FusedTokens], int]:
-        """The fused tokens of demonstrations, and how many of them had to be read.
+    def of(
+        self, encoder: Encoder, demonstrations: Sequence[Demonstration], bank: Mapping[str, BankEntry]
+    ) -> tuple[list[FusedTokens], int]:
+        """The fused tokens of demonstrations, and how many of them had to be read: those that no bank has, either.
 
         Raises:
             InputError: one cannot be read.
         """
         keys = [key_of(encoder.binding, image_digest(item.image), item) for item in demonstrations]
-        found: dict[str, FusedTokens] = {}
+        found = {key: entry.fused for key in dict.fromkeys(keys) if (entry := bank.get(key)) is not None}
         with self._lock:
             for key in keys:
-                if key in self._kept:
+                if key in self._kept and key not in found:
                     self._kept.move_to_end(key)
                     found[key] = self._kept[key]
         missing = {key: item for key, item in zip(keys, demonstrations, strict=True) if key not in found}

@@ -4,6 +4,7 @@ import base64
 import copy
 import io
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import torch
 from PIL import Image
 
 from aim_sdk import AIMPipeline, Demonstration, PromptFormat, Query
+from aim_sdk.bank import NewBankWarning
 from aim_sdk.chat import tokens
 from aim_sdk.chat.tokens import KeptTokens
-from aim_sdk.errors import ContextLengthError, ImageError, InputError, ShotsError
+from aim_sdk.errors import ContextLengthError, FormatError, ImageError, InputError, ShotsError
 from aim_sdk.types import Generation
 
 WORDS = ["a lynx", "a fox", "a small brown bear"]
@@ -106,6 +108,14 @@ def test_a_conversation_is_its_demonstrations_and_its_query(
     assert len(pipe.bank) == 0
 
 
+def test_a_blank_system_message_takes_the_pipelines_away(loaded: AIMPipeline, messages: list[dict[str, Any]]) -> None:
+    form = loaded.prompt_format.model_copy(update={"system": "Answer in one word."})
+    pipe = AIMPipeline(loaded.backend, loaded.projector, prompt_format=form)
+    bare = AIMPipeline(loaded.backend, loaded.projector).chat(messages, max_tokens=3)
+    assert pipe.chat([{"role": "system", "content": ""}, *messages], max_tokens=3).prompt_tokens == bare.prompt_tokens
+    assert pipe.chat(messages, max_tokens=3).prompt_tokens != bare.prompt_tokens
+
+
 def test_the_second_request_reads_nothing(pipe: AIMPipeline, messages: list[dict[str, Any]]) -> None:
     first = pipe.chat(messages, max_tokens=3)
     again = pipe.chat(messages, max_tokens=3)
@@ -132,14 +142,60 @@ def test_a_conversation_without_demonstrations_gets_the_banks(
     under = pipe.chat([said, messages[-1]], shots=2, max_tokens=5)
     given = pipe.chat([said, *messages[:4], messages[-1]], max_tokens=5)
     assert (under.answers, under.prompt_tokens, given.read) == (given.answers, given.prompt_tokens, 0)
-    with pytest.raises(InputError, match="nothing is chosen"):
-        pipe.chat(messages, selector="random")
 
 
-def test_fewer_of_the_messages_can_be_shown(pipe: AIMPipeline, messages: list[dict[str, Any]]) -> None:
-    assert pipe.chat(messages, shots=2, max_tokens=3).read == 2
-    with pytest.raises(ShotsError, match="4 shots asked for, but only 3"):
-        pipe.chat(messages, shots=4)
+@pytest.mark.parametrize("option", [{"shots": 2}, {"shots": 0}, {"selector": "random"}])
+def test_all_demonstrations_of_a_conversation_are_shown(
+    pipe: AIMPipeline, messages: list[dict[str, Any]], option: dict[str, Any]
+) -> None:
+    for ask in (pipe.chat, pipe.chat_stream):
+        with pytest.raises(InputError, match="the messages bring their demonstrations; all are shown"):
+            ask(messages, **option)
+
+
+@pytest.mark.parametrize("mode", ["text-only", "interleaved", "no-image"])
+def test_a_mode_that_shows_needs_something_to_show(
+    pipe: AIMPipeline, messages: list[dict[str, Any]], mode: Any
+) -> None:
+    with pytest.raises(ShotsError):
+        pipe.chat(messages[-1:], mode=mode)
+
+
+def test_what_the_bank_holds_is_not_read_again(
+    pipe: AIMPipeline, messages: list[dict[str, Any]], shown: list[Demonstration]
+) -> None:
+    pipe.bank.add(shown[:2])
+    apart = AIMPipeline(pipe.backend, pipe.projector).chat(messages, max_tokens=3)
+    found = pipe.chat(messages, max_tokens=3)
+    assert (found.read, found.answers, found.demonstrations) == (1, apart.answers, apart.demonstrations)
+
+
+def test_a_closed_bank_does_not_matter_to_a_conversation_with_demonstrations(
+    loaded: AIMPipeline, messages: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    with pytest.warns(NewBankWarning):
+        pipe = AIMPipeline(loaded.backend, loaded.projector, bank=tmp_path / "bank")
+    pipe.bank.close()
+    assert pipe.chat(messages, max_tokens=3).read == 3
+
+
+def test_a_system_message_holds_no_special_token(pipe: AIMPipeline, messages: list[dict[str, Any]]) -> None:
+    special = "<|im_end|>" if pipe.backend.name == "pocket" else "</s>"
+    system = [{"role": "system", "content": f"Be brief.{special}"}, *messages]
+    answered = [*messages[:1], {"role": "assistant", "content": special}, messages[-1]]
+    for ask in (pipe.chat, pipe.chat_stream):
+        for said in (system, answered):
+            with pytest.raises(FormatError, match="special token"):
+                ask(said)
+
+
+def test_texts_that_a_template_does_not_show_are_refused(loaded: AIMPipeline, messages: list[dict[str, Any]]) -> None:
+    form = PromptFormat.plain("{image} {answer}\n")
+    pipe = AIMPipeline(loaded.backend, loaded.projector, prompt_format=form)
+    with pytest.raises(InputError, match=r"has no \{text\}"):
+        pipe.chat(messages)
+    bare = [{**one, "content": one["content"][:1]} if one["role"] == "user" else one for one in messages]
+    assert pipe.chat(bare, max_tokens=2).read == 3
 
 
 def test_answers_are_drawn_by_their_seed(pipe: AIMPipeline, messages: list[dict[str, Any]]) -> None:
@@ -179,12 +235,23 @@ def test_it_says_how_an_answer_ended(pipe: AIMPipeline, messages: list[dict[str,
 def test_leaving_a_stream_early_harms_nothing(pipe: AIMPipeline, messages: list[dict[str, Any]]) -> None:
     stream = pipe.chat_stream(messages, max_tokens=20)
     next(stream)
-    stream.close()
-    assert stream.completion is None
+    for _ in range(2):
+        stream.close()
+        assert list(stream) == []
+        assert stream.completion is None
     assert pipe.chat(messages, max_tokens=5).text == pipe.chat(messages, max_tokens=5).text
     for options in ({"n": 2, "temperature": 1.0}, {"logprobs": True}):
         with pytest.raises(InputError, match="a stream has one answer"):
             pipe.chat_stream(messages, **options)
+
+
+def test_threads_share_a_stream(pipe: AIMPipeline, messages: list[dict[str, Any]]) -> None:
+    stream = pipe.chat_stream(messages, max_tokens=12)
+    with ThreadPoolExecutor(4) as pool:
+        parts = list(pool.map(lambda _: list(stream), range(4)))
+    assert sum(map(len, parts)) >= 1
+    assert stream.completion is not None
+    assert stream.completion.text == pipe.chat(messages, max_tokens=12).text
 
 
 def test_a_prompt_that_is_too_long_is_refused_before_the_first_piece(
@@ -192,7 +259,7 @@ def test_a_prompt_that_is_too_long_is_refused_before_the_first_piece(
 ) -> None:
     long = [*messages[:-1], turn(pictures[5], "word " * 9000)]
     for ask in (pipe.chat, pipe.chat_stream):
-        with pytest.raises(ContextLengthError):
+        with pytest.raises(ContextLengthError, match="leave pairs of turns out"):
             ask(long)
 
 
@@ -211,11 +278,11 @@ def test_an_image_that_is_none_is_named_by_its_place(
 def test_what_is_kept_is_bounded(
     pipe: AIMPipeline, shown: list[Demonstration], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (first, *_), read = KeptTokens().of(pipe.encoder, shown)
+    (first, *_), read = KeptTokens().of(pipe.encoder, shown, {})
     assert read == 3
     kept = KeptTokens(capacity=first.embeddings.nbytes)
-    assert [kept.of(pipe.encoder, [one])[1] for one in (shown[0], shown[0], shown[1], shown[0])] == [1, 0, 1, 1]
-    (same, again), read = kept.of(pipe.encoder, [shown[0], shown[0]])
+    assert [kept.of(pipe.encoder, [one], {})[1] for one in (shown[0], shown[0], shown[1], shown[0])] == [1, 0, 1, 1]
+    (same, again), read = kept.of(pipe.encoder, [shown[0], shown[0]], {})
     assert (read, same.key) == (0, again.key)
     assert tokens.CAPACITY > 1 << 20
 

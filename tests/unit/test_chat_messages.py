@@ -5,6 +5,7 @@ import contextlib
 import io
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,8 +61,7 @@ def test_pairs_are_demonstrations_and_the_last_turn_asks() -> None:
                 {"role": "assistant", "content": [said("a"), said("dog")], "refusal": None, "tool_calls": []},
                 user(said("what?"), {"type": "image_url", "image_url": uri(png(3))}, said("!")),
             ]
-        ),
-        "demonstrations",
+        )
     )
     assert chat.system == "Be brief.\nOne word."
     assert [(one.image, one.text, one.answer) for one in chat.demonstrations] == [
@@ -74,7 +74,7 @@ def test_pairs_are_demonstrations_and_the_last_turn_asks() -> None:
 def test_pictures_of_this_process_are_parts_of_their_own(tmp_path: Any) -> None:
     (tmp_path / "a.png").write_bytes(png())
     for image in (tmp_path / "a.png", str(tmp_path / "a.png"), png(), Image.new("RGB", (2, 2))):
-        chat = few_shot_of(turns_of([user({"type": "image", "image": image})]), "demonstrations")
+        chat = few_shot_of(turns_of([user({"type": "image", "image": image})]))
         assert chat.query.image is image
         assert chat.query.text == ""
         assert chat.system is None
@@ -87,13 +87,34 @@ def test_what_a_client_answered_can_be_sent_again() -> None:
         refusal: str | None = None
         tool_calls: list[Any] | None = None
 
-    chat = few_shot_of(turns_of(iter([user(shown(1)), Answer(), ASKED])), "demonstrations")
+    chat = few_shot_of(turns_of(iter([user(shown(1)), Answer(), ASKED])))
     assert [one.answer for one in chat.demonstrations] == ["a cat"]
 
 
 def test_a_history_may_be_ignored() -> None:
-    chat = few_shot_of(turns_of([{"role": "user", "content": "hello"}, assistant("hello!"), ASKED]), "ignored")
+    chat = few_shot_of(turns_of([{"role": "user", "content": "hello"}, assistant("hello!"), ASKED], "ignored"))
     assert (chat.demonstrations, chat.query.image) == ((), png(9))
+    odd = [
+        {"role": "system", "content": "Be brief."},
+        user({"type": "image_url", "image_url": "https://example.org/a.png"}),
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+        {"role": "tool", "content": 7},
+        "nothing",
+        {"role": "user", "content": "what"},
+        ASKED,
+    ]
+    chat = few_shot_of(turns_of(odd, "ignored"))  # type: ignore[arg-type]
+    assert (chat.system, chat.demonstrations, chat.query.text) == ("Be brief.", (), "what\nwhat?")
+    with pytest.raises(InputError, match=r"messages\[1\]\.content\[0\]"):
+        turns_of(odd)  # type: ignore[arg-type]
+    for last in (assistant("a"), "nothing"):
+        with pytest.raises(InputError):
+            few_shot_of(turns_of([ASKED, last], "ignored"))  # type: ignore[list-item]
+
+
+def test_a_blank_system_message_is_one() -> None:
+    assert few_shot_of(turns_of([{"role": "system", "content": ""}, ASKED])).system == ""
+    assert few_shot_of(turns_of([ASKED])).system is None
 
 
 @pytest.mark.parametrize(
@@ -124,11 +145,16 @@ def test_a_history_may_be_ignored() -> None:
         ([user({"type": "text", "text": "a", "image": "b.png"})], r"content\[0\]\.image: .* left out"),
         ([user({"type": "image", "image": 7})], r"content\[0\]\.image: int; expected a path"),
         ([user({"type": "image_url", "image_url": {"url": 7}})], r"messages\[0\]\.content\[0\]\.image_url"),
+        ([user({"type": "image_url", "image_url": None})], r"image_url: Input should be a valid dictionary \(got None"),
+        ([{"role": "user", "content": {"a": 1}}], r"content: dict; expected a text, or a list of parts\.$"),
+        ([{"role": "user"}], r"messages\[0\]\.content"),
+        ([user(said("\ud800"), shown(1))], r"messages\[0\]: `content` holds '\\ud800' at 0, half of a character"),
+        ([{"role": "system", "content": "\ud800"}, ASKED], r"messages\[0\]: `content` holds"),
     ],
 )
 def test_what_is_no_such_conversation_is_refused(messages: Messages, expected: str) -> None:
     with pytest.raises(InputError, match=expected):
-        few_shot_of(turns_of(messages), "demonstrations")
+        few_shot_of(turns_of(messages))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +195,7 @@ JSON = st.recursive(
 @given(st.lists(JSON, max_size=4) | JSON)
 def test_any_json_is_a_conversation_or_a_clear_error(messages: Any) -> None:
     with contextlib.suppress(AIMError):
-        few_shot_of(turns_of(messages), "demonstrations")
+        few_shot_of(turns_of(messages))
 
 
 @given(st.text("ab \n", max_size=20), st.lists(st.text("ab\n", min_size=1, max_size=3), max_size=3), st.data())
@@ -187,7 +213,21 @@ def test_a_stream_ends_where_the_answer_is_cut(text: str, stops: list[str], data
     [
         ({"max_token": 3}, "no chat option named 'max_token'. Did you mean 'max_tokens'"),
         ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": True}, "max_tokens"),
+        ({"max_tokens": "3"}, "max_tokens"),
         ({"stream": True}, "pipe.chat_stream"),
+        ({"max_completion_tokens": 3}, "it is called max_tokens here"),
+        ({"model": "x"}, "the pipeline is the model"),
+        ({"stop": 5}, "expected a string, or a list of them"),
+        ({"stop": {"a"}}, "expected a string, or a list of them"),
+        ({"selector": 5}, "instance of Selector"),
+        ({"selector": "nearst"}, "no selector named 'nearst'"),
+        ({"temperature": float("nan")}, "finite number"),
+        ({"temperature": 1e-320}, "expected 0 .greedy., or at least 0.001"),
+        ({"temperature": 0, "top_p": 0.5}, "greedy answers are not drawn"),
+        ({"mode": "zero-shot", "shots": 2}, "'zero-shot' shows none"),
+        ({"mode": "zero-shot", "selector": "random"}, "none is chosen"),
+        ({"shots": 0, "selector": "random"}, "none is chosen"),
         ({"n": 2}, "greedy answers are all the same"),
         ({"n": 2, "temperature": 0}, "greedy answers are all the same"),
         ({"seed": 1}, "greedy answers are not drawn"),
@@ -209,4 +249,5 @@ def test_options_become_the_backends() -> None:
     assert ChatOptions(temperature=0.5, seed=1).generation == {"do_sample": True, "temperature": 0.5, "seed": 1}
     assert ChatOptions(top_p=0.5).generation == {"do_sample": True, "top_p": 0.5}
     assert ChatOptions.of({"stop": "a"}).stop == ("a",)
-    assert ChatOptions.of({"stop": None}).stop == ()
+    assert ChatOptions.of(dict.fromkeys(ChatOptions.model_fields)) == ChatOptions()
+    assert ChatOptions.of({"max_tokens": np.int64(3), "temperature": np.float32(1)}).max_tokens == 3

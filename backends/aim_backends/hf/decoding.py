@@ -24,6 +24,7 @@ from aim_sdk.types import Generation
 if TYPE_CHECKING:
     from aim_backends.hf.backbone import Backbone
 
+_SEEDED = threading.Lock()
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _RETURNED = ("return_dict_in_generate", "output_logits", "output_scores")
 _OURS = ("inputs", "input_ids", "inputs_embeds", "attention_mask", "streamer", "max_length", *_RETURNED)
@@ -213,10 +214,13 @@ def special_start(backbone: Backbone, stop: str | None) -> int | None:
 
 @contextmanager
 def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Inside the block, torch's generators begin from ``seed``; after it they go on as if nothing had been drawn."""
+    """Inside the block, torch's generators begin from ``seed``; after it they are as they were before.
+
+    They belong to the process: seeded answers of two backbones wait for each other.
+    """
     if seed is None:
         yield
         return
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with _SEEDED, torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

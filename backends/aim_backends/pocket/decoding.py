@@ -184,7 +184,9 @@ def _choose(logits: Tensor, sampling: Sampling, generator: torch.Generator | Non
     lost = ~logits.amax(-1).isfinite()  # with NaN anywhere in a row, the largest is NaN
     if not sampling.do_sample:
         return logits.argmax(-1).masked_fill(lost, _LOST)
-    probabilities = F.softmax(logits.masked_fill(lost[:, None], 0.0) / sampling.temperature, -1)
+    kept = logits.masked_fill(lost[:, None], 0.0)
+    below = kept - kept.amax(-1, keepdim=True)  # so that no temperature, however low, makes infinity of the likeliest
+    probabilities = F.softmax(below / sampling.temperature, -1)
     ordered, places = probabilities.sort(-1, descending=True)
     beyond = ordered.cumsum(-1) - ordered > sampling.top_p  # the token that crosses top_p stays
     ordered = ordered.masked_fill(beyond, 0.0)
