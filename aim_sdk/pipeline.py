@@ -16,10 +16,11 @@ from aim_sdk.backend.capabilities import ForeseesCost, HasVocabulary, ReusesPref
 from aim_sdk.backend.choosing import choose
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.bank import DemonstrationBank
-from aim_sdk.chat.chat import Chat, ChatStream
+from aim_sdk.chat.chat import Chat
 from aim_sdk.chat.completion import ChatCompletion
 from aim_sdk.chat.messages import Messages
 from aim_sdk.chat.options import ChatOptions
+from aim_sdk.chat.stream import ChatStream
 from aim_sdk.errors import InputError
 from aim_sdk.injection.cost import Cost
 from aim_sdk.injection.cost_sample import of_call

@@ -2,52 +2,40 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, reduce
+from functools import lru_cache
 
-from aim_sdk.backend.answers import clean_answer, stream_answer
-from aim_sdk.chat.completion import ChatAnswer, ChatCompletion, FinishReason
-from aim_sdk.chat.few_shot import check_texts_are_shown, few_shot_of
-from aim_sdk.chat.messages import Messages, Turn, naming_the_image, turns_of
+from aim_sdk.chat.completion import ChatCompletion
+from aim_sdk.chat.few_shot import FewShotChat, check_texts_are_shown, few_shot_of
+from aim_sdk.chat.messages import IN_PROCESS, ImageSources, Messages, Turn, turns_of
 from aim_sdk.chat.options import ChatOptions
+from aim_sdk.chat.prompts import ChatPrompt, answered, speaking_of_messages
+from aim_sdk.chat.stream import ChatStream
 from aim_sdk.chat.tokens import KeptTokens
-from aim_sdk.errors import ContextLengthError, InputError
-from aim_sdk.injection.contexts import Contexts, NamedContext
+from aim_sdk.errors import InputError
+from aim_sdk.injection.constrained import injector_of
+from aim_sdk.injection.contexts import Contexts
 from aim_sdk.injection.few_shot import FewShotModel
-from aim_sdk.injection.prompting import fitting, generated
+from aim_sdk.injection.prompting import fitting
 from aim_sdk.injection.shots import Shots
 from aim_sdk.reading.encoder import Encoder
 from aim_sdk.selection.base import chosen
-from aim_sdk.types import Context, Demonstration, Generation, Mode, Query
+from aim_sdk.types import Context, Demonstration
 
 _SYSTEMS = 64
 """System messages whose encoders are kept."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Prompt:
-    """A conversation's query, and what comes before it."""
+class Asked:
+    """A conversation that was checked, before anything is read for it."""
 
-    query: Query
-    context: NamedContext
-    shots: Shots
+    turns: Sequence[Turn]
+    chat: FewShotChat
     encoder: Encoder
-    read: int
-
-
-@contextmanager
-def _named(turns: Sequence[Turn]) -> Iterator[None]:
-    """Inside the block, errors speak of messages."""
-    try:
-        with naming_the_image(turns):
-            yield
-    except ContextLengthError as error:
-        if not any(turn.role == "assistant" for turn in turns):
-            raise
-        raise ContextLengthError(f"{error}\nIn a conversation, leave pairs of turns out.") from error
+    shots: Shots
+    options: ChatOptions
 
 
 class Chat:
@@ -55,49 +43,86 @@ class Chat:
 
     Demonstrations of a conversation are kept by content in memory, apart from the model's bank, which only answers
     conversations that bring none.
+
+    Args:
+        model: answers.
+        kept: what was read for earlier conversations.
     """
 
-    def __init__(self, model: FewShotModel) -> None:
-        self._model, self._kept = model, KeptTokens()
+    def __init__(self, model: FewShotModel, kept: KeptTokens | None = None) -> None:
+        self._model, self._kept = model, KeptTokens() if kept is None else kept
         self._encoder_of = lru_cache(_SYSTEMS)(self._encoder)
 
     def complete(self, messages: Messages, options: ChatOptions) -> ChatCompletion:
         """Answer; see `AIMPipeline.chat`."""
-        turns = turns_of(messages, options.history)
-        with _named(turns):
-            prompt = self._prompt(turns, options)
-            made = generated(
-                self._model.backend.injector,
-                [prompt.query] * options.n,
-                [prompt.context] * options.n,
-                prompt.shots,
-                prompt_format=prompt.encoder.prompt_format,
-                max_new_tokens=options.max_tokens,
-                batch_size=options.n,
-                generation={**options.generation, **({"log_probs": True} if options.logprobs else {})},
-                advance=lambda _: None,
-            )
-        return _completion(made, prompt, options)
+        (prompt,) = self.prompts([self.asked(messages, options)])
+        (found,) = answered([prompt])
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def stream(self, messages: Messages, options: ChatOptions) -> ChatStream:
         """Answer piece by piece; see `AIMPipeline.chat_stream`."""
+        return self.streamed(self.asked(messages, options))
+
+    def asked(self, messages: Messages, options: ChatOptions, sources: ImageSources = IN_PROCESS) -> Asked:
+        """Check a conversation; nothing is read for it yet.
+
+        Args:
+            messages: see `AIMPipeline.chat`.
+            options: its options.
+            sources: where its images may come from.
+
+        Raises:
+            InputError: it is no such conversation.
+        """
+        turns = turns_of(messages, options.history, sources)
+        with speaking_of_messages(turns):
+            chat = few_shot_of(turns)
+            encoder = self._encoder_of(chat.system)
+            check_texts_are_shown(chat, encoder.prompt_format)
+            return Asked(turns, chat, encoder, self._shots(chat, options), options)
+
+    def prompts(self, asked: Sequence[Asked]) -> list[ChatPrompt]:
+        """Choose and read what each conversation is shown; those with the same options are read for together.
+
+        Raises:
+            InputError: of one of them.
+        """
+        found: dict[int, ChatPrompt] = {}
+        groups: dict[object, list[int]] = {}
+        for place, one in enumerate(asked):
+            groups.setdefault(_together(place, one), []).append(place)
+        for places in groups.values():
+            group = [asked[place] for place in places]
+            with speaking_of_messages([turn for one in group for turn in one.turns]):
+                found.update(zip(places, self._prompts(group), strict=True))
+        return [found[place] for place in range(len(asked))]
+
+    def streamed(self, asked: Asked) -> ChatStream:
+        """Begin an answer that comes piece by piece.
+
+        Raises:
+            InputError: several answers or log-probabilities are wanted; or it cannot be answered.
+        """
+        options, encoder = asked.options, asked.encoder
         if options.n > 1 or options.logprobs:
             raise InputError("a stream has one answer and no log-probabilities; leave n and logprobs out.")
-        turns = turns_of(messages, options.history)
+        injector = injector_of(encoder.backend, None, options.schema_, asked.shots.mode)
 
         def begun(contexts: list[Context]) -> Iterator[str]:
-            return self._model.backend.injector.stream(
-                prompt.query,
+            return injector.stream(
+                asked.chat.query,
                 contexts[0],
-                prompt_format=prompt.encoder.prompt_format,
+                prompt_format=encoder.prompt_format,
                 max_new_tokens=options.max_tokens,
                 **options.generation,
             )
 
-        with _named(turns):
-            prompt = self._prompt(turns, options)
+        (prompt,) = self.prompts([asked])
+        with speaking_of_messages(asked.turns):
             pieces, (context,) = fitting([prompt.context], prompt.shots, begun)
-        return ChatStream(pieces, replace(prompt, context=context), options)
+        return ChatStream(pieces, replace(prompt, context=context))
 
     def _encoder(self, system: str | None) -> Encoder:
         """The encoder under a conversation's system message, whose text is checked as a demonstration's is."""
@@ -110,96 +135,54 @@ class Chat:
         changed = own.prompt_format.model_copy(update={"system": system or None})
         return Encoder(own.backend, own.projector, changed)
 
-    def _prompt(self, turns: Sequence[Turn], options: ChatOptions) -> _Prompt:
-        chat = few_shot_of(turns)
-        model, encoder, query = self._model, self._encoder_of(chat.system), chat.query
-        check_texts_are_shown(chat, encoder.prompt_format)
+    def _shots(self, chat: FewShotChat, options: ChatOptions) -> Shots:
+        """What is shown: the conversation's own demonstrations, the bank's, or none."""
         if chat.demonstrations:
             for name in ("shots", "selector"):
                 if getattr(options, name) is not None:
                     raise InputError(f"{name}: the messages bring their demonstrations; all are shown. Leave it out.")
-            return self._given(query, chat.demonstrations, encoder, options.mode)
+            return Shots(mode=options.mode, demonstrations=chat.demonstrations)
         asked = options.mode != "aim" or options.shots or options.selector is not None
-        if options.mode == "zero-shot" or not (asked or len(model.bank)):
-            return self._shown(query, Shots(0, mode="zero-shot"), encoder)
-        shots = Shots(options.shots, mode=options.mode, selector=options.selector)
-        if encoder.binding.scope == model.bank.binding.scope:
-            return self._shown(query, shots, encoder)
-        (entries,) = chosen(model.bank, shots.selector or model.selector, [query], shots.count)
-        return self._given(query, [entry.checked() for entry in entries], encoder, options.mode)
+        if options.mode == "zero-shot" or not (asked or len(self._model.bank)):
+            return Shots(0, mode="zero-shot")
+        return Shots(options.shots, mode=options.mode, selector=options.selector)
 
-    def _given(self, query: Query, shown: Sequence[Demonstration], encoder: Encoder, mode: Mode) -> _Prompt:
-        """The prompt of a query after given demonstrations."""
-        shots = Shots(mode=mode, demonstrations=shown)
-        if mode != "aim":
-            return self._shown(query, shots, encoder)
-        tokens, read = self._kept.of(encoder, shown, self._model.bank)
-        return _Prompt(query, (tokens, tuple(str(one.key) for one in tokens)), shots, encoder, read)
-
-    def _shown(self, query: Query, shots: Shots, encoder: Encoder) -> _Prompt:
-        """The prompt of a query as `generate` makes it."""
-        (context,) = Contexts(encoder, self._model.bank, self._model.selector).of([query], shots)
-        return _Prompt(query, context, shots, encoder, 0)
-
-
-class ChatStream(Iterator[str]):
-    """The pieces of an answer; afterwards, `completion`.
-
-    Joined, the pieces are the text of `AIMPipeline.chat`. Leaving early stops the backbone. Several threads may take
-    pieces of one stream; each piece comes once.
-    """
-
-    def __init__(self, pieces: Iterator[str], prompt: _Prompt, options: ChatOptions) -> None:
-        self._prompt, self._options, self._source = prompt, options, pieces
-        self._whole: Generation | None = None
-        self._pieces: Iterator[str] = self._watched(pieces)
-        for stop in options.stop:
-            self._pieces = stream_answer(self._pieces, stop)
-        self._text, self._left, self._lock = "", False, threading.Lock()
-        self.completion: ChatCompletion | None = None
-        """The whole answer, once the stream has ended; None before, and of a stream that was closed before its end."""
-
-    def __next__(self) -> str:
-        with self._lock:
-            try:
-                piece = next(self._pieces)
-            except StopIteration:
-                if self.completion is None and not self._left:
-                    self._stop()  # a stop string may have come before the backbone's end
-                    self.completion = self._completed()
-                raise
-            self._text += piece
-            return piece
-
-    def close(self) -> None:
-        """Stop the backbone: no piece comes any more."""
-        with self._lock:
-            self._left = True
-            self._stop()
-
-    def _stop(self) -> None:
-        if isinstance(self._source, Generator):
-            self._source.close()
-
-    def _watched(self, pieces: Iterator[str]) -> Generator[str, None, None]:
-        self._whole = yield from pieces  # type: ignore[func-returns-value]
-
-    def _completed(self) -> ChatCompletion:
-        if self._whole is not None:
-            return _completion(
-                [replace(self._whole, demonstrations=self._prompt.context[1])], self._prompt, self._options
-            )
-        answer = ChatAnswer(self._text, "stop", None)
-        return ChatCompletion((answer,), None, self._prompt.context[1], self._prompt.read)
+    def _prompts(self, group: Sequence[Asked]) -> list[ChatPrompt]:
+        """The prompts of conversations with one encoder, and one value of shots unless they bring their own."""
+        first, model = group[0], self._model
+        encoder, shots, queries = first.encoder, first.shots, [one.chat.query for one in group]
+        shown = [one.chat.demonstrations for one in group]
+        banked = not first.chat.demonstrations and shots.mode != "zero-shot"
+        if banked and encoder.binding.scope != model.bank.binding.scope:
+            found = chosen(model.bank, shots.selector or model.selector, queries, shots.count)
+            shown = [tuple(entry.checked() for entry in entries) for entries in found]
+            banked = False
+        given = (
+            [shots]
+            if banked or shots.mode == "zero-shot"
+            else [Shots(mode=shots.mode, demonstrations=items) for items in shown]
+        )
+        if shots.mode == "aim" and not banked:
+            tokens = self._kept.of(encoder, shown, model.bank)
+            return [
+                ChatPrompt(
+                    one.turns, one.chat.query, (kept, tuple(str(t.key) for t in kept)), made, encoder, read, one.options
+                )
+                for one, (kept, read), made in zip(group, tokens, given, strict=True)
+            ]
+        contexts = Contexts(encoder, model.bank, model.selector)
+        if len(given) == 1:
+            named = contexts.of(queries, given[0])
+            given = given * len(group)
+        else:
+            named = [contexts.of([query], one)[0] for query, one in zip(queries, given, strict=True)]
+        return [
+            ChatPrompt(one.turns, one.chat.query, context, made, encoder, 0, one.options)
+            for one, context, made in zip(group, named, given, strict=True)
+        ]
 
 
-def _completion(made: Sequence[Generation], prompt: _Prompt, options: ChatOptions) -> ChatCompletion:
-    answers = tuple(_answer(one, options) for one in made)
-    return ChatCompletion(answers, made[0].prompt_tokens, made[0].demonstrations, prompt.read)
-
-
-def _answer(made: Generation, options: ChatOptions) -> ChatAnswer:
-    text = reduce(clean_answer, options.stop, made.text)
-    ended = made.ended if made.ended is not None else len(made.token_ids) < options.max_tokens
-    reason: FinishReason = "stop" if ended or text != made.text else "length"
-    return ChatAnswer(text, reason, made.token_ids, made.log_probs)
+def _together(place: int, one: Asked) -> object:
+    """What conversations have in common that are read for together."""
+    shots = one.shots
+    return id(one.encoder), bool(one.chat.demonstrations), shots.mode, shots.count, id(shots.selector)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from aim_sdk.errors import ImageError, InputError, said
+from aim_sdk.files.downloads import fetch_image
 from aim_sdk.files.images import MAX_FILE_BYTES, describe, is_url, load_image
 from aim_sdk.types import ImageInput, check_text, is_image
 
@@ -35,6 +36,19 @@ class Turn:
     """By their places: ``"messages[2].content[1]"``."""
     place: int
     """The index of its (first) message."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSources:
+    """Where a conversation's images may come from, besides its data URIs."""
+
+    local: bool = False
+    """Parts of type ``image``: files, bytes and objects of this process."""
+    hosts: frozenset[str] = frozenset()
+    """Hosts that images are downloaded from; never from an address that is not public."""
+
+
+IN_PROCESS: Final = ImageSources(local=True)
 
 
 class _Part(BaseModel):
@@ -89,7 +103,7 @@ class _Message(BaseModel):
 _MESSAGE: TypeAdapter[_Message] = TypeAdapter(_Message)
 
 
-def turns_of(messages: Messages, history: History = "demonstrations") -> list[Turn]:
+def turns_of(messages: Messages, history: History = "demonstrations", sources: ImageSources = IN_PROCESS) -> list[Turn]:
     """The turns of a conversation; neighbouring messages of one side are one turn.
 
     Images are not decoded here: most of them may have been read before. With a history that is ignored, only the
@@ -104,7 +118,7 @@ def turns_of(messages: Messages, history: History = "demonstrations") -> list[Tu
     turns: list[Turn] = []
     given = [one.model_dump(exclude_none=True) if isinstance(one, BaseModel) else one for one in messages]
     for place in range(len(given)) if history == "demonstrations" else _without_history(given):
-        turn = _turn(given[place], f"messages[{place}]", place)
+        turn = _turn(given[place], f"messages[{place}]", place, sources)
         if turns and turns[-1].role == turn.role:
             last = turns.pop()
             text = "\n".join(part for part in (last.text, turn.text) if part)
@@ -121,7 +135,7 @@ def _without_history(given: Sequence[object]) -> list[int]:
     return [*first, *reversed(last or range(len(first), len(roles))[-1:])]
 
 
-def _turn(given: object, where: str, place: int) -> Turn:
+def _turn(given: object, where: str, place: int, sources: ImageSources) -> Turn:
     if not isinstance(given, Mapping):
         raise InputError(f"{where}: {type(given).__name__}; expected a message with a role and a content.")
     try:
@@ -129,7 +143,7 @@ def _turn(given: object, where: str, place: int) -> Turn:
     except ValidationError as error:
         raise InputError(_refused(where, error)) from error
     images = {
-        (at := f"{where}.content[{number}]"): _image(part, at)
+        (at := f"{where}.content[{number}]"): _image(part, at, sources)
         for number, part in enumerate(message.content)
         if not isinstance(part, _Text)
     }
@@ -170,10 +184,12 @@ def naming_the_image(turns: Sequence[Turn]) -> Iterator[None]:
         raise
 
 
-def _image(part: _ImageUrl | _Image, where: str) -> ImageInput:
+def _image(part: _ImageUrl | _Image, where: str, sources: ImageSources) -> ImageInput:
     """The image of a part."""
     if isinstance(part, _ImageUrl):
-        return _of_url(part.image_url.url, where)
+        return image_of_url(part.image_url.url, where, sources.hosts)
+    if not sources.local:
+        raise ImageError(f"{where}: a part of type image; expected image_url with a data URI.")
     image: ImageInput = part.image
     if not is_image(image):
         raise InputError(
@@ -182,19 +198,28 @@ def _image(part: _ImageUrl | _Image, where: str) -> ImageInput:
     return image
 
 
-def _of_url(url: str, where: str) -> bytes:
-    """The bytes of a data URI."""
+def image_of_url(url: str, where: str, hosts: Collection[str] = ()) -> bytes:
+    """The bytes of a data URI, or of an address of one of the hosts.
+
+    Raises:
+        ImageError: it is neither, or it cannot be downloaded.
+    """
     if is_url(url):
-        raise ImageError(
-            f"{where}: {describe(url)} is an address, and nothing is fetched from there.\n"
-            "Next: send the image itself, as a data URI: data:image/png;base64,..."
-        )
+        if not hosts:
+            raise ImageError(
+                f"{where}: {describe(url)} is an address, and nothing is fetched from there.\n"
+                "Next: send the image itself, as a data URI: data:image/png;base64,..."
+            )
+        try:
+            return fetch_image(url, hosts=hosts)
+        except ImageError as error:
+            raise ImageError(f"{where}: {error}") from error
     head, comma, data = url.partition(",")
     kind, *options = head.lower().split(";")
     if not comma or not kind.startswith("data:image/") or options[-1:] != ["base64"]:
         raise ImageError(
             f"{where}: {describe(url)}: expected a data URI with an image in base64 (data:image/png;base64,...). "
-            'A file of this machine is a part of its own: {"type": "image", "image": path}.'
+            'In Python, a file is a part of its own: {"type": "image", "image": path}.'
         )
     if len(data) * 3 // 4 > MAX_FILE_BYTES:
         raise ImageError(f"{where}: an image of about {len(data) * 3 // 4:,} bytes; at most {MAX_FILE_BYTES:,}.")

@@ -29,6 +29,10 @@ def _stops(given: object) -> object:
     return (given,) if isinstance(given, str) else tuple(given)
 
 
+def _schema(given: object) -> object:
+    return given.model_json_schema() if isinstance(given, type) and issubclass(given, BaseModel) else given
+
+
 def _selector(given: object) -> object:
     return get_selector(given) if isinstance(given, str) else given
 
@@ -61,6 +65,9 @@ class ChatOptions(BaseModel):
     mode: Mode = Field(default="aim", description="how demonstrations are shown")
     selector: Annotated[Selector | None, BeforeValidator(_selector)] = Field(
         default=None, description="chooses the bank's, by name or as an object; none: the pipeline's"
+    )
+    schema_: Annotated[dict[str, Any] | None, BeforeValidator(_schema)] = Field(
+        default=None, alias="schema", description="each answer is JSON of this JSON schema, or of a pydantic model's"
     )
 
     @model_validator(mode="after")
@@ -103,11 +110,12 @@ class ChatOptions(BaseModel):
         Raises:
             InputError: one does not exist, or cannot be what it is.
         """
+        known = [field.alias or name for name, field in cls.model_fields.items()]
         for name in options:
             if name in _ELSEWHERE:
                 raise InputError(f"{name}: {_ELSEWHERE[name]}.")
-            if name not in cls.model_fields:
-                raise InputError(unknown("chat option", name, cls.model_fields))
+            if name not in known:
+                raise InputError(unknown("chat option", name, known))
         given = {name: one.item() if isinstance(one, np.generic) else one for name, one in options.items()}
         try:
             return cls(**{name: one for name, one in given.items() if one is not None})

@@ -28,30 +28,40 @@ class KeptTokens:
         self._lock = threading.Lock()
 
     def of(
-        self, encoder: Encoder, demonstrations: Sequence[Demonstration], bank: Mapping[str, BankEntry]
-    ) -> tuple[list[FusedTokens], int]:
-        """The fused tokens of demonstrations, and how many of them had to be read: those that no bank has, either.
+        self, encoder: Encoder, conversations: Sequence[Sequence[Demonstration]], bank: Mapping[str, BankEntry]
+    ) -> list[tuple[list[FusedTokens], int]]:
+        """The fused tokens of each conversation's demonstrations, and how many of them had to be read for it.
+
+        What another conversation of the same call brings, too, is read for the first of them.
 
         Raises:
             InputError: one cannot be read.
         """
-        keys = [key_of(encoder.binding, image_digest(item.image), item) for item in demonstrations]
-        found = {key: entry.fused for key in dict.fromkeys(keys) if (entry := bank.get(key)) is not None}
+        keys = [[key_of(encoder.binding, image_digest(item.image), item) for item in items] for items in conversations]
+        everything = {
+            key: item
+            for row, items in zip(keys, conversations, strict=True)
+            for key, item in zip(row, items, strict=True)
+        }
+        found = {key: entry.fused for key in everything if (entry := bank.get(key)) is not None}
         with self._lock:
-            for key in keys:
+            for key in everything:
                 if key in self._kept and key not in found:
                     self._kept.move_to_end(key)
                     found[key] = self._kept[key]
-        missing = {key: item for key, item in zip(keys, demonstrations, strict=True) if key not in found}
-        named = list(missing)
-        for start in range(0, len(named), READ_BATCH):
-            batch = named[start : start + READ_BATCH]
-            for key, tokens in zip(batch, encoder.encode([missing[key] for key in batch]), strict=True):
+        missing = [key for key in everything if key not in found]
+        for start in range(0, len(missing), READ_BATCH):
+            batch = missing[start : start + READ_BATCH]
+            for key, tokens in zip(batch, encoder.encode([everything[key] for key in batch]), strict=True):
                 found[key] = replace(tokens, key=key)
         with self._lock:
-            for key in named:
+            for key in missing:
                 self._keep(key, found[key])
-        return [found[key] for key in keys], len(missing)
+        unread, made = set(missing), []
+        for row in keys:
+            made.append(([found[key] for key in row], len(unread.intersection(row))))
+            unread.difference_update(row)
+        return made
 
     def _keep(self, key: str, tokens: FusedTokens) -> None:
         if key not in self._kept:

@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import Future
 from typing import Any
 
@@ -24,7 +24,9 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _HEADERS: dict[bytes | str, bytes | str] = {"User-Agent": "aim-icl", "Accept": "image/*", "Accept-Encoding": "identity"}
 
 
-def fetch_image(url: str, *, timeout: float = 20.0, allow_private: bool = False) -> bytes:
+def fetch_image(
+    url: str, *, timeout: float = 20.0, allow_private: bool = False, hosts: Collection[str] | None = None
+) -> bytes:
     """Download one image over http(s). Nothing else in the SDK opens an address: this call is the request.
 
     Redirects are followed, to http(s) only. Proxies of the environment are not used: what such a machine downloads
@@ -34,6 +36,7 @@ def fetch_image(url: str, *, timeout: float = 20.0, allow_private: bool = False)
         url: may hold blanks and letters outside ASCII.
         timeout: seconds for all of it: looking up the name, redirects, the last byte.
         allow_private: also connect to addresses that are not public: loopback, private networks, link-local.
+        hosts: connect to these alone, also after a redirect; None: to any.
 
     Raises:
         ImageError: not an http(s) address, not public, unreachable, too slow, over ``MAX_DOWNLOAD_BYTES``, or not an
@@ -45,7 +48,7 @@ def fetch_image(url: str, *, timeout: float = 20.0, allow_private: bool = False)
     network = _Network(time.monotonic() + timeout, allow_private)
     try:
         with httpcore2.ConnectionPool(network_backend=network) as pool:
-            data = _download(pool, httpx2.URL(url))
+            data = _download(pool, httpx2.URL(url), hosts)
     except Exception as error:  # ours, and those of sockets, TLS, HTTP and name look-ups, which have no common base
         late = time.monotonic() >= network.deadline
         reason = f"no answer within {timeout:g} seconds" if late else f"{error}" or type(error).__name__
@@ -57,10 +60,12 @@ def fetch_image(url: str, *, timeout: float = 20.0, allow_private: bool = False)
     return data
 
 
-def _download(pool: httpcore2.ConnectionPool, url: httpx2.URL) -> bytes:
+def _download(pool: httpcore2.ConnectionPool, url: httpx2.URL, hosts: Collection[str] | None) -> bytes:
     for _ in range(MAX_REDIRECTS + 1):
         if url.scheme not in ("http", "https") or not url.raw_host:
             raise ImageError(f"it leads to {describe(str(url))}; only http:// and https:// are followed")
+        if hosts is not None and url.host not in hosts:
+            raise ImageError(f"the host {url.host} is not one of those that are allowed")
         target = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         with pool.stream("GET", target, headers=_HEADERS) as response:
             headers = {key.lower(): value for key, value in response.headers}

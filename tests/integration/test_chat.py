@@ -3,6 +3,7 @@
 import base64
 import copy
 import io
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,10 @@ from PIL import Image
 from aim_sdk import AIMPipeline, Demonstration, PromptFormat, Query
 from aim_sdk.bank import NewBankWarning
 from aim_sdk.chat import tokens
+from aim_sdk.chat.chat import Chat
+from aim_sdk.chat.completion import ChatCompletion
+from aim_sdk.chat.options import ChatOptions
+from aim_sdk.chat.prompts import answered
 from aim_sdk.chat.tokens import KeptTokens
 from aim_sdk.errors import ContextLengthError, FormatError, ImageError, InputError, ShotsError
 from aim_sdk.types import Generation
@@ -278,12 +283,16 @@ def test_an_image_that_is_none_is_named_by_its_place(
 def test_what_is_kept_is_bounded(
     pipe: AIMPipeline, shown: list[Demonstration], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (first, *_), read = KeptTokens().of(pipe.encoder, shown, {})
+    (((first, *_), read),) = KeptTokens().of(pipe.encoder, [shown], {})
     assert read == 3
     kept = KeptTokens(capacity=first.embeddings.nbytes)
-    assert [kept.of(pipe.encoder, [one], {})[1] for one in (shown[0], shown[0], shown[1], shown[0])] == [1, 0, 1, 1]
-    (same, again), read = kept.of(pipe.encoder, [shown[0], shown[0]], {})
+    asked = (shown[0], shown[0], shown[1], shown[0])
+    assert [kept.of(pipe.encoder, [[one]], {})[0][1] for one in asked] == [1, 0, 1, 1]
+    (((same, again), read),) = kept.of(pipe.encoder, [[shown[0], shown[0]]], {})
     assert (read, same.key) == (0, again.key)
+    both = KeptTokens().of(pipe.encoder, [shown[:2], shown[1:]], {})
+    assert [read for _, read in both] == [2, 1]
+    assert both[0][0][1] is both[1][0][0]
     assert tokens.CAPACITY > 1 << 20
 
 
@@ -313,3 +322,55 @@ def test_a_plain_format_keeps_its_template(
     pipe = AIMPipeline(loaded.backend, loaded.projector, prompt_format=form)
     (expected,) = pipe.generate([query], demonstrations=shown, max_new_tokens=5)
     assert pipe.chat(messages, max_tokens=5).text == expected.text
+
+
+def test_conversations_that_are_answered_together_are_those_that_are_answered_alone(
+    pipe: AIMPipeline, messages: list[dict[str, Any]], shown: list[Demonstration], pictures: list[Image.Image]
+) -> None:
+    pipe.bank.add(shown)
+    system = {"role": "system", "content": "Answer in one word."}
+    bare = [[turn(one, "And this?")] for one in pictures[3:8]]
+    asked: list[tuple[list[dict[str, Any]], dict[str, Any]]] = [
+        (messages, {}),
+        (messages[2:], {}),
+        ([system, *messages], {}),
+        *((one, {}) for one in bare),
+        ([system, *bare[0]], {"shots": 2}),
+        (bare[1], {"shots": 2, "selector": "reading"}),
+        (bare[1], {"mode": "zero-shot"}),
+        (bare[2], {"mode": "text-only", "logprobs": True}),
+        (messages, {"temperature": 1.0, "seed": 4, "n": 2}),
+        (messages, {"max_tokens": 2}),
+    ]
+    checked = [{"max_tokens": 4} | options for _, options in asked]
+    expected = [pipe.chat(one, **options) for (one, _), options in zip(asked, checked, strict=True)]
+    chat = Chat(pipe)
+    together = [chat.asked(one, ChatOptions.of(given)) for (one, _), given in zip(asked, checked, strict=True)]
+    found = answered(chat.prompts(together), 8)
+    for one, other in zip(found, expected, strict=True):
+        assert isinstance(one, ChatCompletion)
+        assert [answer.token_ids for answer in one.answers] == [answer.token_ids for answer in other.answers]
+        assert (one.text, one.prompt_tokens, one.demonstrations) == (
+            other.text,
+            other.prompt_tokens,
+            other.demonstrations,
+        )
+
+
+def test_one_conversation_that_cannot_be_answered_does_not_stop_the_others(
+    pipe: AIMPipeline, messages: list[dict[str, Any]], pictures: list[Image.Image]
+) -> None:
+    broken = [*messages[:-1], turn(pictures[5], "word " * 9000)]
+    chat, options = Chat(pipe), ChatOptions(max_tokens=2)
+    found = answered(chat.prompts([chat.asked(one, options) for one in (messages, broken, messages)]), 3)
+    assert isinstance(found[1], ContextLengthError)
+    expected = pipe.chat(messages, max_tokens=2).text
+    assert [one.text for one in found if isinstance(one, ChatCompletion)] == [expected, expected]
+
+
+def test_an_answer_obeys_a_schema(pipe: AIMPipeline, messages: list[dict[str, Any]]) -> None:
+    cats = {"cat": {"enum": ["lynx", "fox"]}}
+    schema = {"type": "object", "properties": cats, "required": ["cat"], "additionalProperties": False}
+    found = pipe.chat(messages, schema=schema, max_tokens=64)
+    assert json.loads(found.text)["cat"] in ("lynx", "fox")
+    assert "".join(pipe.chat_stream(messages, schema=schema, max_tokens=64)) == found.text
