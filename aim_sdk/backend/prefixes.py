@@ -65,6 +65,7 @@ class PrefixCache(Generic[State]):
     def __init__(self, max_bytes: int = DEFAULT_BYTES) -> None:
         self._lock = threading.Lock()
         self._seen: LRUCache[tuple[object, Keys], None] = LRUCache(_REMEMBERED)
+        self._hits = self._misses = 0
         self.resize(max_bytes)
 
     def resize(self, max_bytes: int) -> None:
@@ -90,6 +91,8 @@ class PrefixCache(Generic[State]):
         tokens = rows[0][1]
         with self._lock:
             done = next((n for n in range(len(keys), 0, -1) if (scope, keys[:n]) in self._states), 0)
+            self._hits += bool(done)
+            self._misses += bool(keys) and not done
             again = (
                 len(keys)
                 if len(rows) > 1
@@ -118,12 +121,14 @@ class PrefixCache(Generic[State]):
                 self._states[scope, keys] = state, nbytes
 
     def info(self) -> dict[str, Any]:
-        """Number of states, their bytes, and the bound."""
+        """Number of states, their bytes, the bound, and for how many batches a state was there and was not."""
         with self._lock:
             return {
                 "states": len(self._states),
                 "bytes": int(self._states.currsize),
                 "max_bytes": int(self._states.maxsize),
+                "hits": self._hits,
+                "misses": self._misses,
             }
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from aim_sdk.cli import analyze, answer, backends, bank, corpus, cost, demo, train
+from aim_sdk.cli import analyze, answer, backends, bank, corpus, cost, demo, serve, train
 from aim_sdk.cli import eval as evaluation
 from aim_sdk.errors import AIMError
 from aim_sdk.support.terminal import clean, quiet_libraries, say
@@ -41,6 +41,8 @@ app.command("demo")(demo.demo)
 app.command("answer")(answer.answer)
 app.command("cost")(cost.cost)
 app.command("train")(train.train)
+app.command("serve")(serve.serve)
+app.command("serve-key")(serve.serve_key)
 app.add_typer(analyze.app, name="analyze")
 app.add_typer(backends.app, name="backends")
 app.add_typer(bank.app, name="bank")

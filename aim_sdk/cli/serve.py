@@ -1,0 +1,107 @@
+"""``aim-icl serve`` and ``aim-icl serve-key``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aim_sdk.cli import options
+
+
+def serve(
+    banks: Annotated[Path, typer.Option(help="The folder of the banks, each in a folder of its own name.")] = Path(
+        "banks"
+    ),
+    backend: options.Backend = "pocket",
+    model: options.Model = None,
+    projector: options.Projector = None,
+    template: options.Template = None,
+    selector: Annotated[
+        str | None, typer.Option(help="Chooses demonstrations, unless a request names another selector.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Listen here. Other than this machine's own address, it needs keys.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    keys: Annotated[Path | None, typer.Option(help="The file of API keys; see `aim-icl serve-key`.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Requests that are answered together.")] = 16,
+    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are refused.")] = 256,
+    image_host: Annotated[
+        list[str] | None, typer.Option(help="A host that images may be downloaded from; by default none.")
+    ] = None,
+    host_name: Annotated[
+        list[str] | None, typer.Option(help="Another name of this machine in browsers, if it listens to itself alone.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 2048,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+) -> None:
+    """Serve few-shot over OpenAI's chat API, with named banks and a page to look at them.
+
+    Clients use the address with `/v1` as their base URL, and `BACKEND` or `BACKEND:BANK` as the model.
+    """
+    from aim_sdk.backend.registry import BACKENDS
+    from aim_sdk.config import PromptFormat
+    from aim_sdk.pipeline import AIMPipeline
+    from aim_sdk.selection.registry import DEFAULT_SELECTOR, SELECTORS
+    from aim_sdk.serving.keys import Keys, check_keys
+    from aim_sdk.serving.settings import Limits, ServeSettings
+    from aim_sdk.support.dependencies import imported
+
+    for package in ("fastapi_offline", "uvicorn", "prometheus_client", "python_multipart"):
+        imported(package, extra="serve")
+    from aim_sdk.serving.run import run
+
+    BACKENDS.require(backend)
+    chooses = DEFAULT_SELECTOR if selector is None else selector
+    SELECTORS.require(chooses)
+    settings = ServeSettings(
+        banks=banks,
+        host=host,
+        port=port,
+        batch=batch,
+        queue=queue,
+        image_hosts=frozenset(image_host or ()),
+        hosts=frozenset(host_name or ()),
+        limits=Limits(max_tokens=max_tokens),
+    )
+    held = Keys.read(keys)
+    check_keys(settings, held)  # before the model is loaded
+    pipe = AIMPipeline.from_pretrained(
+        backend,
+        model=model,
+        projector=projector,
+        device=device,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+        selector=chooses,
+        prompt_format=None if template is None else PromptFormat.plain(template),
+    )
+    run(pipe, settings, held)
+
+
+def serve_key(
+    name: Annotated[str, typer.Argument(help="Who holds it.")],
+    file: Annotated[Path, typer.Option(help="The file of keys; created if missing. Only a hash is written.")] = Path(
+        "keys.yaml"
+    ),
+    write: Annotated[bool, typer.Option("--write", help="It may change banks, too.")] = False,
+    bank: Annotated[list[str] | None, typer.Option(help="It sees only this bank (again for several).")] = None,
+    per_minute: Annotated[int | None, typer.Option(min=1, help="Requests a minute.")] = None,
+    at_once: Annotated[int | None, typer.Option(min=1, help="Requests that are not answered yet.")] = None,
+) -> None:
+    """Make an API key for `aim-icl serve`. It is printed once, and kept nowhere."""
+    from aim_sdk.serving.keys import add_key
+
+    key = add_key(
+        file,
+        name,
+        may=("ask", "write") if write else ("ask",),
+        banks=tuple(bank) if bank else None,
+        per_minute=per_minute,
+        at_once=at_once,
+    )
+    typer.echo(key)

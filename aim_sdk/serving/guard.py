@@ -1,0 +1,138 @@
+"""Stands before all routes: it bounds bodies, refuses other sites' pages, counts, and turns errors into answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from aim_sdk.serving.refusals import Refusal, answer_to
+from aim_sdk.serving.service import Service
+from aim_sdk.serving.settings import LOOPBACK_NAMES
+
+log = logging.getLogger("aim_sdk.serving")
+
+_HEADERS: Final = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (
+        b"content-security-policy",
+        b"default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
+        b"script-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+]
+
+
+class Guard:
+    """An ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = scope.setdefault("state", {})["request"] = f"req-{secrets.token_hex(8)}"
+        began, status = time.monotonic(), 499  # nobody waited for the answer
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *_HEADERS, (b"x-request-id", request.encode())]
+            await send(message)
+
+        try:
+            self._check_origin(scope)
+            await self._app(scope, _Bounded(receive, scope, self._service), sending)
+        except ClientDisconnect:
+            pass
+        except Exception as error:
+            if status != 499:
+                raise  # the answer has begun; the connection is closed
+            await self.refused(error, request)(scope, receive, sending)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self._service.metrics.requests.labels(route, _method(scope), str(status)).inc()
+            self._service.metrics.seconds.labels(route).observe(time.monotonic() - began)
+
+    def refused(self, error: BaseException, request: str) -> JSONResponse:
+        """The answer to a request that failed, which is counted and, if it was not foreseen, logged."""
+        answer = answer_to(error, request)
+        self._service.metrics.errors.labels(answer.code).inc()
+        if answer.status >= 500:
+            log.error("%s: %s", request, answer.code, exc_info=error)
+        else:
+            log.info("%s: %s", request, answer.code)
+        return JSONResponse(answer.body, answer.status, answer.headers)
+
+    def _check_origin(self, scope: Scope) -> None:
+        """Refuse what a page of another site sends through somebody's browser.
+
+        Raises:
+            Refusal: it is such a request.
+        """
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"] if name in (b"host", b"origin")}
+        host, origin = headers.get(b"host", ""), headers.get(b"origin")
+        name = urlsplit(f"//{host}").hostname or ""
+        settings = self._service.settings
+        if settings.is_loopback and name not in LOOPBACK_NAMES | settings.hosts | {settings.host}:
+            raise Refusal(
+                HTTPStatus.FORBIDDEN,
+                "unknown_host",
+                f"host {name[:80]!r}: this service is not called that; see --host-name.",
+            )
+        if origin is not None and urlsplit(origin).netloc != host:
+            raise Refusal(HTTPStatus.FORBIDDEN, "other_origin", "a page of another site may not use this service.")
+
+
+class _Bounded:
+    """A body that may be only so large, and take only so long."""
+
+    def __init__(self, receive: Receive, scope: Scope, service: Service) -> None:
+        limits = service.settings.limits
+        self._most = limits.export_bytes if scope["path"].endswith("/import") else limits.body_bytes
+        self._receive, self._seconds, self._size = receive, limits.body_seconds, 0
+        self._until: float | None = time.monotonic() + limits.body_seconds
+        if self._most == limits.export_bytes:
+            self._until = None  # a large file may take its time
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        self._announced = int(length) if length.isdigit() else 0
+
+    async def __call__(self) -> Message:
+        if self._announced > self._most:
+            raise self._too_large()
+        if self._until is None or self._size < 0:
+            message = await self._receive()
+        else:
+            try:
+                message = await asyncio.wait_for(self._receive(), max(0, self._until - time.monotonic()))
+            except TimeoutError as error:
+                raise Refusal(
+                    HTTPStatus.REQUEST_TIMEOUT, "too_slow", f"the body was not there after {self._seconds:g} seconds."
+                ) from error
+        if message["type"] == "http.request":
+            self._size += len(message.get("body", b""))
+            if self._size > self._most:
+                raise self._too_large()
+            if not message.get("more_body"):
+                self._size = -1  # from now on, only the end of the connection comes
+        return message
+
+    def _too_large(self) -> Refusal:
+        return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", f"the body is over {self._most:,} bytes.")
+
+
+def _method(scope: Scope) -> str:
+    method: Any = scope["method"]
+    return method if method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS") else "other"

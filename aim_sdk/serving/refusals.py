@@ -1,0 +1,97 @@
+"""Errors as HTTP answers, in OpenAI's form. What is not foreseen says nothing but a request's number."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+from aim_sdk.errors import (
+    AIMError,
+    ArtifactError,
+    ArtifactNotFoundError,
+    ArtifactWriteError,
+    BankLockedError,
+    CapabilityError,
+    FingerprintError,
+    InputError,
+    MissingDependencyError,
+    UnknownEntryError,
+)
+
+_STATUS: Final[tuple[tuple[type[AIMError], HTTPStatus, str], ...]] = (
+    (UnknownEntryError, HTTPStatus.NOT_FOUND, "demonstration_not_found"),
+    (InputError, HTTPStatus.BAD_REQUEST, "invalid_request"),
+    (CapabilityError, HTTPStatus.BAD_REQUEST, "not_supported"),
+    (MissingDependencyError, HTTPStatus.NOT_IMPLEMENTED, "not_installed"),
+    (ArtifactNotFoundError, HTTPStatus.NOT_FOUND, "bank_not_found"),
+    (FingerprintError, HTTPStatus.CONFLICT, "made_with_another_model"),
+    (BankLockedError, HTTPStatus.SERVICE_UNAVAILABLE, "bank_locked"),
+    (ArtifactWriteError, HTTPStatus.INSUFFICIENT_STORAGE, "cannot_be_written"),
+    (ArtifactError, HTTPStatus.CONFLICT, "damaged"),
+)
+_PATH: Final = re.compile(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+([^\s/'\"]+)")
+_TYPES: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+}
+
+
+@dataclass
+class Refusal(Exception):
+    """A request that is refused for what it is, and not for what it asks of the model."""
+
+    status: HTTPStatus
+    code: str
+    message: str
+    param: str | None = None
+    retry_after: int | None = None
+    """Seconds."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An error as it is sent."""
+
+    status: int
+    body: dict[str, Any]
+    headers: dict[str, str]
+    code: str
+
+
+def answer_to(error: BaseException, request: str) -> Answer:
+    """How an error is told to a client.
+
+    Args:
+        error: what happened.
+        request: the request's number, by which the log has the whole of it.
+    """
+    if isinstance(error, Refusal):
+        headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+        if error.status == HTTPStatus.UNAUTHORIZED:
+            headers["WWW-Authenticate"] = "Bearer"
+        return _answer(error.status, error.code, error.message, error.param, headers)
+    for kind, status, code in _STATUS:
+        if isinstance(error, kind):
+            return _answer(status, code, without_paths(str(error)))
+    return _answer(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", f"something failed here; the log has it as {request}."
+    )
+
+
+def without_paths(text: str) -> str:
+    """A message with the last names of absolute paths alone: where things are on this machine is nobody's concern."""
+    return _PATH.sub(r"\1", text)
+
+
+def _answer(
+    status: HTTPStatus, code: str, message: str, param: str | None = None, headers: dict[str, str] | None = None
+) -> Answer:
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return Answer(int(status), body, headers or {}, code)

@@ -1,0 +1,31 @@
+"""``/health``, ``/ready`` and ``/metrics``."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from aim_sdk.serving.requests import TheCaller, TheService
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health")
+async def health() -> dict[str, str]:
+    """Whether the process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/ready")
+async def ready(service: TheService, response: Response) -> dict[str, str]:
+    """Whether requests are answered: 503 while it stops."""
+    if service.worker.alive:
+        return {"status": "ready"}
+    response.status_code = 503
+    return {"status": "stopping"}
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(service: TheService, caller: TheCaller) -> Response:
+    """What was counted, for Prometheus."""
+    return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
