@@ -187,7 +187,13 @@ def naming_the_image(turns: Sequence[Turn]) -> Iterator[None]:
 def _image(part: _ImageUrl | _Image, where: str, sources: ImageSources) -> ImageInput:
     """The image of a part."""
     if isinstance(part, _ImageUrl):
-        return image_of_url(part.image_url.url, where, sources.hosts)
+        url = part.image_url.url
+        if sources.local and not is_url(url) and url[:5].lower() != "data:":
+            raise ImageError(
+                f"{where}: {describe(url)}: expected a data URI with an image in base64. A file of this machine is a "
+                'part of its own: {"type": "image", "image": path}.'
+            )
+        return image_of_url(url, where, sources.hosts)
     if not sources.local:
         raise ImageError(f"{where}: a part of type image; expected image_url with a data URI.")
     image: ImageInput = part.image
@@ -218,8 +224,7 @@ def image_of_url(url: str, where: str, hosts: Collection[str] = ()) -> bytes:
     kind, *options = head.lower().split(";")
     if not comma or not kind.startswith("data:image/") or options[-1:] != ["base64"]:
         raise ImageError(
-            f"{where}: {describe(url)}: expected a data URI with an image in base64 (data:image/png;base64,...). "
-            'In Python, a file is a part of its own: {"type": "image", "image": path}.'
+            f"{where}: {describe(url)}: expected a data URI with an image in base64 (data:image/png;base64,...)."
         )
     if len(data) * 3 // 4 > MAX_FILE_BYTES:
         raise ImageError(f"{where}: an image of about {len(data) * 3 // 4:,} bytes; at most {MAX_FILE_BYTES:,}.")

@@ -24,12 +24,15 @@ _HEADERS: Final = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
-    (
-        b"content-security-policy",
-        b"default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
-        b"script-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'",
-    ),
 ]
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_POLICY_DOCS: Final = _POLICY.replace(
+    "script-src 'self'; style-src 'self'", "script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'"
+)
+"""The reference page has its script in the page."""
 
 
 class Guard:
@@ -49,7 +52,9 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *_HEADERS, (b"x-request-id", request.encode())]
+                policy = _POLICY_DOCS if scope["path"] == "/docs" else _POLICY
+                own = [(b"content-security-policy", policy.encode()), (b"x-request-id", request.encode())]
+                message["headers"] = [*message["headers"], *_HEADERS, *own]
             await send(message)
 
         try:
