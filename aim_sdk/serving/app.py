@@ -65,6 +65,8 @@ def _foreseen(error: Exception, app: FastAPI) -> Exception:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"][1:]))
         return InputError(f"{place}: {said({**first, 'input': first.get('input')})}." if place else f"{first['msg']}.")
+    if isinstance(error.__cause__, Refusal):  # while FastAPI read the body
+        return error.__cause__
     if isinstance(error, HTTPException):
         status = HTTPStatus(error.status_code)
         if status == HTTPStatus.NOT_FOUND:

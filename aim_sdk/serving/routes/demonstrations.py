@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
@@ -121,12 +122,13 @@ async def search(bank: str, given: Wanted, service: TheService, caller: TheCalle
 
     def found() -> list[dict[str, Any]]:
         held = service.bank(bank, caller)
-        if not len(held):
+        view = held.view()
+        if not len(view):
             return []
-        count = min(given.limit, len(held))
-        (ranked,) = ReadingSelector().ranked(held.view(), [sought], None if count == len(held) else count)
-        best = sorted(ranked, key=lambda pair: -pair[1])[:count]
-        return [{**described(bank, held[key]), "similarity": round(score, 4)} for key, score in best]
+        # `ranked` would leave out the picture's own demonstration, which is what is sought here
+        (scores,) = ReadingSelector().scores(view, [sought], np.arange(len(view)))
+        best = [(view.entries[place].key, scores[place]) for place in np.argsort(-scores, kind="stable")]
+        return [{**described(bank, held[key]), "similarity": round(float(s), 4)} for key, s in best[: given.limit]]
 
     return {"object": "list", "data": await service.call(found)}
 
