@@ -144,6 +144,19 @@ def export(bank: Bank, file: Annotated[Path, typer.Argument(help="The file to wr
         say(f"{file}: {len(opened)} demonstrations, {decimal(size)}.", err=True)
 
 
+@app.command("publish")
+def publish(
+    bank: Bank, address: Annotated[str, typer.Argument(help="A file of any file system that fsspec writes: s3://...")]
+) -> None:
+    """Write a whole bank to one file, and its hash next to it: what `aim-icl serve --published` loads."""
+    from aim_sdk.serving.published import publish as publish_bank
+    from aim_sdk.support.terminal import say
+
+    with _opened(bank) as opened:
+        digest = publish_bank(opened, address)
+        say(f"{address}: {len(opened)} demonstrations, sha256 {digest[:16]}.", err=True)
+
+
 @app.command("import")
 def import_(bank: Bank, file: Annotated[Path, typer.Argument(help="What `bank export` wrote.")]) -> None:
     """Add the demonstrations of an exported bank; the bank is created if it does not exist."""

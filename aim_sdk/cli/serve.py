@@ -28,6 +28,11 @@ def serve(
     keys: Annotated[Path | None, typer.Option(help="The file of API keys; see `aim-icl serve-key`.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Requests that are answered together.")] = 16,
     queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are refused.")] = 256,
+    published: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=ADDRESS of a bank that `aim-icl bank publish` wrote (again for several)."),
+    ] = None,
+    refresh: Annotated[float, typer.Option(min=0.1, help="Seconds until published banks are looked at again.")] = 60,
     image_host: Annotated[
         list[str] | None, typer.Option(help="A host that images may be downloaded from; by default none.")
     ] = None,
@@ -66,6 +71,8 @@ def serve(
         queue=queue,
         image_hosts=frozenset(image_host or ()),
         hosts=frozenset(host_name or ()),
+        published=dict(map(_named, published or ())),
+        refresh=refresh,
         limits=Limits(max_tokens=max_tokens),
     )
     held = Keys.read(keys)
@@ -81,6 +88,15 @@ def serve(
         prompt_format=None if template is None else PromptFormat.plain(template),
     )
     run(pipe, settings, held)
+
+
+def _named(given: str) -> tuple[str, str]:
+    from aim_sdk.errors import InputError
+
+    name, sign, address = given.partition("=")
+    if not (name and sign and address):
+        raise InputError(f"--published {given}: expected NAME=ADDRESS.")
+    return name, address
 
 
 def serve_key(

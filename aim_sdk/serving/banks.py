@@ -43,6 +43,7 @@ class Banks:
         self._kept = {name: KeptTokens(CAPACITY // len(names)) for name in names}
         self._none = DemonstrationBank.in_memory(encoder)
         self._open: dict[str, DiskBank] = {}
+        self._published: set[str] = set()
         self._chats: dict[tuple[DemonstrationBank, str], Chat] = {}
         self._lock = threading.RLock()
         for left in folder.glob(f"{_GONE}*"):  # a service that was killed while it deleted
@@ -50,7 +51,33 @@ class Banks:
 
     def names(self) -> list[str]:
         """All that can be opened, in order."""
-        return sorted(one.name for one in self._folder.iterdir() if NAME.fullmatch(one.name) and _is_bank(one))
+        own = {one.name for one in self._folder.iterdir() if NAME.fullmatch(one.name) and _is_bank(one)}
+        return sorted(own | self._published)
+
+    def use(self, name: str, bank: DiskBank) -> None:
+        """Answer with a published bank from now on; what has begun ends with the one before.
+
+        Raises:
+            Refusal: it cannot be a name, or a bank of the folder has it.
+        """
+        with self._lock:
+            if name not in self._published:
+                self.free(name)
+            self._published.add(name)
+            before = self._open.get(name)
+            self._open[name] = bank
+            self._chats = {key: chat for key, chat in self._chats.items() if key[0] is not before}
+
+    def check_writable(self, name: str) -> None:
+        """Refuse to change a published bank.
+
+        Raises:
+            Refusal: it is one.
+        """
+        if name in self._published:
+            raise Refusal(
+                HTTPStatus.FORBIDDEN, "read_only", f"bank {name!r} is published elsewhere: it is read only here."
+            )
 
     def bank(self, name: str) -> DiskBank:
         """The bank of that name.
@@ -62,7 +89,7 @@ class Banks:
         path = self._path(name)
         with self._lock:
             held = self._open.get(name)
-            if held is not None and _is_bank(path):
+            if held is not None and (name in self._published or _is_bank(path)):
                 return held
             if not _is_bank(path):
                 raise Refusal(
@@ -143,7 +170,7 @@ class Banks:
             Refusal: one has it, or it cannot be a name.
         """
         path = self._path(name)
-        if path.exists():
+        if path.exists() or name in self._published:
             raise Refusal(HTTPStatus.CONFLICT, "bank_exists", f"there is a bank named {name!r}.", "name")
         return path
 

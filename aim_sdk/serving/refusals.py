@@ -40,7 +40,7 @@ _TYPES: Final = {
 
 
 @dataclass
-class Refusal(Exception):
+class Refusal(AIMError):
     """A request that is refused for what it is, and not for what it asks of the model."""
 
     status: HTTPStatus

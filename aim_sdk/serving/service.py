@@ -14,6 +14,7 @@ from aim_sdk.errors import did_you_mean
 from aim_sdk.serving.banks import Banks
 from aim_sdk.serving.keys import Caller, Keys
 from aim_sdk.serving.metrics import Metrics
+from aim_sdk.serving.published import Refreshing
 from aim_sdk.serving.refusals import Refusal
 from aim_sdk.serving.settings import ServeSettings
 from aim_sdk.serving.worker import Call, Job, Worker
@@ -40,6 +41,7 @@ class Service:
         self.pipe, self.settings, self.keys = pipe, settings, keys
         self.model = pipe.backend.name
         self.banks = Banks(settings.banks, pipe.encoder, pipe.selector, keys.names)
+        self.published = Refreshing(self.banks, settings.published, settings.banks, pipe.encoder, settings.refresh)
         self.worker = Worker(settings.batch, settings.queue, lambda size: self.metrics.batches.observe(size))
         reusing = find(pipe.backend, ReusesPrefixes)
 
@@ -64,6 +66,7 @@ class Service:
         found = self.banks.bank(name)
         if write:
             self.check_writes(caller)
+            self.banks.check_writable(name)
         return found
 
     def check_sees(self, name: str, caller: Caller) -> None:
@@ -126,5 +129,6 @@ class Service:
 
     def close(self) -> None:
         """Finish what waits, and close the banks."""
+        self.published.close()
         self.worker.close()
         self.banks.close()

@@ -37,6 +37,8 @@ class ServeSettings(Settings):
     hosts: frozenset[str] = Field(
         default=frozenset(), description="names by which browsers may reach it, besides those of the loopback"
     )
+    published: dict[str, str] = Field(default_factory=dict, description="addresses of published banks, by name")
+    refresh: float = Field(default=60, gt=0, description="seconds until a published bank is looked at again")
     limits: Limits = Limits()
 
     @property
