@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from aim_sdk.chat.completion import ChatCompletion
@@ -11,17 +11,15 @@ from aim_sdk.chat.few_shot import FewShotChat, check_texts_are_shown, few_shot_o
 from aim_sdk.chat.messages import IN_PROCESS, ImageSources, Messages, Turn, turns_of
 from aim_sdk.chat.options import ChatOptions
 from aim_sdk.chat.prompts import ChatPrompt, answered, speaking_of_messages
-from aim_sdk.chat.stream import ChatStream
+from aim_sdk.chat.stream import ChatStream, streamed
 from aim_sdk.chat.tokens import KeptTokens
 from aim_sdk.errors import InputError
-from aim_sdk.injection.constrained import injector_of
 from aim_sdk.injection.contexts import Contexts
 from aim_sdk.injection.few_shot import FewShotModel
-from aim_sdk.injection.prompting import fitting
 from aim_sdk.injection.shots import Shots
 from aim_sdk.reading.encoder import Encoder
 from aim_sdk.selection.base import chosen
-from aim_sdk.types import Context, Demonstration
+from aim_sdk.types import Demonstration
 
 _SYSTEMS = 64
 """System messages whose encoders are kept."""
@@ -63,7 +61,9 @@ class Chat:
 
     def stream(self, messages: Messages, options: ChatOptions) -> ChatStream:
         """Answer piece by piece; see `AIMPipeline.chat_stream`."""
-        return self.streamed(self.asked(messages, options))
+        options.check_streams()
+        (prompt,) = self.prompts([self.asked(messages, options)])
+        return streamed(prompt)
 
     def asked(self, messages: Messages, options: ChatOptions, sources: ImageSources = IN_PROCESS) -> Asked:
         """Check a conversation; nothing is read for it yet.
@@ -98,31 +98,6 @@ class Chat:
             with speaking_of_messages([turn for one in group for turn in one.turns]):
                 found.update(zip(places, self._prompts(group), strict=True))
         return [found[place] for place in range(len(asked))]
-
-    def streamed(self, asked: Asked) -> ChatStream:
-        """Begin an answer that comes piece by piece.
-
-        Raises:
-            InputError: several answers or log-probabilities are wanted; or it cannot be answered.
-        """
-        options, encoder = asked.options, asked.encoder
-        if options.n > 1 or options.logprobs:
-            raise InputError("a stream has one answer and no log-probabilities; leave n and logprobs out.")
-        injector = injector_of(encoder.backend, None, options.schema_, asked.shots.mode)
-
-        def begun(contexts: list[Context]) -> Iterator[str]:
-            return injector.stream(
-                asked.chat.query,
-                contexts[0],
-                prompt_format=encoder.prompt_format,
-                max_new_tokens=options.max_tokens,
-                **options.generation,
-            )
-
-        (prompt,) = self.prompts([asked])
-        with speaking_of_messages(asked.turns):
-            pieces, (context,) = fitting([prompt.context], prompt.shots, begun)
-        return ChatStream(pieces, replace(prompt, context=context))
 
     def _encoder(self, system: str | None) -> Encoder:
         """The encoder under a conversation's system message, whose text is checked as a demonstration's is."""

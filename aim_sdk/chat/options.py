@@ -103,6 +103,15 @@ class ChatOptions(BaseModel):
         given = {"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
         return {"do_sample": True, **{name: value for name, value in given.items() if value is not None}}
 
+    def check_streams(self) -> None:
+        """Refuse what a stream does not have.
+
+        Raises:
+            InputError: several answers or log-probabilities are wanted.
+        """
+        if self.n > 1 or self.logprobs:
+            raise InputError("a stream has one answer and no log-probabilities; leave n and logprobs out.")
+
     @classmethod
     def of(cls, options: dict[str, Any]) -> ChatOptions:
         """Check options by name and value; None stands for a default.

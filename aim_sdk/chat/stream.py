@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from aim_sdk.backend.answers import stream_answer
 from aim_sdk.chat.completion import ChatAnswer, ChatCompletion
-from aim_sdk.chat.prompts import ChatPrompt, completion_of
-from aim_sdk.types import Generation
+from aim_sdk.chat.prompts import ChatPrompt, completion_of, speaking_of_messages
+from aim_sdk.injection.prompting import fitting
+from aim_sdk.types import Context, Generation
 
 
 class ChatStream(Iterator[str]):
@@ -59,3 +60,24 @@ class ChatStream(Iterator[str]):
             return completion_of([replace(self._whole, demonstrations=self._prompt.context[1])], self._prompt)
         answer = ChatAnswer(self._text, "stop", None)
         return ChatCompletion((answer,), None, self._prompt.context[1], self._prompt.read)
+
+
+def streamed(prompt: ChatPrompt) -> ChatStream:
+    """Begin an answer that comes piece by piece.
+
+    Raises:
+        InputError: the prompt cannot be answered.
+    """
+
+    def begun(contexts: list[Context]) -> Iterator[str]:
+        return prompt.injector.stream(
+            prompt.query,
+            contexts[0],
+            prompt_format=prompt.encoder.prompt_format,
+            max_new_tokens=prompt.options.max_tokens,
+            **prompt.generation,
+        )
+
+    with speaking_of_messages(prompt.turns):
+        pieces, (context,) = fitting([prompt.context], prompt.shots, begun)
+    return ChatStream(pieces, replace(prompt, context=context))

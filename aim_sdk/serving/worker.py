@@ -16,7 +16,7 @@ from aim_sdk.bank import DemonstrationBank
 from aim_sdk.chat.chat import Asked, Chat
 from aim_sdk.chat.completion import ChatCompletion
 from aim_sdk.chat.prompts import ChatPrompt, answered
-from aim_sdk.chat.stream import ChatStream
+from aim_sdk.chat.stream import ChatStream, streamed
 from aim_sdk.errors import InputError
 from aim_sdk.serving.refusals import Refusal
 from aim_sdk.types import Demonstration
@@ -168,10 +168,10 @@ class Worker:
         for job in wanted:
             if isinstance(job, Call):
                 _finish(job.done, job.function)
-        self._answer([job for job in wanted if isinstance(job, Ask)])
-        for job in wanted:
-            if isinstance(job, Stream):
-                self._begin(job)
+        asked = [job for job in wanted if isinstance(job, Ask | Stream)]
+        prompts = [pair for chat in dict.fromkeys(job.chat for job in asked) for pair in _prompts(chat, asked)]
+        self._answer([(job, prompt) for job, prompt in prompts if isinstance(job, Ask)])
+        self._begin([(job, prompt) for job, prompt in prompts if isinstance(job, Stream)])
         self._streams = [(job, stream) for job, stream in self._streams if _advanced(job, stream)]
 
     def _add(self, bank: DemonstrationBank, jobs: Sequence[Add]) -> None:
@@ -191,36 +191,33 @@ class Worker:
                 [errors.get(id(item)) or Added(keys[id(item)], id(item) not in before) for item in job.demonstrations]
             )
 
-    def _answer(self, jobs: Sequence[Ask]) -> None:
+    def _answer(self, prompts: Sequence[tuple[Ask, ChatPrompt]]) -> None:
         """Answer conversations, those of different banks in one batch."""
-        if not jobs:
+        if not prompts:
             return
-        self._batches(len(jobs))
-        prompts: dict[int, ChatPrompt] = {}
-        for chat in dict.fromkeys(job.chat for job in jobs):
-            prompts |= _prompts(chat, [(place, job) for place, job in enumerate(jobs) if job.chat is chat])
-        found = answered(prompts.values(), self._batch)
-        for place, one in zip(prompts, found, strict=True):
-            done = jobs[place].done
-            done.set_exception(one) if isinstance(one, Exception) else done.set_result(one)
+        self._batches(len(prompts))
+        found = answered([prompt for _, prompt in prompts], self._batch)
+        for (job, _), one in zip(prompts, found, strict=True):
+            job.done.set_exception(one) if isinstance(one, Exception) else job.done.set_result(one)
 
-    def _begin(self, job: Stream) -> None:
-        try:
-            self._streams.append((job, job.chat.streamed(job.asked)))
-        except Exception as error:
-            job.done.set_exception(error)
+    def _begin(self, prompts: Sequence[tuple[Stream, ChatPrompt]]) -> None:
+        for job, prompt in prompts:
+            try:
+                self._streams.append((job, streamed(prompt)))
+            except Exception as error:
+                job.done.set_exception(error)
 
 
-def _prompts(chat: Chat, jobs: Sequence[tuple[int, Ask]]) -> dict[int, ChatPrompt]:
+def _prompts(chat: Chat, asked: Sequence[Ask | Stream]) -> list[tuple[Ask | Stream, ChatPrompt]]:
     """The prompts of one model's conversations; those that have none are told why."""
+    jobs = [job for job in asked if job.chat is chat]
     try:
-        made = chat.prompts([job.asked for _, job in jobs])
+        return list(zip(jobs, chat.prompts([job.asked for job in jobs]), strict=True))
     except Exception as error:
         if len(jobs) > 1:
-            return {place: prompt for one in jobs for place, prompt in _prompts(chat, [one]).items()}
-        jobs[0][1].done.set_exception(error)
-        return {}
-    return dict(zip((place for place, _ in jobs), made, strict=True))
+            return [pair for job in jobs for pair in _prompts(chat, [job])]
+        jobs[0].done.set_exception(error)
+        return []
 
 
 def _advanced(job: Stream, stream: ChatStream) -> bool:

@@ -53,6 +53,7 @@ async def completions(request: Request, service: TheService, caller: TheCaller) 
     named, chat, asked = await run_in_threadpool(_asked, service, wanted, caller.name, caller)
     identity = Identity(wanted.model)
     if wanted.stream:
+        asked.options.check_streams()
         job = Stream(chat, asked, _pieces := _Pieces(asyncio.get_running_loop()))
         events = _events(service, job, _pieces, identity, wanted, request.state.request, began)
         first = await anext(events)  # what cannot be answered is refused with a status of its own
