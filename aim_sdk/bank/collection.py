@@ -18,7 +18,7 @@ from aim_sdk.bank.view import BankView, without_backbone
 from aim_sdk.config import Binding
 from aim_sdk.errors import AIMError, InputError, UnknownEntryError, did_you_mean
 from aim_sdk.files.images import image_digest
-from aim_sdk.reading.encoder import BATCH_TOKENS, Encoder
+from aim_sdk.reading.encoder import BATCH_TOKENS, Encoded, Encoder
 from aim_sdk.support.numbers import whole_number
 from aim_sdk.support.progress import advancing
 from aim_sdk.types import Demonstration, FusedTokens, Metadata, plain_metadata
@@ -108,6 +108,17 @@ class DemonstrationCollection(Mapping[str, BankEntry]):
     def project_from(self, source: DemonstrationCollection, keys: Sequence[str]) -> None:
         """Add the demonstrations of a bank that keeps readings, projected by this bank's projector."""
         self._adder().project(source._store, keys)
+
+    def encoded(self, key: str) -> Encoded:
+        """The reading and the fused tokens of an entry of a bank that keeps readings.
+
+        Raises:
+            InputError: it keeps none.
+        """
+        reading = self._store.reading(key)
+        if reading is None:
+            raise InputError(f"{self!r} keeps no readings.")
+        return Encoded(reading, self._fused(key))
 
     def remove(self, *keys: str) -> None:
         """Remove entries, all or none.

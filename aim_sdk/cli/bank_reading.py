@@ -12,10 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from aim_sdk.cli import options
+from aim_sdk.cli.bank_ranks import own_device, put_together, ranks
 
 if TYPE_CHECKING:
+    from aim_sdk.bank import DemonstrationBank
+    from aim_sdk.cli.bank_ranks import Source
+    from aim_sdk.files.json_lines import OnProblem
     from aim_sdk.pipeline import AIMPipeline
     from aim_sdk.support.terminal import Problems
+    from aim_sdk.types import Demonstration
 
 Bank = Annotated[Path, typer.Argument(metavar="BANK", help="The bank's folder.")]
 KeepReadings = Annotated[
@@ -51,19 +56,29 @@ def add(
     What the bank holds already is not read again, so an interrupted command resumes where it stopped. SOURCE is JSON
     lines or CSV (fields besides image, text and answer become metadata), or a folder whose images have a .txt with the
     answer next to them, or are in one subfolder per class. What cannot be used is reported; the exit code is then 3.
+
+    Several GPUs, or processes, read a large set faster, each its share:
+    `torchrun --nproc_per_node 4 -m aim_sdk.cli bank add BANK SOURCE`. The bank is then that of one process.
     """
     from aim_sdk.files.demonstrations import check_images, count_demonstrations, stream_demonstrations, where_images_are
     from aim_sdk.files.images import describe
     from aim_sdk.support.terminal import Problems, say
 
     check_images(images, source)
-    total = count_demonstrations(source)
-    with _filled(bank, context.params) as pipe:
-        before, problems = len(pipe.bank), Problems()
-        found = stream_demonstrations(source, text=text, images=images, on_problem=problems.add)
-        first = list(islice(found, 1))  # there may be none that can be used
-        pipe.bank.add(
-            chain(first, found) if first else [],
+    total, problems = count_demonstrations(source), Problems()
+
+    def found(on_problem: OnProblem) -> Iterator[Demonstration]:
+        return stream_demonstrations(source, text=text, images=images, on_problem=on_problem)
+
+    given = context.params | {"device": own_device(device)}
+    with _to_fill(bank, given, lambda: found(lambda _: None), total) as opened:
+        if opened is None:  # another process puts the parts together
+            return
+        before = len(opened)
+        shown = found(problems.add)
+        first = list(islice(shown, 1))  # there may be none that can be used
+        opened.add(
+            chain(first, shown) if first else [],
             batch_tokens=batch_tokens,
             progress=True,
             total=total,
@@ -71,7 +86,7 @@ def add(
                 _once(describe(item.image), str(error) if source.is_dir() else where_images_are(error, item.image))
             ),
         )
-        say(f"{bank}: {len(pipe.bank) - before} demonstrations added, {len(pipe.bank)} in all.", err=True)
+        say(f"{bank}: {len(opened) - before} demonstrations added, {len(opened)} in all.", err=True)
     _report(problems)
 
 
@@ -122,27 +137,51 @@ def convert(
 
 
 @contextmanager
+def _to_fill(
+    bank: Path, given: Mapping[str, Any], source: Source, total: int | None
+) -> Iterator[DemonstrationBank | None]:
+    """The bank to add to; under torchrun, after all processes have read their shares, and None for all but one."""
+    from aim_sdk.bank import NewBankWarning
+
+    if ranks() == 1:
+        with _filled(bank, given) as pipe:
+            yield pipe.bank
+        return
+    keeps = {name: given[name] for name in ("keep_readings", "keep_images")}
+    pipe = _loaded({**given, "keep_readings": False, "keep_images": False}, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NewBankWarning)
+        with put_together(bank, pipe, source, total, given["batch_tokens"], **keeps) as opened:
+            yield opened
+
+
+@contextmanager
 def _filled(bank: Path, given: Mapping[str, Any]) -> Iterator[AIMPipeline]:
     """A pipeline with that bank, which is created if missing; reports what an interruption left."""
     from aim_sdk.bank import NewBankWarning
-    from aim_sdk.config import PromptFormat
-    from aim_sdk.pipeline import AIMPipeline
 
-    template = given["template"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NewBankWarning)  # these commands make banks
-        pipe = AIMPipeline.from_pretrained(
-            given["backend"],
-            prompt_format=None if template is None else PromptFormat.plain(template),
-            bank=bank,
-            **{name: given[name] for name in _LOADING},
-        )
+        pipe = _loaded(given, bank)
     try:
         yield pipe
     except KeyboardInterrupt:
         interrupted(bank)
     finally:
         pipe.bank.close()
+
+
+def _loaded(given: Mapping[str, Any], bank: Path | None) -> AIMPipeline:
+    from aim_sdk.config import PromptFormat
+    from aim_sdk.pipeline import AIMPipeline
+
+    template = given["template"]
+    return AIMPipeline.from_pretrained(
+        given["backend"],
+        prompt_format=None if template is None else PromptFormat.plain(template),
+        bank=bank,
+        **{name: given[name] for name in _LOADING},
+    )
 
 
 def interrupted(bank: Path) -> NoReturn:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from aim_sdk import AIMPipeline, Demonstration, Query
 from aim_sdk.serving.keys import Keys, Rights, digest_of
 from aim_sdk.serving.settings import ServeSettings
 from tests.servers import Live, conversation, data, given, serving, turn, uri
+from tests.unit.test_project_files import ROOT
 
 KEY = "a key of the clients' tests"
 WORDS = ["a lynx", "a fox", "a small brown bear"]
@@ -132,6 +135,25 @@ def test_dspy(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
         found = [predict(image=dspy.Image(shape(color))).name for color in ("darkred", "navy", "red")]
     assert set(found) <= {"a dax", "a blick"}
     assert (reads("aim_reads_total") or 0) - before == 2  # its demonstrations, once
+
+
+def test_the_examples_of_the_page(
+    pipe: AIMPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: list[Image.Image]
+) -> None:
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    for package in ("openai", "langchain_openai", "dspy"):
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    for name, picture in zip(("a.jpg", "b.jpg", "query.jpg"), pictures, strict=False):
+        picture.save(name)
+    page = (ROOT / "docs" / "how-to" / "serve.md").read_text()
+    found = [textwrap.dedent(one) for one in re.findall(r"^ *```python\n(.*?)^ *```$", page, re.DOTALL | re.MULTILINE)]
+    assert len(found) == 4
+    with serving(pipe, ServeSettings(banks=tmp_path / "banks")) as live:
+        live.fill("cats", [given(pictures[0], "a lynx"), given(pictures[1], "a caracal")])
+        scope: dict[str, object] = {"__name__": "example"}
+        for block in found:
+            exec(compile(block.replace("http://127.0.0.1:8000", live.url), "serve.md", "exec"), scope)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
