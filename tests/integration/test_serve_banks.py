@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from PIL import Image
 
 from aim_sdk import AIMPipeline, Demonstration, DemonstrationBank, Query
 from aim_sdk.serving.settings import Limits, ServeSettings
-from tests.servers import Live, data, given, serving, uri
+from tests.servers import Live, conversation, data, given, serving, uri
 
 ANSWERS = ["a lynx", "a fox", "a bear", "an owl"]
 
@@ -217,52 +218,69 @@ def test_names_that_are_none(live: Live, name: str, tmp_path: Path) -> None:
     assert list((tmp_path / "banks").iterdir()) == []
 
 
+@contextmanager
+def process(folder: Path, model: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """A service in a process of its own, and its address."""
+    command = [sys.executable, "-m", "aim_sdk.cli", "serve", "--backend", "llava", "--model", str(model)]
+    command += ["--projector", "residual", "--banks", str(folder), "--port", "0", "--device", "cpu"]
+    made = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert made.stderr is not None
+        line = next(line for line in made.stderr if " on http://" in line)
+        yield made, line.split(" on ")[1].strip()
+    finally:
+        made.kill()
+        made.wait()
+
+
 @pytest.mark.slow
 def test_nothing_acknowledged_is_lost_when_the_process_is_killed(tmp_path: Path, tiny: Callable[[str], Path]) -> None:
-    command = [sys.executable, "-m", "aim_sdk.cli", "serve", "--backend", "llava", "--model", str(tiny("llava-1.5"))]
-    command += ["--projector", "residual", "--banks", str(tmp_path), "--port", "0", "--device", "cpu"]
-
-    def started() -> tuple["subprocess.Popen[str]", str]:
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        assert process.stderr is not None
-        for line in process.stderr:
-            if " on http://" in line:
-                return process, line.split(" on ")[1].strip()
-        raise AssertionError("it did not start")
-
-    process, url = started()
     acknowledged: list[str] = []
     image = Image.new("RGB", (32, 32), "red")
+    with process(tmp_path, tiny("llava-1.5")) as (server, url):
 
-    def add(worker: int) -> None:
-        with httpx2.Client(base_url=url, timeout=60) as client:
-            for number in range(1000):
-                body = {"demonstrations": [given(image, f"answer {worker} {number}")]}
-                try:
-                    acknowledged.append(
-                        client.post("/v1/banks/cats/demonstrations", json=body).json()["data"][0]["key"]
-                    )
-                except httpx2.HTTPError:
-                    return
+        def add(worker: int) -> None:
+            with httpx2.Client(base_url=url, timeout=60) as client:
+                for number in range(1000):
+                    body = {"demonstrations": [given(image, f"answer {worker} {number}")]}
+                    try:
+                        added = client.post("/v1/banks/cats/demonstrations", json=body)
+                    except httpx2.HTTPError:
+                        return
+                    acknowledged.append(added.json()["data"][0]["key"])
 
-    httpx2.post(f"{url}/v1/banks", json={"name": "cats"})
-    threads = [threading.Thread(target=add, args=(n,)) for n in range(4)]
-    for one in threads:
-        one.start()
-    deadline = time.monotonic() + 60
-    while len(acknowledged) < 40 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    for one in threads:
-        one.join()
-    process.wait()
+        httpx2.post(f"{url}/v1/banks", json={"name": "cats"})
+        threads = [threading.Thread(target=add, args=(n,)) for n in range(4)]
+        for one in threads:
+            one.start()
+        deadline = time.monotonic() + 60
+        while len(acknowledged) < 40 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(server.pid, signal.SIGKILL)
+        for one in threads:
+            one.join()
     assert len(acknowledged) >= 40
-    process, url = started()
-    try:
+    with process(tmp_path, tiny("llava-1.5")) as (_, url):
         assert httpx2.get(f"{url}/v1/banks/cats").json()["demonstrations"] >= len(acknowledged)
         for key in acknowledged:
             assert httpx2.get(f"{url}/v1/banks/cats/demonstrations/{key}").status_code == 200
         assert httpx2.post(f"{url}/v1/banks/cats/verify").json()["problems"] == []
-    finally:
-        process.terminate()
-        assert process.wait(30) in (0, -signal.SIGTERM)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_what_has_begun_is_answered_when_it_is_stopped(
+    tmp_path: Path, tiny: Callable[[str], Path], pictures: list[Image.Image], sign: signal.Signals
+) -> None:
+    with process(tmp_path, tiny("llava-1.5")) as (server, url):
+        body = {"model": "llava", "messages": conversation(pictures, pictures[4]), "max_tokens": 400, "stream": True}
+        with httpx2.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60) as stream:
+            lines = stream.iter_lines()
+            assert next(lines).startswith("data: {")
+            server.send_signal(sign)
+            assert [line for line in lines if line][-1] == "data: [DONE]"
+        assert server.wait(30) in (0, -sign, 130)
+        with pytest.raises(httpx2.ConnectError):
+            httpx2.get(f"{url}/health")
+        assert server.stderr is not None
+        assert "Traceback" not in server.stderr.read()
