@@ -40,7 +40,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("answer")(answer.answer)
 app.command("cost")(cost.cost)
-app.command("train")(train.train)
+app.command("train", context_settings={"ignore_unknown_options": True})(train.train)
 app.command("serve")(serve.serve)
 app.command("serve-key")(serve.serve_key)
 app.add_typer(analyze.app, name="analyze")

@@ -83,7 +83,7 @@ def evaluate(
     _run(settings)
 
 
-@app.command("run")
+@app.command("run", context_settings={"ignore_unknown_options": True})
 def run_file(
     config: Annotated[Path, typer.Argument(help="A YAML file of settings, named as the options of `aim-icl eval`.")],
     overrides: Annotated[

@@ -109,6 +109,9 @@ def _parsed(text: str) -> Any:
 
 def _override(raw: dict[str, Any], override: str) -> None:
     name, equals, value = override.partition("=")
+    if override.startswith("--"):
+        told = f"{name.lstrip('-').replace('-', '_')}={value or 'VALUE'}"
+        raise InputError(f"{override}: settings have no dashes here. Next: write {told}, or see --help.")
     if not equals or not name.strip():
         raise InputError(f"override {override!r}: expected name=value, as in optimizer.learning_rate=1e-4.")
     *groups, last = name.strip().split(".")

@@ -166,6 +166,11 @@ def test_an_override_without_name_or_value_is_refused(path: Path, override: str)
     assert "expected name=value" in refused(path, override)
 
 
+@pytest.mark.parametrize(("override", "advice"), [("--steps", "steps=VALUE"), ("--batch-size=3", "batch_size=3")])
+def test_an_option_is_shown_as_a_setting(path: Path, override: str, advice: str) -> None:
+    assert f"Next: write {advice}" in refused(path, override)
+
+
 @pytest.mark.parametrize("override", ["backend.steps=3", "steps.x=3", "corpus.path.steps=3", "output.a.b=3"])
 def test_an_override_of_what_is_no_group_is_refused(path: Path, override: str) -> None:
     message = refused(path, override, steps=5)
