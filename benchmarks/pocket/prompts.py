@@ -136,7 +136,7 @@ class Assembler:
         return F.cross_entropy(logits, batch.labels[:, 1:][chosen], reduction="none")
 
     def _bos(self) -> Tensor:
-        return self.model.lm.embed(torch.tensor([self.model.bos_id]))
+        return self.model.lm.embed(torch.tensor(self.model.opening_ids))
 
     def _embed(self, segment: Segment, visuals: Iterator[Tensor]) -> Tensor:
         if isinstance(segment, Text):

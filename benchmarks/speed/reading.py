@@ -114,7 +114,11 @@ def pocket_floor(backend: PocketBackend, batches: Sequence[Sequence[Demonstratio
             visual = model.encode_pixels(pixels)
             rows = [
                 torch.cat(
-                    [model.lm.embed(torch.tensor([model.bos_id, *before])), tokens, model.lm.embed(torch.tensor(after))]
+                    [
+                        model.lm.embed(torch.tensor([*model.opening_ids, *before])),
+                        tokens,
+                        model.lm.embed(torch.tensor(after)),
+                    ]
                 )
                 for (before, after), tokens in zip(texts, visual, strict=True)
             ]

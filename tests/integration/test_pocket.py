@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from aim_backends.pocket.backend import PocketBackend
-from aim_backends.pocket.prompts import DEFAULT_FORMAT
+from aim_backends.pocket.model import DEFAULT_FORMAT
 from aim_backends.pocket.vision import preprocess
 from aim_sdk import AIMPipeline, Demonstration, FusedTokens, PromptFormat, Query, ResidualProjector
 from aim_sdk.errors import ContextLengthError, DeviceError, FormatError, InputError, ModelNotFoundError, NonFiniteError
@@ -89,7 +89,7 @@ def test_injecting_the_text_is_the_plain_model_on_that_text(
 ) -> None:
     """Identity: true token embeddings as fused tokens give the logits of the same ids run through the LM by hand."""
     model, query = backend.model, queries[0]
-    ids = [model.bos_id]
+    ids = [*model.opening_ids]
     for item in demonstrations:
         for segment in (f"Question: {item.text}\n", "\nAnswer:", f" {item.answer}\n"):
             ids += model.tokenize(segment)
@@ -105,7 +105,7 @@ def test_no_fused_tokens_is_the_plain_model(backend: PocketBackend, queries: lis
     model, query = backend.model, queries[0]
     before, after = model.tokenize(f"Question: {query.text}\n"), model.tokenize("\nAnswer:")
     visual = model.encode_pixels([preprocess(query.image)])[0]
-    parts = [model.lm.embed(torch.tensor([model.bos_id, *before])), visual, model.lm.embed(torch.tensor(after))]
+    parts = [model.lm.embed(torch.tensor([*model.opening_ids, *before])), visual, model.lm.embed(torch.tensor(after))]
     expected = model.lm.head(model.lm(torch.cat(parts)[None])[0, -1])
     assert torch.equal(logits(backend, query, []), expected)
 

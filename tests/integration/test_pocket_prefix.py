@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from aim_backends.pocket.backend import PocketBackend
 from aim_backends.pocket.cache import KVCache
 from aim_backends.pocket.injector import PocketInjector
-from aim_backends.pocket.prompts import DEFAULT_FORMAT
+from aim_backends.pocket.model import DEFAULT_FORMAT
 from aim_sdk import AIMPipeline, Demonstration, FusedTokens, Generation, Query
 from aim_sdk.backend import ReusesPrefixes, find
 from aim_sdk.backend.prefixes import DEFAULT_BYTES, MIN_TOKENS

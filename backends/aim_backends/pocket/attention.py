@@ -8,7 +8,7 @@ import torch
 
 from aim_backends.pocket.injector import PocketInjector
 from aim_backends.pocket.model import PocketModel
-from aim_backends.pocket.prompts import PromptSegments, SegmentWriter
+from aim_backends.shared.segments import PromptSegments, SegmentWriter
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import InputError
 from aim_sdk.types import AttentionMap, Demonstration, Query, TokenKind

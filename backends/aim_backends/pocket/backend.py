@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file
@@ -16,9 +16,9 @@ from aim_backends.pocket.cache import KVCache
 from aim_backends.pocket.footprint import PocketFootprint
 from aim_backends.pocket.images import ImageEncoder
 from aim_backends.pocket.injector import PocketInjector, TokenisedAnswers
-from aim_backends.pocket.model import DATA, PocketModel
-from aim_backends.pocket.prompts import DEFAULT_FORMAT, SegmentWriter, SpecialTokens
+from aim_backends.pocket.model import DATA, DEFAULT_FORMAT, PocketModel
 from aim_backends.pocket.reader import PocketReader
+from aim_backends.shared.segments import SegmentWriter, SpecialTokens
 from aim_sdk.backend.constraints import Constraint
 from aim_sdk.backend.devices import resolve_device, resolve_dtype
 from aim_sdk.backend.hashing import rms, tensor_hash
@@ -41,8 +41,6 @@ class PocketBackend(Backend):
     default_model = MODEL
 
     def __init__(self, model: PocketModel, special_tokens: SpecialTokens = "refuse") -> None:
-        if special_tokens not in get_args(SpecialTokens):
-            raise InputError(f"special_tokens={special_tokens!r}; expected 'refuse' or 'allow'.")
         self.model = model
         images, prompts = ImageEncoder(model), SegmentWriter(model, special_tokens)
         self._reader = PocketReader(model, images, prompts)

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from aim_backends.pocket.decoding import Prefilled
 from aim_backends.pocket.model import PocketModel
+from aim_backends.pocket.prefilled import Prefilled
 from aim_sdk.support.finite import not_finite
 from aim_sdk.types import ChoiceScores
 

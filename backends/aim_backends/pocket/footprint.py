@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aim_backends.pocket.model import PocketModel
-from aim_backends.pocket.prompts import DEFAULT_FORMAT, PromptSegments, SegmentWriter
+from aim_backends.pocket.model import DEFAULT_FORMAT, PocketModel
 from aim_backends.pocket.vision import VISUAL_TOKENS
+from aim_backends.shared.segments import PromptSegments, SegmentWriter
 from aim_sdk.backend.footprint import Footprint, ModelSizes
 from aim_sdk.config import PromptFormat
 from aim_sdk.types import Demonstration, Query

@@ -14,10 +14,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from aim_backends.pocket.cache import KVCache
 from aim_backends.pocket.choices import choice_scores
-from aim_backends.pocket.decoding import Decoder, Prefilled, Sampling
 from aim_backends.pocket.images import DecodedImages, ImageEncoder, ShownImages
 from aim_backends.pocket.model import PocketModel
-from aim_backends.pocket.prompts import PromptSegments, SegmentWriter
+from aim_backends.pocket.prefilled import Prefilled
+from aim_backends.shared.decoding import Decoder, Sampling
+from aim_backends.shared.segments import PromptSegments, SegmentWriter
 from aim_sdk.backend.constraints import Constraint
 from aim_sdk.backend.grammar import AnswerGrammar
 from aim_sdk.backend.injector import Injector
@@ -124,7 +125,7 @@ class PocketInjector(Injector):
                     if token is not None:
                         log.append(float(row[token]))
         made = []
-        for place, (row, log, length) in enumerate(zip(rows, logs, prompt.mask.sum(1).tolist(), strict=True)):
+        for place, (row, log, length) in enumerate(zip(rows, logs, prompt.lengths, strict=True)):
             try:
                 made.append(decoder.generation(row, length, tuple(log) if log_probs else None))
             except CutAnswerError as error:
@@ -139,7 +140,7 @@ class PocketInjector(Injector):
         return decoder.stream(self.prefill([query], [context], prompt_format, decoder.limit))
 
     def _decoder(self, prompt_format: PromptFormat, max_new_tokens: int, generation: Mapping[str, Any]) -> Decoder:
-        sampling = Sampling.parse(dict(generation))
+        sampling = Sampling.parse(dict(generation), "pocket")
         return Decoder(self._model, prompt_format, max_new_tokens, sampling, self._constraint)
 
     def score(
@@ -253,7 +254,7 @@ class PocketInjector(Injector):
             cache, mask = cache.select(torch.tensor(rows, device=mask.device)), mask[rows]
         cache, mask = cache.expand(len(after)), mask.expand(len(after), -1)
         hidden, mask = self._run(after, cache, mask)
-        return Prefilled(cache, mask, hidden[:, -1:])
+        return Prefilled(self._model, cache, mask, hidden[:, -1:])
 
     def _run(self, rows: list[Tensor], cache: KVCache, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Run embeddings after ``cache``, which grows; return their last hidden states and the mask of all tokens."""

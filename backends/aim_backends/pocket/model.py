@@ -28,10 +28,14 @@ from aim_backends.pocket.memory import keep_freed_memory
 from aim_backends.pocket.vision import Trunk
 from aim_backends.pocket.weights import PocketFiles, prepare_weights
 from aim_sdk.backend.grammar import token_bytes
+from aim_sdk.config import PromptFormat
 from aim_sdk.errors import ArtifactNotFoundError, CorruptArtifactError
 
 DATA: Final = Path(__file__).parent / "data"
 BOS: Final = "<|im_start|>"
+END_TOKENS: Final = ("<|im_end|>", "<|endoftext|>")
+DEFAULT_FORMAT: Final = PromptFormat.plain("Question: {text}\n{image}\nAnswer: {answer}\n")
+"""The layout that pocket was trained on."""
 _IMAGE_BATCH = 32
 
 
@@ -70,8 +74,21 @@ class PocketModel:
         return self.lm.embed_tokens.weight.device
 
     @property
-    def bos_id(self) -> int:
-        return self._token_id(BOS)
+    def title(self) -> str:
+        return "pocket"
+
+    @property
+    def opening_ids(self) -> list[int]:
+        return [self._token_id(BOS)]
+
+    @cached_property
+    def special_tokens(self) -> dict[int, str]:
+        return {index: token.content for index, token in self.tokenizer.get_added_tokens_decoder().items()}
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        ids = map(self.tokenizer.token_to_id, END_TOKENS)
+        return frozenset(index for index in ids if index is not None)
 
     @cached_property
     def token_bytes(self) -> Any:

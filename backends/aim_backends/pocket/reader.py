@@ -11,8 +11,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from aim_backends.pocket.images import DecodedImages, ImageEncoder
 from aim_backends.pocket.model import PocketModel
-from aim_backends.pocket.prompts import PromptSegments, SegmentWriter
 from aim_backends.pocket.vision import VISUAL_TOKENS
+from aim_backends.shared.segments import PromptSegments, SegmentWriter
 from aim_sdk.backend.prepared import PreparedReadings
 from aim_sdk.backend.reader import DemoReader
 from aim_sdk.config import PromptFormat

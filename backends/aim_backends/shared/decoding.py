@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
-from aim_backends.pocket.cache import KVCache
-from aim_backends.pocket.model import PocketModel
+from aim_backends.shared.text import TextModel
 from aim_sdk.backend.answers import clean_answer, stream_answer
 from aim_sdk.backend.constraints import Constraint
 from aim_sdk.backend.grammar import AnswerGrammar
@@ -23,7 +23,6 @@ from aim_sdk.errors import InputError, problem, unknown
 from aim_sdk.support.finite import not_finite
 from aim_sdk.types import Generation
 
-END_TOKENS: Final = ("<|im_end|>", "<|endoftext|>")
 _LOST: Final = -1
 """Instead of a token whose logits are NaN or infinite: it comes to the host with the tokens."""
 
@@ -46,26 +45,31 @@ class Sampling(BaseModel):
         return self
 
     @classmethod
-    def parse(cls, options: dict[str, Any]) -> Sampling:
+    def parse(cls, options: dict[str, Any], title: str) -> Sampling:
         """Validate generation options by name and value."""
         for name in options:
             if name not in cls.model_fields:
-                raise InputError(f"pocket: {unknown('generation option', name, cls.model_fields)}")
+                raise InputError(f"{title}: {unknown('generation option', name, cls.model_fields)}")
         try:
             return cls(**options)
         except ValidationError as error:
             raise InputError(f"{problem(error)}.") from error
 
 
-@dataclass(frozen=True, slots=True)
-class Prefilled:
-    """Prompts that have been run."""
+class Prompts(Protocol):
+    """Prompts that have been run, and how they go on."""
 
-    cache: KVCache
-    mask: Bool[Tensor, "batch tokens"]
-    """True on real tokens; padding stands on the left of each part."""
-    last: Float[Tensor, "batch one hidden"]
-    """Last hidden states at the last position."""
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Positions of each."""
+
+    @property
+    def logits(self) -> Float[Tensor, "batch vocabulary"]:
+        """Of what comes next."""
+
+    @abstractmethod
+    def step(self, tokens: Sequence[int]) -> None:
+        """Run one more token of each; `logits` are then those after it."""
 
 
 @dataclass(frozen=True)
@@ -73,24 +77,18 @@ class Decoder:
     """Makes answers after prompts that have been run; each ends at the string ``stop``, or where its grammar says.
 
     Args:
-        model: pocket.
+        model: the tokenizer.
         prompt_format: its suffix ends an answer.
         max_new_tokens: the longest answer, in tokens; a grammar of choices has a limit of its own.
         sampling: how tokens are chosen.
         constraint: what the answers have to be.
     """
 
-    model: PocketModel
+    model: TextModel
     prompt_format: PromptFormat
     max_new_tokens: int
     sampling: Sampling
     constraint: Constraint | None = None
-
-    @cached_property
-    def ends(self) -> frozenset[int]:
-        """The tokens that end an answer."""
-        ids = map(self.model.tokenizer.token_to_id, END_TOKENS)
-        return frozenset(index for index in ids if index is not None)
 
     @cached_property
     def grammar(self) -> AnswerGrammar | None:
@@ -98,24 +96,25 @@ class Decoder:
             return None
         _, blanks, _ = self.prompt_format.pieces()
         stop, lead = self.prompt_format.stop, len(blanks)
-        return AnswerGrammar(self.model.token_bytes, self.constraint, ends=self.ends, lead=lead, stop=stop)
+        return AnswerGrammar(self.model.token_bytes, self.constraint, ends=self.model.end_ids, lead=lead, stop=stop)
 
     @property
     def limit(self) -> int:
         """The most tokens of an answer."""
         return self.max_new_tokens if self.grammar is None else self.grammar.limit(self.max_new_tokens)
 
-    def steps(self, prompt: Prefilled) -> Iterator[tuple[list[int | None], Tensor]]:
+    def steps(self, prompt: Prompts) -> Iterator[tuple[list[int | None], Tensor]]:
         """Yield one token per row and step (None for rows that have ended) with its logits ``(batch, vocabulary)``."""
-        model, grammar, seed, mask = self.model, self.grammar, self.sampling.seed, prompt.mask
-        logits = model.lm.head(prompt.last[:, -1])
-        generator = None if seed is None else torch.Generator(mask.device).manual_seed(seed)
-        rows: list[list[int]] = [[] for _ in mask]
+        grammar, seed = self.grammar, self.sampling.seed
+        device = prompt.logits.device
+        generator = None if seed is None else torch.Generator(device).manual_seed(seed)
+        rows: list[list[int]] = [[] for _ in prompt.lengths]
         ended = [False] * len(rows)
         for left in range(self.limit, 0, -1):
+            logits = prompt.logits
             scores = logits.float() if grammar is None else grammar.admit(rows, logits.float())
-            tokens = _choose(scores, self.sampling, generator)
-            chosen = [None if over else int(token) for over, token in zip(ended, tokens.tolist(), strict=True)]
+            tokens = _choose(scores, self.sampling, generator).tolist()
+            chosen = [None if over else int(token) for over, token in zip(ended, tokens, strict=True)]
             if _LOST in chosen:
                 error = not_finite("the backbone's logits", logits.dtype)
                 error.query = chosen.index(_LOST)
@@ -126,9 +125,7 @@ class Decoder:
             ended = list(map(self._ended, rows)) if grammar is None else grammar.over(rows)
             if all(ended) or left == 1:
                 return
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-            hidden = model.lm(model.lm.embed(tokens[:, None]), attention_mask=mask, cache=prompt.cache)
-            logits = model.lm.head(hidden[:, -1])
+            prompt.step(tokens)
 
     def answer(self, ids: Sequence[int]) -> str:
         """The answer that some tokens are.
@@ -151,10 +148,10 @@ class Decoder:
         ended = self._ended(ids) if self.grammar is None else True
         return Generation(self.answer(ids), tuple(ids), prompt_tokens, log_probs, ended=ended)
 
-    def stream(self, prompt: Prefilled) -> Generator[str, None, Generation]:
+    def stream(self, prompt: Prompts) -> Generator[str, None, Generation]:
         """Yield an answer's text as soon as it is certain; return the answer."""
         ids: list[int] = []
-        length, pieces = int(prompt.mask.sum()), self._pieces(prompt, ids)
+        length, pieces = prompt.lengths[0], self._pieces(prompt, ids)
         if self.grammar is not None:
             yield from self.grammar.pieces(pieces, ids)
         else:
@@ -162,7 +159,7 @@ class Decoder:
         return self.generation(ids, length)
 
     @torch.no_grad()
-    def _pieces(self, prompt: Prefilled, ids: list[int]) -> Iterator[str]:
+    def _pieces(self, prompt: Prompts, ids: list[int]) -> Iterator[str]:
         """Yield what is said, whole characters at a time; its tokens are added to ``ids``."""
         sent = ""
         for (token,), _ in self.steps(prompt):
@@ -176,7 +173,7 @@ class Decoder:
 
     def _ended(self, ids: Sequence[int]) -> bool:
         stop = self.prompt_format.stop
-        return ids[-1] in self.ends or bool(stop and stop in self.model.decode(ids).lstrip())
+        return ids[-1] in self.model.end_ids or bool(stop and stop in self.model.decode(ids).lstrip())
 
 
 def _choose(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:

@@ -1,17 +1,14 @@
-"""Pocket's prompts: segments tokenised one by one, so that a demonstration's tokens never depend on neighbours."""
+"""Prompts of a plain format: segments tokenised one by one, so that a demonstration's tokens depend on no neighbour."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from aim_backends.pocket.model import PocketModel
+from aim_backends.shared.text import TextModel
 from aim_sdk.config import PromptFormat
-from aim_sdk.errors import FormatError
+from aim_sdk.errors import FormatError, InputError
 from aim_sdk.types import Demonstration, Query
-
-DEFAULT_FORMAT = PromptFormat.plain("Question: {text}\n{image}\nAnswer: {answer}\n")
-"""The layout that pocket was trained on."""
 
 SpecialTokens = Literal["refuse", "allow"]
 """What happens to a user's text that holds a special token."""
@@ -29,15 +26,16 @@ class PromptSegments:
 class SegmentWriter:
     """Writes demonstrations and queries as token ids. A text adds no special token to those that its format writes."""
 
-    def __init__(self, model: PocketModel, special_tokens: SpecialTokens = "refuse") -> None:
+    def __init__(self, model: TextModel, special_tokens: SpecialTokens = "refuse") -> None:
+        if special_tokens not in get_args(SpecialTokens):
+            raise InputError(f"special_tokens={special_tokens!r}; expected 'refuse' or 'allow'.")
         self._model = model
-        special = model.tokenizer.get_added_tokens_decoder() if special_tokens == "refuse" else {}
-        self._special = {index: token.content for index, token in special.items()}
+        self._special = model.special_tokens if special_tokens == "refuse" else {}
 
     def opening(self, prompt_format: PromptFormat) -> list[int]:
         """BOS and the system text, which is the developer's and may hold special tokens."""
         self._check_kind(prompt_format)
-        return [self._model.bos_id, *self._model.tokenize(prompt_format.system or "")]
+        return [*self._model.opening_ids, *self._model.tokenize(prompt_format.system or "")]
 
     def demonstration(self, item: Demonstration, prompt_format: PromptFormat) -> PromptSegments:
         """A demonstration's segments; their concatenation is its text-only form."""
@@ -75,7 +73,7 @@ class SegmentWriter:
     def _check_kind(self, prompt_format: PromptFormat) -> None:
         if prompt_format.kind != "plain":
             raise FormatError(
-                "pocket has no chat template. Use its default format, or "
+                f"{self._model.title} has no chat template. Use its default format, or "
                 "PromptFormat.plain('... {image} ... {answer} ...')."
             )
 
@@ -92,7 +90,7 @@ class SegmentWriter:
             raise FormatError(
                 f"the text {text[:80]!r} contains the special token {token!r}, alone or together with the text next to "
                 "it; "
-                "remove it, or load pocket with special_tokens='allow', if its texts are your own."
+                f"remove it, or load {self._model.title} with special_tokens='allow', if its texts are your own."
             )
         return ids
 

@@ -1,0 +1,1 @@
+"""What engines share that put a prompt together from embeddings themselves: pocket and llama.cpp."""
