@@ -229,6 +229,6 @@ def image_of_url(url: str, where: str, hosts: Collection[str] = ()) -> bytes:
     if len(data) * 3 // 4 > MAX_FILE_BYTES:
         raise ImageError(f"{where}: an image of about {len(data) * 3 // 4:,} bytes; at most {MAX_FILE_BYTES:,}.")
     try:
-        return base64.b64decode(data, validate=True)
+        return base64.b64decode(re.sub(r"\s+", "", data), validate=True)  # `base64` writes lines
     except (binascii.Error, ValueError) as error:
         raise ImageError(f"{where}: {describe(url)}: not base64 ({error}).") from error

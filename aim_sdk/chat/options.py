@@ -13,7 +13,7 @@ from aim_sdk.selection.base import Selector
 from aim_sdk.selection.registry import get_selector
 from aim_sdk.types import Mode
 
-_COOLEST: Final = 1e-3
+COOLEST: Final = 1e-3
 """The lowest temperature of a draw: below, it is greedy in all but name, and numbers overflow."""
 _ELSEWHERE: Final = {
     "stream": "pieces come from another method. Next: pipe.chat_stream(messages, ...)",
@@ -80,8 +80,8 @@ class ChatOptions(BaseModel):
             raise ValueError("seed: greedy answers are not drawn. Next: temperature=1, or no seed")
         if self.temperature == 0 and self.top_p not in (None, 1):
             raise ValueError(f"top_p={self.top_p}: greedy answers are not drawn. Next: temperature=1, or no top_p")
-        if self.temperature and self.temperature < _COOLEST:
-            raise ValueError(f"temperature={self.temperature}: expected 0 (greedy), or at least {_COOLEST}")
+        if self.temperature and self.temperature < COOLEST:
+            raise ValueError(f"temperature={self.temperature}: expected 0 (greedy), or at least {COOLEST}")
         if self.selector is not None and (self.shots == 0 or self.mode == "zero-shot"):
             raise ValueError("selector: no demonstration is shown, so none is chosen; leave it out")
         if self.shots and self.mode == "zero-shot":

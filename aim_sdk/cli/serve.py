@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,7 @@ def serve(
     selector: Annotated[
         str | None, typer.Option(help="Chooses demonstrations, unless a request names another selector.")
     ] = None,
-    host: Annotated[str, typer.Option(help="Listen here. Other than this machine's own address, it needs keys.")] = (
+    host: Annotated[str, typer.Option(help="The address to listen on. Any but this machine's own needs --keys.")] = (
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
@@ -37,9 +38,11 @@ def serve(
         list[str] | None, typer.Option(help="A host that images may be downloaded from; by default none.")
     ] = None,
     host_name: Annotated[
-        list[str] | None, typer.Option(help="Another name of this machine in browsers, if it listens to itself alone.")
+        list[str] | None,
+        typer.Option(help="Another host name that browsers may use, if only this machine is listened to."),
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 2048,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Do not write a line for each request.")] = False,
     device: options.Device = None,
     dtype: options.Dtype = None,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -58,7 +61,7 @@ def serve(
 
     for package in ("fastapi_offline", "uvicorn", "prometheus_client", "python_multipart"):
         imported(package, extra="serve")
-    from aim_sdk.serving.run import run
+    from aim_sdk.serving.run import log_to_stderr, run
 
     BACKENDS.require(backend)
     chooses = DEFAULT_SELECTOR if selector is None else selector
@@ -87,6 +90,7 @@ def serve(
         selector=chooses,
         prompt_format=None if template is None else PromptFormat.plain(template),
     )
+    log_to_stderr(logging.WARNING if quiet else logging.INFO)
     run(pipe, settings, held)
 
 

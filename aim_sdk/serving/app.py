@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 import aim_sdk
 from aim_sdk.errors import AIMError, InputError, said
 from aim_sdk.serving.guard import Guard
+from aim_sdk.serving.reference import corrected
 from aim_sdk.serving.refusals import Refusal
 from aim_sdk.serving.routes import adding, banks, chat, demonstrations, health
 from aim_sdk.serving.service import Service
@@ -44,7 +45,10 @@ def app_of(service: Service) -> FastAPI:
         app.include_router(part.router)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
 
-    @app.get("/", include_in_schema=False)
+    own = app.openapi
+    app.openapi = lambda: app.openapi_schema or corrected(own())  # type: ignore[method-assign]
+
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html")
 
@@ -72,6 +76,7 @@ def _foreseen(error: Exception, app: FastAPI) -> Exception:
         if status == HTTPStatus.NOT_FOUND:
             return Refusal(status, "no_such_address", "nothing is at this address; /docs lists what is there.")
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
-            return Refusal(status, "method_not_allowed", "this address does not take that method; see /docs.")
+            allowed = (error.headers or {}).get("Allow", "others")
+            return Refusal(status, "method_not_allowed", f"this address takes {allowed}.", allow=allowed)
         return Refusal(status, status.name.lower(), f"{error.detail}")
     return error

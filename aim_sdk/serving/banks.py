@@ -2,47 +2,50 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import threading
 import uuid
 import warnings
-from collections.abc import Iterable
+from collections import defaultdict
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
 from aim_sdk.bank import DemonstrationBank, NewBankWarning
 from aim_sdk.bank.bank import DiskBank
+from aim_sdk.bank.disk.folder import INDEX
 from aim_sdk.chat.chat import Chat
-from aim_sdk.chat.tokens import CAPACITY, KeptTokens
-from aim_sdk.errors import ArtifactError, did_you_mean
+from aim_sdk.chat.tokens import KeptTokens
+from aim_sdk.errors import did_you_mean
 from aim_sdk.injection.few_shot import FewShotModel
 from aim_sdk.reading.encoder import Encoder
 from aim_sdk.selection.base import Selector
+from aim_sdk.serving.keys import NAME
 from aim_sdk.serving.refusals import Refusal
 
-NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+MEMORY: Final = 1 << 26
+"""Bytes of fused tokens that are kept of one caller's conversations."""
 _GONE: Final = ".deleted-"
 
 
 class Banks:
     """Opens banks by name, and makes and deletes them.
 
+    Every caller has a memory of their own for the demonstrations that their conversations bring.
+
     Args:
         folder: where they are; created if it does not exist.
         encoder: reads demonstrations.
         selector: chooses them, unless a request names another one.
-        callers: who may ask: each has its own memory of the demonstrations that its conversations bring.
     """
 
-    def __init__(self, folder: Path, encoder: Encoder, selector: Selector, callers: Iterable[str]) -> None:
+    def __init__(self, folder: Path, encoder: Encoder, selector: Selector) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._encoder, self._selector = folder, encoder, selector
-        names = list(callers)
-        self._kept = {name: KeptTokens(CAPACITY // len(names)) for name in names}
+        self._kept: dict[str, KeptTokens] = defaultdict(lambda: KeptTokens(MEMORY))
         self._none = DemonstrationBank.in_memory(encoder)
         self._open: dict[str, DiskBank] = {}
+        self._opened: dict[str, tuple[int, int]] = {}
         self._published: set[str] = set()
         self._chats: dict[tuple[DemonstrationBank, str], Chat] = {}
         self._lock = threading.RLock()
@@ -51,7 +54,7 @@ class Banks:
 
     def names(self) -> list[str]:
         """All that can be opened, in order."""
-        own = {one.name for one in self._folder.iterdir() if NAME.fullmatch(one.name) and _is_bank(one)}
+        own = {one.name for one in self._folder.iterdir() if NAME.fullmatch(one.name) and _identity(one)}
         return sorted(own | self._published)
 
     def use(self, name: str, bank: DiskBank) -> None:
@@ -68,13 +71,17 @@ class Banks:
             self._open[name] = bank
             self._chats = {key: chat for key, chat in self._chats.items() if key[0] is not before}
 
+    def is_published(self, name: str) -> bool:
+        """Whether it is made elsewhere, and read only here."""
+        return name in self._published
+
     def check_writable(self, name: str) -> None:
         """Refuse to change a published bank.
 
         Raises:
             Refusal: it is one.
         """
-        if name in self._published:
+        if self.is_published(name):
             raise Refusal(
                 HTTPStatus.FORBIDDEN, "read_only", f"bank {name!r} is published elsewhere: it is read only here."
             )
@@ -88,15 +95,25 @@ class Banks:
         """
         path = self._path(name)
         with self._lock:
-            held = self._open.get(name)
-            if held is not None and (name in self._published or _is_bank(path)):
-                return held
-            if not _is_bank(path):
-                raise Refusal(
-                    HTTPStatus.NOT_FOUND, "bank_not_found", f"no bank named {name!r}.{did_you_mean(name, self.names())}"
-                )
-            self._open[name] = DemonstrationBank.open(path, encoder=self._encoder)
-            return self._open[name]
+            if name in self._published:
+                return self._open[name]
+            now = _identity(path)
+            if name in self._open and now == self._opened[name]:
+                return self._open[name]
+            self._forget(name)  # another service has deleted it, and perhaps made another one
+            if now is None:
+                near = did_you_mean(name, self.names())
+                raise Refusal(HTTPStatus.NOT_FOUND, "bank_not_found", f"no bank named {name!r}.{near}")
+            return self._keep(name, DemonstrationBank.open(path, encoder=self._encoder))
+
+    def _keep(self, name: str, bank: DiskBank) -> DiskBank:
+        self._open[name], self._opened[name] = bank, _identity(self._folder / name) or (0, 0)
+        return bank
+
+    def _forget(self, name: str) -> None:
+        if (held := self._open.pop(name, None)) is not None:
+            self._chats = {key: chat for key, chat in self._chats.items() if key[0] is not held}
+            held.close()
 
     def chat(self, bank: DiskBank | None, caller: str) -> Chat:
         """Conversations of one caller with a bank, or with none."""
@@ -116,10 +133,11 @@ class Banks:
         path = self.free(name)
         with self._lock, warnings.catch_warnings():
             warnings.simplefilter("ignore", NewBankWarning)
-            self._open[name] = DemonstrationBank.open(
+            self._forget(name)
+            made = DemonstrationBank.open(
                 path, encoder=self._encoder, create=True, keep_images=True, keep_readings=keep_readings
             )
-            return self._open[name]
+            return self._keep(name, made)
 
     def import_file(self, name: str, file: Path) -> DiskBank:
         """Make a bank out of an exported one.
@@ -147,13 +165,12 @@ class Banks:
         """
         path = self._path(name)
         with self._lock:
-            if not _is_bank(path):
-                self.bank(name)  # which says what is there
-            held, gone = self._open.pop(name, None), self._folder / f"{_GONE}{uuid.uuid4().hex}"
+            if _identity(path) is None:
+                near = did_you_mean(name, self.names())
+                raise Refusal(HTTPStatus.NOT_FOUND, "bank_not_found", f"no bank named {name!r}.{near}")
+            gone = self._folder / f"{_GONE}{uuid.uuid4().hex}"
             path.rename(gone)
-            self._chats = {key: chat for key, chat in self._chats.items() if key[0] is not held}
-        if held is not None:
-            held.close()
+            self._forget(name)
         shutil.rmtree(gone, ignore_errors=True)
 
     def close(self) -> None:
@@ -170,8 +187,11 @@ class Banks:
             Refusal: one has it, or it cannot be a name.
         """
         path = self._path(name)
-        if path.exists() or name in self._published:
+        if _identity(path) is not None or name in self._published:
             raise Refusal(HTTPStatus.CONFLICT, "bank_exists", f"there is a bank named {name!r}.", "name")
+        if path.exists():
+            what = f"something else named {name!r} is in the folder of the banks."
+            raise Refusal(HTTPStatus.CONFLICT, "name_taken", what, "name")
         return path
 
     def _path(self, name: str) -> Path:
@@ -179,15 +199,17 @@ class Banks:
             raise Refusal(
                 HTTPStatus.BAD_REQUEST,
                 "invalid_name",
-                f"{name[:80]!r} cannot name a bank; expected letters, digits, '.', '_' and '-', no sign first.",
+                f"{name[:80]!r} cannot name a bank; expected 1 to 64 letters, digits, '.', '_' and '-', a letter or a "
+                "digit first.",
                 "name",
             )
         return self._folder / name
 
 
-def _is_bank(path: Path) -> bool:
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which bank is in a folder: another one, if it was deleted and made again; None: there is none."""
     try:
-        DemonstrationBank.check_there(path)
-    except ArtifactError:
-        return False
-    return True
+        found = (path / INDEX).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

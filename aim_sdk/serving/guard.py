@@ -69,7 +69,9 @@ class Guard:
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._service.metrics.requests.labels(route, _method(scope), str(status)).inc()
-            self._service.metrics.seconds.labels(route).observe(time.monotonic() - began)
+            seconds = time.monotonic() - began
+            self._service.metrics.seconds.labels(route).observe(seconds)
+            log.info("%s %s %s %.3fs %s", _method(scope), route, status, seconds, request)
 
     def refused(self, error: BaseException, request: str) -> JSONResponse:
         """The answer to a request that failed, which is counted and, if it was not foreseen, logged."""
@@ -77,8 +79,6 @@ class Guard:
         self._service.metrics.errors.labels(answer.code).inc()
         if answer.status >= 500:
             log.error("%s: %s", request, answer.code, exc_info=error)
-        else:
-            log.info("%s: %s", request, answer.code)
         return JSONResponse(answer.body, answer.status, answer.headers)
 
     def _check_origin(self, scope: Scope) -> None:
@@ -87,18 +87,32 @@ class Guard:
         Raises:
             Refusal: it is such a request.
         """
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"] if name in (b"host", b"origin")}
-        host, origin = headers.get(b"host", ""), headers.get(b"origin")
-        name = urlsplit(f"//{host}").hostname or ""
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        host, origin = headers.get("host"), headers.get("origin")
+        if "content-length" in headers and "transfer-encoding" in headers:
+            raise Refusal(
+                HTTPStatus.BAD_REQUEST, "two_lengths", "Content-Length and Transfer-Encoding: send one of them."
+            )
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise Refusal(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                "encoded",
+                "Content-Encoding: send the body as it is, not compressed.",
+            )
+        try:
+            name, page = urlsplit(f"//{host or ''}").hostname or "", urlsplit(origin or "").netloc
+        except ValueError as error:
+            raise Refusal(HTTPStatus.BAD_REQUEST, "invalid_header", "Host or Origin is not an address.") from error
         settings = self._service.settings
-        if settings.is_loopback and name not in LOOPBACK_NAMES | settings.hosts | {settings.host}:
+        # browsers always send one; HTTP/1.0 need not
+        if host is not None and settings.is_loopback and name not in LOOPBACK_NAMES | settings.hosts | {settings.host}:
             raise Refusal(
                 HTTPStatus.FORBIDDEN,
                 "unknown_host",
-                f"host {name[:80]!r}: this service is not called that; see --host-name.",
+                f"this service does not know the host name {name[:80]!r}. Its operator can allow it (--host-name).",
             )
-        if origin is not None and urlsplit(origin).netloc != host:
-            raise Refusal(HTTPStatus.FORBIDDEN, "other_origin", "a page of another site may not use this service.")
+        if origin is not None and page != host:
+            raise Refusal(HTTPStatus.FORBIDDEN, "other_origin", "pages of other sites may not use this service.")
 
 
 class _Bounded:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
+import re
 import secrets
 import threading
 import time
@@ -27,6 +29,10 @@ from aim_sdk.serving.settings import ServeSettings
 VARIABLE: Final = "AIM_SERVE_KEY"
 """One key that may do everything."""
 SHORTEST: Final = 16
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""Of banks, and of keys."""
+
+log = logging.getLogger("aim_sdk.serving")
 
 Right = Literal["ask", "write"]
 
@@ -35,7 +41,9 @@ class Rights(Settings):
     """What the holder of a key may do."""
 
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of the key")
-    may: tuple[Right, ...] = Field(default=("ask",), description="ask: answer and look; write: change banks")
+    may: tuple[Right, ...] = Field(
+        default=("ask",), min_length=1, description="ask: answer and look; write: change banks"
+    )
     banks: tuple[str, ...] | None = Field(default=None, description="names; none: all")
     per_minute: int | None = Field(default=None, ge=1, description="requests; none: as many as there are")
     at_once: int | None = Field(default=None, ge=1, description="requests that are not answered yet")
@@ -44,7 +52,7 @@ class Rights(Settings):
 class KeyFile(Settings):
     """A file of keys."""
 
-    keys: Mapping[str, Rights] = Field(description="by the name of who holds it")
+    keys: Mapping[str, Rights] = Field(min_length=1, description="by the name of who holds it")
 
 
 class Caller:
@@ -55,14 +63,23 @@ class Caller:
         self._lock, self._open = threading.Lock(), 0
         self._budget, self._since = float(rights.per_minute or 0) if rights else 0.0, time.monotonic()
 
+    def has(self, name: str, rights: Rights) -> bool:
+        """Whether it is that one, with these rights."""
+        return (self.name, self._rights) == (name, rights)
+
     def sees(self, bank: str) -> bool:
         """Whether that bank is there for them."""
         return self._rights is None or self._rights.banks is None or bank in self._rights.banks
 
     @property
+    def may(self) -> tuple[Right, ...]:
+        """What they may do."""
+        return ("ask", "write") if self._rights is None else self._rights.may
+
+    @property
     def writes(self) -> bool:
         """Whether they may change banks."""
-        return self._rights is None or "write" in self._rights.may
+        return "write" in self.may
 
     @contextmanager
     def asking(self) -> Iterator[None]:
@@ -95,14 +112,16 @@ class Caller:
 
 
 class Keys:
-    """All keys of a service; without any, everybody may do everything.
+    """All keys of a service; without any, everybody may do everything. A file that changes is read again.
 
     Args:
         rights: by name; None asks for no key.
+        file: where they were read.
     """
 
-    def __init__(self, rights: Mapping[str, Rights] | None) -> None:
+    def __init__(self, rights: Mapping[str, Rights] | None, file: Path | None = None) -> None:
         self._anyone = Caller("anyone", None) if rights is None else None
+        self._file, self._changed = file, _changed(file)
         self._callers = {one.sha256: Caller(name, one) for name, one in (rights or {}).items()}
 
     @property
@@ -110,10 +129,23 @@ class Keys:
         """Whether a request must bring one."""
         return self._anyone is None
 
-    @property
-    def names(self) -> list[str]:
-        """Of all who may ask."""
-        return ["anyone"] if self._anyone else [caller.name for caller in self._callers.values()]
+    def _look(self) -> None:
+        """Take what the file says now; one that cannot be read changes nothing."""
+        if self._file is None or (changed := _changed(self._file)) == self._changed:
+            return
+        self._changed = changed
+        try:
+            rights = _rights(self._file)
+        except InputError as error:
+            log.error("the keys stay as they were: %s", error)
+            return
+        held = self._callers
+        self._callers = {
+            one.sha256: held[one.sha256]
+            if one.sha256 in held and held[one.sha256].has(name, one)
+            else Caller(name, one)
+            for name, one in rights.items()
+        }
 
     def caller(self, authorization: str | None) -> Caller:
         """Who asks, by the header of that name.
@@ -123,6 +155,7 @@ class Keys:
         """
         if self._anyone is not None:
             return self._anyone
+        self._look()
         kind, _, key = (authorization or "").partition(" ")
         if kind.lower() != "bearer" or not key.strip():
             raise Refusal(
@@ -143,18 +176,38 @@ class Keys:
         Raises:
             InputError: the file cannot be read, two names have one key, or the environment's is short.
         """
-        rights: dict[str, Rights] = {} if file is None else dict(read_yaml(file, KeyFile).keys)
-        own = os.environ.get(VARIABLE)
-        if own is not None:
-            if len(own) < SHORTEST:
-                raise InputError(
-                    f"{VARIABLE}: a key of {len(own)} characters; expected at least {SHORTEST}. "
-                    "Next: `aim-icl serve-key NAME --file FILE` makes one."
-                )
-            rights[VARIABLE] = Rights(sha256=digest_of(own), may=("ask", "write"))
-        if len({one.sha256 for one in rights.values()}) < len(rights):
-            raise InputError(f"{file}: two names have the same key; each needs one of its own.")
-        return cls(None if file is None and own is None else rights)
+        rights = _rights(file)
+        return cls(rights or None, file)
+
+
+def _rights(file: Path | None) -> dict[str, Rights]:
+    """Those of a file, and of the environment."""
+    rights: dict[str, Rights] = {} if file is None else dict(_read(file).keys)
+    if (own := os.environ.get(VARIABLE)) is not None:
+        if len(own) < SHORTEST:
+            raise InputError(
+                f"{VARIABLE}: a key of {len(own)} characters; expected at least {SHORTEST}. "
+                "Next: `aim-icl serve-key NAME --file FILE` makes one."
+            )
+        rights[VARIABLE] = Rights(sha256=digest_of(own), may=("ask", "write"))
+    if len({one.sha256 for one in rights.values()}) < len(rights):
+        raise InputError(f"{file}: two names have the same key; each needs one of its own.")
+    return rights
+
+
+def _read(file: Path) -> KeyFile:
+    try:
+        return read_yaml(file, KeyFile)
+    except InputError as error:
+        raise InputError(f"{error}\nNext: `aim-icl serve-key NAME --file {file}` makes a key, and the file.") from error
+
+
+def _changed(file: Path | None) -> tuple[int, int] | None:
+    try:
+        found = None if file is None else file.stat()
+    except OSError:
+        return None
+    return None if found is None else (found.st_mtime_ns, found.st_ino)
 
 
 def check_keys(settings: ServeSettings, keys: Keys) -> None:
@@ -190,7 +243,14 @@ def add_key(
     Raises:
         InputError: the file has that name, or cannot be read.
     """
-    held = dict(read_yaml(file, KeyFile).keys) if file.exists() else {}
+    if not NAME.fullmatch(name):
+        raise InputError(f"{name!r} cannot name a key; expected 1 to 64 letters, digits, '.', '_' and '-'.")
+    for bank in banks or ():
+        if not NAME.fullmatch(bank):
+            raise InputError(f"--bank {bank}: no bank can have that name.")
+    if not file.parent.is_dir():
+        raise InputError(f"{file}: there is no folder {file.parent}.")
+    held = dict(_read(file).keys) if file.exists() else {}
     if name in held:
         raise InputError(f"{file}: {name!r} has a key. Next: another name, or delete its lines from the file.")
     key = f"aim-{secrets.token_urlsafe(32)}"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from http import HTTPStatus
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aim_sdk.chat.completion import ChatAnswer, ChatCompletion
-from aim_sdk.chat.options import ChatOptions
+from aim_sdk.chat.options import COOLEST, ChatOptions
 from aim_sdk.errors import InputError, problem, unknown
+from aim_sdk.serving.refusals import Refusal
 
 IGNORED: Final = frozenset({"user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key"})
 """They change no answer."""
@@ -55,17 +57,17 @@ class ChatRequest(BaseModel):
     messages: list[dict[str, Any]] = Field(description="pairs of turns are demonstrations, the last one is the query")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    n: int | None = None
-    stop: str | list[str] | None = None
+    max_tokens: int | None = Field(default=None, ge=1, description="256 unless it is given")
+    max_completion_tokens: int | None = Field(default=None, ge=1, description="the same by its newer name")
+    n: int | None = Field(default=None, ge=1, le=16, description="more than one needs a temperature")
+    stop: Annotated[list[str], Field(max_length=4)] | str | None = None
     seed: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
+    temperature: float | None = Field(default=None, ge=0, le=100, description="greedy without it")
+    top_p: float | None = Field(default=None, ge=0, le=1)
     logprobs: bool | None = None
     response_format: ResponseFormat | None = None
     bank: str | None = Field(default=None, description="whose demonstrations are shown, if the messages bring none")
-    shots: int | None = Field(default=None, description="how many of them; none: up to 8, or the bank's verdict")
+    shots: int | None = Field(default=None, description="how many of them; none: up to 8")
     selector: str | None = Field(default=None, description="chooses them")
     mode: Literal["aim", "text-only", "interleaved", "zero-shot", "no-image"] | None = None
     history: Literal["demonstrations", "ignored"] | None = None
@@ -83,15 +85,16 @@ class ChatRequest(BaseModel):
         for name, value in given.items():
             if name in _REFUSED:
                 if value not in (None, [], {}, 0, False, "none", "auto", ["text"]):
-                    raise InputError(f"{name}: this service does not have it. Leave it out.")
+                    raise refused(f"{name} is not supported here. Leave it out.", name)
             elif name not in IGNORED:
                 if name not in cls.model_fields:
-                    raise InputError(unknown("field", name, cls.model_fields))
+                    raise refused(unknown("field", name, cls.model_fields), name)
                 kept[name] = value
         try:
             return cls.model_validate(kept)
         except ValidationError as error:
-            raise InputError(f"{problem(error)}.") from error
+            first = str(error.errors()[0]["loc"][0]) if error.errors()[0]["loc"] else None
+            raise refused(f"{problem(error)}.", first) from error
 
     def options(self, most: int) -> ChatOptions:
         """The options of `AIMPipeline.chat`; what has no effect on greedy answers is passed over, as clients send it.
@@ -103,16 +106,19 @@ class ChatRequest(BaseModel):
             InputError: one cannot be what it is.
         """
         tokens = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+        if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != tokens:
+            raise InputError(f"max_tokens={self.max_tokens} and max_completion_tokens={tokens}: send one of them.")
         if tokens is not None and tokens > most:
             raise InputError(f"max_tokens={tokens}; this service answers with at most {most}.")
-        draws = self.temperature != 0 if self.temperature is not None else self.top_p is not None
+        warm = self.temperature is None or self.temperature >= COOLEST  # below, clients mean greedy
+        draws = warm and self.top_p != 0 and not (self.temperature is None and self.top_p is None)
         return ChatOptions.of(
             {
                 "max_tokens": min(256, most) if tokens is None else tokens,
                 "n": self.n,
                 "stop": self.stop,
-                "seed": self.seed if draws else None,
-                "temperature": self.temperature,
+                "seed": abs(self.seed) if draws and self.seed is not None else None,
+                "temperature": self.temperature if draws or (self.temperature or 0) < 0 else 0,
                 "top_p": self.top_p if draws else None,
                 "logprobs": self.logprobs,
                 "history": self.history,
@@ -132,6 +138,11 @@ class ChatRequest(BaseModel):
         if form.json_schema is None:
             raise InputError("response_format.json_schema: it is missing.")
         return form.json_schema.schema_
+
+
+def refused(message: str, param: str | None) -> Refusal:
+    """An error about one field."""
+    return Refusal(HTTPStatus.BAD_REQUEST, "invalid_request", message, param)
 
 
 class Identity:
@@ -154,8 +165,12 @@ class Identity:
                 for number, answer in enumerate(made.answers)
             ],
             "usage": usage(made),
-            "aim": {"demonstrations": list(made.demonstrations), "read": made.read, **extra},
+            "aim": self.about(made, extra),
         }
+
+    def about(self, made: ChatCompletion, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """What was shown, and how."""
+        return {"demonstrations": list(made.demonstrations), "read": made.read, **extra}
 
     def chunk(self, delta: Mapping[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
         """A part of a streamed answer."""

@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from aim_sdk.bank.bank import DiskBank
 from aim_sdk.errors import AIMError, ArtifactNotFoundError, CorruptArtifactError, InputError
 from aim_sdk.reading.encoder import Encoder
 from aim_sdk.serving.banks import Banks
+from aim_sdk.serving.refusals import Refusal
 
 FOLDER: Final = ".published"
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
@@ -60,7 +62,7 @@ class Published:
             InputError: it cannot be read.
             CorruptArtifactError: there is no hash.
         """
-        with _opened(f"{self.url}.sha256", "rb") as source:
+        with _opened(f"{self.url}.sha256", "rb", self.url) as source:
             said = source.read(1024).decode(errors="replace").partition(" ")[0].strip()
         if not _HASH.fullmatch(said):
             raise CorruptArtifactError(
@@ -101,16 +103,30 @@ class Refreshing:
         folder: where they are kept.
         encoder: what they must fit.
         seconds: between two looks.
+        linger: seconds that a replaced bank stays, for requests that have begun with it.
     """
 
-    def __init__(self, banks: Banks, published: Mapping[str, str], folder: Path, encoder: Encoder, seconds: float):
+    def __init__(
+        self,
+        banks: Banks,
+        published: Mapping[str, str],
+        folder: Path,
+        encoder: Encoder,
+        seconds: float,
+        linger: float,
+    ) -> None:
         self._banks, self._folder, self._encoder, self._seconds = banks, folder / FOLDER, encoder, seconds
+        self._linger, self._replaced = linger, dict[Path, float]()
         self._published = [Published(name, url) for name, url in published.items()]
         self._held: dict[str, str] = {}
+        self._said: dict[str, str] = {}
         self._stopped = threading.Event()
         for one in self._published:
-            self._take(one)
-            self._tidy(one, keep=1)
+            try:
+                self._take(one)
+            except Refusal as error:
+                raise InputError(f"--published {one.name}={one.url}: {error} Next: another name.") from error
+        self._tidy(0)  # nothing has begun yet
         self._thread = threading.Thread(target=self._watch, name="aim-published", daemon=True)
         if self._published:
             self._thread.start()
@@ -126,31 +142,40 @@ class Refreshing:
         for one in self._published:
             try:
                 self._take(one)
-                self._tidy(one, keep=2)  # the last one may still answer what has begun
             except (AIMError, OSError) as error:
-                log.warning("published bank %s stays as it was: %s", one.name, error)
+                if self._said.get(one.name) != str(error):  # once, and not at every look
+                    log.warning("published bank %s stays as it was: %s", one.name, error)
+                self._said[one.name] = str(error)
+            else:
+                self._said.pop(one.name, None)
+        self._tidy(self._linger)
 
     def _take(self, one: Published) -> None:
         digest = one.digest()
-        if self._held.get(one.name) != digest:
-            self._banks.use(one.name, one.load(digest, self._folder, self._encoder))
-            self._held[one.name] = digest
+        if self._held.get(one.name) == digest:
+            return
+        self._banks.use(one.name, one.load(digest, self._folder, self._encoder))
+        self._held[one.name] = digest
+        for place in (self._folder / one.name).iterdir():
+            if place.name == digest[:16]:
+                self._replaced.pop(place, None)
+            else:
+                self._replaced.setdefault(place, time.monotonic())
 
-    def _tidy(self, one: Published, keep: int) -> None:
-        held = self._held[one.name][:16]
-        old = sorted(
-            (each for each in (self._folder / one.name).iterdir() if each.name != held),
-            key=lambda each: each.stat().st_mtime,
-        )
-        for each in old[: max(0, len(old) + 1 - keep)]:
-            shutil.rmtree(each, ignore_errors=True)
+    def _tidy(self, linger: float) -> None:
+        """Delete what was replaced so long ago."""
+        old = [place for place, since in self._replaced.items() if time.monotonic() - since >= linger]
+        for place in old:
+            shutil.rmtree(place, ignore_errors=True)
+            del self._replaced[place]
 
     def _watch(self) -> None:
         while not self._stopped.wait(self._seconds):
             self.look()
 
 
-def _opened(url: str, mode: str) -> BinaryIO:
+def _opened(url: str, mode: str, whole: str | None = None) -> BinaryIO:
+    """A file of any file system; ``whole``: the bank that it belongs to."""
     try:
         opened: Any = fsspec.open(url, mode).open()
     except FileNotFoundError as error:

@@ -14,6 +14,7 @@ from aim_sdk.errors import (
     ArtifactWriteError,
     BankLockedError,
     CapabilityError,
+    ContextLengthError,
     FingerprintError,
     InputError,
     MissingDependencyError,
@@ -22,6 +23,7 @@ from aim_sdk.errors import (
 
 _STATUS: Final[tuple[tuple[type[AIMError], HTTPStatus, str], ...]] = (
     (UnknownEntryError, HTTPStatus.NOT_FOUND, "demonstration_not_found"),
+    (ContextLengthError, HTTPStatus.BAD_REQUEST, "context_length_exceeded"),
     (InputError, HTTPStatus.BAD_REQUEST, "invalid_request"),
     (CapabilityError, HTTPStatus.BAD_REQUEST, "not_supported"),
     (MissingDependencyError, HTTPStatus.NOT_IMPLEMENTED, "not_installed"),
@@ -32,6 +34,11 @@ _STATUS: Final[tuple[tuple[type[AIMError], HTTPStatus, str], ...]] = (
     (ArtifactError, HTTPStatus.CONFLICT, "damaged"),
 )
 _PATH: Final = re.compile(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+([^\s/'\"]+)")
+_HERE: Final = re.compile(r"; allow_private=True permits it| `aim-icl bank list` \(bank\.keys\(\)\) lists them\.")
+_NEXT: Final = re.compile(
+    r"\s*(?:Next: |Or convert it: )[^\n]*(?:`aim-icl|pipe\.|aim_sdk|bank\.|load )[^\n]*"
+    r"|[;,] (?:or )?load \w+ with [^\n]*"
+)
 _TYPES: Final = {
     401: "authentication_error",
     403: "permission_error",
@@ -49,6 +56,8 @@ class Refusal(AIMError):
     param: str | None = None
     retry_after: int | None = None
     """Seconds."""
+    allow: str | None = None
+    """Methods that are allowed."""
 
     def __str__(self) -> str:
         return self.message
@@ -73,20 +82,23 @@ def answer_to(error: BaseException, request: str) -> Answer:
     """
     if isinstance(error, Refusal):
         headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+        if error.allow is not None:
+            headers["Allow"] = error.allow
         if error.status == HTTPStatus.UNAUTHORIZED:
             headers["WWW-Authenticate"] = "Bearer"
         return _answer(error.status, error.code, error.message, error.param, headers)
     for kind, status, code in _STATUS:
         if isinstance(error, kind):
-            return _answer(status, code, without_paths(str(error)))
+            return _answer(status, code, for_clients(str(error)))
     return _answer(
         HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", f"something failed here; the log has it as {request}."
     )
 
 
-def without_paths(text: str) -> str:
-    """A message with the last names of absolute paths alone: where things are on this machine is nobody's concern."""
-    return _PATH.sub(r"\1", text)
+def for_clients(text: str) -> str:
+    """A message without what only helps on this machine: its paths, and advice for Python or for the command line."""
+    kept = _NEXT.sub("", _HERE.sub("", text)).replace("max_new_tokens", "max_tokens").strip()
+    return _PATH.sub(r"\1", kept)
 
 
 def _answer(

@@ -47,6 +47,6 @@ async def json_body(request: Request) -> dict[str, Any]:
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not_json", f"content type {kind[:80]!r}; expected application/json."
         )
     try:
-        return parse_object(await request.body())
+        return parse_object(await request.body(), service_of(request).settings.limits.body_bytes)
     except InputError as error:
-        raise InputError(f"the body is no JSON object: {error}") from error
+        raise InputError(f"the body is not a JSON object: {error}") from error

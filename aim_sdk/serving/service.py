@@ -40,8 +40,15 @@ class Service:
     def __init__(self, pipe: AIMPipeline, settings: ServeSettings, keys: Keys) -> None:
         self.pipe, self.settings, self.keys = pipe, settings, keys
         self.model = pipe.backend.name
-        self.banks = Banks(settings.banks, pipe.encoder, pipe.selector, keys.names)
-        self.published = Refreshing(self.banks, settings.published, settings.banks, pipe.encoder, settings.refresh)
+        self.banks = Banks(settings.banks, pipe.encoder, pipe.selector)
+        self.published = Refreshing(
+            self.banks,
+            settings.published,
+            settings.banks,
+            pipe.encoder,
+            settings.refresh,
+            settings.limits.answer_seconds,
+        )
         self.worker = Worker(settings.batch, settings.queue, lambda size: self.metrics.batches.observe(size))
         reusing = find(pipe.backend, ReusesPrefixes)
 
@@ -63,11 +70,29 @@ class Service:
             Refusal: there is none for them, or they may not change it.
         """
         self.check_sees(name, caller)
-        found = self.banks.bank(name)
         if write:
-            self.check_writes(caller)
-            self.banks.check_writable(name)
-        return found
+            self.check_changes(name, caller)
+        return self.banks.bank(name)
+
+    def check_changes(self, name: str, caller: Caller) -> None:
+        """Refuse those who may not change a bank, and a bank that nobody may change here.
+
+        Raises:
+            Refusal: it is so.
+        """
+        self.check_sees(name, caller)
+        self.check_writes(caller)
+        self.banks.check_writable(name)
+
+    def check_makes(self, name: str, caller: Caller) -> None:
+        """Refuse those who may not make a bank of that name.
+
+        Raises:
+            Refusal: they may not.
+        """
+        self.check_writes(caller)
+        if not caller.sees(name):
+            raise Refusal(HTTPStatus.FORBIDDEN, "may_not_write", f"this key may not make a bank named {name[:80]!r}.")
 
     def check_sees(self, name: str, caller: Caller) -> None:
         """Refuse a bank that is not there for somebody.
@@ -86,7 +111,7 @@ class Service:
             Refusal: it is one of them.
         """
         if not caller.writes:
-            raise Refusal(HTTPStatus.FORBIDDEN, "may_not_write", "this key may ask, and not change banks.")
+            raise Refusal(HTTPStatus.FORBIDDEN, "may_not_write", "this key may ask, but not change banks.")
 
     def bank_of_model(self, model: str, bank: str | None, caller: Caller) -> tuple[str | None, DiskBank | None]:
         """The bank that a request names, in its field or after its model's name.

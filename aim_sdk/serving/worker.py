@@ -91,7 +91,7 @@ class Worker:
         self._batch, self._capacity, self._batches = batch, capacity, batches
         self._waiting: deque[Job] = deque()
         self._streams: list[tuple[Stream, ChatStream]] = []
-        self._changed, self._closed = threading.Condition(), False
+        self._changed, self._closed, self._aborted = threading.Condition(), False, False
         self._seconds = 1.0
         """Of a round, on average."""
         self._thread = threading.Thread(target=self._work, name="aim-serving", daemon=True)
@@ -105,7 +105,7 @@ class Worker:
         """
         with self._changed:
             if self._closed:
-                raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "stopping", "the service is stopping.", retry_after=10)
+                raise _stopping()
             if len(self._waiting) >= self._capacity:
                 seconds = 1 + int(self._seconds * len(self._waiting) / self._batch)
                 raise Refusal(
@@ -126,6 +126,17 @@ class Worker:
     def alive(self) -> bool:
         """Whether jobs are done."""
         return self._thread.is_alive() and not self._closed
+
+    def abort(self) -> None:
+        """Give up what waits and the streams; what is being computed ends first."""
+        with self._changed:
+            self._closed, self._aborted = True, True
+            waiting, streams = list(self._waiting), [job for job, _ in self._streams]
+            self._waiting.clear()
+            self._changed.notify()
+        for job in (*waiting, *streams):
+            if not job.done.done():
+                job.done.set_exception(_stopping())
 
     def close(self) -> None:
         """Finish what waits, and take nothing more."""
@@ -150,6 +161,8 @@ class Worker:
     def _taken(self) -> list[Job] | None:
         """What is done next, up to a batch; None: the end. It waits for work unless a stream goes on."""
         with self._changed:
+            if self._aborted:
+                return None
             while not self._waiting and not self._streams:
                 if self._closed:
                     return None
@@ -222,9 +235,10 @@ def _prompts(chat: Chat, asked: Sequence[Ask | Stream]) -> list[tuple[Ask | Stre
 
 def _advanced(job: Stream, stream: ChatStream) -> bool:
     """Give a stream its next piece; return whether there may be more."""
-    if job.left.is_set():
+    if job.left.is_set() or job.done.done():  # nobody listens any more, or the service stops
         stream.close()
-        job.done.set_exception(Refusal(HTTPStatus.GONE, "left", "nobody listens any more."))
+        if not job.done.done():
+            job.done.set_exception(Refusal(HTTPStatus.GONE, "left", "nobody listens any more."))
         return False
     try:
         job.piece(next(stream))
@@ -235,6 +249,10 @@ def _advanced(job: Stream, stream: ChatStream) -> bool:
     except Exception as error:
         job.done.set_exception(error)
     return False
+
+
+def _stopping() -> Refusal:
+    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "stopping", "the service is stopping.", retry_after=10)
 
 
 def _held(bank: DemonstrationBank, item: Demonstration) -> bool:

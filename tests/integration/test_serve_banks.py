@@ -45,7 +45,7 @@ def shown(pictures: list[Image.Image]) -> list[dict[str, Any]]:
 def test_a_bank_is_made_filled_and_described(live: Live, shown: list[dict[str, Any]], pictures: Any) -> None:
     keys = live.fill("cats", shown)
     client = live.client
-    assert client.get("/v1/banks").json()["data"] == [{"name": "cats", "demonstrations": 4}]
+    assert client.get("/v1/banks").json()["data"] == [{"name": "cats", "demonstrations": 4, "read_only": False}]
     about = client.get("/v1/banks/cats").json()
     assert (about["demonstrations"], about["fields"], about["verdict"]) == (4, ["kind", "n"], None)
     expected = live.service.banks.bank("cats")
@@ -111,12 +111,36 @@ def test_files_of_a_form(live: Live, pictures: list[Image.Image]) -> None:
     files = [("files", (f"{n}.png", data(one), "image/png")) for n, one in enumerate(pictures[:2])]
     added = live.client.post(at, files=files, data={"text": "What is it?", "answer": "a lynx"}).json()["data"]
     assert [one["status"] for one in added] == ["added", "added"]
-    listed = [{"image": "1.png", "answer": "a fox", "metadata": {"n": 1}}, {"image": "2.png", "answer": "a bear"}]
+    listed = [
+        {"image": "1.png", "answer": "a fox", "metadata": {"n": 1}},
+        {"image": "2.png", "answer": "a bear"},
+        {"image": "0.png", "answer": " "},
+    ]
     found = live.client.post(at, files=files, data={"demonstrations": json.dumps(listed)}).json()["data"]
-    assert [one["status"] for one in found] == ["added", "refused"]
+    assert [one["status"] for one in found] == ["added", "refused", "refused"]
     assert "it has 0.png, 1.png" in found[1]["error"]["message"]
     assert live.client.get(f"{at}/{found[0]['key']}").json()["metadata"] == {"n": 1}
-    assert live.client.post(at, files=files, data={"demonstrations": "[{"}).status_code == 400
+    for body in (
+        {"demonstrations": "[{"},
+        {"demonstrations": json.dumps(listed[:1])},  # nobody names 0.png
+        {
+            "demonstrations": json.dumps([{"image": "0.png", "answer": "a"}, {"image": "1.png", "answer": "b"}]),
+            "text": "?",
+        },
+        {"answer": "a lynx", "colour": "red"},
+    ):
+        assert live.client.post(at, files=files, data=body).status_code == 400, body
+    same = [("files", ("image.jpg", data(one), "image/png")) for one in pictures[2:4]]
+    assert (
+        live.client.post(
+            at, files=same, data={"demonstrations": json.dumps([{"image": "image.jpg", "answer": "a"}])}
+        ).status_code
+        == 400
+    )
+    both = live.client.post(at, files=same, data={"answer": "a bear", "metadata": '{"phone": true}'}).json()["data"]
+    assert [one["status"] for one in both] == ["added", "added"]
+    assert live.client.get(at, params={"where": "phone:true"}).json()["total"] == 2
+    assert live.client.post(at, files={"file": ("a.png", data(pictures[0]))}, data={"answer": "a"}).status_code == 400
     assert live.client.post(at, files=files).json()["data"][0]["status"] == "refused"  # no answer
 
 
@@ -163,13 +187,17 @@ def test_a_bank_moves_as_a_file(live: Live, shown: list[dict[str, Any]], tmp_pat
     assert live.client.post("/v1/banks/copy/import", content=file.content).json() == {
         "name": "copy",
         "demonstrations": 4,
+        "read_only": False,
     }
     copied = live.client.get("/v1/banks/copy/demonstrations").json()["data"]
     assert [one["key"] for one in copied] == keys
     taken = live.client.post("/v1/banks/copy/import", content=file.content)
     assert (taken.status_code, taken.json()["error"]["code"]) == (409, "bank_exists")
     cut = live.client.post("/v1/banks/other/import", content=file.content[:-9])
-    assert cut.status_code == 409
+    assert (cut.status_code, cut.json()["error"]["code"]) == (400, "not_an_exported_bank")
+    assert "the body" in cut.json()["error"]["message"]
+    form = live.client.post("/v1/banks/other/import", files={"file": ("a", file.content)})
+    assert form.status_code == 415
     assert str(tmp_path) not in cut.text
     assert [one["name"] for one in live.client.get("/v1/banks").json()["data"]] == ["cats", "copy"]
     assert live.client.delete("/v1/banks/copy").json() == {"name": "copy", "deleted": True}
@@ -194,6 +222,37 @@ def test_what_other_processes_write_is_seen(
     assert live.chat(body, bank="dogs", max_tokens=3).json()["choices"][0]["message"]["content"] == expected.text
 
 
+def test_a_bank_that_another_service_made_again_is_opened_again(
+    live: Live, pipe: AIMPipeline, shown: list[dict[str, Any]], pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    live.fill("cats", shown)
+    with serving(pipe, ServeSettings(banks=tmp_path / "banks")) as other:
+        assert other.client.get("/v1/banks/cats").json()["demonstrations"] == 4
+        assert other.client.delete("/v1/banks/cats").status_code == 200
+        assert live.client.get("/v1/banks/cats").status_code == 404
+        other.fill("cats", shown[:1])
+        assert live.client.get("/v1/banks/cats").json()["demonstrations"] == 1
+        query = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": uri(pictures[4])}}]}
+        assert len(live.chat([query], bank="cats", max_tokens=2).json()["aim"]["demonstrations"]) == 1
+        live.client.post("/v1/banks/cats/demonstrations", json={"demonstrations": shown[1:2]})
+        assert other.client.get("/v1/banks/cats").json()["demonstrations"] == 2
+
+
+def test_a_damaged_bank_can_be_deleted_and_what_is_none_is_left(
+    live: Live, shown: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    live.fill("cats", shown)
+    (tmp_path / "banks" / "junk").mkdir()
+    (tmp_path / "banks" / "bad").mkdir()
+    (tmp_path / "banks" / "bad" / "bank.sqlite").write_bytes(b"nothing")
+    assert "error" in live.client.get("/v1/banks").json()["data"][0]
+    assert live.client.delete("/v1/banks/bad").status_code == 200
+    assert live.client.delete("/v1/banks/junk").status_code == 404
+    taken = live.client.post("/v1/banks", json={"name": "junk"})
+    assert (taken.status_code, taken.json()["error"]["code"]) == (409, "name_taken")
+    assert (tmp_path / "banks" / "junk").is_dir()
+
+
 def test_one_bank_that_cannot_be_opened_does_not_hide_the_others(
     live: Live, shown: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -202,7 +261,7 @@ def test_one_bank_that_cannot_be_opened_does_not_hide_the_others(
     with DemonstrationBank.open(tmp_path / "banks" / "other", encoder=other.encoder, create=True):
         pass
     listed = live.client.get("/v1/banks").json()["data"]
-    assert listed[0] == {"name": "cats", "demonstrations": 4}
+    assert listed[0] == {"name": "cats", "demonstrations": 4, "read_only": False}
     assert "other: this bank was made with" in listed[1]["error"]
     refused = live.client.get("/v1/banks/other")
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "made_with_another_model")

@@ -89,7 +89,7 @@ def test_a_bank_is_made_filled_filtered_and_emptied(page: Any, live: Live, tmp_p
     assert page.get_by_role("img", name="Demonstration:").count() == 2
     held = live.service.banks.bank("shapes")
     assert {entry.demonstration.text for entry in held.values()} == {"What is it?"}
-    page.get_by_label("Text or answer holds").fill("BLICK")
+    page.get_by_label("Text or answer contains").fill("BLICK")
     page.get_by_role("img", name="Demonstration: a dax").wait_for(state="detached")
     page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Remove a blick").click()
@@ -137,6 +137,7 @@ def test_a_key_is_asked_for(browser: Any, pipe: AIMPipeline, tmp_path: Path) -> 
         page.goto(live.url)
         page.get_by_label("API key").fill("wrong")
         page.get_by_role("button", name="Open").click()
+        page.get_by_role("alert").filter(has_text="not one of this service's").wait_for()
         page.get_by_label("API key").fill(KEY)
         page.get_by_role("button", name="Open").click()
         page.get_by_text("There is no bank yet").wait_for()
@@ -144,6 +145,39 @@ def test_a_key_is_asked_for(browser: Any, pipe: AIMPipeline, tmp_path: Path) -> 
         live.fill("shapes", [given(shape("red"), "a dax")])
         page.reload()
         page.get_by_role("img", name="Demonstration: a dax").wait_for()
+        page.get_by_role("button", name="Forget the key of page").click()
+        page.get_by_label("API key").wait_for()
+        page.close()
+
+
+def test_what_is_refused_is_shown_and_not_offered(browser: Any, pipe: AIMPipeline, tmp_path: Path) -> None:
+    rights = {
+        "page": Rights(sha256=digest_of(KEY), may=("ask", "write")),
+        "guest": Rights(sha256=digest_of("guest-" * 4)),
+    }
+    with serving(pipe, ServeSettings(banks=tmp_path), Keys(rights)) as live:
+        live.client.headers["Authorization"] = f"Bearer {KEY}"
+        live.fill("shapes", [given(shape("red"), "a dax <b>bold</b><img src=x onerror=alert(1)>")])
+        page = browser.new_page()
+        page.goto(live.url)
+        page.get_by_label("API key").fill("guest-" * 4)
+        page.get_by_role("button", name="Open").click()
+        page.get_by_text("a dax <b>bold</b>").first.wait_for()
+        for name in ("New bank", "Delete bank", "Remove"):
+            assert page.get_by_role("button", name=name).count() == 0
+        page.get_by_label("Metadata, as field:value").fill("nothing")
+        page.get_by_role("alert").filter(has_text="write field:value").wait_for()
+        page.get_by_role("button", name="Forget the key of guest").click()
+        page.get_by_label("API key").fill(KEY)
+        page.get_by_role("button", name="Open").click()
+        page.once("dialog", lambda dialog: dialog.accept("-no"))
+        page.get_by_role("button", name="New bank").click()
+        page.get_by_role("alert").filter(has_text="cannot name a bank").wait_for()
+        assert page.get_by_label("Bank", exact=True).input_value() == "shapes"
+        page.get_by_label("Drop pictures here to add").set_input_files(
+            {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"x"}
+        )
+        page.get_by_role("alert").filter(has_text="Not a picture: notes.txt").wait_for()
         page.close()
 
 

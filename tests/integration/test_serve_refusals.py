@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import socket
 import threading
 import time
@@ -129,10 +130,33 @@ def test_keys_are_kept_as_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert Keys.read(None).caller(f"Bearer {WRITER}").writes
     monkeypatch.delenv(VARIABLE)
     assert not Keys.read(None).needed
-    for broken in ("keys: {a: {sha256: short}}", "keys: 7", "[", "keys: {a: {sha256: %s, may: [fly]}}" % ("0" * 64)):
+    for broken in (
+        "keys: {a: {sha256: short}}",
+        "keys: 7",
+        "[",
+        "",
+        "keys: {}",
+        "keys: {a: {sha256: %s, may: [fly]}}" % ("0" * 64),
+    ):
         file.write_text(broken)
         with pytest.raises(InputError):
             Keys.read(file)
+
+
+def test_a_file_of_keys_that_changes_is_read_again(pipe: AIMPipeline, tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    first = add_key(file, "first", may=("ask",), banks=None)
+    with serving(pipe, ServeSettings(banks=tmp_path / "banks"), Keys.read(file)) as live:
+        later = add_key(file, "later", may=("ask", "write"), banks=None)
+        assert live.client.get("/v1/key", headers=as_(later)).json() == {"name": "later", "may": ["ask", "write"]}
+        assert live.client.get("/v1/models", headers=as_(first)).status_code == 200
+        file.write_text(f"keys: {{later: {{sha256: {digest_of(later)}}}}}")
+        assert live.client.get("/v1/models", headers=as_(first)).status_code == 401
+        assert live.client.get("/v1/key", headers=as_(later)).json()["may"] == ["ask"]
+        file.write_text("keys: [")
+        assert live.client.get("/v1/models", headers=as_(later)).status_code == 200
+        file.unlink()
+        assert live.client.get("/v1/models", headers=as_(later)).status_code == 200
 
 
 def test_a_network_is_not_let_in_without_keys(tmp_path: Path) -> None:
@@ -149,12 +173,13 @@ def test_pages_of_other_sites_may_not_ask(live: Live) -> None:
         ({"Origin": "https://evil.example"}, "other_origin"),
         ({"Origin": "null"}, "other_origin"),
         ({"Host": "evil.example"}, "unknown_host"),
-        ({"Host": ""}, "unknown_host"),
     ):
         for method in ("GET", "POST"):
             refused = live.client.request(method, "/v1/banks", headers=headers)
             assert (refused.status_code, refused.json()["error"]["code"]) == (403, code)
             assert not [name for name in refused.headers if name.startswith("access-control")]
+    for headers in ({"Host": "[::1"}, {"Origin": "http://[::1"}):
+        assert live.client.get("/health", headers=headers).status_code == 400
     own = urlsplit(live.url).netloc
     assert live.client.get("/v1/banks", headers={"Origin": f"http://{own}"}).status_code == 200
     policy = live.client.get("/").headers["content-security-policy"]
@@ -215,7 +240,10 @@ def test_an_allowed_host_may_not_lead_inside(
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"tools": [{"type": "function"}]}, "tools: this service does not have it"),
+        ({"tools": [{"type": "function"}]}, "tools is not supported here"),
+        ({"shots": 2}, "no bank is named"),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, "send one of them"),
+        ({"stop": ["a"] * 5}, "stop"),
         ({"logit_bias": {"1": 2}}, "logit_bias"),
         ({"temperatur": 1}, "Did you mean 'temperature'"),
         ({"max_tokens": 17}, "at most 16"),
@@ -239,6 +267,8 @@ def test_fields_that_cannot_be_are_named(live: Live, pictures: list[Image.Image]
     refused = live.client.post("/v1/chat/completions", json=body)
     assert refused.status_code in (400, 404), refused.text
     assert said in refused.json()["error"]["message"]
+    if refused.status_code == 400 and next(iter(fields)) not in ("messages", "bank", "response_format", "n", "stream"):
+        assert refused.json()["error"]["param"] in (*fields, None)
 
 
 def test_fields_without_effect_are_passed_over(live: Live, pictures: list[Image.Image]) -> None:
@@ -265,6 +295,37 @@ def test_slow_and_half_closed_clients_do_not_hold_others_up(live: Live) -> None:
     assert slow[1].recv(4096).startswith(b"HTTP/1.1 408")
     for one in slow:
         one.close()
+
+
+def test_heads_methods_and_lengths(live: Live) -> None:
+    for path in ("/health", "/ready", "/"):
+        assert live.client.head(path).status_code == 200
+    refused = live.client.put("/v1/banks")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET")
+    squeezed = live.client.post("/v1/banks", content=b"x", headers={"Content-Encoding": "gzip"})
+    assert (squeezed.status_code, squeezed.json()["error"]["code"]) == (415, "encoded")
+    at = urlsplit(live.url)
+    with socket.create_connection((at.hostname, at.port), timeout=10) as one:
+        one.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+        assert one.recv(4096).startswith(b"HTTP/1.1 200")
+    with socket.create_connection((at.hostname, at.port), timeout=10) as one:
+        head = (
+            f"POST /v1/banks HTTP/1.1\r\nHost: {at.netloc}\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        one.sendall(head.encode() + b"0\r\n\r\n")
+        assert one.recv(4096).startswith(b"HTTP/1.1 400")
+
+
+def test_the_reference_is_whole(live: Live) -> None:
+    said = live.client.get("/openapi.json").json()
+    text = json.dumps(said)
+    for reference in re.findall(r'"\$ref": "#/components/schemas/(\w+)"', text):
+        assert reference in said["components"]["schemas"]
+    assert "#/$defs" not in text
+    assert "422" not in text
+    chat = said["paths"]["/v1/chat/completions"]["post"]
+    assert set(chat["responses"]) == {"200", "4XX", "5XX"}
+    assert chat["requestBody"]["content"]["application/json"]["schema"]["properties"]["n"]
 
 
 def test_what_fails_unexpectedly_says_nothing(live: Live, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
@@ -306,7 +367,6 @@ def test_nothing_that_is_sent_stops_the_service(live: Live, pictures: list[Image
 
 def hostile(rng: random.Random, number: int, pictures: list[Image.Image]) -> tuple[str, str, bytes, dict[str, str]]:
     """One request that nobody should send."""
-    bomb = Image.new("1", (20_000, 20_000))
     odd: list[Any] = [
         None,
         True,
@@ -366,7 +426,9 @@ def hostile(rng: random.Random, number: int, pictures: list[Image.Image]) -> tup
         body = {**valid, "messages": [message, *valid["messages"]] if rng.random() < 0.5 else [message]}
         return "POST", "/v1/chat/completions", json.dumps(body).encode(), json_header
     if kind == 7:
-        image = rng.choice([uri(bomb) if number % 100 == 7 else "data:image/png;base64,", *map(str, odd)])
+        image = rng.choice(
+            [uri(Image.new("1", (20_000, 20_000))) if number % 100 == 7 else "data:image/png;base64,", *map(str, odd)]
+        )
         one = {"image": image, "text": rng.choice(odd), "answer": rng.choice([*odd, "a"]), "metadata": rng.choice(odd)}
         body = {"demonstrations": [one]}
         return "POST", "/v1/banks/target/demonstrations", json.dumps(body).encode(), json_header

@@ -5,7 +5,7 @@ import { Drop, Picture, Problem, useWork } from "./parts.js";
 
 const PAGE = 24;
 
-export function Bank({ name, changed }) {
+export function Bank({ name, writes, changed }) {
   const [about, setAbout] = useState(null);
   const [page, setPage] = useState({ total: 0, data: [] });
   const [offset, setOffset] = useState(0);
@@ -16,9 +16,11 @@ export function Bank({ name, changed }) {
 
   const load = (from = offset) =>
     run(async () => {
+      setPage({ total: 0, data: [] });
+      if (where && !where.includes(":")) throw new Error("Metadata: write field:value, as in label:cat.");
       const asked = new URLSearchParams({ offset: from, limit: PAGE });
       if (contains) asked.set("contains", contains);
-      if (where.includes(":")) asked.set("where", where);
+      if (where) asked.set("where", where);
       setPage(await json(`${at}/demonstrations?${asked}`));
       setOffset(from);
       setAbout(await json(at));
@@ -34,7 +36,7 @@ export function Bank({ name, changed }) {
   };
   const remove = (one) =>
     confirm(`Remove "${one.answer}"?`) &&
-    run(() => json(`${at}/demonstrations/${one.key}`, { method: "DELETE" })).then(after);
+    run(() => json(`${at}/demonstrations/${one.key}`, { method: "DELETE" })).then((done) => done && after());
 
   return html`<section aria-label="Bank">
     ${about &&
@@ -42,10 +44,11 @@ export function Bank({ name, changed }) {
       ${about.demonstrations} demonstrations, ${about.fused_tokens} fused tokens,
       ${" "}${(about.bytes / 1e6).toFixed(1)} MB. ${about.verdict || "Not assessed yet."}
     </p>`}
-    <${Add} at=${at} after=${after} />
+    ${writes && about && !about.read_only && html`<${Add} at=${at} after=${after} />`}
+    ${about && about.read_only && html`<p>This bank is published elsewhere: it is read only here.</p>`}
     <div class="row">
       <label>
-        Text or answer holds
+        Text or answer contains
         <input type="search" value=${contains} onInput=${(event) => setContains(event.target.value)} />
       </label>
       <label>
@@ -66,15 +69,18 @@ export function Bank({ name, changed }) {
             <${Picture} src=${one.thumbnail} alt=${`Demonstration: ${one.answer}`} />
             <span>${one.text}</span>
             <span class="answer">${one.answer}</span>
-            <span class="tags">${Object.entries(one.metadata).map(([field, value]) => `${field}: ${value}`).join(", ")}</span>
-            <button class="outline secondary" onClick=${() => remove(one)} aria-label=${`Remove ${one.answer}`}>
+            <span class="tags">${tags(one.metadata)}</span>
+            ${writes &&
+            about &&
+            !about.read_only &&
+            html`<button class="outline secondary" onClick=${() => remove(one)} aria-label=${`Remove ${one.answer}`}>
               Remove
-            </button>
+            </button>`}
           </article>
         </li>`,
       )}
     </ul>
-    ${!page.data.length && !busy && html`<p>No demonstration here${contains || where ? " with this filter" : " yet"}.</p>`}
+    ${!page.data.length && !busy && !problem && html`<p>No demonstration here${contains || where ? " with this filter" : " yet"}.</p>`}
     ${page.total > PAGE &&
     html`<nav aria-label="Pages">
       <button class="outline" disabled=${!offset} onClick=${() => load(offset - PAGE)}>Before</button>
@@ -82,6 +88,11 @@ export function Bank({ name, changed }) {
       <button class="outline" disabled=${offset + PAGE >= page.total} onClick=${() => load(offset + PAGE)}>After</button>
     </nav>`}
   </section>`;
+}
+
+function tags(metadata) {
+  const pairs = Object.entries(metadata).map(([field, value]) => `${field}: ${value}`);
+  return pairs.slice(0, 6).join(", ") + (pairs.length > 6 ? `, and ${pairs.length - 6} more` : "");
 }
 
 function Add({ at, after }) {
@@ -114,8 +125,7 @@ function Add({ at, after }) {
       setRefused(errors);
       setFiles(files.filter((_, number) => left.has(number)));
       setDone(null);
-      await after();
-    });
+    }).then((done) => done && after());
   };
 
   return html`<form onSubmit=${send} aria-label="Add demonstrations">
@@ -137,7 +147,7 @@ function Add({ at, after }) {
             value=${answer}
             onInput=${(event) => answered(number, event.target.value)}
           />
-          <button type="button" class="outline secondary" onClick=${() => drop(number)}>Leave out</button>
+          <button type="button" class="outline secondary" onClick=${() => drop(number)}>Skip</button>
         </div>`,
       )}
       <button type="submit" disabled=${busy} aria-busy=${busy}>

@@ -33,14 +33,19 @@ export function Drop({ label, multiple, chosen }) {
     event.preventDefault();
     setOver(isOver);
   };
-  const images = (files) => [...files].filter((file) => file.type.startsWith("image/"));
+  const [left, setLeft] = useState([]);
+  const take = (files) => {
+    const given = [...files];
+    setLeft(given.filter((file) => !file.type.startsWith("image/")).map((file) => file.name));
+    chosen(given.filter((file) => file.type.startsWith("image/")));
+  };
   return html`<label
     class=${over ? "drop over" : "drop"}
     onDragOver=${(event) => stop(event, true)}
     onDragLeave=${(event) => stop(event, false)}
     onDrop=${(event) => {
       stop(event, false);
-      chosen(images(event.dataTransfer.files));
+      take(event.dataTransfer.files);
     }}
   >
     ${label}
@@ -49,10 +54,11 @@ export function Drop({ label, multiple, chosen }) {
       accept="image/*"
       multiple=${multiple}
       onChange=${(event) => {
-        chosen(images(event.target.files));
+        take(event.target.files);
         event.target.value = "";
       }}
     />
+    ${left.length > 0 && html`<span class="problem" role="alert">Not a picture: ${left.join(", ")}</span>`}
   </label>`;
 }
 
@@ -60,7 +66,7 @@ export function Problem({ text }) {
   return text ? html`<p class="problem" role="alert">${text}</p>` : null;
 }
 
-// Runs something that may be refused; returns [busy, problem, run].
+// Runs something that may be refused; returns [busy, problem, run]. `run` says whether it was done.
 export function useWork() {
   const [busy, setBusy] = useState(false);
   const [problem, setProblem] = useState("");
@@ -68,9 +74,11 @@ export function useWork() {
     setBusy(true);
     setProblem("");
     try {
-      return await work();
+      await work();
+      return true;
     } catch (error) {
       setProblem(error.message);
+      return false;
     } finally {
       setBusy(false);
     }

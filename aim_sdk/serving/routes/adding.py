@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 
 from aim_sdk.bank.bank import DiskBank
 from aim_sdk.chat.messages import image_of_url
-from aim_sdk.errors import InputError, problem
+from aim_sdk.errors import InputError, problem, unknown
 from aim_sdk.files.json_lines import parse_object
+from aim_sdk.serving.reference import LINE, LINES
 from aim_sdk.serving.refusals import Answer, answer_to
 from aim_sdk.serving.requests import TheCaller, TheService, json_body
 from aim_sdk.serving.service import Service
@@ -30,6 +31,26 @@ GROUP: Final = 16
 """Demonstrations that are read together; other requests are answered between two groups."""
 
 
+_FIELDS: Final = ("demonstrations", "text", "answer", "metadata")
+"""Of a form, besides its files."""
+_MOST_FIELDS: Final = 64
+_LONGEST: Final = 2000
+"""Characters of a value of metadata."""
+
+
+def _checked(given: dict[str, Any]) -> dict[str, Any]:
+    if len(given) > _MOST_FIELDS:
+        raise ValueError(f"{len(given)} fields; at most {_MOST_FIELDS}")
+    for name, value in given.items():
+        if not name or len(name) > 80 or not isinstance(value, str | int | float):
+            raise ValueError(f"{name[:80]!r} is {type(value).__name__}; expected a string, a number, true or false")
+        if isinstance(value, int) and abs(value) >= 1 << 63:
+            raise ValueError(f"{name!r} is a number of more than 64 bits")
+        if len(str(value)) > _LONGEST:
+            raise ValueError(f"{name!r} is longer than {_LONGEST} characters")
+    return given
+
+
 class NewDemonstration(BaseModel):
     """A demonstration to add."""
 
@@ -38,7 +59,8 @@ class NewDemonstration(BaseModel):
     """A data URI or, in a form, the name of one of its files."""
     text: str = ""
     answer: str
-    metadata: dict[str, str | int | float | bool] = {}
+    metadata: Annotated[dict[str, Any], AfterValidator(_checked)] = {}
+    """Strings, numbers, true and false by field."""
 
 
 _SCHEMA: Final = {
@@ -59,12 +81,19 @@ _SCHEMA: Final = {
                         "demonstrations": {"type": "string", "description": "JSON, images by file name"},
                         "text": {"type": "string"},
                         "answer": {"type": "string", "description": "of all files, instead of demonstrations"},
+                        "metadata": {"type": "string", "description": "JSON, of all files"},
                     },
                     "required": ["files"],
                 }
             },
+        },
+    },
+    "responses": {
+        "200": {
+            "description": "OK",
+            "content": {"application/json": {"schema": LINES}, "text/event-stream": {"schema": LINE}},
         }
-    }
+    },
 }
 
 
@@ -146,24 +175,36 @@ async def _items(request: Request, service: Service) -> list[Item]:
 
 
 async def _of_form(request: Request, service: Service) -> list[Item]:
-    limits = service.settings.limits
+    limits, files, fields = service.settings.limits, list[tuple[str, bytes]](), dict[str, str]()
     try:
         async with request.form(max_files=limits.images, max_fields=8, max_part_size=limits.body_bytes) as form:
-            files: dict[str, bytes] = {}
-            fields: dict[str, str] = {}
             for name, value in form.multi_items():
                 if isinstance(value, UploadFile):
-                    files[value.filename or f"file {len(files)}"] = await value.read()
+                    if name != "files":
+                        raise InputError(f"the form's file {name[:80]!r}: expected files under the name 'files'.")
+                    files.append((value.filename or f"file {len(files)}", await value.read()))
+                elif name not in _FIELDS:
+                    raise InputError(unknown("field of the form", name[:80], _FIELDS))
                 else:
                     fields[name] = value
     except MultiPartException as error:
         raise InputError(f"the form cannot be read: {error.message}.") from error
-    if "demonstrations" in fields:
-        listed = parse_object(b'{"all":' + fields["demonstrations"].encode() + b"}", limits.body_bytes)["all"]
-    else:
-        shared = {name: value for name, value in fields.items() if name in ("text", "answer")}
-        listed = [{"image": name, **shared} for name in files]
-    return await run_in_threadpool(_of_json, listed, files, service)
+    if "demonstrations" not in fields:
+        shared: dict[str, Any] = {name: fields[name] for name in ("text", "answer") if name in fields}
+        if "metadata" in fields:
+            shared["metadata"] = parse_object(fields["metadata"].encode())
+        numbered = {f"{place}": data for place, (_, data) in enumerate(files)}
+        return await run_in_threadpool(_of_json, [{"image": n, **shared} for n in numbered], numbered, service)
+    if len(fields) > 1:
+        raise InputError(f"{', '.join(sorted(fields))}: with demonstrations, the others stand in each of them.")
+    by_name = dict(files)
+    if len(by_name) < len(files):
+        raise InputError("two files of the form have one name, so demonstrations cannot tell them apart.")
+    listed = parse_object(b'{"all":' + fields["demonstrations"].encode() + b"}", limits.body_bytes)["all"]
+    named = {one.get("image") for one in listed if isinstance(one, dict)} if isinstance(listed, list) else set()
+    if unused := [name for name in by_name if name not in named]:
+        raise InputError(f"no demonstration names the file {', '.join(unused)[:400]}.")
+    return await run_in_threadpool(_of_json, listed, by_name, service)
 
 
 def _of_json(listed: object, files: dict[str, bytes], service: Service) -> list[Item]:

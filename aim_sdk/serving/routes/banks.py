@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,8 +15,8 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 
 from aim_sdk.bank.bank import DiskBank
-from aim_sdk.errors import AIMError
-from aim_sdk.serving.refusals import Refusal, without_paths
+from aim_sdk.errors import AIMError, CorruptArtifactError
+from aim_sdk.serving.refusals import Refusal, for_clients
 from aim_sdk.serving.requests import TheCaller, TheService
 from aim_sdk.serving.service import Service
 
@@ -25,7 +26,7 @@ router = APIRouter(prefix="/v1/banks", tags=["banks"])
 class NewBank(BaseModel):
     """A bank to make."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
     name: str
     keep_readings: Annotated[bool, Field(description="so that another projector needs nothing read again")] = False
 
@@ -39,22 +40,21 @@ async def banks(service: TheService, caller: TheCaller) -> dict[str, Any]:
 @router.post("", status_code=201)
 async def create(given: NewBank, service: TheService, caller: TheCaller) -> dict[str, Any]:
     """Make an empty bank. It keeps the images that are added."""
-    service.check_writes(caller)
-    service.check_sees(given.name, caller)
+    service.check_makes(given.name, caller)
     await run_in_threadpool(lambda: service.banks.create(given.name, keep_readings=given.keep_readings))
-    return {"name": given.name, "demonstrations": 0}
+    return {"name": given.name, "demonstrations": 0, "read_only": False}
 
 
 @router.get("/{bank}")
 async def bank(bank: str, service: TheService, caller: TheCaller) -> dict[str, Any]:
     """What a bank holds, the space that it takes, and its verdict: whether its demonstrations help."""
-    return await run_in_threadpool(lambda: _described(bank, service.bank(bank, caller)))
+    return await run_in_threadpool(lambda: _described(service, bank, service.bank(bank, caller)))
 
 
 @router.delete("/{bank}")
 async def delete(bank: str, service: TheService, caller: TheCaller) -> dict[str, Any]:
     """Delete a bank and all that it holds."""
-    await run_in_threadpool(lambda: service.bank(bank, caller, write=True))
+    service.check_changes(bank, caller)
     await service.call(lambda: service.banks.delete(bank))  # nothing is answered with it meanwhile
     return {"name": bank, "deleted": True}
 
@@ -65,7 +65,7 @@ async def verify(bank: str, service: TheService, caller: TheCaller) -> dict[str,
 
     def problems() -> list[str]:
         held = service.bank(bank, caller)
-        return [without_paths(line) for line in (*held.verify(), *held.check_images())]
+        return [for_clients(line) for line in (*held.verify(), *held.check_images())]
 
     return {"name": bank, "problems": await run_in_threadpool(problems)}
 
@@ -97,28 +97,39 @@ async def export(bank: str, service: TheService, caller: TheCaller) -> FileRespo
 @router.post("/{bank}/import", status_code=201)
 async def import_file(bank: str, request: Request, service: TheService, caller: TheCaller) -> dict[str, Any]:
     """Make a bank out of an exported one: the body is the file. All of it is checked before the bank is there."""
-    service.check_writes(caller)
-    service.check_sees(bank, caller)
+    service.check_makes(bank, caller)
     service.banks.free(bank)
+    if request.headers.get("content-type", "").lower().startswith("multipart/"):
+        raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "form", "the body is a form; expected the file itself.")
     with tempfile.NamedTemporaryFile(suffix=".aimbank") as file:
         async for part in request.stream():
             await run_in_threadpool(file.write, part)
         file.flush()
-        made = await run_in_threadpool(service.banks.import_file, bank, Path(file.name))
-    return {"name": bank, "demonstrations": len(made)}
+        try:
+            made = await run_in_threadpool(service.banks.import_file, bank, Path(file.name))
+        except CorruptArtifactError as error:
+            what = for_clients(str(error)).replace(Path(file.name).name, "the body")
+            raise Refusal(HTTPStatus.BAD_REQUEST, "not_an_exported_bank", what) from error
+    return {"name": bank, "demonstrations": len(made), "read_only": False}
 
 
 def _listed(service: Service, names: list[str]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for name in names:
         try:
-            found.append({"name": name, "demonstrations": len(service.banks.bank(name))})
+            found.append(
+                {
+                    "name": name,
+                    "demonstrations": len(service.banks.bank(name)),
+                    "read_only": service.banks.is_published(name),
+                }
+            )
         except (AIMError, Refusal) as error:  # the others are there
-            found.append({"name": name, "error": without_paths(str(error))})
+            found.append({"name": name, "error": for_clients(str(error))})
     return found
 
 
-def _described(name: str, held: DiskBank) -> dict[str, Any]:
+def _described(service: Service, name: str, held: DiskBank) -> dict[str, Any]:
     stats, verdict = held.stats(), held.verdict
     return {
         "name": name,
@@ -127,6 +138,7 @@ def _described(name: str, held: DiskBank) -> dict[str, Any]:
         "bytes": stats.bytes,
         "reclaimable": stats.reclaimable,
         "keeps_readings": held.keeps_readings,
+        "read_only": service.banks.is_published(name),
         "fields": sorted({field for entry in held.view().entries for field in entry.metadata}),
         "verdict": None if verdict is None else verdict.sentence,
     }

@@ -16,7 +16,9 @@ from aim_sdk.chat.chat import Asked, Chat
 from aim_sdk.chat.completion import ChatCompletion
 from aim_sdk.chat.messages import ImageSources
 from aim_sdk.errors import InputError
-from aim_sdk.serving.openai import ChatRequest, Identity
+from aim_sdk.serving.keys import Caller
+from aim_sdk.serving.openai import ChatRequest, Identity, refused
+from aim_sdk.serving.reference import CHUNK, COMPLETION, REFERENCE, described
 from aim_sdk.serving.refusals import answer_to
 from aim_sdk.serving.requests import TheCaller, TheService, json_body
 from aim_sdk.serving.service import Service
@@ -24,7 +26,9 @@ from aim_sdk.serving.worker import Ask, Stream
 
 router = APIRouter(tags=["chat"])
 
-_BODY: Final = {"requestBody": {"content": {"application/json": {"schema": ChatRequest.model_json_schema()}}}}
+_BODY: Final = described(
+    ChatRequest.model_json_schema(ref_template=REFERENCE), {"application/json": COMPLETION, "text/event-stream": CHUNK}
+)
 
 
 @router.get("/v1/models")
@@ -50,25 +54,25 @@ async def completions(request: Request, service: TheService, caller: TheCaller) 
     """
     began = time.monotonic()
     wanted = ChatRequest.of(await json_body(request))
-    named, chat, asked = await run_in_threadpool(_asked, service, wanted, caller.name, caller)
+    named, chat, asked = await run_in_threadpool(_asked, service, wanted, caller)
+    extra = {"bank": named, "mode": asked.shots.mode}
     identity = Identity(wanted.model)
     if wanted.stream:
         asked.options.check_streams()
         job = Stream(chat, asked, _pieces := _Pieces(asyncio.get_running_loop()))
-        events = _events(service, job, _pieces, identity, wanted, request.state.request, began)
+        events = _events(service, job, _pieces, identity, wanted, request.state.request, began, extra)
         first = await anext(events)  # what cannot be answered is refused with a status of its own
         return StreamingResponse(_after(first, events), media_type="text/event-stream", headers=_UNBUFFERED)
     made: ChatCompletion = await service.result(Ask(chat, asked))
     _count(service, made)
-    milliseconds = round(1000 * (time.monotonic() - began))
-    extra = {"bank": named, "mode": asked.shots.mode, "milliseconds": milliseconds}
-    return JSONResponse(identity.whole(made, extra))
+    return JSONResponse(identity.whole(made, {**extra, "milliseconds": _since(began)}))
 
 
+_END: Final = b"data: [DONE]\n\n"
 _UNBUFFERED: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
-def _asked(service: Service, wanted: ChatRequest, name: str, caller: Any) -> tuple[str | None, Chat, Asked]:
+def _asked(service: Service, wanted: ChatRequest, caller: Caller) -> tuple[str | None, Chat, Asked]:
     """The conversation, checked, and who answers it."""
     bank_name, bank = service.bank_of_model(wanted.model, wanted.bank, caller)
     contents = [message.get("content") for message in wanted.messages]
@@ -76,9 +80,17 @@ def _asked(service: Service, wanted: ChatRequest, name: str, caller: Any) -> tup
     images = sum(isinstance(part, dict) and part.get("type") == "image_url" for part in parts)
     if images > service.settings.limits.images:
         raise InputError(f"{images} images; a conversation may have {service.settings.limits.images}.")
-    chat = service.banks.chat(bank, name)
+    chat = service.banks.chat(bank, caller.name)
     sources = ImageSources(hosts=service.settings.image_hosts)
     asked = chat.asked(wanted.messages, wanted.options(service.settings.limits.max_tokens), sources)
+    if bank is None and not asked.chat.demonstrations:
+        for field in ("shots", "selector", "mode"):
+            if (value := getattr(wanted, field)) not in (None, 0, "zero-shot"):
+                raise refused(
+                    f"{field}={value!r}: the messages bring no demonstrations, and no bank is named.\n"
+                    f"Next: model={service.model + ':BANK'!r}, or the field bank.",
+                    field,
+                )
     if bank is not None and asked.chat.demonstrations:
         raise InputError(
             f"bank {bank_name!r}: the messages bring demonstrations of their own, and those are shown. "
@@ -106,6 +118,7 @@ async def _events(
     wanted: ChatRequest,
     request: str,
     began: float,
+    extra: dict[str, Any],
 ) -> AsyncIterator[bytes]:
     """The parts of a streamed answer, as server-sent events."""
     service.worker.submit(job)
@@ -126,17 +139,23 @@ async def _events(
             answer = answer_to(error, request)
             service.metrics.errors.labels(answer.code).inc()
             yield _event(answer.body)
+            yield _END
             return
         if not sent:
             yield _event(identity.chunk({"role": "assistant", "content": ""}))
         _count(service, made)
-        extra = {"demonstrations": list(made.demonstrations), "read": made.read}
-        yield _event(identity.chunk({}, made.answers[0].finish_reason, aim=extra))
+        aim = identity.about(made, {**extra, "milliseconds": _since(began)})
+        yield _event(identity.chunk({}, made.answers[0].finish_reason, aim=aim))
         if wanted.stream_options is not None and wanted.stream_options.include_usage:
             yield _event(identity.usage_chunk(made))
-        yield b"data: [DONE]\n\n"
+        yield _END
     finally:
         job.left.set()
+
+
+def _since(began: float) -> int:
+    """Milliseconds."""
+    return round(1000 * (time.monotonic() - began))
 
 
 async def _after(first: bytes, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -28,7 +28,7 @@ Value = str | int | float | bool
 class Wanted(BaseModel):
     """A picture to find similar ones of."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
     image: Annotated[str, Field(description="a data URI")]
     text: str = ""
     limit: Annotated[int, Field(ge=1, le=200)] = 8
@@ -47,7 +47,7 @@ async def listed(
     service: TheService,
     caller: TheCaller,
     offset: Annotated[int, Query(ge=0)] = 0,
-    limit: Annotated[int, Query(ge=1)] = 50,
+    limit: Annotated[int, Query(ge=1, description="at most as many as the answer's own limit says")] = 50,
     contains: Annotated[str, Query(description="only those whose text or answer holds this")] = "",
     where: Annotated[
         list[str] | None, Query(description="field:value of their metadata; several must all hold")
@@ -64,6 +64,7 @@ async def listed(
             "object": "list",
             "total": len(keys),
             "offset": offset,
+            "limit": most,
             "data": [described(bank, entry) for entry in found],
         }
 
@@ -160,15 +161,29 @@ def _matching(held: DiskBank, where: list[str], contains: str) -> list[str]:
 
 
 def _filter(held: DiskBank, where: list[str]) -> Mapping[str, Any]:
-    """The values that texts stand for: metadata holds numbers, too."""
+    """The values that texts stand for: metadata holds numbers and truths, too."""
     made: dict[str, list[Any]] = {}
+    fields = {field for entry in held.view().entries for field in entry.metadata}
     for pair in where:
-        field, colon, text = pair.partition(":")
-        if not colon:
+        split = [(pair[:at], pair[at + 1 :]) for at, letter in enumerate(pair) if letter == ":" and at]
+        if not split:
             raise InputError(f"where={pair[:80]!r}; expected field:value.")
+        field, text = next((one for one in split if one[0] in fields), split[0])
         values = {entry.metadata[field] for entry in held.view().entries if field in entry.metadata}
-        made[field] = [value for value in values if str(value) == text] or [text]
+        made[field] = [value for value in values if _is(value, text)] or [text]
     return made
+
+
+def _is(value: Value, text: str) -> bool:
+    """Whether a text is a value, as JSON or as people write it."""
+    if isinstance(value, bool):
+        return text.lower() == str(value).lower()
+    if isinstance(value, int | float):
+        try:
+            return float(text) == value
+        except ValueError:
+            return False
+    return value == text
 
 
 def _sent(picture: Picture) -> Response:
