@@ -138,6 +138,14 @@ class Service:
             Refusal: too many wait, or it takes too long.
         """
         self.worker.submit(job)
+        return await self.done(job)
+
+    async def done(self, job: Job) -> Any:
+        """Wait for a job that was submitted.
+
+        Raises:
+            Refusal: it takes too long.
+        """
         done: Future[Any] = job.done
         try:
             return await asyncio.wait_for(asyncio.wrap_future(done), self.settings.limits.answer_seconds)

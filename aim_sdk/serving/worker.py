@@ -6,8 +6,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
@@ -22,7 +23,9 @@ from aim_sdk.serving.refusals import Refusal
 from aim_sdk.types import Demonstration
 
 WAIT: Final = 0.004
-"""Seconds that the first request waits for others to be answered with."""
+"""Seconds that the first request waits for others that may come, to be answered with them."""
+WAIT_COMING: Final = 0.05
+"""Seconds that it waits for those that have come and are being checked."""
 
 log = logging.getLogger("aim_sdk.serving")
 
@@ -92,6 +95,7 @@ class Worker:
         self._waiting: deque[Job] = deque()
         self._streams: list[tuple[Stream, ChatStream]] = []
         self._changed, self._closed, self._aborted = threading.Condition(), False, False
+        self._coming = 0
         self._seconds = 1.0
         """Of a round, on average."""
         self._thread = threading.Thread(target=self._work, name="aim-serving", daemon=True)
@@ -116,6 +120,18 @@ class Worker:
                 )
             self._waiting.append(job)
             self._changed.notify()
+
+    @contextmanager
+    def coming(self) -> Iterator[None]:
+        """Inside the block, a request is checked and submitted; a batch waits for it a little."""
+        with self._changed:
+            self._coming += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._coming -= 1
+                self._changed.notify()
 
     @property
     def waiting(self) -> int:
@@ -167,10 +183,12 @@ class Worker:
                 if self._closed:
                     return None
                 self._changed.wait()
-            if not self._streams and len(self._waiting) < self._batch and not self._closed:
-                until = time.monotonic() + WAIT
-                while len(self._waiting) < self._batch and (left := until - time.monotonic()) > 0:
-                    self._changed.wait(left)
+            began = time.monotonic()
+            while not self._streams and len(self._waiting) < self._batch and not self._closed:
+                left = began + (WAIT_COMING if self._coming else WAIT) - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
             return [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
 
     def _run(self, jobs: Sequence[Job]) -> None:

@@ -180,7 +180,7 @@ def throughput(requests: int, rounds: int, concurrency: Sequence[int]) -> list[d
                 over.append(alone / times["seconds"])
                 whole.append(count / times["seconds"])
                 end += times["end"]
-                streams = [{**body, "stream": True} for body in islice(source, min(count, 2 * at_once))]
+                streams = [{**body, "stream": True} for body in islice(source, at_once)]
                 first += clients.ask(streams, at_once)["first"]
             row = {
                 "concurrency": at_once,
@@ -234,8 +234,8 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     right.axhline(1, color="grey", linewidth=0.8)
     right.set(xscale="log", ylim=(0, 1.2), xlabel="requests at once", ylabel="throughput / in process")
     for axes in (left, right):
-        axes.set_xticks(at_once, [str(one) for one in at_once], minor=False)
         axes.minorticks_off()
+        axes.set_xticks(at_once, [str(one) for one in at_once])
     figure.savefig(path, dpi=110)
 
 
@@ -247,10 +247,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--concurrency", type=int, nargs="+", default=list(CONCURRENCY))
     parser.add_argument("--memory", type=int, default=10_000, help="requests; 0: not measured")
+    parser.add_argument("--plot", type=Path, metavar="RESULT", help="only plot a result again")
     parser.add_argument("--output", type=Path, help="the result file; default: benchmarks/results")
     arguments = parser.parse_args()
     if arguments.clients:
         asyncio.run(ask_from_here(arguments.clients))
+        return
+    if arguments.plot:
+        plot(json.loads(arguments.plot.read_bytes())["by_concurrency"], ASSETS / "speed-serving.png")
         return
     rows = throughput(arguments.requests, arguments.rounds, arguments.concurrency)
     content = {"shots": SHOTS, "batch": BATCH, "rounds": arguments.rounds, "by_concurrency": rows}

@@ -53,17 +53,21 @@ async def completions(request: Request, service: TheService, caller: TheCaller) 
     the field `bank` names.
     """
     began = time.monotonic()
-    wanted = ChatRequest.of(await json_body(request))
-    named, chat, asked = await run_in_threadpool(_asked, service, wanted, caller)
-    extra = {"bank": named, "mode": asked.shots.mode}
-    identity = Identity(wanted.model)
-    if wanted.stream:
-        asked.options.check_streams()
-        job = Stream(chat, asked, _pieces := _Pieces(asyncio.get_running_loop()))
-        events = _events(service, job, _pieces, identity, wanted, request.state.request, began, extra)
+    await request.body()  # which may take its time
+    with service.worker.coming():
+        wanted = ChatRequest.of(await json_body(request))
+        named, chat, asked = await run_in_threadpool(_asked, service, wanted, caller)
+        if wanted.stream:
+            asked.options.check_streams()
+        pieces = _Pieces(asyncio.get_running_loop())
+        job = Stream(chat, asked, pieces) if wanted.stream else Ask(chat, asked)
+        service.worker.submit(job)
+    identity, extra = Identity(wanted.model), {"bank": named, "mode": asked.shots.mode}
+    if isinstance(job, Stream):
+        events = _events(service, job, pieces, identity, wanted, request.state.request, began, extra)
         first = await anext(events)  # what cannot be answered is refused with a status of its own
         return StreamingResponse(_after(first, events), media_type="text/event-stream", headers=_UNBUFFERED)
-    made: ChatCompletion = await service.result(Ask(chat, asked))
+    made: ChatCompletion = await service.done(job)
     _count(service, made)
     return JSONResponse(identity.whole(made, {**extra, "milliseconds": _since(began)}))
 
@@ -121,7 +125,6 @@ async def _events(
     extra: dict[str, Any],
 ) -> AsyncIterator[bytes]:
     """The parts of a streamed answer, as server-sent events."""
-    service.worker.submit(job)
     job.done.add_done_callback(lambda _: pieces(None))
     sent = False
     try:
