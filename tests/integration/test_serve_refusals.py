@@ -22,6 +22,7 @@ from aim_sdk.serving.keys import VARIABLE, Keys, Rights, add_key, check_keys, di
 from aim_sdk.serving.settings import Limits, ServeSettings
 from aim_sdk.serving.worker import Call
 from tests.servers import Live, conversation, given, serving, turn, uri
+from tests.unit.test_project_files import ROOT
 
 READER, WRITER, SLOW = "reader-" * 4, "writer-" * 4, "slowly-" * 4
 
@@ -141,6 +142,18 @@ def test_keys_are_kept_as_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         file.write_text(broken)
         with pytest.raises(InputError):
             Keys.read(file)
+
+
+def test_the_documented_file_of_keys_is_one(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "file-formats.md").read_text()
+    (tmp_path / "keys.yaml").write_text(re.findall(r"```yaml\n(keys:.*?)```", text, re.DOTALL)[0])
+    caller = Keys.read(tmp_path / "keys.yaml").caller("Bearer test")  # whose hash is shown
+    assert (caller.name, caller.may, caller.sees("cats"), caller.sees("dogs")) == (
+        "alice",
+        ("ask", "write"),
+        True,
+        False,
+    )
 
 
 def test_a_file_of_keys_that_changes_is_read_again(pipe: AIMPipeline, tmp_path: Path) -> None:
