@@ -143,7 +143,9 @@ def _compared(answers: Answers) -> list[str]:
 
 
 def _largest(answers: Answers, shots: int, task: str | None) -> int:
-    return max((found.n for row in answers.scores if (found := answers.mean(row, shots, task))), default=0)
+    """The most trials of a row; those of zero-shot are the same for all numbers of shots."""
+    rows = [row for row in answers.scores if row != "zero-shot"]
+    return max((found.n for row in rows if (found := answers.mean(row, shots, task))), default=0)
 
 
 def _named(task: str | None) -> str:
