@@ -11,6 +11,7 @@ from aim_sdk.bank import verdict
 from aim_sdk.bank.adding import Adder, OnError, check_on_error, gave_nothing
 from aim_sdk.bank.binding import key_of
 from aim_sdk.bank.entry import BankEntry
+from aim_sdk.bank.in_order import EntriesInOrder, ItemsInOrder
 from aim_sdk.bank.photos import Photos
 from aim_sdk.bank.store import Listed, Store, Where, check_fields, checked_where, matches
 from aim_sdk.bank.verdict import BankVerdict
@@ -240,11 +241,11 @@ class DemonstrationCollection(Mapping[str, BankEntry]):
 
     def values(self) -> ValuesView[BankEntry]:
         """The entries in order; those removed in the meantime are left out."""
-        return _Entries(self)
+        return EntriesInOrder(self)
 
     def items(self) -> ItemsView[str, BankEntry]:
         """Keys and entries in order; those removed in the meantime are left out."""
-        return _Items(self)
+        return ItemsInOrder(self)
 
     __eq__ = object.__eq__  # compared by identity: comparing contents would load both banks
     __hash__ = object.__hash__
@@ -295,23 +296,3 @@ class DemonstrationCollection(Mapping[str, BankEntry]):
         return UnknownEntryError(
             f"the bank holds no demonstration {key!r}.{near} `aim-icl bank list` (bank.keys()) lists them."
         )
-
-
-class _Items(ItemsView[str, BankEntry]):
-    """Keys and entries of a bank that may lose some meanwhile."""
-
-    _mapping: DemonstrationCollection
-
-    def __iter__(self) -> Iterator[tuple[str, BankEntry]]:
-        return ((entry.key, entry) for entry in self._mapping.values())
-
-
-class _Entries(ValuesView[BankEntry]):
-    """Entries of a bank that may lose some in the meantime."""
-
-    _mapping: DemonstrationCollection
-
-    def __iter__(self) -> Iterator[BankEntry]:
-        for key in self._mapping:
-            if (entry := self._mapping.get(key)) is not None:
-                yield entry

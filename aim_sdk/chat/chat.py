@@ -92,7 +92,7 @@ class Chat:
         found: dict[int, ChatPrompt] = {}
         groups: dict[object, list[int]] = {}
         for place, one in enumerate(asked):
-            groups.setdefault(_together(place, one), []).append(place)
+            groups.setdefault(_together(one), []).append(place)
         for places in groups.values():
             group = [asked[place] for place in places]
             with speaking_of_messages([turn for one in group for turn in one.turns]):
@@ -157,7 +157,7 @@ class Chat:
         ]
 
 
-def _together(place: int, one: Asked) -> object:
+def _together(one: Asked) -> object:
     """What conversations have in common that are read for together."""
     shots = one.shots
     return id(one.encoder), bool(one.chat.demonstrations), shots.mode, shots.count, id(shots.selector)

@@ -46,7 +46,7 @@ _TYPES: Final = {
 }
 
 
-@dataclass
+@dataclass(eq=False)
 class Refusal(AIMError):
     """A request that is refused for what it is, and not for what it asks of the model."""
 

@@ -175,7 +175,7 @@ class Worker:
                 self._seconds += 0.2 * (time.monotonic() - began - self._seconds)
 
     def _taken(self) -> list[Job] | None:
-        """What is done next, up to a batch; None: the end. It waits for work unless a stream goes on."""
+        """What is done next, up to a batch; None: the end. It waits for work unless there are streams."""
         with self._changed:
             if self._aborted:
                 return None
@@ -263,7 +263,8 @@ def _advanced(job: Stream, stream: ChatStream) -> bool:
         return True
     except StopIteration:
         assert stream.completion is not None  # it came to its end
-        job.done.set_result(stream.completion)
+        if not job.done.done():  # nor did the service stop meanwhile
+            job.done.set_result(stream.completion)
     except Exception as error:
         job.done.set_exception(error)
     return False

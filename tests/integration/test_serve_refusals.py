@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -221,6 +222,32 @@ def test_a_queue_that_is_full_says_when_to_come_again(
         assert (one.status_code, one.json()["error"]["code"]) == (429, "queue_full")
         assert int(one.headers["retry-after"]) >= 1
     assert found[0].status_code == 200
+
+
+def test_a_stop_that_cannot_wait_tells_all_who_do(
+    pipe: AIMPipeline, tmp_path: Path, pictures: list[Image.Image]
+) -> None:
+    body = {"model": "llava", "messages": conversation(pictures, pictures[4]), "max_tokens": 2000}
+    with serving(pipe, ServeSettings(banks=tmp_path)) as live:
+        at = f"{live.url}/v1/chat/completions"
+        with httpx2.stream("POST", at, json={**body, "stream": True}, timeout=60) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            begun, end = threading.Event(), threading.Event()
+            live.service.worker.submit(Call(lambda: (begun.set(), end.wait(30))))
+            begun.wait()
+            waits = ThreadPoolExecutor(1).submit(httpx2.post, at, json=body, timeout=60)
+            while not live.service.worker.waiting:
+                time.sleep(0.01)
+            live.service.worker.abort()
+            end.set()
+            *_, error, last = [line for line in lines if line]
+        assert json.loads(error.removeprefix("data: "))["error"]["code"] == "stopping"
+        assert last == "data: [DONE]"
+        for refused in (waits.result(), live.client.post("/v1/chat/completions", json=body)):
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "stopping")
+            assert refused.headers["retry-after"]
+        assert live.client.get("/ready").status_code == 503
 
 
 def test_images_come_from_allowed_hosts_alone(live: Live, pictures: list[Image.Image]) -> None:

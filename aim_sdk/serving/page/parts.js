@@ -2,7 +2,7 @@
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { ask } from "./api.js";
 
-// A picture behind the key: <img> alone cannot send it.
+// A picture that may need the API key, which <img> alone cannot send.
 export function Picture({ src, alt }) {
   const [shown, show] = useState(null);
   const [failed, fail] = useState("");
