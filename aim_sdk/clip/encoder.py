@@ -15,6 +15,7 @@ import torch
 from aim_sdk.backend.devices import resolve_device
 from aim_sdk.clip.weights import Clip, find_source, load_clip
 from aim_sdk.files.images import image_digest
+from aim_sdk.support.cores import leave_cores
 from aim_sdk.support.vectors import unit
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class ClipEncoder:
     def _image_batches(self, images: list[ImageInput]) -> Iterator[torch.Tensor]:
         clip = self.loaded()
         batches = [images[start : start + _IMAGES] for start in range(0, len(images), _IMAGES)]
-        with ThreadPoolExecutor(thread_name_prefix="aim-clip") as pool:
+        with ThreadPoolExecutor(thread_name_prefix="aim-clip", initializer=leave_cores) as pool:
             ahead = pool.map(clip.pixels, batches[0])
             for following in [*batches[1:], []]:
                 pixels = torch.stack(list(ahead))

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +21,7 @@ from aim_sdk.backend.prepared import PreparedReadings
 from aim_sdk.config import Binding, PromptFormat
 from aim_sdk.errors import ContextLengthError, InputError, NonFiniteError
 from aim_sdk.projectors.base import Projector
+from aim_sdk.support.cores import leave_cores
 from aim_sdk.support.finite import are_finite, not_finite
 from aim_sdk.types import Demonstration, FusedTokens, KeptReading, Query, Reading
 
@@ -93,7 +91,7 @@ class Encoder:
         """
         lengths = self.lengths_by_place(demonstrations, on_error)
         batches = iter(batches_of(lengths, batch_tokens))
-        with ThreadPoolExecutor(_AHEAD, thread_name_prefix="aim-decode", initializer=yield_cores) as pool:
+        with ThreadPoolExecutor(_AHEAD, thread_name_prefix="aim-decode", initializer=leave_cores) as pool:
             waiting: deque[Future[list[PreparedBatch]]] = deque()
             try:
                 while True:
@@ -269,12 +267,6 @@ def _reported(places: Sequence[int], error: InputError, on_error: OnError | None
     if len(places) == 1:
         on_error(places[0], error)
     return len(places) == 1
-
-
-def yield_cores() -> None:
-    """Leave the cores to a forward that runs on them: one torch thread that has to wait holds up all others."""
-    if sys.platform == "linux":  # where a thread has a priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def batches_of(lengths: dict[int, int], budget: int) -> Iterator[list[int]]:

@@ -20,6 +20,7 @@ from aim_sdk.chat.prompts import ChatPrompt, answered
 from aim_sdk.chat.stream import ChatStream, streamed
 from aim_sdk.errors import InputError
 from aim_sdk.serving.refusals import Refusal
+from aim_sdk.support.cores import hand_over_cores
 from aim_sdk.types import Demonstration
 
 WAIT: Final = 0.004
@@ -99,6 +100,7 @@ class Worker:
         self._seconds = 1.0
         """Of a round, on average."""
         self._thread = threading.Thread(target=self._work, name="aim-serving", daemon=True)
+        hand_over_cores()  # this thread has loaded the backbone
         self._thread.start()
 
     def submit(self, job: Job) -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final
 
-from aim_sdk.reading.encoder import yield_cores
+from aim_sdk.support.cores import leave_cores
 from aim_sdk.training.data import EpisodeBatch
 from aim_sdk.training.forward import Forward
 from aim_sdk.training.work import Work
@@ -32,7 +32,7 @@ def prepared_ahead(batches: Iterator[EpisodeBatch], forward: Forward) -> Iterato
                 waiting.append(pool.submit(prepare))
             yield waiting.popleft().result()
 
-    with ThreadPoolExecutor(1, thread_name_prefix="aim-batch", initializer=yield_cores) as pool:
+    with ThreadPoolExecutor(1, thread_name_prefix="aim-batch", initializer=leave_cores) as pool:
         try:
             yield works(pool)
         finally:

@@ -18,6 +18,7 @@ from aim_backends.hf.watching import Admitted, AnswerEnds, Finite, Pieces
 from aim_sdk.backend.answers import clean_answer, stream_answer
 from aim_sdk.backend.grammar import AnswerGrammar
 from aim_sdk.errors import InputError
+from aim_sdk.support.cores import hand_over_cores
 from aim_sdk.support.numbers import whole_number
 from aim_sdk.types import Generation
 
@@ -134,6 +135,7 @@ class Decoding:
             else:
                 pieces.finish()
 
+        hand_over_cores()
         # The thread gets a copy of this context: what the caller has set (such as another injection) also holds there.
         thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
         pad = options.get("pad_token_id", self._backbone.model.generation_config.pad_token_id)
