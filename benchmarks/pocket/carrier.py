@@ -38,14 +38,14 @@ class FrozenPocket:
         self.corpus = PictureCorpus(self.model)
         self.maker = AimEpisodeMaker(self.corpus)
         lm = TrainingLM(self.model.lm)
-        self.assembler = Assembler(self.model, self.model.connector, lm)
+        self.assembler = Assembler(self.model, self.model.vision.connector, lm)
         self.reader = Reader(self.assembler, lm, self.maker, LAYERS)
 
 
 def load_model(folder: Path) -> PocketModel:
     """Load pocket with the connector and the LoRA of a folder."""
     model = PocketModel.load_base()
-    model.connector.load_state_dict(load_file(folder / "connector.safetensors"))
+    model.vision.connector.load_state_dict(load_file(folder / "connector.safetensors"))
     model.lm.merge_lora(load_file(folder / "lora.safetensors"))
     return model
 

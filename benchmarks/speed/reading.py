@@ -111,7 +111,7 @@ def pocket_floor(backend: PocketBackend, batches: Sequence[Sequence[Demonstratio
     @torch.no_grad()
     def run() -> None:
         for pixels, texts in ready:
-            visual = model.encode_pixels(pixels)
+            visual = model.vision.encode_pixels(pixels)
             rows = [
                 torch.cat(
                     [

@@ -93,7 +93,7 @@ def test_injecting_the_text_is_the_plain_model_on_that_text(
     for item in demonstrations:
         for segment in (f"Question: {item.text}\n", "\nAnswer:", f" {item.answer}\n"):
             ids += model.tokenize(segment)
-    visual = model.encode_pixels([preprocess(query.image)])[0]
+    visual = model.vision.encode_pixels([preprocess(query.image)])[0]
     before, after = model.tokenize(f"Question: {query.text}\n"), model.tokenize("\nAnswer:")
     prompt = torch.cat([model.lm.embed(torch.tensor(ids + before)), visual, model.lm.embed(torch.tensor(after))])
     expected = model.lm.head(model.lm(prompt[None])[0, -1])
@@ -104,7 +104,7 @@ def test_injecting_the_text_is_the_plain_model_on_that_text(
 def test_no_fused_tokens_is_the_plain_model(backend: PocketBackend, queries: list[Query]) -> None:
     model, query = backend.model, queries[0]
     before, after = model.tokenize(f"Question: {query.text}\n"), model.tokenize("\nAnswer:")
-    visual = model.encode_pixels([preprocess(query.image)])[0]
+    visual = model.vision.encode_pixels([preprocess(query.image)])[0]
     parts = [model.lm.embed(torch.tensor([*model.opening_ids, *before])), visual, model.lm.embed(torch.tensor(after))]
     expected = model.lm.head(model.lm(torch.cat(parts)[None])[0, -1])
     assert torch.equal(logits(backend, query, []), expected)

@@ -8,6 +8,7 @@ import torch
 
 from aim_backends.pocket.injector import PocketInjector
 from aim_backends.pocket.model import PocketModel
+from aim_backends.shared.lengths import check_length
 from aim_backends.shared.segments import PromptSegments, SegmentWriter
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import InputError
@@ -28,7 +29,7 @@ def read_attention(
     prompts = SegmentWriter(model)
     tokens = prompts.choice(answer, prompt_format)
     context, asked = injector.contexts([demonstrations], prompt_format)[0], injector.queries([query], prompt_format)[0]
-    injector.check_length([len(context) + len(asked)], len(tokens))
+    check_length("pocket", model.lm.spec.context, [len(context) + len(asked)], len(tokens))
     seen = model.lm.embed(torch.tensor(tokens[:-1], dtype=torch.long, device=model.device))
     segments = prompts.query(query, prompt_format)
     visual = len(asked) - len(segments.before) - len(segments.after)

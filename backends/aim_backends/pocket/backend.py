@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Self
@@ -42,7 +41,7 @@ class PocketBackend(Backend):
 
     def __init__(self, model: PocketModel, special_tokens: SpecialTokens = "refuse") -> None:
         self.model = model
-        images, prompts = ImageEncoder(model), SegmentWriter(model, special_tokens)
+        images, prompts = ImageEncoder(model.vision), SegmentWriter(model, special_tokens)
         self._reader = PocketReader(model, images, prompts)
         self._injector = PocketInjector(model, images, prompts)
 
@@ -92,7 +91,7 @@ class PocketBackend(Backend):
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
-        return self.model.trunk, self.model.connector, self.model.lm
+        return self.model.vision.trunk, self.model.vision.connector, self.model.lm
 
     def recompute_activations(self, on: bool = True) -> None:
         self.model.lm.recompute = on
@@ -123,14 +122,13 @@ class PocketBackend(Backend):
             return type(self).from_pretrained(device="cpu").fingerprint
         embeddings = self.model.lm.embed_tokens.weight
         embedding_hash = tensor_hash([("embedding", embeddings)], samples=4096)
-        tokenizer_hash = hashlib.sha256(self.model.tokenizer.to_str().encode()).hexdigest()
         assert embedding_hash is not None
         return Fingerprint(
             backend=self.name,
             model=MODEL,
             weights_hash=tensor_hash(self._weights()),
             embedding_hash=embedding_hash,
-            tokenizer_hash=tokenizer_hash,
+            tokenizer_hash=self.model.tokenizer_hash,
             hidden_size=embeddings.shape[1],
             embedding_size=embeddings.shape[1],
             embedding_rms=rms(embeddings),
@@ -139,7 +137,8 @@ class PocketBackend(Backend):
 
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
         """All weights as they were read, because merging the LoRA depends on the machine's arithmetic."""
-        for part, module in (("lm", self.model.lm), ("connector", self.model.connector), ("trunk", self.model.trunk)):
+        vision = self.model.vision
+        for part, module in (("lm", self.model.lm), ("connector", vision.connector), ("trunk", vision.trunk)):
             for name, value in module.named_parameters():
                 if "self_attn" not in name:
                     yield f"{part}.{name}", value

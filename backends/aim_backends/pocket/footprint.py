@@ -17,7 +17,7 @@ class PocketFootprint(Footprint):
 
     def __init__(self, name: str, model: PocketModel, prompts: SegmentWriter) -> None:
         self._prompts, self._spec = prompts, model.lm.spec
-        parts = (model.trunk, model.connector, model.lm)
+        parts = (model.vision.trunk, model.vision.connector, model.lm)
         weight = model.lm.embed_tokens.weight
         super().__init__(
             ModelSizes(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from cachetools import LRUCache
 from torch import Tensor
 
-from aim_backends.pocket.model import PocketModel
+from aim_backends.pocket.model import PocketVision
 from aim_backends.pocket.vision import preprocess
 from aim_sdk.files.images import image_digest
 from aim_sdk.types import Context, Demonstration, ImageInput
@@ -43,8 +43,8 @@ class ShownImages:
 class ImageEncoder:
     """Encodes images in one batch and keeps the visual tokens of the last ``CAPACITY`` by content; thread-safe."""
 
-    def __init__(self, model: PocketModel) -> None:
-        self._model = model
+    def __init__(self, vision: PocketVision) -> None:
+        self._vision = vision
         self._kept: LRUCache[str, Tensor] = LRUCache(CAPACITY)
         self._lock = threading.Lock()
 
@@ -73,7 +73,7 @@ class ImageEncoder:
         with self._lock:  # other prompts may have held an image since it was decoded
             known = images.tokens | {digest: self._kept[digest] for digest in images.pixels if digest in self._kept}
         pixels = {digest: found for digest, found in images.pixels.items() if digest not in known}
-        tokens = known | dict(zip(pixels, self._model.encode_pixels(list(pixels.values())), strict=True))
+        tokens = known | dict(zip(pixels, self._vision.encode_pixels(list(pixels.values())), strict=True))
         with self._lock:
             self._kept.update((digest, tokens[digest]) for digest in images.digests)
         return [tokens[digest] for digest in images.digests]

@@ -18,6 +18,8 @@ from aim_backends.pocket.images import DecodedImages, ImageEncoder, ShownImages
 from aim_backends.pocket.model import PocketModel
 from aim_backends.pocket.prefilled import Prefilled
 from aim_backends.shared.decoding import Decoder, Sampling
+from aim_backends.shared.generated import generated
+from aim_backends.shared.lengths import check_length
 from aim_backends.shared.segments import PromptSegments, SegmentWriter
 from aim_sdk.backend.constraints import Constraint
 from aim_sdk.backend.grammar import AnswerGrammar
@@ -25,7 +27,7 @@ from aim_sdk.backend.injector import Injector
 from aim_sdk.backend.prefixes import PrefixCache, SharedPrefix
 from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers
 from aim_sdk.config import PromptFormat
-from aim_sdk.errors import ContextLengthError, CutAnswerError, ImageError
+from aim_sdk.errors import ImageError
 from aim_sdk.types import ChoiceScores, Context, FusedTokens, Generation, Query
 
 
@@ -113,25 +115,7 @@ class PocketInjector(Injector):
         decoder = self._decoder(prompt_format, max_new_tokens, generation)
         if not queries:
             return []
-        prompt = self.prefill(queries, contexts, prompt_format, decoder.limit)
-        rows: list[list[int]] = [[] for _ in queries]
-        logs: list[list[float]] = [[] for _ in queries]
-        for step, logits in decoder.steps(prompt):
-            for row, token in zip(rows, step, strict=True):
-                if token is not None:
-                    row.append(token)
-            if log_probs:
-                for log, row, token in zip(logs, logits.float().log_softmax(-1), step, strict=True):
-                    if token is not None:
-                        log.append(float(row[token]))
-        made = []
-        for place, (row, log, length) in enumerate(zip(rows, logs, prompt.lengths, strict=True)):
-            try:
-                made.append(decoder.generation(row, length, tuple(log) if log_probs else None))
-            except CutAnswerError as error:
-                error.query = place
-                raise
-        return made
+        return generated(decoder, self.prefill(queries, contexts, prompt_format, decoder.limit), log_probs=log_probs)
 
     def stream(
         self, query: Query, context: Context, *, prompt_format: PromptFormat, max_new_tokens: int, **generation: Any
@@ -214,7 +198,7 @@ class PocketInjector(Injector):
 
     def _answer_logits(self, rows: list[Tensor], ids: Sequence[Sequence[int]]) -> list[AnswerLogits]:
         """Run whole prompts ``(tokens, embed)``, padded on the right; the head sees the places before ``ids``."""
-        self.check_length([len(row) for row in rows], 1)
+        check_length("pocket", self._model.lm.spec.context, [len(row) for row in rows], 1)
         hidden = self._model.lm(pad_sequence(rows, batch_first=True))  # padding comes after everything that is used
         ends = [state[len(row) - len(answer) : len(row)] for state, row, answer in zip(hidden, rows, ids, strict=True)]
         counts, logits = [len(answer) for answer in ids], self._model.lm.head(torch.cat(ends))  # (places, vocabulary)
@@ -238,7 +222,9 @@ class PocketInjector(Injector):
             [rests[rows.index(place)] for place in range(len(places))], prompt_format, [] if shared else opening
         )
         prefix = len(opening) + sum(len(item) for item in reused if isinstance(item, FusedTokens)) if shared else 0
-        self.check_length(
+        check_length(
+            "pocket",
+            self._model.lm.spec.context,
             [prefix + len(before[row]) + len(query) for row, query in zip(rows, after, strict=True)],
             new_tokens,
             [len(opening) + len(query) for query in after],
@@ -272,28 +258,6 @@ class PocketInjector(Injector):
         self._model.lm(embeddings[None], cache=cache)
         self.prefixes.put(prompt_format, shared.keys, cache, cache.nbytes)
         return cache
-
-    def check_length(
-        self, lengths: list[int], new_tokens: int, bare: Sequence[int] = (), shots: Sequence[int] = ()
-    ) -> None:
-        """Refuse prompts that leave no room for ``new_tokens``; ``bare`` are their lengths without demonstrations."""
-        limit, longest = self._model.lm.spec.context, max(lengths)
-        if longest + new_tokens <= limit:
-            return
-        row = lengths.index(longest)
-        which = f" of query {row + 1} of {len(lengths)}" if len(lengths) > 1 else ""
-        message = (
-            f"the prompt{which} has {longest} tokens and up to {new_tokens} are to be generated, but pocket's context "
-            f"holds {limit}."
-        )
-        if bare and (cost := longest - bare[row]) and (room := limit - new_tokens - bare[row]) > 0:
-            fits = max(0, min(shots[row] - 1, room * shots[row] // cost))
-            message += f" About {fits} of its {shots[row]} demonstrations fit: use shots={fits}, or shorter texts."
-        else:
-            message += " Use fewer shots or shorter texts."
-        error = ContextLengthError(message)
-        error.query = row
-        raise error
 
     def _segments(self, segments: PromptSegments, image: Tensor) -> list[Tensor]:
         return [self._embed(segments.before), image, self._embed(segments.after), self._embed(segments.answer)]

@@ -10,6 +10,7 @@ What comes before, between and after is tokenised separately, and an answer ends
 Text-only demonstrations are the same without the visual tokens.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +26,7 @@ from torch import Tensor
 from aim_backends.pocket.connector import Connector
 from aim_backends.pocket.lm import Llama
 from aim_backends.pocket.memory import keep_freed_memory
-from aim_backends.pocket.vision import Trunk
+from aim_backends.pocket.vision import VISUAL_TOKENS, Trunk
 from aim_backends.pocket.weights import PocketFiles, prepare_weights
 from aim_sdk.backend.grammar import token_bytes
 from aim_sdk.config import PromptFormat
@@ -40,38 +41,10 @@ _IMAGE_BATCH = 32
 
 
 @dataclass
-class PocketModel:
-    """A small multimodal LLM; every part is frozen."""
+class PocketText:
+    """The tokenizer, and what prompts need of it."""
 
     tokenizer: Tokenizer
-    trunk: Trunk
-    connector: Connector
-    lm: Llama
-
-    @classmethod
-    def load(cls, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Self:
-        """Load the converted packages and the trained parts that ship with this module."""
-        model = cls.load_base(dtype, device)
-        model.connector.load_state_dict(_read(DATA / "connector.safetensors"))
-        model.lm.merge_lora(_read(DATA / "lora.safetensors"))
-        return model
-
-    @classmethod
-    def load_base(
-        cls, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", files: PocketFiles | None = None
-    ) -> Self:
-        """Load the packages alone: the untuned language model and an untrained connector."""
-        files = files or prepare_weights()
-        if torch.device(device).type == "cpu":
-            keep_freed_memory()
-        lm = Llama.from_state(_read(files.lm), dtype=dtype).to(device)
-        connector = Connector().to(device=device, dtype=dtype).requires_grad_(False).eval()
-        trunk = Trunk.load(files.trunk).to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
-        return cls(Tokenizer.from_file(str(files.tokenizer)), trunk, connector, lm)
-
-    @property
-    def device(self) -> torch.device:
-        return self.lm.embed_tokens.weight.device
 
     @property
     def title(self) -> str:
@@ -95,6 +68,11 @@ class PocketModel:
         """The bytes of each token, for grammars."""
         return token_bytes(self.tokenizer.to_str())
 
+    @cached_property
+    def tokenizer_hash(self) -> str:
+        """SHA-256 of the whole tokenizer."""
+        return hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest()
+
     def tokenize(self, text: str) -> list[int]:
         """Return the ids of one segment, without special tokens around it."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
@@ -105,21 +83,76 @@ class PocketModel:
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
-    @torch.no_grad()
-    def encode_pixels(self, images: Sequence[Tensor]) -> Tensor:
-        """Return the visual tokens of preprocessed images, ``(B, 16, 576)``."""
-        if not images:
-            return self.connector.norm_out.weight.new_zeros(0, 16, self.lm.spec.hidden)
-        pixels = torch.stack(list(images)).to(self.device)
-        features = torch.cat([self.trunk.features(batch) for batch in torch.split(pixels, _IMAGE_BATCH)])
-        out: Tensor = self.connector(features)
-        return out
-
     def _token_id(self, token: str) -> int:
         found: int | None = self.tokenizer.token_to_id(token)
         if found is None:
             raise CorruptArtifactError(f"The tokenizer lacks the token {token!r}.")
         return found
+
+
+@dataclass
+class PocketVision:
+    """The vision trunk and the connector; both are frozen."""
+
+    trunk: Trunk
+    connector: Connector
+
+    @classmethod
+    def load(cls, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Self:
+        """Load the trunk's package and the connector that ships with this module."""
+        made = cls.load_base(prepare_weights(), dtype, device)
+        made.connector.load_state_dict(_read(DATA / "connector.safetensors"))
+        return made
+
+    @classmethod
+    def load_base(cls, files: PocketFiles, dtype: torch.dtype, device: str | torch.device) -> Self:
+        """Load the trunk's package alone, and an untrained connector."""
+        connector = Connector().to(device=device, dtype=dtype).requires_grad_(False).eval()
+        trunk = Trunk.load(files.trunk).to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
+        return cls(trunk, connector)
+
+    @torch.no_grad()
+    def encode_pixels(self, images: Sequence[Tensor]) -> Tensor:
+        """Return the visual tokens of preprocessed images, ``(B, 16, 576)``."""
+        weight = self.connector.norm_out.weight
+        if not images:
+            return weight.new_zeros(0, VISUAL_TOKENS, len(weight))
+        pixels = torch.stack(list(images)).to(weight.device)
+        features = torch.cat([self.trunk.features(batch) for batch in torch.split(pixels, _IMAGE_BATCH)])
+        out: Tensor = self.connector(features)
+        return out
+
+
+@dataclass
+class PocketModel(PocketText):
+    """A small multimodal LLM; every part is frozen."""
+
+    vision: PocketVision
+    lm: Llama
+
+    @classmethod
+    def load(cls, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Self:
+        """Load the converted packages and the trained parts that ship with this module."""
+        model = cls.load_base(dtype, device)
+        model.vision.connector.load_state_dict(_read(DATA / "connector.safetensors"))
+        model.lm.merge_lora(_read(DATA / "lora.safetensors"))
+        return model
+
+    @classmethod
+    def load_base(
+        cls, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", files: PocketFiles | None = None
+    ) -> Self:
+        """Load the packages alone: the untuned language model and an untrained connector."""
+        files = files or prepare_weights()
+        if torch.device(device).type == "cpu":
+            keep_freed_memory()
+        lm = Llama.from_state(_read(files.lm), dtype=dtype).to(device)
+        vision = PocketVision.load_base(files, dtype, device)
+        return cls(Tokenizer.from_file(str(files.tokenizer)), vision, lm)
+
+    @property
+    def device(self) -> torch.device:
+        return self.lm.embed_tokens.weight.device
 
 
 def _read(path: Path) -> dict[str, Tensor]:

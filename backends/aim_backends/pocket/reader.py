@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from aim_backends.pocket.images import DecodedImages, ImageEncoder
 from aim_backends.pocket.model import PocketModel
 from aim_backends.pocket.vision import VISUAL_TOKENS
+from aim_backends.shared.readings import reading_of
 from aim_backends.shared.segments import PromptSegments, SegmentWriter
 from aim_sdk.backend.prepared import PreparedReadings
 from aim_sdk.backend.reader import DemoReader
@@ -48,20 +49,20 @@ class PocketReader(DemoReader):
         segments = self._segments(demonstrations, prompt_format)
         images = self._images.prepare([item.image for item in demonstrations]) if with_images else None
         opening = len(self._prompts.opening(prompt_format)) + (VISUAL_TOKENS if with_images else 0)
-        positions = len(segments) * max((opening + len(_text(item)) for item in segments), default=0)
+        positions = len(segments) * max((opening + len(item.text) for item in segments), default=0)
         given = tuple(demonstrations), prompt_format, with_images, tuple(layers), positions
         return TokenisedReadings(*given, segments=segments, images=images)
 
     def lengths(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[int]:
         opening = len(self._prompts.opening(prompt_format)) + VISUAL_TOKENS
-        return [opening + len(_text(item)) for item in self._segments(demonstrations, prompt_format)]
+        return [opening + len(item.text) for item in self._segments(demonstrations, prompt_format)]
 
     def _segments(self, demonstrations: Sequence[Demonstration], prompt_format: PromptFormat) -> list[PromptSegments]:
         """Tokenise demonstrations; refuse those that do not fit into the context, before their forward."""
         opening, limit = len(self._prompts.opening(prompt_format)) + VISUAL_TOKENS, self._model.lm.spec.context
         found = [self._prompts.demonstration(item, prompt_format) for item in demonstrations]
         for item, segments in zip(demonstrations, found, strict=True):
-            if (length := opening + len(_text(segments))) > limit:
+            if (length := opening + len(segments.text)) > limit:
                 raise ContextLengthError(
                     f"{describe(item.image)} with the text {item.text[:60]!r} and the answer {item.answer[:60]!r} "
                     f"takes {length:,} tokens, but pocket's context holds {limit:,}.\n"
@@ -77,7 +78,7 @@ class PocketReader(DemoReader):
         segments, images = prepared.segments, prepared.images
         opening = self._embed(self._prompts.opening(prepared.prompt_format))
         visual: Sequence[Tensor | None] = self._images.run(images) if images else [None] * len(segments)
-        texts = [self._embed(_text(item)) for item in segments]
+        texts = [self._embed(item.text) for item in segments]
         rows = [
             _join(opening, text, len(segment.before), tokens)
             for text, segment, tokens in zip(texts, segments, visual, strict=True)
@@ -87,13 +88,13 @@ class PocketReader(DemoReader):
         mask = torch.arange(padded.shape[1], device=self._model.device) < lengths[:, None]
         hidden = self._hidden(padded, mask, prepared.layers)
         return [
-            _reading(segment, text, row[len(opening) : len(prompt)], tokens)
+            reading_of(segment, text, row[len(opening) : len(prompt)], tokens)
             for segment, text, row, prompt, tokens in zip(segments, texts, hidden, rows, visual, strict=True)
         ]
 
     @torch.no_grad()
     def text_only(self, demonstrations: Sequence[Demonstration], *, prompt_format: PromptFormat) -> list[FusedTokens]:
-        return [FusedTokens(self._embed(_text(item))) for item in self._segments(demonstrations, prompt_format)]
+        return [FusedTokens(self._embed(item.text)) for item in self._segments(demonstrations, prompt_format)]
 
     def _hidden(self, padded: Tensor, mask: Tensor, layers: Sequence[int]) -> Tensor:
         lm = self._model.lm
@@ -106,23 +107,6 @@ class PocketReader(DemoReader):
         return self._model.lm.embed(torch.tensor(ids, dtype=torch.long, device=self._model.device))
 
 
-def _text(segments: PromptSegments) -> list[int]:
-    return segments.before + segments.after + segments.answer
-
-
 def _join(opening: Tensor, text: Tensor, image_position: int, visual: Tensor | None) -> Tensor:
     image = [] if visual is None else [visual]
     return torch.cat([opening, text[:image_position], *image, text[image_position:]])
-
-
-def _reading(segments: PromptSegments, text: Tensor, hidden: Tensor, visual: Tensor | None) -> Reading:
-    before = len(segments.before)
-    skipped = 0 if visual is None else len(visual)
-    return Reading(
-        token_ids=torch.tensor(_text(segments), device=text.device),
-        hidden=torch.cat([hidden[:before], hidden[before + skipped :]]),
-        embeddings=text,
-        image_position=before,
-        answer_start=before + len(segments.after),
-        visual=None if visual is None else visual.mean(0),
-    )

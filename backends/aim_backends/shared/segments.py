@@ -22,6 +22,11 @@ class PromptSegments:
     after: list[int]
     answer: list[int]
 
+    @property
+    def text(self) -> list[int]:
+        """All of them: the text-only form."""
+        return self.before + self.after + self.answer
+
 
 class SegmentWriter:
     """Writes demonstrations and queries as token ids. A text adds no special token to those that its format writes."""

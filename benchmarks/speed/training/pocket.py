@@ -96,7 +96,7 @@ class BarePocket(Bare):
     def _encoded(self, names: Sequence[Any], pixels: dict[Any, Tensor]) -> list[Tensor]:
         """The visual tokens of images, each computed once per step."""
         missing = [name for name in dict.fromkeys(names) if name not in self._visual]
-        found = self.model.encode_pixels([pixels[name] for name in missing])
+        found = self.model.vision.encode_pixels([pixels[name] for name in missing])
         self._visual.update(zip(missing, found, strict=True))
         return [self._visual[name] for name in names]
 

@@ -1,0 +1,92 @@
+"""What a backend is made of: from GGUF files, or from the embedded model's packages."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from tokenizers import Tokenizer
+
+from aim_backends.llamacpp.gguf_file import GgufFile
+from aim_backends.llamacpp.loaded import LoadedModel
+from aim_backends.llamacpp.pocket_lora import pocket_adapter
+from aim_backends.llamacpp.template import plain_format
+from aim_backends.llamacpp.vision import VisionFile
+from aim_backends.pocket.backend import MODEL
+from aim_backends.pocket.images import ImageEncoder
+from aim_backends.pocket.model import DATA, DEFAULT_FORMAT, PocketText, PocketVision
+from aim_backends.pocket.weights import LM, located, prepare_weights
+from aim_backends.shared.rows import ImageRows
+from aim_backends.shared.text import TextModel
+from aim_sdk.backend.hashing import rms, tensor_hash
+from aim_sdk.config import Fingerprint, PromptFormat
+from aim_sdk.support.provenance import versions
+
+POCKET: Final = "pocket"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A backend's parts."""
+
+    model: LoadedModel
+    text: TextModel
+    images: ImageRows
+    default_format: PromptFormat
+    fingerprint: Fingerprint
+    projector: Path | None = None
+    """The folder of a trained one."""
+
+
+def gguf_parts(path: Path, mmproj: Path, *, dtype: torch.dtype, gpu_layers: int, threads: int) -> Parts:
+    """A model with its own tokenizer, template and image encoder."""
+    model = LoadedModel(path, dtype=dtype, gpu_layers=gpu_layers, threads=threads, title=path.name)
+    images = VisionFile(model, mmproj, use_gpu=gpu_layers > 0)
+    tokens, embeddings = model.tokens, model.embeddings
+    embedding_hash = tensor_hash([("embedding", embeddings)], samples=4096)
+    assert embedding_hash is not None
+    whole = hashlib.sha256(f"{model.file.sampled()}{GgufFile(mmproj).sampled()}".encode())
+    fingerprint = Fingerprint(
+        backend="llama.cpp",
+        model=path.name,
+        weights_hash=whole.hexdigest(),
+        embedding_hash=embedding_hash,
+        tokenizer_hash=tokens.digest(),
+        hidden_size=model.hidden_size,
+        embedding_size=model.hidden_size,
+        embedding_rms=rms(embeddings),
+        libraries=versions("aim-icl", "xllamacpp", "gguf"),
+    )
+    written = plain_format(model.file.value("tokenizer.chat_template"), bos=tokens.bos, eos=tokens.eos)
+    return Parts(model, tokens, images, written, fingerprint)
+
+
+def pocket_parts(*, dtype: torch.dtype, gpu_layers: int, threads: int) -> Parts:
+    """The embedded model: its packages' GGUF file, its LoRA, and its images by torch.
+
+    Its identity is that of the backend `pocket`, so projectors and banks are the same for both engines. The GGUF is
+    quantised (Q4_1): `pocket` multiplies with what its blocks stand for, llama.cpp with the blocks themselves and with
+    activations of 8 bits.
+    """
+    lora = pocket_adapter()
+    path = located(LM)
+    model = LoadedModel(path, dtype=dtype, gpu_layers=gpu_layers, threads=threads, title="pocket", adapter=lora)
+    text = PocketText(Tokenizer.from_file(str(prepare_weights().tokenizer)))
+    embedding_hash = tensor_hash([("embedding", model.embeddings)], samples=4096)
+    assert embedding_hash is not None
+    fingerprint = Fingerprint(
+        backend="llama.cpp",
+        model=MODEL,
+        weights_hash=None,
+        embedding_hash=embedding_hash,
+        tokenizer_hash=text.tokenizer_hash,
+        hidden_size=model.hidden_size,
+        embedding_size=model.hidden_size,
+        embedding_rms=rms(model.embeddings),
+        libraries=versions("aim-icl", "xllamacpp", "gguf", "torch", "tokenizers"),
+    )
+    images = ImageEncoder(PocketVision.load())
+    return Parts(model, text, images, DEFAULT_FORMAT, fingerprint, DATA / "projector")
