@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aim_backends.llamacpp.context import LlamaContext, State
 from aim_backends.llamacpp.injector import LlamaCppInjector
-from aim_backends.llamacpp.loaded import LoadedModel
+from aim_backends.llamacpp.loaded import LoadedModel, Runtime
 from aim_backends.llamacpp.reader import LlamaCppReader
 from aim_backends.llamacpp.sources import POCKET, Parts, gguf_parts, pocket_parts
 from aim_backends.shared.rows import PromptRows
@@ -23,8 +23,10 @@ from aim_sdk.backend.interfaces import Backend
 from aim_sdk.backend.prefixes import PrefixCache
 from aim_sdk.config import Fingerprint, PromptFormat
 from aim_sdk.errors import DeviceError, InputError
+from aim_sdk.files.atomic import expanded
 from aim_sdk.projectors.base import Projector
 from aim_sdk.projectors.carrier import CarrierProjector
+from aim_sdk.support.numbers import whole_number
 from aim_sdk.types import Demonstration, ImageInput, Query, Vocabulary
 
 
@@ -81,19 +83,19 @@ class LlamaCppBackend(Backend):
                 f"device {str(device)!r}: readings of llama.cpp are on the CPU.\n"
                 "Next: leave device out; gpu_layers=99 puts all layers on the GPU that the library was built for."
             )
-        found = {
-            "dtype": resolve_dtype(dtype, torch.float16),
-            "gpu_layers": gpu_layers,
-            "threads": torch.get_num_threads() if threads is None else threads,
-        }
+        runtime = Runtime(
+            resolve_dtype(dtype, torch.float16),
+            whole_number("gpu_layers", gpu_layers, 0),
+            torch.get_num_threads() if threads is None else whole_number("threads", threads, 1),
+        )
         if model == POCKET:
-            return cls(pocket_parts(**found), special_tokens)
+            return cls(pocket_parts(runtime), special_tokens)
         if model is None or mmproj is None:
             raise InputError(
                 "llama.cpp needs two files: model=MODEL.gguf and mmproj=MMPROJ.gguf, the image encoder of the same "
                 f"checkpoint. Or model={POCKET!r}, the embedded model."
             )
-        return cls(gguf_parts(Path(model), Path(mmproj), **found), special_tokens)
+        return cls(gguf_parts(expanded(model), expanded(mmproj), runtime), special_tokens)
 
     @property
     def reader(self) -> LlamaCppReader:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from aim_backends.llamacpp.library import Batch, EvalCallback
@@ -60,6 +61,7 @@ class LlamaContext:
         states: bool = False,
         layers: Sequence[int] = (),
     ) -> None:
+        self._model = model  # which must not be freed before
         self._library, self._hidden, self._vocabulary = model.library, model.hidden_size, model.vocabulary_size
         self._layers = model.layers
         self._seen: dict[int, list[Tensor]] = {layer: [] for layer in layers}
@@ -69,9 +71,9 @@ class LlamaContext:
             params.n_ctx, params.kv_unified = _rounded(begins.length + sequences * positions), True
         params.n_batch = params.n_ubatch = min(_BATCH, max(positions, sequences))
         params.n_seq_max = sequences
-        params.n_threads = params.n_threads_batch = model.threads
+        params.n_threads = params.n_threads_batch = model.runtime.threads
         params.pooling_type, params.flash_attn_type = _NO_POOLING, _NO_FLASH_ATTENTION
-        params.type_k = params.type_v = KV_TYPES[model.dtype]
+        params.type_k = params.type_v = KV_TYPES[model.runtime.dtype]
         params.embeddings = states
         self._callback = EvalCallback(self._note)
         if layers:
@@ -108,22 +110,21 @@ class LlamaContext:
 
     def run(self, sequence: int, given: Float[Tensor, "tokens embed"] | Sequence[int]) -> Float[Tensor, " vocabulary"]:
         """Run embeddings, or tokens, at the end of a sequence; the logits after the last one."""
-        rows = np.ascontiguousarray(given.numpy(), np.float32) if isinstance(given, Tensor) else None
         for start in range(0, len(given), _BATCH):
             part = given[start : start + _BATCH]
             wanted = [start + n == len(given) - 1 for n in range(len(part))]
-            if rows is None:
-                self._decode([sequence] * len(part), wanted, tokens=part)
+            if isinstance(part, Tensor):
+                self._decode([sequence] * len(part), wanted, embeddings=_floats(part))
             else:
-                self._decode([sequence] * len(part), wanted, embeddings=rows[start : start + _BATCH])
+                self._decode([sequence] * len(part), wanted, tokens=part)
         return self._logits(len(part) - 1)
 
     def states(self, sequence: int, rows: Float[Tensor, "tokens embed"]) -> dict[int, Float[Tensor, "tokens hidden"]]:
         """Run embeddings; the states of each wanted layer, by its number; the last one is there."""
-        given, last = np.ascontiguousarray(rows.numpy(), np.float32), list[Tensor]()
-        for start in range(0, len(given), _BATCH):
-            part = given[start : start + _BATCH]
-            self._decode([sequence] * len(part), [True] * len(part), embeddings=part)
+        last = list[Tensor]()
+        for start in range(0, len(rows), _BATCH):
+            part = rows[start : start + _BATCH]
+            self._decode([sequence] * len(part), [True] * len(part), embeddings=_floats(part))
             found = (self._library.llama_get_embeddings_ith(self._pointer, n) for n in range(len(part)))
             last += [_copied(pointer, self._hidden) for pointer in found]
         seen = {layer: torch.cat(parts) for layer, parts in self._seen.items()}
@@ -204,6 +205,10 @@ class LlamaContext:
             self._library.ggml_backend_tensor_get(tensor, found.data_ptr(), 0, 4 * len(found))
             self._seen[int(layer) + 1].append(found.view(-1, self._hidden))
         return wanted or not asking
+
+
+def _floats(rows: Tensor) -> NDArray[np.float32]:
+    return np.ascontiguousarray(rows.numpy(), np.float32)
 
 
 def _rounded(positions: int) -> int:

@@ -101,7 +101,7 @@ class LlamaCppInjector(Injector):
             for place, own in enumerate(ids):
                 scores = tuple(tuple(prompt.log_probs(place, choice)) for choice in own)
                 if not all(math.isfinite(value) for one in scores for value in one):
-                    error = not_finite("log-probabilities", self._model.dtype)
+                    error = not_finite("log-probabilities", torch.float32)
                     error.query = place
                     raise error
                 made.append(ChoiceScores(scores, prompt.lengths[place]))

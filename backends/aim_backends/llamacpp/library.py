@@ -11,6 +11,7 @@ import functools
 import importlib.metadata
 import importlib.util
 import logging
+from collections import deque
 from collections.abc import Callable
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_size_t, c_uint8, c_uint32, c_void_p
 from pathlib import Path
@@ -168,23 +169,33 @@ _DEFAULTS: Final = {
     "type_k": 1,
 }
 """What a library with these layouts gives as defaults of `ContextParams`; 1: numbers of 16 bits."""
-_MESSAGES: Final = 5
-"""Of the library's last warnings and errors, what is kept for messages."""
-_WARNING: Final = 3
+_COMPLAINTS: Final[deque[str]] = deque(maxlen=5)
+"""The library's last errors, for messages."""
+_ERROR: Final = 4
+"""A level of the library's log."""
+
+
+def _note(level: int, text: bytes, data: Any) -> None:
+    if line := text.decode(errors="replace").strip():
+        logging.getLogger("aim_backends.llamacpp").debug(line)
+        if level == _ERROR:
+            _COMPLAINTS.append(line)
+
+
+_LOG: Final = _LogCallback(_note)
+"""Lives as long as the process: the library calls it at any time."""
 
 
 class Library:
-    """The functions of `_SIGNATURES` by name, and the last messages that the library wrote."""
+    """The functions of `_SIGNATURES` by name."""
 
     def __init__(self, path: Path) -> None:
         self._loaded = ctypes.CDLL(str(path))
         for name, (result, *arguments) in _SIGNATURES.items():
             function = getattr(self._loaded, name)
             function.restype, function.argtypes = result, arguments
-        self.messages: list[str] = []
-        self._log = _LogCallback(self._note)  # the library keeps no reference to it
-        self.llama_log_set(self._log, None)
-        self.mtmd_log_set(self._log, None)
+        self.llama_log_set(_LOG, None)
+        self.mtmd_log_set(_LOG, None)
         self.llama_backend_init()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -194,13 +205,8 @@ class Library:
         return found
 
     def said(self) -> str:
-        """The library's last complaints in brackets, for a message; empty if there are none."""
-        return f" ({' '.join(self.messages)})" if self.messages else ""
-
-    def _note(self, level: int, text: bytes, data: Any) -> None:
-        logging.getLogger("aim_backends.llamacpp").debug(text.decode(errors="replace").rstrip())
-        if level >= _WARNING and (line := text.decode(errors="replace").strip()):
-            self.messages = [*self.messages, line][-_MESSAGES:]
+        """The library's last errors in brackets, for a message; empty if there are none."""
+        return f" ({' '.join(_COMPLAINTS)})" if _COMPLAINTS else ""
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -24,14 +25,24 @@ _ROPE_OF_ONE_POSITION: Final = (-1, 0, 2)
 """None, the usual one and NeoX's; others (M-RoPE) have several positions per token."""
 
 
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """How a model is run."""
+
+    dtype: torch.dtype
+    """Of keys and values."""
+    gpu_layers: int
+    """Layers that a GPU computes, if the library was built for one."""
+    threads: int
+    """Of the CPU."""
+
+
 class LoadedModel:
     """A model with its tokenizer and its embeddings.
 
     Args:
         path: the GGUF file.
-        dtype: of keys and values.
-        gpu_layers: layers that a GPU computes, if the library was built for one.
-        threads: of the CPU.
+        runtime: how it is run.
         title: what messages call it.
         adapter: a LoRA in the GGUF format that is added to the weights.
 
@@ -39,13 +50,11 @@ class LoadedModel:
         BackendError, CorruptArtifactError: it cannot be loaded, or is not a decoder-only language model.
     """
 
-    def __init__(
-        self, path: Path, *, dtype: torch.dtype, gpu_layers: int, threads: int, title: str, adapter: Path | None = None
-    ) -> None:
+    def __init__(self, path: Path, runtime: Runtime, *, title: str, adapter: Path | None = None) -> None:
         self.file, self.library = GgufFile(path), library()
-        self.dtype, self.threads, self.title = dtype, threads, title
+        self.runtime, self.title = runtime, title
         params = self.library.llama_model_default_params()
-        params.n_gpu_layers = gpu_layers
+        params.n_gpu_layers = runtime.gpu_layers
         pointer = self.library.llama_model_load_from_file(str(path).encode(), params)
         if not pointer:
             raise CorruptArtifactError(f"{path}: llama.cpp cannot load it{self.library.said()}.")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -55,7 +56,7 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     writer.close()
 
 
-def _turned(rows: np.ndarray, heads: int) -> np.ndarray:
+def _turned(rows: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     """Queries' and keys' rows in llama.cpp's order: a rotated pair stands side by side."""
     halves = rows.reshape(heads, 2, len(rows) // heads // 2, -1)
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(rows.shape))

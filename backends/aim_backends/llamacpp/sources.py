@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import torch
 from tokenizers import Tokenizer
 
 from aim_backends.llamacpp.gguf_file import GgufFile
-from aim_backends.llamacpp.loaded import LoadedModel
+from aim_backends.llamacpp.loaded import LoadedModel, Runtime
 from aim_backends.llamacpp.pocket_lora import pocket_adapter
 from aim_backends.llamacpp.template import plain_format
 from aim_backends.llamacpp.vision import VisionFile
@@ -41,10 +40,10 @@ class Parts:
     """The folder of a trained one."""
 
 
-def gguf_parts(path: Path, mmproj: Path, *, dtype: torch.dtype, gpu_layers: int, threads: int) -> Parts:
+def gguf_parts(path: Path, mmproj: Path, runtime: Runtime) -> Parts:
     """A model with its own tokenizer, template and image encoder."""
-    model = LoadedModel(path, dtype=dtype, gpu_layers=gpu_layers, threads=threads, title=path.name)
-    images = VisionFile(model, mmproj, use_gpu=gpu_layers > 0)
+    model = LoadedModel(path, runtime, title=path.name)
+    images = VisionFile(model, mmproj)
     tokens, embeddings = model.tokens, model.embeddings
     embedding_hash = tensor_hash([("embedding", embeddings)], samples=4096)
     assert embedding_hash is not None
@@ -64,16 +63,14 @@ def gguf_parts(path: Path, mmproj: Path, *, dtype: torch.dtype, gpu_layers: int,
     return Parts(model, tokens, images, written, fingerprint)
 
 
-def pocket_parts(*, dtype: torch.dtype, gpu_layers: int, threads: int) -> Parts:
+def pocket_parts(runtime: Runtime) -> Parts:
     """The embedded model: its packages' GGUF file, its LoRA, and its images by torch.
 
     Its identity is that of the backend `pocket`, so projectors and banks are the same for both engines. The GGUF is
     quantised (Q4_1): `pocket` multiplies with what its blocks stand for, llama.cpp with the blocks themselves and with
     activations of 8 bits.
     """
-    lora = pocket_adapter()
-    path = located(LM)
-    model = LoadedModel(path, dtype=dtype, gpu_layers=gpu_layers, threads=threads, title="pocket", adapter=lora)
+    model = LoadedModel(located(LM), runtime, title="pocket", adapter=pocket_adapter())
     text = PocketText(Tokenizer.from_file(str(prepare_weights().tokenizer)))
     embedding_hash = tensor_hash([("embedding", model.embeddings)], samples=4096)
     assert embedding_hash is not None

@@ -14,9 +14,8 @@ from aim_sdk.support.dependencies import imported
 _CONTROL: Final = 1 << 3
 _USER_DEFINED: Final = 1 << 4
 """Bits of a token's attributes, as in llama.h."""
-_SENTINEL: Final = "\n"
-"""Put before each fragment, and cut off again: SentencePiece writes a blank before the first word of a text, which no
-fragment in the middle of a prompt has."""
+_SENTINELS: Final = ("\x01", "\x02", "\x03", "\n")
+"""One is put before each fragment, and cut off again."""
 
 
 class Tokens:
@@ -74,10 +73,20 @@ class Tokens:
         """The ids of one fragment, without BOS; text that spells a special token becomes that token."""
         if not text:
             return []
-        lead, whole = self._tokenize(_SENTINEL), self._tokenize(_SENTINEL + text)
-        if whole[: len(lead)] == lead:
-            return whole[len(lead) :]
-        return self._tokenize(text)  # the sentinel melts into what comes after it
+        lead = self._tokenize(self._sentinel) if self._sentinel else []
+        return self._tokenize(self._sentinel + text)[len(lead) :]
+
+    @cached_property
+    def _sentinel(self) -> str:
+        """What keeps a fragment from being taken for the start of a text; empty where there is no difference.
+
+        SentencePiece writes a blank before the first word of a text, which no fragment in the middle of a prompt has.
+        """
+        if not self.decode(self._tokenize("a")).startswith(" "):
+            return ""
+        pieces = [self.piece(token) for token in range(len(self))]
+        longer = {piece[:1] for piece in pieces if len(piece) > 1}
+        return next((mark for mark in _SENTINELS if mark.encode() not in longer), "")
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens left out."""

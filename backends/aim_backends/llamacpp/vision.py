@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from cachetools import LRUCache
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from aim_backends.llamacpp.library import VisionText
@@ -36,7 +37,7 @@ class VisionFile:
             has no images.
     """
 
-    def __init__(self, model: LoadedModel, path: Path, *, use_gpu: bool) -> None:
+    def __init__(self, model: LoadedModel, path: Path) -> None:
         if not path.is_file():
             raise ModelNotFoundError(
                 f"{path}: there is no such file. Expected the model's projector of images (mmproj), a GGUF file.\n"
@@ -45,7 +46,11 @@ class VisionFile:
         self._model, self._library, self._lock = model, model.library, threading.Lock()
         self._kept: LRUCache[str, Tensor] = LRUCache(CAPACITY)
         params = self._library.mtmd_context_params_default()
-        params.use_gpu, params.print_timings, params.n_threads = use_gpu, False, model.threads
+        params.use_gpu, params.print_timings, params.n_threads = (
+            model.runtime.gpu_layers > 0,
+            False,
+            model.runtime.threads,
+        )
         pointer = self._library.mtmd_init_from_file(str(path).encode(), model.pointer, params)
         if not pointer:
             raise CorruptArtifactError(
@@ -84,7 +89,7 @@ class VisionFile:
             self._kept[digest] = found
             return found
 
-    def _parts(self, picture: np.ndarray, source: ImageInput) -> Iterator[Tensor]:
+    def _parts(self, picture: NDArray[np.uint8], source: ImageInput) -> Iterator[Tensor]:
         library, (height, width, _) = self._library, picture.shape
         with ExitStack() as stack:
             bitmap = library.mtmd_bitmap_init(width, height, picture.tobytes())
