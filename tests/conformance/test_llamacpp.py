@@ -164,7 +164,7 @@ def test_format_is_the_chat_template(backend: LlamaCppBackend) -> None:
 def test_a_bank_outlives_the_process(
     files: tuple[Path, Path], demonstrations: list[Demonstration], pictures: list[Image.Image], tmp_path: Path
 ) -> None:
-    names: dict[str, Any] = {"model": str(files[0]), "mmproj": files[1], "projector": "residual"}
+    names: dict[str, Any] = {"model": str(files[0]), "projector": "residual"}
     first = AIMPipeline.from_pretrained("llama.cpp", bank=tmp_path / "bank", **names)
     first.bank.add(demonstrations)
     expected = first(pictures[7], "What is it?", shots=2)
@@ -185,7 +185,14 @@ def test_another_file_is_another_backbone(files: tuple[Path, Path], tmp_path: Pa
 def test_bad_options(files: tuple[Path, Path], tmp_path: Path) -> None:
     model, images = files
     with pytest.raises(InputError, match=r"needs two files.*Or model='pocket'"):
-        LlamaCppBackend.from_pretrained(str(model))
+        LlamaCppBackend.from_pretrained()
+    alone = shutil.copy(model, tmp_path / "alone.gguf")
+    with pytest.raises(InputError, match=r"alone\.gguf.*none is there"):
+        LlamaCppBackend.from_pretrained(alone)
+    for name in ("mmproj-f16.gguf", "mmproj-f32.gguf"):
+        shutil.copy(images, tmp_path / name)
+    with pytest.raises(InputError, match=r"2 are there: mmproj-f16\.gguf, mmproj-f32\.gguf"):
+        LlamaCppBackend.from_pretrained(alone)
     with pytest.raises(InputError, match="takes no option 'n_ctx'"):
         load(files, n_ctx=4)
     with pytest.raises(DeviceError, match="gpu_layers=99"):

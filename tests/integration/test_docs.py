@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from aim_sdk import AIMPipeline
 from aim_sdk.cli import app
 from aim_sdk.testing import CHECKS
+from aim_sdk.testing.tiny import gguf_files
 from aim_sdk.training import TrainingConfig
 from docs import checks
 from docs.cli import page as commands_page
@@ -64,7 +65,9 @@ def test_examples_run(
     monkeypatch.chdir(desk)
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", lambda self, repo_id, **_: _Repository(repo_id))
     monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", lambda self, repo_id, **_: pushed.append(repo_id))
+    gguf_files.build_gguf(tmp_path / "gguf")
     here = {
+        "/models/llava-1.5-7b-gguf": str(tmp_path / "gguf"),
         "/models/llava-1.5-7b-hf": str(tiny("llava-1.5")),
         "/models/Qwen2.5-VL-7B-Instruct": str(tiny("qwen2.5-vl")),
         "layers=(16, -1)": "layers=(1, -1)",  # the tiny model has two

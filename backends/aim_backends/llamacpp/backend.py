@@ -61,7 +61,7 @@ class LlamaCppBackend(Backend):
             model: a ``.gguf`` file; ``"pocket"``: the embedded model, whose images are encoded by torch.
             device: None or ``"cpu"``: where readings are. Layers are put on a GPU by ``gpu_layers``.
             dtype: of keys and values; None: float16.
-            mmproj: the file with the image encoder of the same checkpoint.
+            mmproj: the file with the image encoder of the same checkpoint; None: the one ``*mmproj*.gguf`` next to it.
             gpu_layers: how many layers a GPU computes.
             threads: of the CPU; None: as many as torch takes.
             special_tokens: "refuse" texts that spell the model's special tokens, or "allow" them.
@@ -90,12 +90,13 @@ class LlamaCppBackend(Backend):
         )
         if model == POCKET:
             return cls(pocket_parts(runtime), special_tokens)
-        if model is None or mmproj is None:
+        if model is None:
             raise InputError(
                 "llama.cpp needs two files: model=MODEL.gguf and mmproj=MMPROJ.gguf, the image encoder of the same "
                 f"checkpoint. Or model={POCKET!r}, the embedded model."
             )
-        return cls(gguf_parts(expanded(model), expanded(mmproj), runtime), special_tokens)
+        file = expanded(model)
+        return cls(gguf_parts(file, _next_to(file) if mmproj is None else expanded(mmproj), runtime), special_tokens)
 
     @property
     def reader(self) -> LlamaCppReader:
@@ -178,3 +179,19 @@ class LlamaCppBackend(Backend):
             stacklevel=2,
         )
         return CarrierProjector.untrained(self.vocabulary)
+
+
+def _next_to(model: Path) -> Path:
+    """The image encoder in a model's folder.
+
+    Raises:
+        InputError: there is none, or several.
+    """
+    found = sorted(path for path in model.parent.glob("*mmproj*.gguf") if path != model)
+    if len(found) == 1:
+        return found[0]
+    there = f"{len(found)} are there: {', '.join(path.name for path in found)}" if found else "none is there"
+    raise InputError(
+        f"mmproj: the image encoder of {model.name} is looked for next to it, as *mmproj*.gguf, and {there}.\n"
+        "Next: mmproj=MMPROJ.gguf."
+    )
