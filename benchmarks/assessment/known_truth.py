@@ -31,6 +31,7 @@ from benchmarks.pocket.trials import pictures
 _COLOUR: Final = "What color is the shape?"
 _COLOURS: Final = ("red", "blue")
 _WORDS: Final = ("blick", "dax")
+_KINDS: Final = ("helpful", "useless", "mislabelled", "text", "harmful")
 _TEXTS: Final = ("cat", "train")
 _RESULT: Final = Path(__file__).parents[1] / "results" / "assessment-known-truth-2026-11-30.json"
 
@@ -105,19 +106,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--banks", type=int, default=20, help="of each kind")
     parser.add_argument("--items", type=int, default=40, help="demonstrations of a bank")
+    parser.add_argument("--kinds", nargs="+", choices=_KINDS, default=_KINDS, metavar="KIND", help=", ".join(_KINDS))
+    parser.add_argument("--output", type=Path, default=_RESULT, help="the result file")
     arguments = parser.parse_args()
-    kept: dict[str, list[dict[str, Any]]] = json.loads(_RESULT.read_bytes())["banks"] if _RESULT.exists() else {}
+    path: Path = arguments.output
+    kept: dict[str, list[dict[str, Any]]] = json.loads(path.read_bytes())["banks"] if path.exists() else {}
     if any(one["items"] != arguments.items for found in kept.values() for one in found):
-        parser.error(f"{_RESULT} has banks of another size. Next: the same --items, or another file.")
+        parser.error(f"{path} has banks of another size. Next: the same --items, or another --output.")
     banks, loaded = Banks(arguments.items), AIMPipeline.from_pretrained("pocket", device="cpu")
     for number in range(arguments.banks):
-        for kind, draw in banks.kinds.items():
+        for kind in arguments.kinds:
             found = kept.setdefault(kind, [])
             if number < len(found):
                 continue
-            made = _assessed(loaded, kind, draw(random.Random(f"{kind}:{number}")))
+            made = _assessed(loaded, kind, banks.kinds[kind](random.Random(f"{kind}:{number}")))
             found.append({"items": arguments.items, **made})
-            write_atomic(_RESULT, (json.dumps(_summary(kept), indent=1) + "\n").encode())
+            write_atomic(path, (json.dumps(_summary(kept), indent=1) + "\n").encode())
             print(f"{kind} {number}: {made['right']}: {made['sentence']}", flush=True)
     print(json.dumps(_summary(kept)["kinds"], indent=1))
 

@@ -4,7 +4,7 @@ A table has parts (some of the trials, at some numbers of shots) and rows (a pro
 row of a part is a run of the suite with a folder of its own, and its trials are kept in a small file: what is finished
 is not run again, also on another machine, what was interrupted resumes, and a row whose projector is not trained yet is
 left out with a note. The demonstrations of a part are read once: the first row that reads keeps the readings, and the
-others project them.
+others project them; a row of another engine reads them itself.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Row(Settings):
 
     modes: tuple[Mode, ...] = Field(description="as the suite has them")
     projector: Path | None = Field(default=None, description="a trained one; None: the one that is shipped")
+    backend: str = Field(default=BACKEND, description="another engine reads for itself")
     untrained: ProjectorSettings | None = Field(default=None, description="one that is made here, without training")
 
 
@@ -121,9 +122,11 @@ def _check(row: Row, kept: Path) -> None:
 def _run(table: TableSettings, part: Part, name: str, folder: Path, tasks: Sequence[Path]) -> bool:
     row = table.rows[name]
     projector = _projector(table, name, row)
+    shared = bool(READ & {*row.modes}) and row.backend == BACKEND
     settings = EvalSettings(
         output=folder,
-        backend=BACKEND,
+        backend=row.backend,
+        model=None if row.backend == BACKEND else BACKEND,
         projector=None if projector is None else str(projector),
         device="cpu",
         dtype=table.dtype,
@@ -132,7 +135,7 @@ def _run(table: TableSettings, part: Part, name: str, folder: Path, tasks: Seque
         modes=row.modes,
         seeds=1,
         batch_size=20,
-        cache=_readings(table, part, name, folder.parent, tasks) if READ & {*row.modes} else None,
+        cache=_readings(table, part, name, folder.parent, tasks) if shared else None,
     )
     return evaluate(settings, note=print, command="python -m benchmarks.pocket.table_runs") is not None
 

@@ -56,14 +56,14 @@ class LlamaCppInjector(Injector):
         decoder = self._decoder(prompt_format, max_new_tokens, generation)
         if not queries:
             return []
-        with self._prefilled(queries, contexts, prompt_format, decoder.limit) as prompt:
+        with self.prefill(queries, contexts, prompt_format, decoder.limit) as prompt:
             return generated(decoder, prompt, log_probs=log_probs)
 
     def stream(
         self, query: Query, context: Context, *, prompt_format: PromptFormat, max_new_tokens: int, **generation: Any
     ) -> Iterator[str]:
         decoder = self._decoder(prompt_format, max_new_tokens, generation)
-        return _streamed(decoder, self._prefilled([query], [context], prompt_format, decoder.limit))
+        return _streamed(decoder, self.prefill([query], [context], prompt_format, decoder.limit))
 
     @torch.no_grad()
     def score(
@@ -97,7 +97,7 @@ class LlamaCppInjector(Injector):
         ids = [[self.rows.prompts.choice(choice, prompt_format) for choice in own] for own in choices]
         longest = max((len(choice) for own in ids for choice in own), default=0)
         made = []
-        with self._prefilled(queries, contexts, prompt_format, longest) as prompt:
+        with self.prefill(queries, contexts, prompt_format, longest) as prompt:
             for place, own in enumerate(ids):
                 scores = tuple(tuple(prompt.log_probs(place, choice)) for choice in own)
                 if not all(math.isfinite(value) for one in scores for value in one):
@@ -111,7 +111,7 @@ class LlamaCppInjector(Injector):
         sampling = Sampling.parse(generation, self._text.title)
         return Decoder(self._text, prompt_format, max_new_tokens, sampling, self._constraint)
 
-    def _prefilled(
+    def prefill(
         self, queries: Sequence[Query], contexts: Sequence[Context], prompt_format: PromptFormat, new_tokens: int
     ) -> Prefilled:
         """Run the prompts; the prefix that all share is run once, or not at all if it is known."""
