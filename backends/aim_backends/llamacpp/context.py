@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aim_backends.llamacpp.library import Batch, EvalCallback
-from aim_sdk.errors import InputError
+from aim_sdk.errors import ArtifactWriteError, InputError
 
 if TYPE_CHECKING:
     from aim_backends.llamacpp.loaded import LoadedModel
@@ -25,7 +26,6 @@ _BLOCK: Final = 256
 _BATCH: Final = 512
 """Tokens of one forward."""
 _NO_POOLING: Final = 0
-_NO_FLASH_ATTENTION: Final = 0
 KV_TYPES: Final = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 30}
 """The library's numbers of the types that keys and values may have."""
 _ALL: Final = -1
@@ -48,6 +48,7 @@ class LlamaContext:
         positions: the most of one sequence; of ``begins`` they take none.
         begins: keys and values with which all sequences begin; they are there once.
         states: whether it gives hidden states as well as logits.
+        flash: whether attention is computed in one step; keys and values are laid out otherwise then.
         layers: decoder layers before the last one (from 1) whose states are wanted besides.
     """
 
@@ -60,6 +61,7 @@ class LlamaContext:
         begins: State | None = None,
         states: bool = False,
         layers: Sequence[int] = (),
+        flash: bool = False,
     ) -> None:
         self._model = model  # which must not be freed before
         self._library, self._hidden, self._vocabulary = model.library, model.hidden_size, model.vocabulary_size
@@ -72,7 +74,7 @@ class LlamaContext:
         params.n_batch = params.n_ubatch = min(_BATCH, max(positions, sequences))
         params.n_seq_max = sequences
         params.n_threads = params.n_threads_batch = model.runtime.threads
-        params.pooling_type, params.flash_attn_type = _NO_POOLING, _NO_FLASH_ATTENTION
+        params.pooling_type, params.flash_attn_type = _NO_POOLING, int(flash)
         params.type_k = params.type_v = KV_TYPES[model.runtime.dtype]
         params.embeddings = states
         self._callback = EvalCallback(self._note)
@@ -155,6 +157,21 @@ class LlamaContext:
         buffer = ctypes.create_string_buffer(size)
         self._library.llama_state_seq_get_data(self._pointer, buffer, size, sequence)
         return State(buffer.raw, self._lengths[sequence])
+
+    def save(self, sequence: int, path: Path, labels: Sequence[int]) -> None:
+        """Write a sequence's keys and values to a file, as a server's slot restores them.
+
+        Args:
+            sequence: its number.
+            path: the file.
+            labels: a token for each position, by which the server knows them again.
+
+        Raises:
+            ArtifactWriteError: it cannot be written.
+        """
+        ids = (ctypes.c_int32 * len(labels))(*labels)
+        if not self._library.llama_state_seq_save_file(self._pointer, str(path).encode(), sequence, ids, len(labels)):
+            raise ArtifactWriteError(f"{path}: llama.cpp cannot write it{self._library.said()}.")
 
     def _begin(self, state: State) -> None:
         if not self._library.llama_state_seq_set_data(self._pointer, state.data, len(state.data), 0):

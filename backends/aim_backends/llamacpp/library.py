@@ -13,7 +13,7 @@ import importlib.util
 import logging
 from collections import deque
 from collections.abc import Callable
-from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_size_t, c_uint8, c_uint32, c_void_p
+from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any, Final
 
@@ -109,6 +109,7 @@ _SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
     "llama_model_n_embd": (c_int32, c_void_p),
     "llama_model_n_layer": (c_int32, c_void_p),
     "llama_model_n_ctx_train": (c_int32, c_void_p),
+    "llama_model_n_params": (c_uint64, c_void_p),
     "llama_model_rope_type": (c_int32, c_void_p),
     "llama_model_has_encoder": (c_bool, c_void_p),
     "llama_model_is_recurrent": (c_bool, c_void_p),
@@ -125,6 +126,7 @@ _SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
     "llama_state_seq_get_size": (c_size_t, c_void_p, c_int32),
     "llama_state_seq_get_data": (c_size_t, c_void_p, c_void_p, c_size_t, c_int32),
     "llama_state_seq_set_data": (c_size_t, c_void_p, c_void_p, c_size_t, c_int32),
+    "llama_state_seq_save_file": (c_size_t, c_void_p, c_char_p, c_int32, POINTER(c_int32), c_size_t),
     "llama_tokenize": (c_int32, c_void_p, c_char_p, c_int32, POINTER(c_int32), c_int32, c_bool, c_bool),
     "llama_token_to_piece": (c_int32, c_void_p, c_int32, c_char_p, c_int32, c_int32, c_bool),
     "llama_vocab_n_tokens": (c_int32, c_void_p),
