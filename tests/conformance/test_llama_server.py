@@ -115,7 +115,9 @@ def test_a_batch_and_streams(pipe: AIMPipeline, pictures: list[Image.Image]) -> 
     alone = [pipe.generate([query], shots=3, max_new_tokens=6)[0] for query in queries]
     assert [one.token_ids for one in together] == [one.token_ids for one in alone]
     streamed = ["".join(pipe.stream(query, shots=3, max_new_tokens=6)) for query in queries]
-    assert streamed == [one.text for one in alone]
+    for text, one in zip(streamed, alone, strict=True):  # the server keeps back a character that is cut
+        assert one.text.startswith(text)
+        assert text == one.text or "\ufffd" in one.text[len(text) :]
 
 
 def test_text_only_and_interleaved(pipe: AIMPipeline, pictures: list[Image.Image]) -> None:

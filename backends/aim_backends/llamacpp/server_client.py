@@ -31,7 +31,8 @@ class ServerClient:
     def __init__(self, url: str, key: str | None = None) -> None:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self.url = url.rstrip("/")
-        self._http = httpx2.Client(base_url=self.url, timeout=TIMEOUT, headers=headers)
+        fresh = httpx2.Limits(max_keepalive_connections=0)  # the server ends idle connections after seconds
+        self._http = httpx2.Client(base_url=self.url, timeout=TIMEOUT, headers=headers, limits=fresh)
         props, models = self._get("/props"), self._get("/v1/models")
         try:
             self.slots = int(props["total_slots"])

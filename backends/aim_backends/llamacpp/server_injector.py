@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,24 +84,20 @@ class ServerInjector(Injector):
         """Raises: CapabilityError: a server tells the log-probabilities of its own answers alone."""
         raise CapabilityError(f"llama-server does not tell how likely given answers are.\n{_ELSEWHERE}")
 
-    def _streamed(self, request: _Request, prompt_format: PromptFormat) -> Generator[str, None, Generation]:
-        last: dict[str, Any] = {}
-        ids: list[int] = []
+    def _streamed(self, request: _Request, prompt_format: PromptFormat) -> Iterator[str]:
+        """No `Generation` at its end: a server leaves out the ids of tokens that are part of a character."""
 
         def pieces(slot: int) -> Iterator[str]:
             for event in self._client.stream({**request.body, "id_slot": slot, "return_progress": True}):
                 if (progress := event.get("prompt_progress")) is not None:
                     self._check(request, slot, progress["cache"], slot)
-                ids.extend(event.get("tokens", []))
-                last.update(event)
+                if "timings" in event:
+                    self._check(request, slot, event["timings"]["cache_n"], event["id_slot"])
                 yield event.get("content", "")
 
         with self._slot() as slot:
             self._restore(request, slot)
             yield from stream_answer(pieces(slot), prompt_format.stop)
-            if "timings" in last:
-                self._check(request, slot, last["timings"]["cache_n"], last["id_slot"])
-        return self._generation({**last, "tokens": ids, "content": ""}, prompt_format)
 
     @contextmanager
     def _slot(self) -> Iterator[int]:

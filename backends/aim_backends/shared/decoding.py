@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Protocol
@@ -160,20 +160,29 @@ class Decoder:
 
     @torch.no_grad()
     def _pieces(self, prompt: Prompts, ids: list[int]) -> Iterator[str]:
-        """Yield what is said, whole characters at a time; its tokens are added to ``ids``."""
-        sent = ""
-        for (token,), _ in self.steps(prompt):
-            if token is not None:
-                ids.append(token)
-            text = self.model.decode(ids)
-            if not text.endswith("\ufffd"):  # a character's last byte is still to come
-                yield text[len(sent) :]
-                sent = text
-        yield self.model.decode(ids)[len(sent) :]
+        """Yield what is said; its tokens are added to ``ids``."""
+
+        def texts() -> Iterator[str]:
+            for (token,), _ in self.steps(prompt):
+                if token is not None:
+                    ids.append(token)
+                yield self.model.decode(ids)
+
+        return whole_characters(texts())
 
     def _ended(self, ids: Sequence[int]) -> bool:
         stop = self.prompt_format.stop
         return ids[-1] in self.model.end_ids or bool(stop and stop in self.model.decode(ids).lstrip())
+
+
+def whole_characters(texts: Iterable[str]) -> Iterator[str]:
+    """Of a text that grows token by token, yield what is new, whole characters at a time."""
+    text = sent = ""
+    for text in texts:
+        if not text.endswith("\ufffd"):  # a character's last byte is still to come
+            yield text[len(sent) :]
+            sent = text
+    yield text[len(sent) :]
 
 
 def _choose(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
