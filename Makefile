@@ -34,6 +34,7 @@ reference: $(INSTALLED) ## write the generated pages: commands, model families, 
 	$(BIN)/python docs/cli.py
 	$(BIN)/python docs/families.py
 	$(BIN)/python docs/checks.py
+	$(BIN)/python docs/engines.py
 
 docs: $(INSTALLED) ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

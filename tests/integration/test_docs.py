@@ -19,7 +19,7 @@ from aim_sdk.cli import app
 from aim_sdk.testing import CHECKS
 from aim_sdk.testing.tiny import gguf_files
 from aim_sdk.training import TrainingConfig
-from docs import checks
+from docs import checks, engines
 from docs.cli import page as commands_page
 from tests.unit.test_project_files import PAGES, ROOT, blocks
 
@@ -126,6 +126,11 @@ def test_a_table_for_my_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_the_commands_page_is_their_help() -> None:
     written = (ROOT / "docs" / "reference" / "cli.md").read_text()
     assert written == commands_page(), "docs/reference/cli.md is out of date; run `make reference`"
+
+
+def test_the_table_of_engines_is_their_classes() -> None:
+    written = engines.PAGE.read_text()
+    assert written == engines.page(written), f"{engines.PAGE.name} is out of date; run `make reference`"
 
 
 def test_the_table_of_checks_is_their_docstrings() -> None:
