@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from aim_backends.llamacpp.context import LlamaContext, State
+from aim_backends.llamacpp.footprint import LlamaCppFootprint
 from aim_backends.llamacpp.injector import LlamaCppInjector
 from aim_backends.llamacpp.loaded import LoadedModel, Runtime
 from aim_backends.llamacpp.reader import LlamaCppReader
@@ -97,6 +99,22 @@ class LlamaCppBackend(Backend):
             )
         file = expanded(model)
         return cls(gguf_parts(file, _next_to(file) if mmproj is None else expanded(mmproj), runtime), special_tokens)
+
+    @classmethod
+    def footprint_of(
+        cls,
+        model: str | None = None,
+        *,
+        device: str | None = None,
+        dtype: str | torch.dtype | None = None,
+        **options: Any,
+    ) -> LlamaCppFootprint:
+        """See `aim_sdk.backend.capabilities.ForeseesCost`; the files are mapped into memory."""
+        return cls.from_pretrained(model, device=device, dtype=dtype, **options).footprint
+
+    @cached_property
+    def footprint(self) -> LlamaCppFootprint:
+        return LlamaCppFootprint(self.model, self._rows, self.default_format)
 
     @property
     def reader(self) -> LlamaCppReader:

@@ -90,6 +90,18 @@ class LoadedModel:
         return int(self.library.llama_model_n_ctx_train(self.pointer))
 
     @cached_property
+    def kv_numbers(self) -> int | None:
+        """Numbers of the keys and values of one token in all layers; None if the file does not say."""
+        value, kind = self.file.value, self.file.value("general.architecture")
+        heads, own = value(f"{kind}.attention.head_count"), value(f"{kind}.attention.head_count_kv")
+        if not isinstance(heads, int):
+            return None
+        width = self.hidden_size // heads
+        keys, values = (value(f"{kind}.attention.{name}_length") or width for name in ("key", "value"))
+        each = own if isinstance(own, list) else [own or heads] * self.layers
+        return int(sum(each) * (keys + values))
+
+    @cached_property
     def embeddings(self) -> Tensor:
         """The input embeddings ``(vocabulary, embed)`` in float32."""
         return self.file.embeddings

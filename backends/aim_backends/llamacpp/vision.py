@@ -6,7 +6,7 @@ import ctypes
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from cachetools import LRUCache
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from aim_backends.llamacpp.library import VisionText
@@ -76,41 +75,51 @@ class VisionFile:
         return [self._encoded(source) for source in sources]
 
     def count(self, source: ImageInput) -> int:
-        """How many positions an image takes."""
-        return len(self._encoded(source))
+        """How many positions an image takes; it is prepared, and not encoded.
+
+        Raises:
+            ImageError: it cannot be decoded.
+        """
+        with self._lock, self._chunks(source) as chunks:
+            return sum(self._library.mtmd_input_chunk_get_n_tokens(chunk) for chunk in chunks)
 
     def _encoded(self, source: ImageInput) -> Tensor:
         digest = image_digest(source)
         with self._lock:
             if (kept := self._kept.get(digest)) is not None:
                 return kept
-            picture = np.ascontiguousarray(load_image(source), np.uint8)  # (height, width, 3)
-            found = torch.cat(list(self._parts(picture, source)))
+            with self._chunks(source) as chunks:
+                found = torch.cat([self._embeddings(chunk, source) for chunk in chunks])
             self._kept[digest] = found
             return found
 
-    def _parts(self, picture: NDArray[np.uint8], source: ImageInput) -> Iterator[Tensor]:
-        library, (height, width, _) = self._library, picture.shape
+    @contextmanager
+    def _chunks(self, source: ImageInput) -> Iterator[list[int]]:
+        """What the family writes for an image: visual tokens, and tokens round them."""
+        library = self._library
+        picture = np.ascontiguousarray(load_image(source), np.uint8)  # (height, width, 3)
         with ExitStack() as stack:
-            bitmap = library.mtmd_bitmap_init(width, height, picture.tobytes())
+            bitmap = library.mtmd_bitmap_init(picture.shape[1], picture.shape[0], picture.tobytes())
             stack.callback(library.mtmd_bitmap_free, bitmap)
-            chunks = library.mtmd_input_chunks_init()
-            stack.callback(library.mtmd_input_chunks_free, chunks)
+            made = library.mtmd_input_chunks_init()
+            stack.callback(library.mtmd_input_chunks_free, made)
             marker = library.mtmd_default_marker()
             text = VisionText(text=marker, text_len=len(marker), add_special=False, parse_special=True)
             bitmaps = (ctypes.c_void_p * 1)(bitmap)
-            if status := library.mtmd_tokenize(self._pointer, chunks, ctypes.byref(text), bitmaps, 1):
+            if status := library.mtmd_tokenize(self._pointer, made, ctypes.byref(text), bitmaps, 1):
                 raise ImageError(f"{describe(source)}: llama.cpp cannot prepare it (status {status}).")
-            for place in range(library.mtmd_input_chunks_size(chunks)):
-                chunk = library.mtmd_input_chunks_get(chunks, place)
-                kind = library.mtmd_input_chunk_get_type(chunk)
-                if kind == _TEXT:
-                    count = ctypes.c_size_t()
-                    ids = library.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(count))
-                    yield self._model.embed(ids[: count.value])
-                    continue
-                assert kind == _IMAGE, kind
-                if status := library.mtmd_encode_chunk(self._pointer, chunk):
-                    raise ImageError(f"{describe(source)}: llama.cpp cannot encode it (status {status}).")
-                shape = library.mtmd_input_chunk_get_n_tokens(chunk), self._model.hidden_size
-                yield torch.from_numpy(np.ctypeslib.as_array(library.mtmd_get_output_embd(self._pointer), shape).copy())
+            count = library.mtmd_input_chunks_size(made)
+            yield [library.mtmd_input_chunks_get(made, place) for place in range(count)]
+
+    def _embeddings(self, chunk: int, source: ImageInput) -> Tensor:
+        library = self._library
+        kind = library.mtmd_input_chunk_get_type(chunk)
+        if kind == _TEXT:
+            count = ctypes.c_size_t()
+            ids = library.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(count))
+            return self._model.embed(ids[: count.value])
+        assert kind == _IMAGE, kind
+        if status := library.mtmd_encode_chunk(self._pointer, chunk):
+            raise ImageError(f"{describe(source)}: llama.cpp cannot encode it (status {status}).")
+        shape = library.mtmd_input_chunk_get_n_tokens(chunk), self._model.hidden_size
+        return torch.from_numpy(np.ctypeslib.as_array(library.mtmd_get_output_embd(self._pointer), shape).copy())

@@ -10,7 +10,7 @@ from cachetools import LRUCache
 from torch import Tensor
 
 from aim_backends.pocket.model import PocketVision
-from aim_backends.pocket.vision import preprocess
+from aim_backends.pocket.vision import VISUAL_TOKENS, preprocess
 from aim_sdk.files.images import image_digest
 from aim_sdk.types import Context, Demonstration, ImageInput
 
@@ -51,6 +51,10 @@ class ImageEncoder:
     def encode(self, sources: Sequence[ImageInput]) -> list[Tensor]:
         """Return the visual tokens ``(16, embed)`` of each image."""
         return self.run(self.prepare(sources))
+
+    def count(self, source: ImageInput) -> int:
+        """Return how many visual tokens an image takes: always as many."""
+        return VISUAL_TOKENS
 
     def prepare(self, sources: Sequence[ImageInput]) -> DecodedImages:
         """Decode the images whose visual tokens are not kept."""

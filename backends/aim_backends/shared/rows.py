@@ -28,6 +28,14 @@ class ImageRows(Protocol):
             ImageError: one cannot be used.
         """
 
+    @abstractmethod
+    def count(self, source: ImageInput) -> int:
+        """How many embeddings an image takes; it is not encoded.
+
+        Raises:
+            ImageError: it cannot be used.
+        """
+
 
 @dataclass(frozen=True)
 class PromptRows:
