@@ -23,13 +23,15 @@ class LlamaCppFootprint(Footprint):
     """
 
     def __init__(self, model: LoadedModel, rows: PromptRows, default_format: PromptFormat) -> None:
-        self._rows, self._per_token = rows, model.kv_numbers
+        numbers = model.kv_numbers
+        self._rows, self._per_token = rows, None if numbers is None else numbers * model.runtime.dtype.itemsize
+        matrix = model.vocabulary_size * model.hidden_size * torch.float32.itemsize  # the embeddings, out of the file
         super().__init__(
             ModelSizes(
                 model=model.file.path.name,
                 device=torch.device("cpu"),
-                dtype=model.runtime.dtype,
-                weights_bytes=model.file.path.stat().st_size,
+                dtype=torch.float32,
+                weights_bytes=model.file.path.stat().st_size + matrix,
                 context_length=model.context,
                 most_images=None,
                 embedding_size=model.hidden_size,
@@ -48,4 +50,4 @@ class LlamaCppFootprint(Footprint):
         return len(prompts.opening(prompt_format)) + texts + asked + sum(map(self._rows.images.count, images))
 
     def kv_bytes(self, tokens: int, images: int) -> int | None:
-        return None if self._per_token is None else self._per_token * tokens * self.sizes.dtype.itemsize
+        return None if self._per_token is None else self._per_token * tokens
