@@ -195,8 +195,18 @@ def test_bad_options(files: tuple[Path, Path], tmp_path: Path) -> None:
         LlamaCppBackend.from_pretrained(alone)
     with pytest.raises(InputError, match="takes no option 'n_ctx'"):
         load(files, n_ctx=4)
-    with pytest.raises(DeviceError, match="gpu_layers=99"):
-        load(files, device="cuda")
+    for device in ("meta", "banana"):
+        with pytest.raises(DeviceError, match=device):
+            load(files, device=device)
+    with pytest.raises(DeviceError, match="built for the CPU alone"):
+        load(files, gpu_layers=99)
+    with pytest.raises(InputError, match="512 at most"):
+        load(files, threads=100_000)
+    with pytest.raises(InputError, match="encoded by torch"):
+        LlamaCppBackend.from_pretrained("pocket", mmproj=images)
+    for missing in (tmp_path / "none.gguf", tmp_path, ""):
+        with pytest.raises(ModelNotFoundError, match=r"there is no such file|a folder"):
+            LlamaCppBackend.from_pretrained(str(missing))
     with pytest.raises(InputError, match="threads"):
         load(files, threads=0)
     with pytest.raises(ModelNotFoundError, match="no such file"):
@@ -218,6 +228,9 @@ def test_bad_files(files: tuple[Path, Path], tmp_path: Path) -> None:
         load((images, images))
     with pytest.raises(CorruptArtifactError, match=r"text\.gguf"):
         load((model, tmp_path / "text.gguf"))
+    with pytest.raises(CorruptArtifactError) as raised:
+        load((tmp_path / "text.gguf", images))
+    assert "cut.gguf" not in str(raised.value)
     with pytest.raises(CorruptArtifactError, match=r"projector of\s+the same checkpoint|same checkpoint"):
         load((model, model))
 
@@ -256,6 +269,19 @@ def test_another_version_of_the_library_is_refused(monkeypatch: pytest.MonkeyPat
     finally:
         monkeypatch.undo()
         library_module.library.cache_clear()
+
+
+def test_choices_that_spell_special_tokens_are_refused(backend: LlamaCppBackend) -> None:
+    pipe = AIMPipeline(backend, untrained("residual", backend.vocabulary))
+    with pytest.raises(FormatError, match="special token '<s>'"):
+        pipe(Image.new("RGB", (9, 9)), "What?", shots=0, choices=["<s>", "red"])
+
+
+def test_a_forked_process_is_told(backend: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend.model, "process", 1)
+    pipe = AIMPipeline(backend, untrained("residual", backend.vocabulary))
+    with pytest.raises(BackendError, match="load it in each process"):
+        pipe(Image.new("RGB", (9, 9)), "What?", shots=0)
 
 
 def test_nothing_is_left_after_an_error(backend: LlamaCppBackend, pictures: list[Image.Image]) -> None:

@@ -235,7 +235,7 @@ def test_its_command_runs_a_task_of_ones_own(
     launcher = torchrun(processes) if processes > 1 else [sys.executable]
     command = [*launcher, "-m", "lmms_eval", "--model", "aim"]
     command += ["--tasks", "colours", "--include_path", str(task), "--batch_size", "2", "--device", "cpu"]
-    command += ["--model_args", f"backend=llava,model={folder},projector=carrier,bank={bank},shots=2"]
+    command += ["--model_args", f"backend=llava,model={folder},projector=carrier,bank={bank},shots=2,selector=random"]
     command += ["--log_samples", "--output_path", str(tmp_path / "out")]
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     finished = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **offline})

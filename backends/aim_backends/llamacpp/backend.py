@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import torch
 from torch import Tensor
@@ -14,17 +14,18 @@ from torch import Tensor
 from aim_backends.llamacpp.context import LlamaContext, State
 from aim_backends.llamacpp.footprint import LlamaCppFootprint
 from aim_backends.llamacpp.injector import LlamaCppInjector
+from aim_backends.llamacpp.library import library
 from aim_backends.llamacpp.loaded import LoadedModel, Runtime
 from aim_backends.llamacpp.reader import LlamaCppReader
 from aim_backends.llamacpp.sources import POCKET, Parts, gguf_parts, pocket_parts
 from aim_backends.shared.rows import PromptRows
 from aim_backends.shared.segments import PromptSegments, SegmentWriter, SpecialTokens
 from aim_sdk.backend.constraints import Constraint
-from aim_sdk.backend.devices import resolve_dtype
+from aim_sdk.backend.devices import resolve_device, resolve_dtype
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.backend.prefixes import PrefixCache
 from aim_sdk.config import Fingerprint, PromptFormat
-from aim_sdk.errors import DeviceError, InputError
+from aim_sdk.errors import DeviceError, InputError, ModelNotFoundError
 from aim_sdk.files.atomic import expanded
 from aim_sdk.projectors.base import Projector
 from aim_sdk.projectors.carrier import CarrierProjector
@@ -80,7 +81,7 @@ class LlamaCppBackend(Backend):
                 f"llama.cpp takes no option {', '.join(map(repr, options))}; expected mmproj, dtype, gpu_layers, "
                 "threads or special_tokens."
             )
-        if device is not None and torch.device(device).type != "cpu":
+        if device is not None and resolve_device(device).type != "cpu":
             raise DeviceError(
                 f"device {str(device)!r}: readings of llama.cpp are on the CPU.\n"
                 "Next: leave device out; gpu_layers=99 puts all layers on the GPU that the library was built for."
@@ -90,15 +91,27 @@ class LlamaCppBackend(Backend):
             whole_number("gpu_layers", gpu_layers, 0),
             torch.get_num_threads() if threads is None else whole_number("threads", threads, 1),
         )
+        if runtime.threads > _MOST_THREADS:
+            raise InputError(f"threads={threads}: llama.cpp takes {_MOST_THREADS} at most.")
+        if gpu_layers and not library().llama_supports_gpu_offload():
+            raise DeviceError(
+                f"gpu_layers={gpu_layers}: the installed library was built for the CPU alone.\n"
+                "Next: leave it out, or install a wheel of xllamacpp that was built for the GPU."
+            )
         if model == POCKET:
+            if mmproj is not None:
+                raise InputError(f"mmproj={str(mmproj)!r}: pocket's images are encoded by torch. Leave it out.")
             return cls(pocket_parts(runtime), special_tokens)
         if model is None:
             raise InputError(
                 "llama.cpp needs two files: model=MODEL.gguf and mmproj=MMPROJ.gguf, the image encoder of the same "
                 f"checkpoint. Or model={POCKET!r}, the embedded model."
             )
-        file = expanded(model)
-        return cls(gguf_parts(file, _next_to(file) if mmproj is None else expanded(mmproj), runtime), special_tokens)
+        file = _file(model, "a model in the GGUF format", "convert_hf_to_gguf.py")
+        images = _next_to(file) if mmproj is None else mmproj
+        return cls(
+            gguf_parts(file, _file(images, "its image encoder (mmproj), a GGUF file", _MMPROJ), runtime), special_tokens
+        )
 
     @classmethod
     def footprint_of(
@@ -197,6 +210,23 @@ class LlamaCppBackend(Backend):
             stacklevel=2,
         )
         return CarrierProjector.untrained(self.vocabulary)
+
+
+_MOST_THREADS: Final = 512
+"""As in ggml.h."""
+_MMPROJ: Final = "convert_hf_to_gguf.py --mmproj"
+
+
+def _file(path: str | Path, expected: str, written_by: str) -> Path:
+    """Raises: ModelNotFoundError: it is no file."""
+    found = expanded(path)
+    if found.is_file() and path:
+        return found
+    there = "a folder" if found.is_dir() else "there is no such file"
+    raise ModelNotFoundError(
+        f"{str(path)!r}: {there}. Expected {expected}.\n"
+        f"Next: the path of a .gguf file; llama.cpp's {written_by} writes one of a checkpoint."
+    )
 
 
 def _next_to(model: Path) -> Path:

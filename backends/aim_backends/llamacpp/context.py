@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aim_backends.llamacpp.library import Batch, EvalCallback
-from aim_sdk.errors import ArtifactWriteError, InputError
+from aim_sdk.errors import ArtifactWriteError, BackendError, InputError
 
 if TYPE_CHECKING:
     from aim_backends.llamacpp.loaded import LoadedModel
@@ -63,10 +64,16 @@ class LlamaContext:
         layers: Sequence[int] = (),
         flash: bool = False,
     ) -> None:
+        if os.getpid() != model.process:
+            raise BackendError(
+                f"{model.title} was loaded before this process was forked, and its threads are not here.\n"
+                "Next: load it in each process; multiprocessing's start method 'spawn' copies nothing."
+            )
         self._model = model  # which must not be freed before
         self._library, self._hidden, self._vocabulary = model.library, model.hidden_size, model.vocabulary_size
         self._layers = model.layers
         self._seen: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+        self._library.forget()
         params = self._library.llama_context_default_params()
         params.n_ctx = sequences * _rounded(positions)
         if begins is not None:  # one memory, in which a position may be of several sequences

@@ -18,7 +18,7 @@ from aim_backends.shared.generated import generated
 from aim_backends.shared.lengths import check_length
 from aim_backends.shared.rows import PromptRows
 from aim_backends.shared.text import TextModel
-from aim_sdk.backend.constraints import Constraint
+from aim_sdk.backend.constraints import Constraint, OneOf
 from aim_sdk.backend.grammar import AnswerGrammar
 from aim_sdk.backend.injector import Injector
 from aim_sdk.backend.prefixes import PrefixCache, SharedPrefix
@@ -109,6 +109,8 @@ class LlamaCppInjector(Injector):
 
     def _decoder(self, prompt_format: PromptFormat, max_new_tokens: int, generation: dict[str, Any]) -> Decoder:
         sampling = Sampling.parse(generation, self._text.title)
+        if isinstance(self._constraint, OneOf):
+            self.rows.prompts.check_choices(self._constraint.choices, prompt_format)
         return Decoder(self._text, prompt_format, max_new_tokens, sampling, self._constraint)
 
     def prefill(

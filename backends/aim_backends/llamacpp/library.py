@@ -13,7 +13,20 @@ import importlib.util
 import logging
 from collections import deque
 from collections.abc import Callable
-from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
+from ctypes import (
+    POINTER,
+    c_bool,
+    c_char_p,
+    c_float,
+    c_int8,
+    c_int32,
+    c_int64,
+    c_size_t,
+    c_uint8,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,6 +93,10 @@ class Batch(ctypes.Structure):
     )
 
 
+class GgufInit(ctypes.Structure):
+    _fields_ = (("no_alloc", c_bool), ("context", c_void_p))
+
+
 class VisionParams(ctypes.Structure):
     _fields_ = (
         ("use_gpu", c_bool),
@@ -138,6 +155,25 @@ _SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
     "llama_adapter_lora_init": (c_void_p, c_void_p, c_char_p),
     "llama_adapter_lora_free": (None, c_void_p),
     "llama_set_adapters_lora": (c_int32, c_void_p, POINTER(c_void_p), c_size_t, POINTER(c_float)),
+    "llama_supports_gpu_offload": (c_bool,),
+    "gguf_init_from_file": (c_void_p, c_char_p, GgufInit),
+    "gguf_free": (None, c_void_p),
+    "gguf_get_n_tensors": (c_int64, c_void_p),
+    "gguf_get_tensor_name": (c_char_p, c_void_p, c_int64),
+    "gguf_get_tensor_type": (c_int32, c_void_p, c_int64),
+    "gguf_get_tensor_size": (c_size_t, c_void_p, c_int64),
+    "gguf_get_tensor_offset": (c_size_t, c_void_p, c_int64),
+    "gguf_get_data_offset": (c_size_t, c_void_p),
+    "gguf_find_key": (c_int64, c_void_p, c_char_p),
+    "gguf_get_kv_type": (c_int32, c_void_p, c_int64),
+    "gguf_get_val_str": (c_char_p, c_void_p, c_int64),
+    "gguf_get_val_u32": (c_uint32, c_void_p, c_int64),
+    "gguf_get_val_i32": (c_int32, c_void_p, c_int64),
+    "gguf_get_val_u64": (c_uint64, c_void_p, c_int64),
+    "gguf_get_val_i64": (c_int64, c_void_p, c_int64),
+    "gguf_get_arr_type": (c_int32, c_void_p, c_int64),
+    "gguf_get_arr_n": (c_size_t, c_void_p, c_int64),
+    "gguf_get_arr_data": (c_void_p, c_void_p, c_int64),
     "ggml_get_name": (c_char_p, c_void_p),
     "ggml_nbytes": (c_size_t, c_void_p),
     "ggml_backend_tensor_get": (None, c_void_p, c_void_p, c_size_t, c_size_t),
@@ -206,9 +242,13 @@ class Library:
         found: Callable[..., Any] = getattr(self._loaded, name)
         return found
 
+    def forget(self) -> None:
+        """Something new begins: errors of before say nothing about it."""
+        _COMPLAINTS.clear()
+
     def said(self) -> str:
-        """The library's last errors in brackets, for a message; empty if there are none."""
-        return f" ({' '.join(_COMPLAINTS)})" if _COMPLAINTS else ""
+        """The library's errors since `forget`, in brackets, for a message; empty if there are none."""
+        return f" ({'; '.join(dict.fromkeys(_COMPLAINTS))})" if _COMPLAINTS else ""
 
 
 @functools.cache

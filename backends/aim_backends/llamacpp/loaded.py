@@ -6,6 +6,7 @@ Contexts share the weights and nothing else. So threads do not meet, and nothing
 from __future__ import annotations
 
 import ctypes
+import os
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,8 +52,9 @@ class LoadedModel:
     """
 
     def __init__(self, path: Path, runtime: Runtime, *, title: str, adapter: Path | None = None) -> None:
-        self.file, self.library = GgufFile(path), library()
-        self.runtime, self.title = runtime, title
+        self.library = library()
+        self.file = GgufFile(self.library, path)
+        self.runtime, self.title, self.process = runtime, title, os.getpid()
         params = self.library.llama_model_default_params()
         params.n_gpu_layers = runtime.gpu_layers
         pointer = self.library.llama_model_load_from_file(str(path).encode(), params)
@@ -104,12 +106,15 @@ class LoadedModel:
     @cached_property
     def embeddings(self) -> Tensor:
         """The input embeddings ``(vocabulary, embed)`` in float32."""
-        return self.file.embeddings
+        found = self.file.matrix("token_embd.weight", self.hidden_size)
+        if found is None:
+            raise UnsupportedModelError(f"{self.file.path.name} has no input embeddings.")
+        return found
 
     @cached_property
     def head(self) -> Tensor:
         """The LM head ``(vocabulary, hidden)`` in float32; the embeddings, if it is tied to them."""
-        own = self.file.head
+        own = self.file.matrix("output.weight", self.hidden_size)
         return self.embeddings if own is None else own
 
     def embed(self, ids: Sequence[int]) -> Tensor:

@@ -47,7 +47,7 @@ def gguf_parts(path: Path, mmproj: Path, runtime: Runtime) -> Parts:
     tokens, embeddings = model.tokens, model.embeddings
     embedding_hash = tensor_hash([("embedding", embeddings)], samples=4096)
     assert embedding_hash is not None
-    whole = hashlib.sha256(f"{model.file.sampled()}{GgufFile(mmproj).sampled()}".encode())
+    whole = hashlib.sha256(f"{model.file.sampled()}{GgufFile(model.library, mmproj).sampled()}".encode())
     fingerprint = Fingerprint(
         backend="llama.cpp",
         model=path.name,

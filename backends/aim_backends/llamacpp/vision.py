@@ -18,7 +18,7 @@ from torch import Tensor
 
 from aim_backends.llamacpp.library import VisionText
 from aim_backends.llamacpp.loaded import LoadedModel
-from aim_sdk.errors import CorruptArtifactError, ImageError, ModelNotFoundError, UnsupportedModelError
+from aim_sdk.errors import CorruptArtifactError, ImageError, UnsupportedModelError
 from aim_sdk.files.images import describe, image_digest, load_image
 from aim_sdk.types import ImageInput
 
@@ -32,18 +32,14 @@ class VisionFile:
     """Encodes images one by one, and keeps the last ones by content; thread-safe.
 
     Raises:
-        ModelNotFoundError, CorruptArtifactError, UnsupportedModelError: it cannot be loaded, is not of this model, or
+        CorruptArtifactError, UnsupportedModelError: it cannot be loaded, is not of this model, or
             has no images.
     """
 
     def __init__(self, model: LoadedModel, path: Path) -> None:
-        if not path.is_file():
-            raise ModelNotFoundError(
-                f"{path}: there is no such file. Expected the model's projector of images (mmproj), a GGUF file.\n"
-                "Next: mmproj=PATH.gguf; convert_hf_to_gguf.py --mmproj writes one of a checkpoint."
-            )
         self._model, self._library, self._lock = model, model.library, threading.Lock()
         self._kept: LRUCache[str, Tensor] = LRUCache(CAPACITY)
+        self._library.forget()
         params = self._library.mtmd_context_params_default()
         params.use_gpu, params.print_timings, params.n_threads = (
             model.runtime.gpu_layers > 0,

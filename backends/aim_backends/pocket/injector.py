@@ -21,7 +21,7 @@ from aim_backends.shared.decoding import Decoder, Sampling
 from aim_backends.shared.generated import generated
 from aim_backends.shared.lengths import check_length
 from aim_backends.shared.segments import PromptSegments, SegmentWriter
-from aim_sdk.backend.constraints import Constraint
+from aim_sdk.backend.constraints import Constraint, OneOf
 from aim_sdk.backend.grammar import AnswerGrammar
 from aim_sdk.backend.injector import Injector
 from aim_sdk.backend.prefixes import PrefixCache, SharedPrefix
@@ -125,6 +125,8 @@ class PocketInjector(Injector):
 
     def _decoder(self, prompt_format: PromptFormat, max_new_tokens: int, generation: Mapping[str, Any]) -> Decoder:
         sampling = Sampling.parse(dict(generation), "pocket")
+        if isinstance(self._constraint, OneOf):
+            self.prompts.check_choices(self._constraint.choices, prompt_format)
         return Decoder(self._model, prompt_format, max_new_tokens, sampling, self._constraint)
 
     def score(

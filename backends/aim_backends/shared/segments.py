@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -61,6 +62,11 @@ class SegmentWriter:
             return ids
         whole = self._tokenize(blanks, text, suffix)
         return whole[: len(ids) + 1]
+
+    def check_choices(self, choices: Sequence[str], prompt_format: PromptFormat) -> None:
+        """Raises: FormatError: one writes a special token, which no answer to a constraint can."""
+        for choice in choices:
+            self.choice(choice, prompt_format)
 
     def _round_image(self, text: str, prompt_format: PromptFormat) -> tuple[list[int], list[int]]:
         before, after = self._pieces(prompt_format)[0].split("{image}")
