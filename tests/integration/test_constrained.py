@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import BaseModel, Field
 
 from aim_sdk import AIMPipeline, Demonstration, Query
-from aim_sdk.errors import CapabilityError, CutAnswerError, InputError, MissingDependencyError
+from aim_sdk.errors import CapabilityError, CutAnswerError, FormatError, InputError, MissingDependencyError
 from aim_sdk.testing.samples import DEMONSTRATIONS, QUERIES
 from tests.conformance.third_party.adapter import KiteBackend
 from tests.conftest import CalledCli
@@ -192,3 +192,9 @@ def test_queries_are_answered_in_their_order(pocket: AIMPipeline) -> None:
     texts = [answer.text for answer in free if answer.text]
     again = pocket.generate(queries, shots=0, choices=dict.fromkeys(texts), batch_size=2)
     assert [one.text for one in again if one.text] == [one.text if one.text else "" for one in free if one.text]
+
+
+def test_a_choice_that_spells_a_special_token_is_refused(pipe: AIMPipeline, pictures: list[Image.Image]) -> None:
+    """No answer can be it: the model would take it for the token."""
+    with pytest.raises(FormatError, match="</s>"):
+        pipe(pictures[0], "What is it?", shots=0, choices=["a fox", "a </s>"])

@@ -16,7 +16,7 @@ from aim_backends.hf.prefix import ONCE, continued, rows_per_prompt
 from aim_backends.hf.scoring import score, whole
 from aim_backends.hf.tap import Injection, injected
 from aim_backends.hf.writing import Prepared, PromptWriter, check_one_each, images_of
-from aim_sdk.backend.constraints import Constraint
+from aim_sdk.backend.constraints import Constraint, OneOf
 from aim_sdk.backend.grammar import AnswerGrammar
 from aim_sdk.backend.injector import Injector
 from aim_sdk.backend.prefixes import PrefixCache
@@ -100,6 +100,8 @@ class TransformersInjector(Injector):
     def constrained(self, constraint: Constraint) -> TransformersInjector:
         """See `aim_sdk.backend.capabilities.ConstrainsAnswers`."""
         AnswerGrammar(self.backbone.token_bytes, constraint)  # which refuses a schema that is not valid
+        if isinstance(constraint, OneOf):
+            self.backbone.check_text(constraint.choices)
         made = copy(self)
         made._constraint = constraint
         return made
