@@ -120,6 +120,18 @@ def test_a_batch_and_streams(pipe: AIMPipeline, pictures: list[Image.Image]) -> 
         assert text == one.text or "\ufffd" in one.text[len(text) :]
 
 
+def test_more_contexts_than_files(pipe: AIMPipeline, pictures: list[Image.Image]) -> None:
+    """Each query of a batch has demonstrations of its own: a file that is gone is written again."""
+    queries = [Query(pictures[n % 8].rotate(n), f"What is number {n}?") for n in range(40)]
+    own = [[Demonstration(pictures[n % 8].rotate(n + 1), f"What is it, {n}?", f"thing {n}")] for n in range(40)]
+    shown = [pipe.encoder.encode(one) for one in own]
+    injector: Any = pipe.backend.injector
+    asked: dict[str, Any] = {"prompt_format": pipe.prompt_format, "max_new_tokens": 2}
+    together = injector.generate(queries, shown, **asked)
+    alone = [injector.generate([query], [one], **asked)[0] for query, one in zip(queries, shown, strict=True)]
+    assert [one.token_ids for one in together] == [one.token_ids for one in alone]
+
+
 def test_text_only_and_interleaved(pipe: AIMPipeline, pictures: list[Image.Image]) -> None:
     """Texts alone are fused tokens too: their embeddings."""
     query = Query(pictures[7], "What is it?")
@@ -145,10 +157,11 @@ def test_a_slot_that_others_use(
     client, left = injector._client, [times]
     (expected,) = pipe.generate([Query(pictures[5], "What is it?")], shots=2, selector="first", max_new_tokens=4)
     entries = list(pipe.bank.values())
-    swapped = injector._files.file(
+    swapped = injector._files.of(
         pipe.backend.reader._model.tokens.opening_ids,
         torch.cat([entries[1].fused.embeddings, entries[0].fused.embeddings]),
     )
+    injector._files.write(swapped)
     complete = client.complete
 
     def meddled(body: dict[str, Any]) -> dict[str, Any]:
@@ -174,7 +187,10 @@ def test_files_are_few_and_whole(pipe: AIMPipeline, backend: LlamaServerBackend)
     folder = backend.injector._files._folder
     opening = backend._local.model.tokens.opening_ids
     rows = backend.vocabulary.inputs
-    names = [backend.injector._files.file(opening, rows[n : n + 3]).name for n in range(40)]
+    files = [backend.injector._files.of(opening, rows[n : n + 3]) for n in range(40)]
+    for file in files:
+        backend.injector._files.write(file)
+    names = [file.name for file in files]
     assert len(set(names)) == 40
     there = {path.name for path in folder.iterdir()}
     assert len(there) == 32

@@ -53,6 +53,8 @@ class LlamaContext:
         layers: decoder layers before the last one (from 1) whose states are wanted besides.
     """
 
+    _pointer: int | None = None
+
     def __init__(
         self,
         model: LoadedModel,

@@ -13,7 +13,7 @@ import torch
 
 from aim_backends.llamacpp.loaded import LoadedModel
 from aim_backends.llamacpp.server_client import ServerClient, sent
-from aim_backends.llamacpp.slots import SlotFiles
+from aim_backends.llamacpp.slots import SlotFile, SlotFiles
 from aim_backends.shared.decoding import Sampling
 from aim_backends.shared.rows import PromptRows
 from aim_sdk.backend.answers import clean_answer, stream_answer
@@ -35,9 +35,8 @@ class _Request:
     """A prompt, and what it begins with."""
 
     body: dict[str, Any]
-    file: str | None
+    file: SlotFile | None
     """None: it begins with no fused tokens."""
-    positions: int
 
 
 class ServerInjector(Injector):
@@ -109,7 +108,8 @@ class ServerInjector(Injector):
 
     def _restore(self, request: _Request, slot: int) -> None:
         if request.file is not None:
-            self._client.restore(slot, request.file)
+            self._files.write(request.file)
+            self._client.restore(slot, request.file.name)
 
     def _whole(self, request: _Request, slot: int) -> dict[str, Any]:
         for left in range(_TRIES - 1, -1, -1):
@@ -126,10 +126,11 @@ class ServerInjector(Injector):
 
     def _check(self, request: _Request, slot: int, kept: int, used: int) -> None:
         """Refuse an answer that did not go on from the fused tokens: it took their labels for words."""
-        if used != slot or kept < request.positions:
+        wanted = 0 if request.file is None else len(request.file.rows)
+        if used != slot or kept < wanted:
             raise BackendError(
                 f"{self._client.url}: slot {slot} did not hold the fused tokens any more ({kept} of "
-                f"{request.positions} positions, in slot {used}): somebody else uses the server's slots.\n"
+                f"{wanted} positions, in slot {used}): somebody else uses the server's slots.\n"
                 "Next: a llama-server of one's own, or the backend 'llama.cpp'."
             )
 
@@ -159,11 +160,11 @@ class ServerInjector(Injector):
         shown = [item for item in context if isinstance(item, Demonstration)]
         if list(context[: len(fused)]) != fused:
             raise InputError("llama-server: fused tokens come before demonstrations with images; these are mixed.")
-        opening, text, file, positions = writer.opening(prompt_format), prompt_format.system or "", None, 0
+        opening, text, file = writer.opening(prompt_format), prompt_format.system or "", None
         if fused:
             rows = torch.cat([item.embeddings.detach().to("cpu", torch.float32) for item in fused])
-            written = self._files.file(opening, rows)
-            text, file, positions = written.text, written.name, written.positions
+            file = self._files.of(opening, rows)
+            text = file.text
         before, blanks, suffix = prompt_format.pieces()
         for item in shown:
             writer.demonstration(item, prompt_format)
@@ -171,7 +172,7 @@ class ServerInjector(Injector):
         text += before.format(image=self._client.marker, text=query.text)
         images = [load_image(image) for image in [*(item.image for item in shown), query.image]]
         prompt = {"prompt_string": text, "multimodal_data": sent(images)}
-        return _Request({**_PLAIN, **options, "prompt": prompt, "return_tokens": True}, file, positions)
+        return _Request({**_PLAIN, **options, "prompt": prompt, "return_tokens": True}, file)
 
     def _generation(self, found: dict[str, Any], prompt_format: PromptFormat) -> Generation:
         ids = tuple(map(int, found["tokens"]))

@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from aim_backends.llamacpp.context import LlamaContext
@@ -31,14 +33,19 @@ _LABELS: Final = 8
 """Tokens that labels are drawn from, at most."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SlotFile:
-    """Keys and values on disk."""
+    """Keys and values on disk, and what they are made of."""
 
     name: str
+    labels: tuple[int, ...]
+    """A token for each position, BOS first."""
     text: str
-    """Its labels, without BOS, as a prompt begins with them."""
-    positions: int
+    """The labels without BOS, as a prompt begins with them."""
+    rows: Float[Tensor, "positions embed"]
+    """What stands at the positions."""
+    flash: bool
+    """How keys and values are laid out."""
 
 
 class SlotFiles:
@@ -58,48 +65,48 @@ class SlotFiles:
         self._labels = self._usable(client)
         self._flash = self._laid_out(client)
 
-    def file(self, opening: Sequence[int], rows: Tensor) -> SlotFile:
-        """The file of BOS and what comes after it; it is written if it is not there.
+    def of(self, opening: Sequence[int], rows: Tensor) -> SlotFile:
+        """The file of BOS and what comes after it; it may not be there yet.
 
         Args:
             opening: the tokens before, BOS first.
             rows: embeddings ``(tokens, embed)``.
+        """
+        return self._of(opening, rows, self._flash)
+
+    def write(self, file: SlotFile) -> None:
+        """Write a file, if it is not there.
 
         Raises:
             ArtifactWriteError: it cannot be written.
         """
-        return self._file(opening, rows, self._flash)
+        path = self._folder / file.name
+        try:
+            os.utime(path)  # it was used now
+            return
+        except FileNotFoundError:
+            temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_native_id()}.tmp")
+        with writing(path):
+            try:
+                with LlamaContext(self._model, 1, len(file.rows), flash=file.flash) as context:
+                    context.run(0, file.rows)
+                    context.save(0, temporary, file.labels)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+            files = sorted(self._folder.glob(f"{_PREFIX}*.bin"), key=lambda one: one.stat().st_mtime)
+            for old in files[:-_FILES]:
+                old.unlink(missing_ok=True)
 
-    def _file(self, opening: Sequence[int], rows: Tensor, flash: bool) -> SlotFile:
+    def _of(self, opening: Sequence[int], rows: Tensor, flash: bool) -> SlotFile:
         bos = self._model.tokens.opening_ids
         whole = torch.cat([self._model.embed(opening), rows])
         digest = hashlib.sha256(f"{tuple(whole.shape)} {flash} {self._model.runtime.dtype} ".encode())
         digest.update(whole.contiguous().numpy().tobytes())
         draw = random.Random(digest.digest())
         labels = [draw.choice(list(self._labels)) for _ in range(len(whole) - len(bos))]
-        made = SlotFile(
-            f"{_PREFIX}{digest.hexdigest()[:32]}.bin", "".join(self._labels[one] for one in labels), len(whole)
-        )
-        path = self._folder / made.name
-        try:
-            os.utime(path)  # it was used now
-        except FileNotFoundError:
-            self._write(path, whole, [*bos, *labels], flash)
-        return made
-
-    def _write(self, path: Path, rows: Tensor, labels: Sequence[int], flash: bool) -> None:
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        with writing(path):
-            try:
-                with LlamaContext(self._model, 1, len(rows), flash=flash) as context:
-                    context.run(0, rows)
-                    context.save(0, temporary, labels)
-                temporary.replace(path)
-                files = sorted(self._folder.glob(f"{_PREFIX}*.bin"), key=lambda file: file.stat().st_mtime)
-                for old in files[:-_FILES]:
-                    old.unlink(missing_ok=True)
-            finally:
-                temporary.unlink(missing_ok=True)
+        name = f"{_PREFIX}{digest.hexdigest()[:32]}.bin"
+        return SlotFile(name, (*bos, *labels), "".join(self._labels[one] for one in labels), whole, flash)
 
     def _usable(self, client: ServerClient) -> dict[int, str]:
         """Special tokens that the server reads as themselves, alone and side by side."""
@@ -124,8 +131,9 @@ class SlotFiles:
         said = ""
         for flash in (True, False):
             try:
-                file = self._file(self._model.tokens.opening_ids, self._model.embeddings[:4], flash)
-                if client.restore(0, file.name) == file.positions:
+                file = self._of(self._model.tokens.opening_ids, self._model.embeddings[:4], flash)
+                self.write(file)
+                if client.restore(0, file.name) == len(file.rows):
                     return flash
             except (InputError, BackendError, ArtifactWriteError) as error:
                 said = str(error)
