@@ -1,6 +1,7 @@
 """Constrained answers of whole pipelines: with fused demonstrations, beams, samples, streams, from the command line."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -196,5 +197,7 @@ def test_queries_are_answered_in_their_order(pocket: AIMPipeline) -> None:
 
 def test_a_choice_that_spells_a_special_token_is_refused(pipe: AIMPipeline, pictures: list[Image.Image]) -> None:
     """No answer can be it: the model would take it for the token."""
-    with pytest.raises(FormatError, match="</s>"):
-        pipe(pictures[0], "What is it?", shots=0, choices=["a fox", "a </s>"])
+    backend: Any = pipe.backend
+    special = str(backend.backbone.tokenizer.eos_token)
+    with pytest.raises(FormatError, match=re.escape(special)):
+        pipe(pictures[0], "What is it?", shots=0, choices=["a fox", f"a {special}"])
