@@ -23,7 +23,7 @@ def helpers(*work):
         before = threads()
         for one in work:
             one()
-        time.sleep(0.2)  # helpers end a little later
+        time.sleep(1)  # helpers end a little later
         found.append(len(threads() - before))
     thread = threading.Thread(target=run)
     thread.start()
