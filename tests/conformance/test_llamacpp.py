@@ -18,6 +18,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 from aim_backends.llamacpp import library as library_module
 from aim_backends.llamacpp.backend import LlamaCppBackend
 from aim_backends.llamacpp.context import LlamaContext
+from aim_backends.llamacpp.gguf_file import GgufFile
 from aim_sdk import AIMPipeline, Demonstration, Query
 from aim_sdk.errors import (
     BackendError,
@@ -258,6 +259,20 @@ def test_positions_of_several_dimensions_are_refused(
     monkeypatch.setattr(gguf_files, "_describe", described)
     with pytest.raises(UnsupportedModelError, match=r"M-RoPE.*\n.*qwen-vl"):
         load(gguf_files.build_gguf(tmp_path / "qwen"))
+
+
+def test_a_model_that_scales_its_embeddings_is_refused(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrix = GgufFile.matrix
+
+    def scaled(file: GgufFile, name: str, width: int) -> Tensor | None:
+        found = matrix(file, name, width)
+        return found * width**0.5 if found is not None and name == "token_embd.weight" else found
+
+    monkeypatch.setattr(GgufFile, "matrix", scaled)
+    with pytest.raises(UnsupportedModelError, match="as Gemma does"):
+        load(files)
 
 
 def test_another_version_of_the_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from aim_backends.llamacpp.context import LlamaContext
 
 
 class Prefilled:
-    """They go on token by token. A context manager: memory is free after it.
+    """They continue token by token. A context manager: memory is free after it.
 
     Args:
         context: it holds them.

@@ -125,7 +125,7 @@ class ServerInjector(Injector):
         raise AssertionError
 
     def _check(self, request: _Request, slot: int, kept: int, used: int) -> None:
-        """Refuse an answer that did not go on from the fused tokens: it took their labels for words."""
+        """Refuse an answer that did not continue from the fused tokens: it took their labels for words."""
         wanted = 0 if request.file is None else len(request.file.rows)
         if used != slot or kept < wanted:
             raise BackendError(

@@ -1,8 +1,8 @@
 """Fused tokens for an unmodified llama-server: their keys and values in a slot file, under labels that only they have.
 
 A server takes tokens, no embeddings. But a slot can be restored from a file that holds keys and values and a token for
-each position; a prompt that begins with these tokens goes on from there. So the tokens are labels: special ones, drawn
-by the content of what they stand for, so that another context never looks the same.
+each position, and a prompt that begins with these tokens continues from there. So the tokens are labels. They are
+special tokens, drawn by the content that they stand for, so that another context never looks the same.
 """
 
 from __future__ import annotations

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import torch
 from tokenizers import Tokenizer
 
+from aim_backends.llamacpp.context import LlamaContext
 from aim_backends.llamacpp.gguf_file import GgufFile
 from aim_backends.llamacpp.loaded import LoadedModel, Runtime
 from aim_backends.llamacpp.pocket_lora import pocket_adapter
@@ -22,6 +24,7 @@ from aim_backends.shared.rows import ImageRows
 from aim_backends.shared.text import TextModel
 from aim_sdk.backend.hashing import rms, tensor_hash
 from aim_sdk.config import Fingerprint, PromptFormat
+from aim_sdk.errors import UnsupportedModelError
 from aim_sdk.support.provenance import versions
 
 POCKET: Final = "pocket"
@@ -43,6 +46,7 @@ class Parts:
 def gguf_parts(path: Path, mmproj: Path, runtime: Runtime) -> Parts:
     """A model with its own tokenizer, template and image encoder."""
     model = LoadedModel(path, runtime, title=path.name)
+    _check_embeddings(model)
     images = VisionFile(model, mmproj)
     tokens, embeddings = model.tokens, model.embeddings
     embedding_hash = tensor_hash([("embedding", embeddings)], samples=4096)
@@ -61,6 +65,23 @@ def gguf_parts(path: Path, mmproj: Path, runtime: Runtime) -> Parts:
     )
     written = plain_format(model.file.value("tokenizer.chat_template"), bos=tokens.bos, eos=tokens.eos)
     return Parts(model, tokens, images, written, fingerprint)
+
+
+def _check_embeddings(model: LoadedModel) -> None:
+    """Tokens, and their embeddings out of the file, must give the same logits; Gemma scales the ones alone.
+
+    Raises:
+        UnsupportedModelError: they do not, so fused tokens would be read as something else.
+    """
+    ids = [*model.tokens.opening_ids, *range(3, 9)]
+    with LlamaContext(model, 2, len(ids)) as context:
+        tokens, rows = context.run(0, ids), context.run(1, model.embed(ids))
+    if not torch.allclose(tokens, rows, rtol=1e-2, atol=1e-2 * float(tokens.std())):
+        raise UnsupportedModelError(
+            f"{model.title}: the model changes the embeddings of tokens before its first layer, as Gemma does, and "
+            "llama.cpp does not do so with embeddings that it is given.\n"
+            "Next: the backend 'auto', which runs the checkpoint by transformers."
+        )
 
 
 def pocket_parts(runtime: Runtime) -> Parts:

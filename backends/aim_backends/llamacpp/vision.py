@@ -41,11 +41,8 @@ class VisionFile:
         self._kept: LRUCache[str, Tensor] = LRUCache(CAPACITY)
         self._library.forget()
         params = self._library.mtmd_context_params_default()
-        params.use_gpu, params.print_timings, params.n_threads = (
-            model.runtime.gpu_layers > 0,
-            False,
-            model.runtime.threads,
-        )
+        params.use_gpu, params.print_timings = model.runtime.gpu_layers > 0, False
+        params.n_threads = model.runtime.threads
         pointer = self._library.mtmd_init_from_file(str(path).encode(), model.pointer, params)
         if not pointer:
             raise CorruptArtifactError(
