@@ -39,6 +39,7 @@ def attention(
     device: options.Device = None,
     dtype: options.Dtype = None,
     trust_remote_code: options.TrustRemoteCode = False,
+    option: options.Option = None,
 ) -> None:
     """Measure how the answer's attention splits between the images and the texts of interleaved demonstrations.
 
@@ -60,7 +61,7 @@ def attention(
     limit = min(limit, QUICK) if quick else limit
     with console(err=True).status(f"loading {backend}"):
         loaded = get_backend(backend).from_pretrained(
-            model, device=device, dtype=dtype, **options.trusting(trust_remote_code)
+            model, device=device, dtype=dtype, **options.of_backend(option, trust_remote_code)
         )
     prompts, problems = _prompts(demonstrations, queries, shots=shots, limit=limit, seed=seed)
     form = loaded.default_format if template is None else PromptFormat.plain(template)

@@ -71,6 +71,7 @@ def answer(
     device: options.Device = None,
     dtype: options.Dtype = None,
     trust_remote_code: options.TrustRemoteCode = False,
+    option: options.Option = None,
 ) -> None:
     """Answer queries after demonstrations of a file, a folder or a bank; with --choices, label them.
 
@@ -86,6 +87,7 @@ def answer(
     from aim_sdk.config import PromptFormat
     from aim_sdk.errors import InputError, ShotsError, unknown
     from aim_sdk.files.demonstrations import check_images
+    from aim_sdk.files.jobs import deciding
     from aim_sdk.injection.choices import check_normalize
     from aim_sdk.selection.registry import SELECTORS, get_selector
     from aim_sdk.support.terminal import Problems, say, warn_all
@@ -100,6 +102,7 @@ def answer(
         raise InputError(f"--mode: {unknown('mode', mode, (*MODES, 'auto'))}")
     BACKENDS.require(backend)
     SELECTORS.require(selector)
+    own = options.of_backend(option, trust_remote_code)
     if mode == "nearest" and selector not in ("first", "reading"):
         raise InputError(
             f"--selector {selector}: mode nearest uses no selector: it compares readings.\n"
@@ -144,6 +147,7 @@ def answer(
         "text": text or None,
         "choices": classes,
         "schema": form,
+        **({"options": chosen} if (chosen := deciding(own)) else {}),
         "normalize": None if classes is None else normalize,
     }
     refused = Problems()
@@ -168,10 +172,10 @@ def answer(
                     projector=projector,
                     device=device,
                     dtype=dtype,
-                    trust_remote_code=trust_remote_code,
                     bank=bank,
                     selector=selector,
                     prompt_format=None if template is None else PromptFormat.plain(template),
+                    **own,
                 )
                 foreseen = cost_line(
                     pipe,

@@ -96,6 +96,7 @@ def check(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 (the default on a CPU) | bfloat16 | float16.")] = None,
     trust_remote_code: options.TrustRemoteCode = False,
+    option: options.Option = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Run the conformance checks on a backend and print a table.
@@ -115,7 +116,7 @@ def check(
     known_checks([*(only or []), *expected])
     with TemporaryDirectory() as folder:
         place = _tiny(tiny, model, Path(folder)) if tiny else model
-        loaded = {"device": device, "dtype": dtype, **options.trusting(trust_remote_code)}
+        loaded = {"device": device, "dtype": dtype, **options.of_backend(option, trust_remote_code)}
         backend = _load(backend_class, place, loaded, tiny)
         results = run_checks(backend, expected_failures=expected, checks=only)
         if as_json:

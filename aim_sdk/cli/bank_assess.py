@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -51,6 +51,7 @@ def assess(
     device: options.Device = None,
     dtype: options.Dtype = None,
     trust_remote_code: options.TrustRemoteCode = False,
+    option: options.Option = None,
     batch_size: Annotated[int, typer.Option(help="Prompts per forward.", min=1)] = 16,
     max_new_tokens: Annotated[int, typer.Option(help="Of a free answer.", min=1)] = 32,
     seed: Annotated[int, typer.Option(help="Of the folds, and of the part that --limit asks.", min=0)] = 0,
@@ -67,11 +68,12 @@ def assess(
 
     numbers, named = _numbers(shots), _listed(choices)
     _check_names(mode, selector)
+    own = options.of_backend(option, trust_remote_code)
     asked, bad = (None, 0) if validation is None else _validation(validation)
     with DemonstrationBank.open(bank) as opened:
         binding = opened.binding
     folder = out or bank.with_name(f"{bank.resolve().name}-assessment")
-    pipe = _pipeline(bank, binding, backend, model, projector, device, dtype, images, trust_remote_code)
+    pipe = _pipeline(bank, binding, backend, model, projector, device, dtype, images, own)
     try:
         questions = _questions(pipe, asked)
         _foresee(pipe, max(numbers), mode, questions.values(), batch_size)
@@ -134,7 +136,7 @@ def _pipeline(
     device: str | None,
     dtype: str | None,
     images: Path | None,
-    trust_remote_code: bool,
+    own: Mapping[str, Any],
 ) -> AIMPipeline:
     """The pipeline that the bank was made with, as far as the bank names it."""
     from aim_sdk.pipeline import AIMPipeline
@@ -150,7 +152,7 @@ def _pipeline(
         images=images,
         device=device,
         dtype=dtype,
-        trust_remote_code=trust_remote_code,
+        **own,
     )
 
 

@@ -28,7 +28,7 @@ KeepReadings = Annotated[
 ]
 KeepImages = Annotated[bool, typer.Option("--keep-images", help="A new bank also keeps the image files.")]
 BatchTokens = Annotated[int, typer.Option(help="Positions of one forward, visual tokens included.", min=1)]
-_LOADING = ("model", "projector", "device", "dtype", "trust_remote_code", "keep_readings", "keep_images")
+_LOADING = ("model", "projector", "device", "dtype", "keep_readings", "keep_images")
 """Options that `AIMPipeline.from_pretrained` takes as they are."""
 
 
@@ -47,6 +47,7 @@ def add(
     device: options.Device = None,
     dtype: options.Dtype = None,
     trust_remote_code: options.TrustRemoteCode = False,
+    option: options.Option = None,
     keep_readings: KeepReadings = False,
     keep_images: KeepImages = False,
     batch_tokens: BatchTokens = 4096,
@@ -101,6 +102,7 @@ def convert(
     device: options.Device = None,
     dtype: options.Dtype = None,
     trust_remote_code: options.TrustRemoteCode = False,
+    option: options.Option = None,
     keep_readings: KeepReadings = False,
     keep_images: KeepImages = False,
     batch_tokens: BatchTokens = 4096,
@@ -181,6 +183,7 @@ def _loaded(given: Mapping[str, Any], bank: Path | None) -> AIMPipeline:
         prompt_format=None if template is None else PromptFormat.plain(template),
         bank=bank,
         **{name: given[name] for name in _LOADING},
+        **options.of_backend(given["option"], given["trust_remote_code"]),
     )
 
 

@@ -41,6 +41,7 @@ def cost(
     device: options.Device = None,
     dtype: options.Dtype = None,
     trust_remote_code: options.TrustRemoteCode = False,
+    option: options.Option = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Say what prompts would take, and whether they fit: tokens, images, bytes of keys and values, bytes in a bank.
@@ -58,7 +59,7 @@ def cost(
     asked_shots = [*([] if shots is None else [shots]), *(numbers or [])] or ["4,8,16"]
     counts, named = _numbers(asked_shots), [name.strip() for name in modes.split(",") if name.strip()]
     asked: dict[str, Any] = {"modes": named, "batch_size": batch_size, "max_new_tokens": max_new_tokens}
-    loaded = {"device": device, "dtype": dtype, **options.trusting(trust_remote_code)}
+    loaded = {"device": device, "dtype": dtype, **options.of_backend(option, trust_remote_code)}
     found = cost_of(
         footprint_of(kind, model, **loaded),
         sample,

@@ -50,6 +50,7 @@ def evaluate(
     device: options.Device = None,
     dtype: options.Dtype = None,
     trust_remote_code: options.TrustRemoteCode = False,
+    option: options.Option = None,
 ) -> None:
     """Measure few-shot answers, or resume an interrupted run.
 
@@ -75,6 +76,7 @@ def evaluate(
         "tasks": None if tasks is None else _names(tasks),
         "modes": _names(modes),
         "shots": None if shots is None else _names(shots),
+        "backend_options": options.of_backend(option, trust_remote_code=False),
     }
     try:
         settings = EvalSettings.model_validate(context.params | listed)

@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -22,6 +23,27 @@ TrustRemoteCode = Annotated[
 Dtype = Annotated[str | None, typer.Option(help="float32 | bfloat16 | float16.")]
 
 
-def trusting(trust_remote_code: bool) -> dict[str, bool]:
-    """What a backend is loaded with: backends without code of others have no such option."""
-    return {"trust_remote_code": True} if trust_remote_code else {}
+Option = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="One of the backend's own: `mmproj=FILE` (again for several)."),
+]
+
+
+def of_backend(option: Sequence[str] | None, trust_remote_code: bool) -> dict[str, Any]:
+    """What a backend is loaded with besides; those without code of others have no option ``trust_remote_code``.
+
+    Raises:
+        InputError: an option is not ``NAME=VALUE``, or is given twice.
+    """
+    from aim_sdk.errors import InputError
+    from aim_sdk.files.yaml_files import value_of
+
+    found: dict[str, Any] = {"trust_remote_code": True} if trust_remote_code else {}
+    for given in option or ():
+        name, sign, value = given.partition("=")
+        if not (name.isidentifier() and sign):
+            raise InputError(f"--option {given}: expected NAME=VALUE, such as mmproj=FILE.")
+        if name in found:
+            raise InputError(f"--option {given}: {name} is given twice.")
+        found[name] = value_of(value)
+    return found

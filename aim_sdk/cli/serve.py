@@ -12,10 +12,15 @@ from aim_sdk.cli import options
 
 
 def serve(
+    context: typer.Context,
     banks: Annotated[Path, typer.Option(help="The folder of the banks, each in a folder of its own name.")] = Path(
         "banks"
     ),
     backend: options.Backend = "pocket",
+    engine: Annotated[
+        str | None, typer.Option(help="vllm: a vLLM server at --url answers, and --model is what it runs.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="The address of the engine's server, or of a load balancer.")] = None,
     model: options.Model = None,
     projector: options.Projector = None,
     template: options.Template = None,
@@ -46,6 +51,7 @@ def serve(
     device: options.Device = None,
     dtype: options.Dtype = None,
     trust_remote_code: options.TrustRemoteCode = False,
+    option: options.Option = None,
 ) -> None:
     """Serve few-shot over OpenAI's chat API, with named banks and a page to look at them.
 
@@ -63,6 +69,9 @@ def serve(
         imported(package, extra="serve")
     from aim_sdk.serving.run import log_to_stderr, run
 
+    own = options.of_backend(option, trust_remote_code)
+    if engine is not None or url is not None:
+        backend, own = _engine(context, engine, url), own | {"base_url": url}
     BACKENDS.require(backend)
     chooses = DEFAULT_SELECTOR if selector is None else selector
     SELECTORS.require(chooses)
@@ -86,12 +95,28 @@ def serve(
         projector=projector,
         device=device,
         dtype=dtype,
-        trust_remote_code=trust_remote_code,
         selector=chooses,
         prompt_format=None if template is None else PromptFormat.plain(template),
+        **own,
     )
     log_to_stderr(logging.WARNING if quiet else logging.INFO)
     run(pipe, settings, held)
+
+
+def _engine(context: typer.Context, engine: str | None, url: str | None) -> str:
+    """The backend of an engine elsewhere."""
+    from aim_sdk.errors import InputError, unknown
+
+    if engine is None or url is None:
+        raise InputError(
+            f"serve: {'--url without --engine vllm' if engine is None else '--engine needs --url ADDRESS'}."
+        )
+    if engine != "vllm":
+        raise InputError(f"--engine: {unknown('engine', engine, ['vllm'])}")
+    given = context.get_parameter_source("backend")
+    if given is not None and given.name != "DEFAULT" and context.params["backend"] != engine:
+        raise InputError("serve: --backend and --engine are both given; leave --backend out.")
+    return engine
 
 
 def _named(given: str) -> tuple[str, str]:

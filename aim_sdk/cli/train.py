@@ -27,7 +27,7 @@ def train(
     from aim_sdk.training import TrainingConfig
     from aim_sdk.training import train as run
 
-    trusted = [f"backend_options.{name}=true" for name in options.trusting(trust_remote_code)]
+    trusted = ["backend_options.trust_remote_code=true"] if trust_remote_code else []
     settings = TrainingConfig.load(config, [*(overrides or []), *trusted])
     result = run(settings)
     if os.environ.get("RANK", "0") != "0":  # torchrun's: one process speaks

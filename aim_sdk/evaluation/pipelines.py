@@ -30,6 +30,7 @@ class Pipelines:
             device=device,
             dtype=settings.dtype,
             trust_remote_code=settings.trust_remote_code,
+            **settings.backend_options,
         )
         self.backend, self.projector, self._settings = whole.backend, whole.projector, settings
         self._current: tuple[str, AIMPipeline] | None = None

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from aim_sdk.errors import InputError
 from aim_sdk.files.atomic import expanded
+from aim_sdk.files.jobs import deciding
 from aim_sdk.files.settings import Settings
 from aim_sdk.files.yaml_files import described
 from aim_sdk.support.modes import BASIC
@@ -28,6 +29,7 @@ class EvalSettings(Settings):
     device: str | None = Field(default=None, description="None: a GPU if there is one")
     dtype: str | None = Field(default=None, description="the backbone's: bfloat16, float32, ...; None: its default")
     trust_remote_code: bool = Field(default=False, description="run a checkpoint's own Python code")
+    backend_options: dict[str, Any] = Field(default_factory=dict, description="passed to the backend")
     tasks: tuple[str, ...] | None = Field(
         default=None, description="names, or paths of YAML files; None: the protocol's, if it names any"
     )
@@ -117,6 +119,8 @@ class EvalSettings(Settings):
         kept = self.model_dump(
             mode="json", exclude={"output", "data", "bank", "cache", "device", "trust_remote_code", "tasks"}
         )
+        if chosen := deciding(kept.pop("backend_options")):
+            kept |= {"backend_options": chosen}
         here = [name for name in ("model", "projector") if kept[name] is not None and expanded(kept[name]).exists()]
         return kept | dict.fromkeys(here)
 

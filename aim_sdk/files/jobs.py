@@ -18,6 +18,14 @@ LOCK = ".lock"
 _SHOWN = 80
 """Characters of a setting that a message shows."""
 
+_WHERE = frozenset({"api_key", "at_once", "base_url", "device_map", "reader", "slots", "threads", "timeout", "url"})
+"""Options of backends that say where something runs."""
+
+
+def deciding(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a backend that decide what it answers: a job that resumes must have the same."""
+    return {name: value for name, value in options.items() if name not in _WHERE}
+
 
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:

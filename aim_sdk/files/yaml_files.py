@@ -84,6 +84,14 @@ def read_yaml(path: Path | Traversable, model: type[Model], overrides: Sequence[
         raise InputError(f"{path}:{described(model, error)}") from error
 
 
+def value_of(text: str) -> Any:
+    """A setting's value in YAML; text that is no YAML is text."""
+    try:
+        return _parsed(text)
+    except _NOT_YAML:
+        return text
+
+
 def yaml_in(folder: Traversable) -> dict[str, Traversable]:
     """The YAML files of a package's folder by their names without the suffix, in order."""
     found = {file.name.removesuffix(".yaml"): file for file in folder.iterdir() if file.name.endswith(".yaml")}

@@ -49,8 +49,8 @@ class Decoding:
         self, backbone: Backbone, width: int, stop: str | None, ends: Collection[int], grammar: AnswerGrammar | None
     ) -> None:
         self._backbone, self.width, self._ends, self._grammar = backbone, width, frozenset(ends), grammar
-        self._stop = stop if grammar is None else None
-        self._mark = special_start(backbone, self._stop)
+        self.stop = stop if grammar is None else None
+        self._mark = special_start(backbone, self.stop)
 
     def options(self, generation: Mapping[str, Any], max_new_tokens: int, *, slots: bool) -> dict[str, Any]:
         """Merge the caller's options with ours: greedy by default, no slot is ever generated.
@@ -71,7 +71,7 @@ class Decoding:
             options.setdefault("tokenizer", self._backbone.tokenizer)
         if options.get("seed") is not None:
             options["seed"] = whole_number("seed", options["seed"], 0)
-        if self._stop or self._grammar:
+        if self.stop or self._grammar:
             criteria = [*options.get("stopping_criteria", []), AnswerEnds(self)]
             options["stopping_criteria"] = StoppingCriteriaList(criteria)
         return options
@@ -106,7 +106,7 @@ class Decoding:
         finite.check()
         pad = options.get("pad_token_id", self._backbone.model.generation_config.pad_token_id)
         new: Tensor = output.sequences[:, self.width :]
-        rows = [self._cut(row, pad) for row in new.tolist()]
+        rows = [self.cut(row, pad) for row in new.tolist()]
         if not log_probs:
             return [Generated(row) for row in rows]
         steps = [logits.float().log_softmax(-1) for logits in output.logits]  # (rows, vocabulary) each
@@ -163,7 +163,7 @@ class Decoding:
     def generation(self, made: Generated, prompt_tokens: int) -> Generation:
         """Make the answer out of generated ids."""
         grammar = self._grammar
-        answer = clean_answer(self.text(made.ids), self._stop) if grammar is None else grammar.answer(made.ids)
+        answer = clean_answer(self.text(made.ids), self.stop) if grammar is None else grammar.answer(made.ids)
         ended = bool(made.ids) and (grammar is not None or made.ids[-1] in self._ends or self._ended(made.ids))
         return Generation(answer, tuple(made.ids), prompt_tokens, made.log_probs, ended=ended)
 
@@ -173,21 +173,21 @@ class Decoding:
 
     def _ended(self, ids: list[int]) -> bool:
         """Whether an answer (not the blanks that lead it) has reached the stop string."""
-        return self._mark in ids or (bool(self._stop) and str(self._stop) in self.text(ids).lstrip())
+        return self._mark in ids or (bool(self.stop) and str(self.stop) in self.text(ids).lstrip())
 
     def _answer(self, thread: threading.Thread, pieces: Pieces, pad: int | None) -> Generator[str, None, Generated]:
         thread.start()
         try:
             if self._grammar is None:
-                yield from stream_answer(pieces, self._stop)
+                yield from stream_answer(pieces, self.stop)
             else:
                 yield from self._grammar.pieces(pieces, pieces.ids)
         finally:
             pieces.left.event.set()
             thread.join()
-        return Generated(self._cut(pieces.ids, pad))
+        return Generated(self.cut(pieces.ids, pad))
 
-    def _cut(self, ids: list[int], pad: int | None) -> list[int]:
+    def cut(self, ids: list[int], pad: int | None) -> list[int]:
         """Drop what ``generate`` puts after a finished row."""
         if self._grammar is not None:
             return self._grammar.cut(ids)

@@ -43,7 +43,7 @@ def fingerprint(name: str, backbone: Backbone, saved: Callable[[], Any] | None =
         revision=getattr(backbone.model.config, "_commit_hash", None),
         weights_hash=tensor_hash(model.named_parameters()),
         embedding_hash=embedding_hash,
-        tokenizer_hash=_tokenizer_hash(backbone.tokenizer),
+        tokenizer_hash=tokenizer_hash(backbone.tokenizer),
         hidden_size=int(backbone.model.get_output_embeddings().in_features),
         embedding_size=backbone.embedding_size,
         embedding_rms=rms(embedded),
@@ -56,7 +56,7 @@ def _printable(name: str) -> str:
     return name.encode("utf-8", "replace").decode()
 
 
-def _tokenizer_hash(tokenizer: Any) -> str:
+def tokenizer_hash(tokenizer: Any) -> str:
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     # These two are settings of the last call.
     state.pop("padding", None)

@@ -1,0 +1,1 @@
+"""A vLLM server as the engine: it answers over HTTP; demonstrations are read elsewhere."""

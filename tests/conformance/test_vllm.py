@@ -1,0 +1,258 @@
+"""A real vLLM server: the tokens and log-probabilities are those of transformers on the same prompts, or an error."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from aim_backends.auto import AutoBackend
+from aim_backends.hf.backend import TransformersBackend
+from aim_backends.vllm.backend import VllmBackend
+from aim_sdk import AIMPipeline, Demonstration, FusedTokens, PromptFormat, Query
+from aim_sdk.errors import (
+    ArtifactError,
+    BackendError,
+    CapabilityError,
+    ContextLengthError,
+    ImageError,
+    InputError,
+    UnsupportedModelError,
+)
+from aim_sdk.projectors import untrained
+from aim_sdk.testing.tiny import build
+from tests.vllm_servers import FLAGS, end_server, needs_vllm, serving
+
+pytestmark = [pytest.mark.slow, needs_vllm(), pytest.mark.xdist_group("vllm")]
+VARIANTS = ("llava-1.5", "qwen2.5-vl")
+PLAIN = PromptFormat.plain("{image}Question: {text} Short answer:{answer}\n")
+ANSWERS = ("a lynx", "a fox", "two people on the street", "a red car", "an owl", "a bee", "a cow", "a small pig")
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[TransformersBackend, VllmBackend]]:
+    """The same checkpoint by both engines."""
+    folder = tmp_path_factory.mktemp("vllm")
+    local = AutoBackend.from_pretrained(str(build(request.param, folder / request.param)), device="cpu")
+    with serving(folder / request.param, *FLAGS, log=folder / "log") as (url, _):
+        yield local, VllmBackend.from_pretrained(base_url=url, reader=local)
+
+
+@pytest.fixture
+def pipes(
+    pair: tuple[TransformersBackend, VllmBackend], pictures: list[Image.Image]
+) -> tuple[AIMPipeline, AIMPipeline]:
+    """The same demonstrations and projector for both."""
+    local, served = pair
+    projector = untrained("residual", local.vocabulary)
+    made = AIMPipeline(local, projector), AIMPipeline(served, projector)
+    for pipe in made:
+        pipe.bank.add(demonstrations(pictures))
+    return made
+
+
+def demonstrations(pictures: Sequence[Image.Image]) -> list[Demonstration]:
+    return [Demonstration(image, "What is it?", answer) for image, answer in zip(pictures, ANSWERS, strict=False)]
+
+
+def queries(pictures: Sequence[Image.Image]) -> list[Query]:
+    return [
+        Query(picture.rotate(90), text)
+        for picture, text in zip(pictures, ["What is it?", "Which colour has it?", "Why?"], strict=False)
+    ]
+
+
+@pytest.mark.parametrize(("mode", "shots"), [("zero-shot", 0), *(("aim", k) for k in (1, 2, 4, 8)), ("text-only", 3)])
+def test_greedy_tokens(pipes: tuple[AIMPipeline, AIMPipeline], pictures: list[Image.Image], mode: Any, shots: int) -> None:
+    asked: dict[str, Any] = {"mode": mode, "shots": shots, "max_new_tokens": 12, "log_probs": True}
+    for selector in ("first", "reading"):
+        here, there = (pipe.generate(queries(pictures), selector=selector, **asked) for pipe in pipes)
+        for one, other in zip(here, there, strict=True):
+            assert one.token_ids == other.token_ids
+            assert (one.text, one.ended, one.prompt_tokens) == (other.text, other.ended, other.prompt_tokens)
+            assert one.log_probs == pytest.approx(other.log_probs, abs=1e-3)
+
+
+def test_interleaved(pipes: tuple[AIMPipeline, AIMPipeline], pictures: list[Image.Image]) -> None:
+    asked: dict[str, Any] = {"mode": "interleaved", "shots": 2, "max_new_tokens": 6, "selector": "first"}
+    here, there = (pipe.generate(queries(pictures), **asked) for pipe in pipes)
+    assert [one.token_ids for one in here] == [one.token_ids for one in there]
+
+
+@pytest.mark.parametrize("template", [PLAIN.template, "{text}{image} is {answer}.", "{image}{answer}\n"])
+def test_plain_formats(
+    pair: tuple[TransformersBackend, VllmBackend], pictures: list[Image.Image], template: str
+) -> None:
+    """Also where the prompt begins with a word, and where the answer ends at a string."""
+    projector = untrained("residual", pair[0].vocabulary)
+    here, there = (AIMPipeline(backend, projector, prompt_format=template) for backend in pair)
+    for pipe in (here, there):
+        pipe.bank.add(demonstrations(pictures)[:3])
+    for shots in (0, 3):
+        first, second = (
+            pipe.generate(queries(pictures), shots=shots, selector="first", max_new_tokens=16) for pipe in (here, there)
+        )
+        assert [(one.token_ids, one.text) for one in first] == [(one.token_ids, one.text) for one in second]
+
+
+def test_streams(pipes: tuple[AIMPipeline, AIMPipeline], pictures: list[Image.Image]) -> None:
+    """Read in turns: all of them are answered together."""
+    _, pipe = pipes
+    whole = pipe.generate(queries(pictures), shots=3, max_new_tokens=12)
+    streams = [pipe.stream(query, shots=3, max_new_tokens=12) for query in queries(pictures)]
+    assert ["".join(stream) for stream in streams] == [one.text for one in whole]
+
+
+def test_scores(pipes: tuple[AIMPipeline, AIMPipeline], pictures: list[Image.Image]) -> None:
+    choices = ["a lynx", "an owl that sleeps", "no"]
+    for shots in (0, 4):
+        for query in queries(pictures):
+            here, there = (pipe.score(query, choices, shots=shots) for pipe in pipes)
+            for one, other in zip(here, there, strict=True):
+                assert one == pytest.approx(other, abs=1e-3)
+
+
+def test_many_at_once(pipes: tuple[AIMPipeline, AIMPipeline], pictures: list[Image.Image]) -> None:
+    """A batch larger than the server's, each query with demonstrations of its own; and several threads."""
+    _, pipe = pipes
+    many = [Query(pictures[n % 8].rotate(n), f"What is number {n}?") for n in range(24)]
+    together = pipe.generate(many, shots=2, max_new_tokens=4)
+    assert [one.token_ids for one in together] == [
+        pipe.generate([query], shots=2, max_new_tokens=4)[0].token_ids for query in many
+    ]
+    found: dict[int, Any] = {}
+
+    def ask(place: int) -> None:
+        found[place] = pipe.generate(many[place : place + 4], shots=2, max_new_tokens=4)
+
+    threads = [threading.Thread(target=ask, args=(place,)) for place in range(0, 24, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [one.token_ids for place in sorted(found) for one in found[place]] == [one.token_ids for one in together]
+
+
+def test_true_embeddings_are_the_text(pair: tuple[TransformersBackend, VllmBackend], pictures: list[Image.Image]) -> None:
+    """The identity test: the embeddings of a demonstration's text, injected, are that text."""
+    local, served = pair
+    shown = demonstrations(pictures)[:2]
+    fused = local.reader.text_only(shown, prompt_format=local.default_format)
+    (answer,) = served.injector.generate(
+        queries(pictures)[:1], [fused], prompt_format=local.default_format, max_new_tokens=8
+    )
+    plain = local.plain_answer(
+        queries(pictures)[0],
+        prompt_format=local.default_format,
+        max_new_tokens=8,
+        demonstrations=shown,
+        with_images=False,
+    )
+    assert list(answer.token_ids) == plain
+
+
+def test_a_gateway_needs_no_weights(
+    pair: tuple[TransformersBackend, VllmBackend], pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    local, served = pair
+    projector = untrained("residual", local.vocabulary)
+    projector.save_pretrained(tmp_path / "projector")
+    with pytest.warns(UserWarning, match="created"):
+        reading = AIMPipeline(local, projector, bank=tmp_path / "bank", selector="first")
+    reading.bank.add(demonstrations(pictures)[:4])
+    expected = reading.generate(queries(pictures), max_new_tokens=6)
+    reading.bank.close()
+    bare = tmp_path / "bare"  # the checkpoint's files without its weights
+    bare.mkdir()
+    for file in Path(local.backbone.source).iterdir():
+        if file.suffix != ".safetensors":
+            (bare / file.name).write_bytes(file.read_bytes())
+    pipe = AIMPipeline.from_pretrained(
+        "vllm",
+        model=bare,
+        base_url=served.injector._client.url,
+        reader=tmp_path / "bank",
+        projector=tmp_path / "projector",
+        bank=tmp_path / "bank",
+        selector="first",
+    )
+    found = pipe.generate(queries(pictures), max_new_tokens=6)
+    assert [one.token_ids for one in found] == [one.token_ids for one in expected]
+    with pytest.raises(CapabilityError, match="nothing can be read here"):
+        pipe.generate(queries(pictures), selector="reading", shots=2)
+    with pytest.raises(CapabilityError, match="nothing can be read here"):
+        pipe.generate(queries(pictures), demonstrations=demonstrations(pictures)[:1])
+    pipe.bank.close()
+
+
+def test_sampling(pipes: tuple[AIMPipeline, AIMPipeline], pictures: list[Image.Image]) -> None:
+    _, pipe = pipes
+    drawn = [
+        pipe.generate(queries(pictures)[:1], shots=2, do_sample=True, temperature=2.0, seed=seed, max_new_tokens=12)[0]
+        for seed in (1, 1, 2)
+    ]
+    assert drawn[0].token_ids == drawn[1].token_ids
+    assert drawn[0].token_ids != drawn[2].token_ids
+    with pytest.raises(InputError, match="num_beams"):
+        pipe.generate(queries(pictures), num_beams=2)
+
+
+def test_one_bad_query_does_not_end_the_others(
+    pipes: tuple[AIMPipeline, AIMPipeline], pictures: list[Image.Image]
+) -> None:
+    _, pipe = pipes
+    lost: list[InputError] = []
+    asked = [queries(pictures)[0], Query(b"no image", "What is it?"), Query(pictures[0], "word " * 3000)]
+    found = pipe.generate(asked, shots=1, max_new_tokens=2, on_error=lambda _, error: lost.append(error))
+    assert found[0] is not None
+    assert {type(error) for error in lost} == {ImageError, ContextLengthError}
+
+
+def test_a_server_that_ends(tmp_path: Path, pictures: list[Image.Image]) -> None:
+    """In the middle of a batch; and servers that lack a flag, or run another model."""
+    model = build("llava-1.5", tmp_path / "llava")
+    local = AutoBackend.from_pretrained(str(model), device="cpu")
+    with serving(model, *FLAGS, log=tmp_path / "log") as (url, process):
+        backend = VllmBackend.from_pretrained(base_url=url, reader=local)
+        pipe = AIMPipeline(backend, untrained("residual", local.vocabulary))
+        pipe.bank.add(demonstrations(pictures))
+        assert pipe.generate(queries(pictures), shots=2, max_new_tokens=2)
+        other = AutoBackend.from_pretrained(str(build("qwen2.5-vl", tmp_path / "qwen")), device="cpu")
+        with pytest.raises((UnsupportedModelError, BackendError), match="model"):
+            VllmBackend.from_pretrained(base_url=url, reader=other)
+        timer = threading.Timer(1.0, end_server, args=(process,))
+        timer.start()
+        with pytest.raises(BackendError, match="start the server again and repeat the command"):
+            for _ in range(100):
+                pipe.generate(queries(pictures) * 5, shots=2, max_new_tokens=200)
+        timer.join()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [((FLAGS[0],), "--trust-request-chat-template"), ((FLAGS[1],), "--enable-prompt-embeds")],
+)
+def test_a_server_without_a_flag(tmp_path: Path, flags: tuple[str, ...], told: str) -> None:
+    model = build("llava-1.5", tmp_path / "llava")
+    local = AutoBackend.from_pretrained(str(model), device="cpu")
+    with serving(model, *flags, log=tmp_path / "log") as (url, _), pytest.raises(BackendError, match=told):
+        VllmBackend.from_pretrained(base_url=url, reader=local)
+
+
+def test_another_prompt_is_never_answered(
+    pair: tuple[TransformersBackend, VllmBackend], pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mutation: the server is sent another text, or one fused token less, than what was meant."""
+    _, served = pair
+    injector: Any = served.injector
+    fused = FusedTokens(torch.zeros(3, served.backbone.embedding_size))
+    asked: dict[str, Any] = {"prompt_format": served.default_format, "max_new_tokens": 2}
+    joined = injector._prompts._joined
+    monkeypatch.setattr(injector._prompts, "_joined", lambda *given: joined(*given) + "x")
+    with pytest.raises(BackendError, match="differ from token"):
+        injector.generate(queries(pictures)[:1], [[fused]], **asked)
