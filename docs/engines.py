@@ -11,7 +11,13 @@ from aim_sdk.backend.registry import get_backend
 
 PAGE = Path(__file__).parent / "explanation" / "engines.md"
 PART = re.compile(r"(?<=<!-- The table is written by `make reference`; do not edit it. -->\n).*?(?=<!-- end -->)", re.S)
-ENGINES = {"transformers": "auto", "pocket": "pocket", "llama.cpp": "llama.cpp", "llama-server": "llama-server", "vLLM": "vllm"}
+ENGINES = {
+    "transformers": "auto",
+    "pocket": "pocket",
+    "llama.cpp": "llama.cpp",
+    "llama-server": "llama-server",
+    "vLLM": "vllm",
+}
 """Each engine's backend."""
 
 

@@ -1,6 +1,7 @@
 """Real vLLM servers for tests, from an environment of their own: `.ci/vllm FOLDER` makes it; AIM_VLLM names it."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,12 +12,48 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoProcessor
 
+from aim_sdk.testing.tiny import build
+from aim_sdk.testing.tiny.common import save
+
+VLLM = os.environ.get("AIM_VLLM")
 FLAGS = ("--enable-prompt-embeds", "--trust-request-chat-template")
 
 
 def needs_vllm() -> pytest.MarkDecorator:
-    return pytest.mark.skipif("AIM_VLLM" not in os.environ, reason="AIM_VLLM names no environment with vLLM")
+    return pytest.mark.skipif(VLLM is None, reason="AIM_VLLM names no environment with vLLM")
+
+
+def build_served(variant: str, folder: Path) -> Path:
+    """A tiny model whose heads have 32 dimensions, as vLLM's kernels for CPUs need, with the weights' names of the hub.
+
+    It never says a token that no tokenizer knows: vLLM 0.32 ends when it is to name one with its log-probability.
+    """
+    build(variant, folder)
+    config = AutoConfig.from_pretrained(folder)
+    text = config.text_config
+    text.hidden_size, text.num_attention_heads, text.num_key_value_heads = 64, 2, 1
+    if hasattr(text, "head_dim"):
+        text.head_dim = 32
+    if hasattr(config.vision_config, "out_hidden_size"):
+        config.vision_config.out_hidden_size = 64
+    if "mrope_section" in text.rope_parameters:
+        text.rope_parameters["mrope_section"] = [8, 4, 4]
+    processor = AutoProcessor.from_pretrained(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        save(folder, getattr(transformers, config.architectures[0])(config), processor)
+    file = folder / "model.safetensors"
+    tower, old = "vision_tower.", "vision_tower.vision_model."
+    weights = {re.sub(f"^{tower}", old, name): weight for name, weight in load_file(file).items()}
+    (head,) = (name for name in weights if name.endswith("lm_head.weight"))
+    weights[head][len(processor.tokenizer) :] = 0
+    save_file(weights, file, metadata={"format": "pt"})
+    return folder
 
 
 @contextmanager
@@ -25,10 +62,11 @@ def serving(model: Path, *flags: str, log: Path) -> Iterator[tuple[str, subproce
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    assert VLLM is not None
     command = [
-        str(Path(os.environ["AIM_VLLM"]) / "bin" / "vllm"),
-        "serve",
-        str(model),
+        str(Path(VLLM) / "bin" / "python"),
+        *("-m", "vllm.entrypoints.openai.api_server"),  # the CPU wheel's own command fails: it looks for another name
+        *("--model", str(model)),
         *("--port", str(port), "--dtype", "float32", "--enforce-eager", "--max-model-len", "2048"),
         *("--max-num-seqs", "16", "--limit-mm-per-prompt", '{"image": 9}', *flags),
     ]

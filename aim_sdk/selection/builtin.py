@@ -69,10 +69,15 @@ class ReadingSelector(Selector):
 
 
 def cosines(view: BankView, directions: NDArray[np.floating], candidates: NDArray[np.intp]) -> Matrix:
-    """Cosines ``(n, candidates)`` of unit vectors ``(n, hidden)`` with the bank's readings, relative to their mean."""
-    vectors = view.features(POOLED)
+    """Cosines ``(n, candidates)`` of unit vectors ``(n, hidden)`` with the bank's readings, relative to their mean.
+
+    In float32, from a mean in float32, whose distance from the true mean is added: in float64 it takes five times as
+    long, and is no more exact.
+    """
     mean, norms = view.centred(POOLED)
+    near, narrow = mean.astype(np.float32), directions.astype(np.float32)[:, None]
+    missed = (directions @ (near - mean))[:, None]
     scores = np.empty((len(directions), len(candidates)), np.float32)
-    for places, rows in blocks(vectors, candidates):
-        scores[:, places] = np.vecdot((rows - mean)[None], directions[:, None]) / norms[candidates[places]]
+    for places, rows in blocks(view.features(POOLED), candidates):
+        scores[:, places] = (np.vecdot((rows - near)[None], narrow) + missed) / norms[candidates[places]]
     return scores

@@ -1,7 +1,7 @@
-"""``python -m benchmarks.speed.first_token``: time to the first token on an engine that shares prefixes between requests.
+"""``python -m benchmarks.speed.first_token``: time to the first token on an engine that shares prefixes of requests.
 
-One query at a time, with an image of its own, after k demonstrations: by AIM, whose fused tokens are in the bank, and by
-interleaved prompting, whose prefixes the engine caches; the list of demonstrations is the same for all queries, or
+One query at a time, with an image of its own, after k demonstrations: by AIM, whose fused tokens are in the bank, and
+by interleaved prompting, whose prefixes the engine caches; the list of demonstrations is the same for all queries, or
 another one for each. All ways are asked in turns about the same pictures. Keys and values of a request are counted
 from the configuration.
 
@@ -114,7 +114,9 @@ def measure(bench: Bench, shots: Sequence[int], queries: int) -> list[dict[str, 
             if mode == INTERLEAVED:
                 cell["of_aim"] = ratio(found, times[str((AIM, lists))])
             cells.append(cell)
-            print(f"k={k:<3} {mode:12} {lists:28} p50 {cell['p50_ms']:9.1f} ms  p99 {cell['p99_ms']:9.1f} ms", flush=True)
+            print(
+                f"k={k:<3} {mode:12} {lists:28} p50 {cell['p50_ms']:9.1f} ms  p99 {cell['p99_ms']:9.1f} ms", flush=True
+            )
     return cells
 
 
@@ -173,7 +175,9 @@ def plot(cells: Sequence[Mapping[str, Any]], shots: Sequence[int]) -> bytes:
             found = [cell for cell in cells if (cell["mode"], cell["lists"]) == (mode, lists)]
             options = {"color": f"C{number}", **figures.style(number).options}
             panel.plot([c["shots"] for c in found], [c["p50_ms"] for c in found], label=f"{mode}, p50", **options)
-            panel.plot([c["shots"] for c in found], [c["p99_ms"] for c in found], alpha=0.4, label=f"{mode}, p99", **options)
+            panel.plot(
+                [c["shots"] for c in found], [c["p99_ms"] for c in found], alpha=0.4, label=f"{mode}, p99", **options
+            )
         figures.title(panel, lists)
         figures.shots_axis(panel, list(shots))
         panel.set(ylabel="ms to the first token", yscale="log")

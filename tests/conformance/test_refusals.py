@@ -78,6 +78,10 @@ def test_how_many_demonstrations_fit_is_said(tiny: Callable[[str], Path]) -> Non
         with pytest.raises(ContextLengthError, match=f"about {fits} demonstrations fit with") as caught:
             pipe.generate(queries, shots=shots, max_new_tokens=1)
         assert caught.value.query == 1, "the longest"
+    alone = [queries[0], Query(picture(20, 20, 0), "word " * 2000)]
+    with pytest.raises(ContextLengthError, match="shorten the text") as caught:
+        pipe.generate(alone, shots=1, max_new_tokens=1)
+    assert caught.value.query == 1, "it does not fit without demonstrations either"
 
 
 # Of a shape that the SDK takes and the family's processor or model does not.

@@ -38,10 +38,17 @@ class Prepared:
 
 
 class PromptWriter:
-    """Fused tokens enter at id level, after the prefix (BOS, system prompt) and before the query's turn."""
+    """Fused tokens enter at id level, after the prefix (BOS, system prompt) and before the query's turn.
 
-    def __init__(self, backbone: Backbone) -> None:
+    Args:
+        backbone: whose prompts they are.
+        limit: positions that fit, if the engine has fewer than the backbone.
+    """
+
+    def __init__(self, backbone: Backbone, limit: int | None = None) -> None:
         self.backbone = backbone
+        known = [size for size in (backbone.context_length, limit) if size is not None]
+        self._limit = min(known, default=None)
 
     def prepare(
         self,
@@ -143,12 +150,12 @@ class PromptWriter:
         prompt_format: PromptFormat,
         new: int,
     ) -> None:
-        limit = self.backbone.context_length
+        limit = self._limit
         row = max(range(len(lengths)), key=lambda i: lengths[i])
         if limit is None or lengths[row] + new <= limit:
             return
         context, total, query = contexts[row], lengths[row], queries[row]
-        (bare,) = self.prepare([query], [[]], prompt_format=prompt_format).lengths if context else (total,)
+        (bare,) = self.written([query], [[]], prompt_format).lengths if context else (total,)
         room, cost = limit - new - bare, total - bare
         which = f" of query {row + 1} of {len(queries)} ({query.text[:60]!r})" if len(queries) > 1 else ""
         more = f" and {new:,} are to be generated" if new else ""

@@ -18,7 +18,7 @@ from aim_backends.pocket.weights import cache_root
 from aim_sdk.files.atomic import write_atomic, writing
 from aim_sdk.support.dependencies import imported
 
-_NAMES: Final = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output"}
+NAMES: Final = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output"}
 
 
 def pocket_adapter() -> Path:
@@ -48,15 +48,15 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
         _, layer, _, projection, part = name.split(".")
         values = tensor.float().numpy()
         if part == "lora_b" and projection in heads:
-            values = _turned(values, heads[projection])
-        writer.add_tensor(f"blk.{layer}.{_NAMES[projection]}.weight.{part}", values)
+            values = turned(values, heads[projection])
+        writer.add_tensor(f"blk.{layer}.{NAMES[projection]}.weight.{part}", values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
 
 
-def _turned(rows: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+def turned(rows: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     """Queries' and keys' rows in llama.cpp's order: a rotated pair stands side by side."""
     halves = rows.reshape(heads, 2, len(rows) // heads // 2, -1)
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(rows.shape))

@@ -68,7 +68,7 @@ class VllmBackend(Backend):
         else:
             assert bank is not None
             self._reader, self._fingerprint, self._dtype = UnreadReader(bank), _of_bank(bank, backbone), torch.float32
-        prompts = ServerPrompts(backbone)
+        prompts = ServerPrompts(backbone, client.context_length)
         check_server(client, prompts)
         self._injector = VllmInjector(prompts, client, at_once)
 

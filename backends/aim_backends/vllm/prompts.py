@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Final
 
 import torch
@@ -49,13 +50,14 @@ class ServerPrompts:
 
     Args:
         backbone: the checkpoint's configuration and processor; weights are not needed.
+        limit: positions that the server takes.
 
     Raises:
         UnsupportedModelError: the embeddings have no row that the server could use as `PLACE`.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
-        self.backbone, self.writer = backbone, PromptWriter(backbone)
+    def __init__(self, backbone: Backbone, limit: int | None = None) -> None:
+        self.backbone, self.writer = backbone, PromptWriter(backbone, limit)
         self._tokenizer = copy.deepcopy(backbone.tokenizer)
         self._tokenizer.add_special_tokens({"additional_special_tokens": [PLACE]}, replace_extra_special_tokens=False)
         self.place: int = self._tokenizer.convert_tokens_to_ids(PLACE)
@@ -119,40 +121,44 @@ class ServerPrompts:
         images: Sequence[Image.Image],
         ids: Sequence[int],
     ) -> ServerPrompt:
-        special = self.backbone.tokens.adds_special(text)
         rest = text.removeprefix(prefix)
-        if fused:
-            rest = self._joined(prefix, rest, special)
+        head, rest = self._written(prefix, rest, fused=bool(fused))
         before, *after = rest.split(self.backbone.placeholder)
-        content = [_text(prefix), *map(_embeddings, fused), _text(before)]
+        content = [_text(head), *map(_embeddings, fused), _text(before)]
         for image, following in zip(images, after, strict=True):
             content += [_image(image), _text(following)]
         sent = [part for part in content if part.get("text") != ""]
-        body = {
-            "messages": [{"role": "user", "content": sent}],
-            "chat_template": self._template,
-            "add_special_tokens": special,
-        }
+        body = {"messages": [{"role": "user", "content": sent}], "chat_template": self._template}
         return ServerPrompt(body, tuple(ids), text)
 
-    def _joined(self, prefix: str, rest: str, special: bool) -> str:
-        """What follows `PLACE`, so that its tokens are those that follow the prefix.
+    def _written(self, prefix: str, rest: str, *, fused: bool) -> tuple[str, str]:
+        """What stands before and after the fused tokens, so that the server makes the prompt's tokens of it.
 
-        Some tokenizers put a blank before the first word of a prompt, but not after a special token.
+        It puts no BOS before a prompt, which is written out here. Some tokenizers put a blank before the first word of
+        a prompt, but not after a special token: then it is written out, too.
+
+        Raises:
+            FormatError: there is no way to write it.
         """
-
-        def tokens(text: str) -> list[int]:
-            found: list[int] = self._tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
-            return found
-
-        wanted = tokens(prefix + rest)
-        for written in (rest, " " + rest):
-            if [index for index in tokens(prefix + PLACE + written) if index != self.place] == wanted:
-                return written
+        wanted, special = self._tokens(prefix + rest, special=self.backbone.tokens.adds_special(prefix + rest)), ""
+        if wanted[:1] == [self._tokenizer.bos_token_id] and not (prefix + rest).startswith(self._tokenizer.bos_token):
+            special = self._tokenizer.bos_token
+        place = PLACE if fused else ""
+        for first, second in product(("", " "), repeat=2):
+            head = special + (first + prefix if prefix else "")
+            tail = second + rest
+            found = self._tokens(head + place + tail, special=False)
+            if [index for index in found if index != self.place] == wanted:
+                return head, tail
         raise FormatError(
-            f"the tokenizer of {self.backbone.source} writes this prompt differently after fused tokens: "
-            f"{rest[:60]!r}.\nNext: the chat format, or a plain format whose text begins with a line break or a role."
+            f"the tokenizer of {self.backbone.source} writes this prompt differently "
+            f"{'after fused tokens' if fused else 'after a written BOS'}: {(prefix + rest)[:60]!r}.\n"
+            "Next: the chat format, or a plain format whose text begins with a line break or a role."
         )
+
+    def _tokens(self, text: str, *, special: bool) -> list[int]:
+        found: list[int] = self._tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+        return found
 
 
 def _text(text: str) -> dict[str, Any]:
