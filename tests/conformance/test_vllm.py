@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from aim_sdk.errors import (
     UnsupportedModelError,
 )
 from aim_sdk.projectors import untrained
+from aim_sdk.serving.settings import ServeSettings
+from tests.servers import conversation, events, token_ids
+from tests.servers import serving as serving_pipeline
 from tests.vllm_servers import FLAGS, build_served, end_server, needs_vllm, serving
 
 pytestmark = [pytest.mark.slow, needs_vllm(), pytest.mark.xdist_group("vllm")]
@@ -190,6 +194,22 @@ def test_a_gateway_needs_no_weights(
     with pytest.raises(CapabilityError, match="nothing can be read here"):
         pipe.generate(queries(pictures), demonstrations=demonstrations(pictures)[5:6])
     pipe.bank.close()
+
+
+def test_the_service_in_front(
+    pair: tuple[TransformersBackend, VllmBackend], pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    """What `aim-icl serve` answers is what transformers answers; streams that come together are answered together."""
+    projector = untrained("residual", pair[0].vocabulary)
+    here, there = (AIMPipeline(backend, projector) for backend in pair)
+    conversations = [conversation(pictures, picture) for picture in pictures[4:7]]
+    expected = [here.chat(messages, max_tokens=6) for messages in conversations]
+    with serving_pipeline(there, ServeSettings(banks=tmp_path)) as live, ThreadPoolExecutor(6) as pool:
+        whole = pool.map(lambda one: live.chat(one, max_tokens=6).json(), conversations)
+        streams = pool.map(lambda one: events(live.chat(one, max_tokens=6, stream=True)), conversations)
+        assert [token_ids(one) for one in whole] == [list(one.answers[0].token_ids or ()) for one in expected]
+        texts = ["".join(e["choices"][0]["delta"].get("content", "") for e in one if e["choices"]) for one in streams]
+    assert texts == [one.text for one in expected]
 
 
 def test_sampling(pipes: tuple[AIMPipeline, AIMPipeline], pictures: list[Image.Image]) -> None:

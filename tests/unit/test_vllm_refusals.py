@@ -9,14 +9,17 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from aim_backends.auto import AutoBackend
 from aim_backends.hf.backbone import Backbone
+from aim_backends.llava import LlavaBackend
 from aim_backends.vllm import client as client_module
 from aim_backends.vllm.backend import VllmBackend, sketched
 from aim_backends.vllm.client import VllmClient
 from aim_backends.vllm.connecting import check_family
 from aim_backends.vllm.prompts import PLACE, ServerPrompts
+from aim_sdk.cli import app
 from aim_sdk.errors import BackendError, InputError, UnsupportedModelError
 from aim_sdk.testing.tiny import build
 
@@ -127,18 +130,27 @@ def test_an_answer_that_breaks_off() -> None:
         next(VllmClient(url).stream({}))
 
 
+def test_the_command_line(tmp_path: Path) -> None:
+    runner = CliRunner()
+    for arguments, told in (
+        (["--url", "http://127.0.0.1:9"], "--url without --engine vllm"),
+        (["--engine", "vllm"], "--engine needs --url"),
+        (["--engine", "vlm", "--url", "x"], "Did you mean 'vllm'"),
+        (["--engine", "vllm", "--url", "x", "--backend", "llava"], "leave --backend out"),
+        (["--engine", "vllm", "--url", "http://127.0.0.1:9", "--option", "api_key"], "expected NAME=VALUE"),
+        (["--option", "threads=1", "--option", "threads=2"], "given twice"),
+        (["--engine", "vllm", "--url", "http://127.0.0.1:9", "--banks", str(tmp_path)], "does not answer"),
+    ):
+        done = runner.invoke(app, ["serve", *arguments])
+        assert told in str(done.exception), (arguments, done.exception)
+
+
 def test_adapters_are_refused(llava: Backbone) -> None:
     cards = [CARD, CARD | {"id": "mine", "parent": "tiny"}]
     answers = paths() | {"/v1/models": [(200, {"data": cards})]}
-    local = TransformersBackend_of(llava)
+    local = LlavaBackend(llava)
     with answering(answers) as (url, _), pytest.raises(UnsupportedModelError, match="LoRA"):
         VllmBackend.from_pretrained(base_url=url, reader=local)
-
-
-def TransformersBackend_of(backbone: Backbone) -> Any:
-    from aim_backends.llava import LlavaBackend
-
-    return LlavaBackend(backbone)
 
 
 def test_families(tmp_path: Path, llava: Backbone) -> None:
