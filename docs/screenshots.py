@@ -51,7 +51,8 @@ def report(pipe: AIMPipeline, browser: Browser) -> None:
         write_page(found, assessed.bank, place := Path(folder) / "assessment.html", images)
         page = browser.new_page(viewport={"width": 1000, "height": 800})
         page.goto(place.as_uri())
-        page.screenshot(path=ASSETS / "assessment-report.png", full_page=True)
+        shown = {"x": 0, "y": 0, "width": 1000, "height": page.get_by_role("heading", name="harm").bounding_box()["y"]}
+        page.screenshot(path=ASSETS / "assessment-report.png", full_page=True, clip=shown)
 
 
 def _words() -> list[Demonstration]:

@@ -88,7 +88,7 @@ def test_interleaved(pipes: tuple[AIMPipeline, AIMPipeline], pictures: list[Imag
     assert [one.token_ids for one in here] == [one.token_ids for one in there]
 
 
-@pytest.mark.parametrize("template", [PLAIN.template, "{text}{image} is {answer}.", "{image}{answer}\n"])
+@pytest.mark.parametrize("template", [PLAIN.template, "{text}{image} is {answer}.", "{image} is:{answer}\n"])
 def test_plain_formats(
     pair: tuple[TransformersBackend, VllmBackend], pictures: list[Image.Image], template: str
 ) -> None:

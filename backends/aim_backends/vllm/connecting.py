@@ -19,6 +19,7 @@ _ADVICE: Final = (
     ("trust-request-chat-template", f"start it as `{_COMMAND}`"),
     ("Unsupported chat content part type", "a newer vLLM: 0.32 takes embeddings in chats"),
     ("hidden_size", "model=<the checkpoint that the server runs>"),
+    ("prompt replacement", "model=<the checkpoint that the server runs>"),
     ("encoder cache", "a server with a larger --max-num-batched-tokens"),
 )
 """What is in a refusal, and what to do."""
@@ -43,7 +44,7 @@ def check_server(client: VllmClient, prompts: ServerPrompts) -> None:
     body = {"max_tokens": 1, "temperature": 0.0, "return_token_ids": True}
     try:
         found = client.complete(prompt.body | body)
-    except InputError as error:
+    except (InputError, BackendError) as error:
         said = str(error)
         advice = next((next_ for words, next_ in _ADVICE if words in said), None)
         raise BackendError(f"{said}\nNext: {advice}." if advice else said) from error
