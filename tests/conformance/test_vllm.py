@@ -1,11 +1,15 @@
 """A real vLLM server: the tokens and log-probabilities are those of transformers on the same prompts, or an error."""
 
+import re
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import torch
 from PIL import Image
@@ -203,13 +207,36 @@ def test_the_service_in_front(
     projector = untrained("residual", pair[0].vocabulary)
     here, there = (AIMPipeline(backend, projector) for backend in pair)
     conversations = [conversation(pictures, picture) for picture in pictures[4:7]]
-    expected = [here.chat(messages, max_tokens=6) for messages in conversations]
+    expected = [here.chat(messages, max_tokens=6, logprobs=True) for messages in conversations]
     with serving_pipeline(there, ServeSettings(banks=tmp_path)) as live, ThreadPoolExecutor(6) as pool:
-        whole = pool.map(lambda one: live.chat(one, max_tokens=6).json(), conversations)
+        whole = pool.map(lambda one: live.chat(one, max_tokens=6, logprobs=True).json(), conversations)
         streams = pool.map(lambda one: events(live.chat(one, max_tokens=6, stream=True)), conversations)
         assert [token_ids(one) for one in whole] == [list(one.answers[0].token_ids or ()) for one in expected]
         texts = ["".join(e["choices"][0]["delta"].get("content", "") for e in one if e["choices"]) for one in streams]
     assert texts == [one.text for one in expected]
+
+
+def test_the_same_demonstrations_are_computed_once(
+    pipes: tuple[AIMPipeline, AIMPipeline], pictures: list[Image.Image]
+) -> None:
+    """The server's prefix cache has them, in whole blocks of 128 positions."""
+    _, pipe = pipes
+    url = pipe.backend.injector._client.url  # type: ignore[attr-defined]
+
+    def hits() -> float:
+        told = httpx2.get(f"{url}/metrics").text
+        return sum(map(float, re.findall(r"^vllm:prefix_cache_hits_total\{.*\} (\S+)$", told, re.M)))
+
+    shown = demonstrations(pictures)
+    long = [replace(one, text=f"What is it, and what does it do in picture {n}? " * 3) for n, one in enumerate(shown)]
+    kept = []
+    for query in queries(pictures):
+        before = hits()
+        pipe.generate([query], demonstrations=long[:4], mode="aim", max_new_tokens=1)
+        kept.append(hits() - before)
+    assert kept[0] == 0
+    assert kept[1] >= 128
+    assert kept[2] >= 128
 
 
 def test_sampling(pipes: tuple[AIMPipeline, AIMPipeline], pictures: list[Image.Image]) -> None:
@@ -264,6 +291,22 @@ def test_a_server_without_a_flag(tmp_path: Path, flags: tuple[str, ...], told: s
     local = AutoBackend.from_pretrained(str(model), device="cpu")
     with serving(model, *flags, log=tmp_path / "log") as (url, _), pytest.raises(BackendError, match=told):
         VllmBackend.from_pretrained(base_url=url, reader=local)
+
+
+def test_other_weights_are_told(pair: tuple[TransformersBackend, VllmBackend]) -> None:
+    local, served = pair
+    head = local.model.get_output_embeddings().weight
+    kept = head.clone()
+    url = served.injector._client.url
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        VllmBackend.from_pretrained(base_url=url, reader=local)
+    try:
+        head.mul_(3)
+        with pytest.warns(UserWarning, match="does it run the same weights"):
+            VllmBackend.from_pretrained(base_url=url, reader=local)
+    finally:
+        head.copy_(kept)
 
 
 def test_another_prompt_is_never_answered(

@@ -69,7 +69,7 @@ class VllmBackend(Backend):
             assert bank is not None
             self._reader, self._fingerprint, self._dtype = UnreadReader(bank), _of_bank(bank, backbone), torch.float32
         prompts = ServerPrompts(backbone, client.context_length)
-        check_server(client, prompts)
+        check_server(client, prompts, reads)
         self._injector = VllmInjector(prompts, client, at_once)
 
     @classmethod
