@@ -1,7 +1,6 @@
 """Real vLLM servers for tests, from an environment of their own: `.ci/vllm FOLDER` makes it; AIM_VLLM names it."""
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -18,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoProcessor
 
 from aim_sdk.testing.tiny import build
-from aim_sdk.testing.tiny.common import save
+from aim_sdk.testing.tiny.common import name_as_on_the_hub, save
 
 VLLM = os.environ.get("AIM_VLLM")
 FLAGS = ("--enable-prompt-embeds", "--trust-request-chat-template")
@@ -48,11 +47,11 @@ def build_served(variant: str, folder: Path) -> Path:
         torch.manual_seed(1)
         save(folder, getattr(transformers, config.architectures[0])(config), processor)
     file = folder / "model.safetensors"
-    tower, old = "vision_tower.", "vision_tower.vision_model."
-    weights = {re.sub(f"^{tower}", old, name): weight for name, weight in load_file(file).items()}
+    weights = load_file(file)
     (head,) = (name for name in weights if name.endswith("lm_head.weight"))
     weights[head][len(processor.tokenizer) :] = 0
     save_file(weights, file, metadata={"format": "pt"})
+    name_as_on_the_hub(folder)
     return folder
 
 

@@ -93,6 +93,12 @@ def check(
         list[str] | None,
         typer.Option(help="check=reason: a known failure, or a check known not to apply; repeatable."),
     ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="Check it in this plain format with {image}, {text}, {answer}; default: its own."
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 (the default on a CPU) | bfloat16 | float16.")] = None,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -107,10 +113,12 @@ def check(
     from tempfile import TemporaryDirectory
 
     from aim_sdk.backend.registry import get_backend
+    from aim_sdk.config import PromptFormat
     from aim_sdk.support.terminal import say_json
     from aim_sdk.testing import CHECKS, run_checks
-    from aim_sdk.testing.kit import known_checks
+    from aim_sdk.testing.kit import in_format, known_checks
 
+    written = None if form is None else PromptFormat.plain(form)
     backend_class = get_backend(name)
     expected = _expected(expect or [])
     known_checks([*(only or []), *expected])
@@ -118,6 +126,7 @@ def check(
         place = _tiny(tiny, model, Path(folder)) if tiny else model
         loaded = {"device": device, "dtype": dtype, **options.of_backend(option, trust_remote_code)}
         backend = _load(backend_class, place, loaded, tiny)
+        backend = backend if written is None else in_format(backend, written)
         results = run_checks(backend, expected_failures=expected, checks=only)
         if as_json:
             found = list(results)

@@ -6,11 +6,13 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from aim_sdk.backend.capabilities import CAPABILITIES, capability, why_not
 from aim_sdk.backend.interfaces import Backend
+from aim_sdk.config import PromptFormat
 from aim_sdk.errors import CapabilityError, InputError, unknown
 from aim_sdk.testing.process import process_kept
 from aim_sdk.testing.tracing import explained
@@ -143,6 +145,13 @@ def run_checks(
     known_checks([*chosen, *expected])
     for name in chosen:
         yield _run(name, backend, expected.get(name))
+
+
+def in_format(backend: Backend, prompt_format: PromptFormat) -> Backend:
+    """The same loaded backend with another default format, for checking it in that one."""
+    made = copy(backend)
+    made.__class__ = type(type(backend).__name__, (type(backend),), {"default_format": prompt_format})
+    return made
 
 
 def known_checks(names: Iterable[str]) -> None:

@@ -36,6 +36,7 @@ from aim_sdk.cli.options import of_backend
 from aim_sdk.errors import ContextLengthError
 from aim_sdk.support import figures
 from aim_sdk.testing.tiny import build
+from aim_sdk.testing.tiny.common import name_as_on_the_hub
 from aim_sdk.types import Context
 from benchmarks.speed.latency import images
 from benchmarks.speed.measure import ASSETS, RESULTS, TODAY, in_turns, ratio, write_result
@@ -54,7 +55,8 @@ class Bench:
     """A pipeline, its demonstrations, and what they become in a prompt."""
 
     pipe: AIMPipeline
-    shown: Sequence[Demonstration]
+    shown: Sequence[Any]
+    """Demonstrations with their images."""
     fused: Sequence[FusedTokens]
 
     @classmethod
@@ -63,7 +65,7 @@ class Bench:
         pictures = images()
         shown = [Demonstration(next(pictures), QUESTION, f"{_NAMES[n % 8]} number {n}") for n in range(POOL)]
         pipe.bank.add(shown, progress=True)
-        return cls(pipe, shown, [entry.fused for entry in pipe.bank.values()])
+        return cls(pipe, _with_images(pipe, shown), [entry.fused for entry in pipe.bank.values()])
 
     def variant(self, way: tuple[str, str], k: int) -> Callable[[], int]:
         """What is timed: the next picture after k demonstrations; it gives the positions of the prompt."""
@@ -83,6 +85,15 @@ class Bench:
             [Query(picture, QUESTION)], [context], prompt_format=self.pipe.prompt_format, max_new_tokens=1
         )
         return made.prompt_tokens
+
+
+def _with_images(pipe: AIMPipeline, shown: Sequence[Demonstration]) -> Sequence[Any]:
+    """Demonstrations for interleaved prompting: a server keeps their prefixes by what they hold, llama.cpp by keys."""
+    rows = getattr(pipe.backend.injector, "rows", None)
+    if rows is None:
+        return shown
+    made = [rows.context([one], pipe.prompt_format)[0] for one in shown]
+    return [FusedTokens(one, key=f"interleaved {n}") for n, one in enumerate(made)]
 
 
 def _own(picture: Image.Image, name: str) -> Image.Image:
@@ -165,6 +176,7 @@ def built(folder: Path, hidden: int, layers: int) -> None:
     processor.image_processor.size = {"shortest_edge": 336}
     processor.image_processor.crop_size = {"height": 336, "width": 336}
     processor.save_pretrained(folder)
+    name_as_on_the_hub(folder)
 
 
 def plot(cells: Sequence[Mapping[str, Any]], shots: Sequence[int]) -> bytes:
@@ -196,7 +208,7 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--option", action="append", metavar="NAME=VALUE", help="one of the backend's own")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--queries", type=int, default=40)
+    parser.add_argument("--queries", type=int, default=40, help="of each way and k")
     options = parser.parse_args()
     if options.build is not None:
         built(options.build, options.hidden, options.layers)

@@ -1,5 +1,6 @@
 """Pieces are cut out of any chat template that writes turns independently; one that does not is refused."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,16 @@ from typing import Any
 import pytest
 import torch
 from jinja2 import Environment
+from typer.testing import CliRunner
 
 from aim_backends.auto import AutoBackend
+from aim_backends.families.table import UntestedModelWarning, tell_untested
 from aim_backends.hf.prompts import ChatPrompts, Render
 from aim_sdk import PromptFormat, Query
+from aim_sdk.cli import app
 from aim_sdk.errors import FormatError
+from aim_sdk.testing import run_checks
+from aim_sdk.testing.kit import in_format
 from tests.conformance.families import picture
 
 
@@ -90,3 +96,36 @@ def test_a_template_that_ties_turns_together_is_refused(template: str, system: s
     with pytest.raises(FormatError, match=reason) as caught:
         ChatPrompts(PromptFormat.chat(system=system), renderer(template))
     assert "PromptFormat.plain" in str(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["enable_thinking", "thinking"])
+def test_no_family_thinks_before_a_shown_answer(tiny: Callable[[str], Path], variable: str) -> None:
+    """Whatever the template calls it; a template that does not ask is not told."""
+    backend = AutoBackend.from_pretrained(str(tiny("internvl")), device="cpu")
+    form = PromptFormat.chat()
+    plain = backend.backbone.prompts(form).query("What?")
+    backend = AutoBackend.from_pretrained(str(tiny("internvl")), device="cpu")
+    thought = "{% if " + variable + " is not defined or " + variable + " %}<think>{% endif %}"
+    backend.backbone.processor.chat_template += "{% if add_generation_prompt %}" + thought + "{% endif %}"
+    assert backend.backbone.prompts(form).query("What?") == plain
+
+
+def test_an_untested_type_says_so_once() -> None:
+    with pytest.warns(UntestedModelWarning, match="aim-icl backends check auto --model /a/model"):
+        tell_untested("aria", "/a/model")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tell_untested("aria", "/a/model")
+        tell_untested("llava", "/a/model")
+
+
+def test_the_kit_checks_another_format(tiny: Callable[[str], Path]) -> None:
+    backend = AutoBackend.from_pretrained(str(tiny("llava-1.5")), device="cpu")
+    form = PromptFormat.plain("{image}Question: {text} Short answer:{answer}\n")
+    other = in_format(backend, form)
+    assert (other.default_format, backend.default_format) == (form, PromptFormat.chat())
+    assert all(result.ok for result in run_checks(other, checks=["identity_forward", "reading_is_scored"]))
+    command = ["backends", "check", "llava", "--tiny", "llava-1.5", "--format", form.template or ""]
+    done = CliRunner().invoke(app, [*command, "--check", "identity_forward"])
+    assert done.exit_code == 0, done.output
+    assert "expected" in str(CliRunner().invoke(app, [*command[:-1], "{image}"]).exception)

@@ -1,23 +1,28 @@
 """A real vLLM server: the tokens and log-probabilities are those of transformers on the same prompts, or an error."""
 
+import json
 import re
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import httpx2
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from aim_backends.auto import AutoBackend
 from aim_backends.hf.backend import TransformersBackend
 from aim_backends.vllm.backend import VllmBackend
 from aim_sdk import AIMPipeline, Demonstration, FusedTokens, PromptFormat, Query
+from aim_sdk.cli import app
 from aim_sdk.errors import (
     BackendError,
     CapabilityError,
@@ -138,7 +143,7 @@ def test_many_at_once(pipes: tuple[AIMPipeline, AIMPipeline], pictures: list[Ima
     def ask(place: int) -> None:
         found[place] = pipe.generate(many[place : place + 4], shots=2, max_new_tokens=4)
 
-    threads = [threading.Thread(target=ask, args=(place,)) for place in range(0, 24, 4)]
+    threads = [Thread(target=ask, args=(place,)) for place in range(0, 24, 4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -280,6 +285,48 @@ def test_a_server_that_ends(tmp_path: Path, pictures: list[Image.Image]) -> None
         with pytest.raises(BackendError, match="start the server again and repeat the command"):
             pipe.generate(queries(pictures) * 500, shots=2, max_new_tokens=200)
         timer.join()
+
+
+def test_a_job_resumes_on_another_server(tmp_path: Path, pictures: list[Image.Image]) -> None:
+    """The server is killed while `aim-icl answer` runs; what was answered stays, and the same command ends the rest."""
+    model = build_served("llava-1.5", tmp_path / "llava")
+    for folder, names in (("shown", ("a fox", "an owl")), ("asked", ("1", "2", "3"))):
+        for name, picture in zip(names, pictures, strict=False):
+            (tmp_path / folder / name).mkdir(parents=True)
+            for n in range(8):
+                picture.rotate(n).save(tmp_path / folder / name / f"{n}.png")
+    out = tmp_path / "answers.jsonl"
+    command = ["answer", "--demos", str(tmp_path / "shown"), "--queries", str(tmp_path / "asked"), "--out", str(out)]
+    command += ["--model", str(model), "--projector", "residual", "--text", "What is it?", "--shots", "2"]
+    command += ["--max-new-tokens", "40", "--batch-size", "2", "--selector", "first"]
+
+    def answers() -> list[Any]:
+        return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+
+    runner = CliRunner()
+    with serving(model, *FLAGS, log=tmp_path / "log") as (url, process):
+
+        def end_in_the_middle() -> None:
+            while not 2 <= len(answers()) < 20:
+                time.sleep(0.01)
+            end_server(process)
+
+        Thread(target=end_in_the_middle, daemon=True).start()
+        cut = runner.invoke(app, [*command, "--backend", "vllm", "--option", f"base_url={url}"])
+    assert isinstance(cut.exception, BackendError), cut.output
+    kept = answers()
+    assert 2 <= len(kept) < 24
+    with serving(model, *FLAGS, log=tmp_path / "log") as (url, _):
+        done = runner.invoke(app, [*command, "--backend", "vllm", "--option", f"base_url={url}"])
+    assert done.exit_code == 0, done.output
+    assert answers()[: len(kept)] == kept
+    out.rename(tmp_path / "served.jsonl")
+    for rest in tmp_path.glob("answers.jsonl.*"):
+        rest.unlink()
+    local = runner.invoke(app, [*command, "--backend", "llava", "--device", "cpu"])
+    assert local.exit_code == 0, local.output
+    served = [json.loads(line) for line in (tmp_path / "served.jsonl").read_text().splitlines()]
+    assert [one["answer"] for one in served] == [one["answer"] for one in answers()]
 
 
 @pytest.mark.parametrize(

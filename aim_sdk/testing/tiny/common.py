@@ -1,6 +1,7 @@
 """What the tiny families share: tokenizers trained on a few sentences, small towers, random weights that matter."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
@@ -167,6 +169,13 @@ def save(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, *, eos
     with _without_bars():
         model.save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+def name_as_on_the_hub(folder: Path) -> None:
+    """Give a checkpoint's weights the names of older files, which vLLM expects: ``vision_tower.vision_model``."""
+    file = folder / "model.safetensors"
+    old = {name: re.sub(r"^vision_tower\.", "vision_tower.vision_model.", name) for name in load_file(file)}
+    save_file({old[name]: weight for name, weight in load_file(file).items()}, file, metadata={"format": "pt"})
 
 
 @contextmanager

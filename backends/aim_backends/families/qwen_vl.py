@@ -11,9 +11,7 @@ from aim_sdk.backend.boxes import Steps
 
 
 class QwenVL(Backbone):
-    """Demonstrations show answers without a thought; so does the answer's place."""
-
-    template_options = {"enable_thinking": False}  # noqa: RUF012
+    """Its boxes are counted in pixels of the resized image."""
 
     def box_steps(self, image: Image.Image) -> Steps:
         """The pixels of the image as the processor has resized it."""

@@ -6,13 +6,19 @@ which rows are missing and which facts are wrong; `make reference` writes the ta
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from aim_backends.hf.backbone import Backbone
+
+
+class UntestedModelWarning(UserWarning):
+    """Nobody has tried this model type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +186,18 @@ configuration, without an encoder; nobody has tried them."""
 def family_of(model_type: str) -> Family:
     """The facts of a model type; empty if nobody has looked at it."""
     return FAMILIES.get(model_type, Family())
+
+
+@cache
+def tell_untested(model_type: str, source: str) -> None:
+    """Warn, once a process, that nobody has tried a model type."""
+    if not family_of(model_type).prefix.known:
+        warnings.warn(
+            f"model_type {model_type!r} is not tested: what its processor writes was asked, the rest is as in other "
+            f"families.\nNext: `aim-icl backends check auto --model {source}` compares it with the plain model.",
+            UntestedModelWarning,
+            stacklevel=4,
+        )
 
 
 def served_by(backend: str) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Final, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -27,6 +28,10 @@ from aim_sdk.backend.grammar import token_bytes
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import AIMError, CorruptArtifactError, FormatError, InputError
 
+_THOUGHTS: Final = ("enable_thinking", "thinking")
+"""Variables of chat templates that let the model think before its answer. Demonstrations show answers without a
+thought, and so does the answer's place."""
+
 
 class Backbone:
     """A frozen decoder-only multimodal LLM of transformers with its processor.
@@ -42,8 +47,6 @@ class Backbone:
     plain_template: ClassVar[str] = "{image}Question: {text} Answer: {answer}\n"
     """The default format if there is no chat template."""
     slot: int
-    template_options: ClassVar[Mapping[str, Any]] = {}
-    """Variables that the chat template is rendered with."""
     tokens_class: ClassVar[type[Tokens]] = Tokens
     answer_type: ClassVar[int] = 0
     """``token_type_ids`` of an answer after its prompt."""
@@ -273,7 +276,8 @@ class Backbone:
             )
 
         # A variable that a template does not use makes the processor warn.
-        options = {name: value for name, value in self.template_options.items() if name in str(self._chat_template)}
+        used = [name for name in _THOUGHTS if re.search(rf"\b{name}\b", str(self._chat_template))]
+        options: dict[str, Any] = dict.fromkeys(used, False)
         return ChatPrompts(prompt_format, partial(self.processor.apply_chat_template, tokenize=False, **options))
 
     def _layout(self) -> Layout:

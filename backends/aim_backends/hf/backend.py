@@ -16,7 +16,7 @@ from transformers import DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from aim_backends.families.notations import NOTATIONS
-from aim_backends.families.table import adapter_of
+from aim_backends.families.table import adapter_of, tell_untested
 from aim_backends.hf import loading
 from aim_backends.hf.attention import read_attention
 from aim_backends.hf.backbone import Backbone, check_option
@@ -94,6 +94,7 @@ class TransformersBackend(Backend):
         source = loading.source(cls.name, cls.default_model, model)
         loaded, processor = loading.load(cls.name, source, device, dtype, options)
         kind = loaded.config.model_type
+        tell_untested(kind, source)
         backbone = adapter_of(kind)(loaded, processor, source, special_tokens)
         return cast(Self, cls.serving(kind)(backbone, partial(loading.as_saved, source, options)))
 
