@@ -33,6 +33,7 @@ from aim_sdk.errors import (
 )
 from aim_sdk.projectors import untrained
 from aim_sdk.serving.settings import ServeSettings
+from aim_sdk.testing import check_backend
 from tests.servers import conversation, events, token_ids
 from tests.servers import serving as serving_pipeline
 from tests.vllm_servers import FLAGS, build_served, end_server, needs_vllm, serving
@@ -76,6 +77,11 @@ def queries(pictures: Sequence[Image.Image]) -> list[Query]:
         Query(picture.rotate(90), text)
         for picture, text in zip(pictures, ["What is this?", "Which colour has it?", "Why?"], strict=False)
     ]
+
+
+def test_kit(pair: tuple[TransformersBackend, VllmBackend]) -> None:
+    """What reads is transformers, whose context is longer than this server's."""
+    check_backend(pair[1], expected_failures={"too_long_is_refused": "the checkpoint here has twice the context"})
 
 
 @pytest.mark.parametrize(("mode", "shots"), [("zero-shot", 0), *(("aim", k) for k in (1, 2, 4, 8)), ("text-only", 3)])
@@ -252,6 +258,9 @@ def test_sampling(pipes: tuple[AIMPipeline, AIMPipeline], pictures: list[Image.I
     ]
     assert drawn[0].token_ids == drawn[1].token_ids
     assert drawn[0].token_ids != drawn[2].token_ids
+    same = [Query(pictures[0], "What is this?")] * 3
+    several = pipe.generate(same, shots=2, do_sample=True, temperature=2.0, seed=1, max_new_tokens=12)
+    assert len({one.token_ids for one in several}) == 3
     with pytest.raises(InputError, match="num_beams"):
         pipe.generate(queries(pictures), num_beams=2)
 

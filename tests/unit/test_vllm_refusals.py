@@ -1,6 +1,7 @@
 """What the vLLM backend refuses before a server is asked, or of servers that answer otherwise."""
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,12 +16,15 @@ from aim_backends.auto import AutoBackend
 from aim_backends.hf.backbone import Backbone
 from aim_backends.llava import LlavaBackend
 from aim_backends.vllm import client as client_module
+from aim_backends.vllm.answering import Answering
 from aim_backends.vllm.backend import VllmBackend, sketched
 from aim_backends.vllm.client import VllmClient
 from aim_backends.vllm.connecting import check_family
 from aim_backends.vllm.prompts import PLACE, ServerPrompts
+from aim_sdk import Query
 from aim_sdk.cli import app
-from aim_sdk.errors import BackendError, InputError, UnsupportedModelError
+from aim_sdk.errors import BackendError, ContextLengthError, FormatError, InputError, UnsupportedModelError
+from aim_sdk.testing.samples import picture
 from aim_sdk.testing.tiny import build
 
 CARD = {"id": "tiny", "root": "/a/tiny", "max_model_len": 512, "parent": None}
@@ -71,18 +75,35 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
 def test_addresses() -> None:
     with pytest.raises(InputError, match="base_url="):
         VllmBackend.from_pretrained("x")
+    for odd in (8102, ["http://a"], b"http://a"):
+        with pytest.raises(InputError, match="expected text"):
+            VllmClient(odd)  # type: ignore[arg-type]
+    for key in (0, b"x", "a\nb", "\xe9"):
+        with pytest.raises(InputError, match="api_key: expected printable"):
+            VllmClient("http://127.0.0.1:9", key)  # type: ignore[arg-type]
     for url in ("", "localhost:8000", "ftp://a", "http://", "http://[::1"):
         with pytest.raises(InputError, match="is no address"):
             VllmClient(url)
     with answering(paths()) as (url, _):
-        for given in (url, url + "/", url + "/v1", url + "/v1/"):
+        for given in (url, url + "/", url + "/v1", f" {url}/v1/ "):
             client = VllmClient(given)
             assert (client.url, client.model, client.context_length) == (url, "tiny", 512)
 
 
-@pytest.mark.parametrize("options", [{"at_once": 0}, {"timeout": True}, {"timeout": "10"}, {"at_once": -1}])
-def test_numbers(options: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="expected a number"):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"at_once": 0},
+        {"at_once": 2.5},
+        {"timeout": True},
+        {"timeout": "10"},
+        {"timeout": math.nan},
+        {"timeout": math.inf},
+        {"device": "cpu", "reader": "a bank"},
+    ],
+)
+def test_options(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(options))):
         VllmBackend.from_pretrained("x", base_url="http://127.0.0.1:9", **options)
 
 
@@ -139,7 +160,8 @@ def test_the_command_line(tmp_path: Path) -> None:
         (["--engine", "vllm", "--url", "x", "--backend", "llava"], "leave --backend out"),
         (["--engine", "vllm", "--url", "http://127.0.0.1:9", "--option", "api_key"], "expected NAME=VALUE"),
         (["--option", "threads=1", "--option", "threads=2"], "given twice"),
-        (["--engine", "vllm", "--url", "http://127.0.0.1:9", "--banks", str(tmp_path)], "does not answer"),
+        (["--engine", "vllm", "--url", "http://127.0.0.1:9"], "expected model="),
+        (["--engine", "vllm", "--url", "http://127.0.0.1:9", "--model", "m"], "does not answer"),
     ):
         done = runner.invoke(app, ["serve", *arguments])
         assert told in str(done.exception), (arguments, done.exception)
@@ -151,6 +173,26 @@ def test_adapters_are_refused(llava: Backbone) -> None:
     local = LlavaBackend(llava)
     with answering(answers) as (url, _), pytest.raises(UnsupportedModelError, match="LoRA"):
         VllmBackend.from_pretrained(base_url=url, reader=local)
+
+
+def test_what_samples_are_drawn_from(llava: Backbone) -> None:
+    """As transformers does; and no text may hold the server's own token."""
+    answering = Answering(llava)
+    assert answering.options({}, 3, fused=False)["top_k"] == 0
+    assert answering.options({"do_sample": True}, 3, fused=False)["top_k"] == 50
+    assert answering.options({"do_sample": True, "top_k": 7}, 3, fused=True)["top_k"] == 7
+    for bad in ({"seed": -1}, {"seed": 2**70}, {"temperature": 5.0, "do_sample": True}, {"top_k": -1}, {"beams": 2}):
+        with pytest.raises(InputError):
+            answering.options(bad, 3, fused=False)
+    prompts, query = ServerPrompts(llava), Query(picture(40, 40, 0), "Is it <prompt_embeds>?")
+    with pytest.raises(FormatError, match="<prompt_embeds>"):
+        prompts.write([query], [[]], llava.default_format, 1)
+    query = Query(picture(40, 40, 0), "Is it?")
+    (prompt,) = prompts.write([query], [[]], llava.default_format, 1)
+    with pytest.raises(FormatError, match="<prompt_embeds>"):
+        prompts.answered(prompt, query, [], ["<prompt_embeds>"], llava.default_format)
+    with pytest.raises(ContextLengthError):
+        prompts.answered(prompt, query, [], ["word " * 3000], llava.default_format)
 
 
 def test_families(tmp_path: Path, llava: Backbone) -> None:

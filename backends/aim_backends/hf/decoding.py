@@ -100,9 +100,11 @@ class Decoding:
                     output_logits=log_probs,
                 )
         except (TypeError, ValueError) as error:
-            if "model_kwargs" not in str(error) and "unexpected keyword" not in str(error):
-                raise
-            raise InputError(f"a generation option is unknown to this backbone: {error}") from error
+            if "model_kwargs" in str(error) or "unexpected keyword" in str(error):
+                raise InputError(f"a generation option is unknown to this backbone: {error}") from error
+            if named := [name for name in passed if name in str(error)]:
+                raise InputError(f"generation option {named[0]}={passed[named[0]]!r}: {error}") from error
+            raise
         finite.check()
         pad = options.get("pad_token_id", self._backbone.model.generation_config.pad_token_id)
         new: Tensor = output.sequences[:, self.width :]

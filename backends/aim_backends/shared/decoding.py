@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +35,7 @@ class Sampling(BaseModel):
     do_sample: bool = False
     temperature: float = Field(default=1.0, gt=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
 
     @model_validator(mode="after")
     def _has_effect(self) -> Sampling:
@@ -45,7 +45,7 @@ class Sampling(BaseModel):
         return self
 
     @classmethod
-    def parse(cls, options: dict[str, Any], title: str) -> Sampling:
+    def parse(cls, options: dict[str, Any], title: str) -> Self:
         """Validate generation options by name and value."""
         for name in options:
             if name not in cls.model_fields:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
+from pydantic import Field
 from transformers import GenerationConfig
 
 from aim_backends.hf.backbone import Backbone
 from aim_backends.hf.decoding import Decoding
 from aim_backends.shared.decoding import Sampling
+
+_TOP_K: Final = 50
+"""What transformers samples from, where neither the caller nor the checkpoint says."""
+
+
+class ServerSampling(Sampling):
+    """The options that a server can follow."""
+
+    temperature: float = Field(default=1.0, gt=0, le=2)
+    top_k: int | None = Field(default=None, ge=0)
 
 
 class Answering:
@@ -34,13 +45,14 @@ class Answering:
         Raises:
             InputError: one is unknown, or its value is wrong.
         """
-        sampling, own = Sampling.parse(generation, "vllm"), self._defaults
+        sampling, own = ServerSampling.parse(generation, "vllm"), self._defaults
+        top_k = next(k for k in (sampling.top_k, own.top_k, _TOP_K) if k is not None)
         never = [*(own.suppress_tokens or ()), *([self._backbone.slot] if fused else [])]
         made: dict[str, Any] = {
             "max_tokens": max_new_tokens,
             "temperature": sampling.temperature if sampling.do_sample else 0.0,
             "top_p": sampling.top_p,
-            "top_k": (own.top_k or 0) if sampling.do_sample else 0,
+            "top_k": top_k if sampling.do_sample else 0,
             "min_p": 0.0,
             "repetition_penalty": own.repetition_penalty or 1.0,
             "presence_penalty": 0.0,

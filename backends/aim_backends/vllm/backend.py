@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -20,7 +21,7 @@ from aim_backends.vllm.connecting import check_server
 from aim_backends.vllm.injector import VllmInjector
 from aim_backends.vllm.prompts import ServerPrompts
 from aim_backends.vllm.unread import UnreadReader
-from aim_sdk.backend.capabilities import HasVocabulary, Interleaves
+from aim_sdk.backend.capabilities import AnswersPlainly, HasVocabulary, Interleaves
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.backend.reader import DemoReader
 from aim_sdk.bank import DemonstrationBank
@@ -28,8 +29,10 @@ from aim_sdk.config import Fingerprint, PromptFormat
 from aim_sdk.errors import ArtifactError, CapabilityError, InputError
 from aim_sdk.files.atomic import expanded
 from aim_sdk.projectors.base import Projector
-from aim_sdk.types import Vocabulary
+from aim_sdk.support.numbers import whole_number
+from aim_sdk.types import Demonstration, Query, Vocabulary
 
+_DAY: Final = 86_400
 AT_ONCE: Final = 64
 """Requests that a server is sent at the same time."""
 
@@ -105,10 +108,15 @@ class VllmBackend(Backend):
             (more): see the class and `TransformersBackend.from_pretrained`.
         """
         if base_url is None:
-            raise InputError("vllm: expected base_url='http://127.0.0.1:8000', the address of a vLLM server.")
-        for name, number in (("at_once", at_once), ("timeout", timeout)):
-            if isinstance(number, bool) or not isinstance(number, int | float) or number < 1:
-                raise InputError(f"{name}={number!r}: expected a number from 1 on.")
+            raise InputError(
+                "vllm: expected base_url='http://127.0.0.1:8000', the address of a vLLM server (on the command line "
+                "`--option base_url=...`)."
+            )
+        at_once = whole_number("at_once", at_once, 1)
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 1 <= timeout <= _DAY:
+            raise InputError(f"timeout={timeout!r}: expected seconds, from 1 to {_DAY:,}.")
+        if model is None and not isinstance(reader, TransformersBackend):
+            raise InputError("vllm: expected model=<the checkpoint that the server runs> (`--model`).")
         if isinstance(reader, TransformersBackend):
             backbone, bank = reader.backbone, None
             if model is not None and model != backbone.source:
@@ -120,6 +128,8 @@ class VllmBackend(Backend):
             raise InputError(
                 f"reader={type(reader).__name__}: expected a loaded transformers backend, or the folder of a bank."
             )
+        if bank is not None and device is not None:
+            raise InputError(f"device={device!r}: nothing is read here, as reader= is a bank. Leave device out.")
         client = VllmClient(base_url, api_key or os.environ.get("VLLM_API_KEY"), timeout)  # before weights are loaded
         if reader is None:
             reader = AutoBackend.from_pretrained(
@@ -129,7 +139,7 @@ class VllmBackend(Backend):
         elif backbone is None:
             backbone = sketched(model, special_tokens, options)
         reads = reader if isinstance(reader, TransformersBackend) else None
-        return cls(backbone, client, reads=reads, bank=bank, at_once=int(at_once))
+        return cls(backbone, client, reads=reads, bank=bank, at_once=at_once)
 
     @property
     def reader(self) -> DemoReader:
@@ -141,7 +151,7 @@ class VllmBackend(Backend):
 
     @property
     def fingerprint(self) -> Fingerprint:
-        return self._fingerprint
+        return self._fingerprint.model_copy(update={"backend": self.name})
 
     @property
     def default_format(self) -> PromptFormat:
@@ -159,7 +169,9 @@ class VllmBackend(Backend):
     def lacks(self) -> dict[type, str]:
         found: dict[type, str] = {}
         if self._reads is None:
-            found[HasVocabulary] = "no weights are loaded, as reader= is a bank"
+            found[HasVocabulary] = found[AnswersPlainly] = (
+                "no weights are loaded, as reader= is a bank (a projector for it comes from a folder)"
+            )
         if self.most_images == 1:
             found[Interleaves] = f"a prompt of {self.backbone.model.config.model_type!r} holds one image"
         return found
@@ -179,10 +191,29 @@ class VllmBackend(Backend):
     def default_projector(self) -> Projector:
         return self._loaded().default_projector()
 
+    def plain_answer(
+        self,
+        query: Query,
+        *,
+        prompt_format: PromptFormat,
+        max_new_tokens: int,
+        demonstrations: Sequence[Demonstration] = (),
+        with_images: bool = True,
+    ) -> list[int]:
+        """Of transformers in this process, for the kit to compare with."""
+        return self._loaded().plain_answer(
+            query,
+            prompt_format=prompt_format,
+            max_new_tokens=max_new_tokens,
+            demonstrations=demonstrations,
+            with_images=with_images,
+        )
+
     def _loaded(self) -> TransformersBackend:
         if self._reads is None:
             raise CapabilityError(
-                f"vllm: {self.lacks[HasVocabulary]}.\nNext: projector=FOLDER, the one that the bank was made with."
+                f"vllm: {self.lacks[HasVocabulary]}.\nNext: projector=FOLDER, the saved one that the bank was made "
+                "with."
             )
         return self._reads
 

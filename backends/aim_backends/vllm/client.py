@@ -43,7 +43,11 @@ class VllmClient:
     """
 
     def __init__(self, url: str, key: str | None = None, timeout: float = TIMEOUT) -> None:
-        self.url = url.rstrip("/").removesuffix("/v1")
+        if not isinstance(url, str):
+            raise InputError(f"base_url={url!r}: expected text, such as 'http://127.0.0.1:8000'.")
+        if key is not None and not (isinstance(key, str) and key.isascii() and key.isprintable()):
+            raise InputError("api_key: expected printable ASCII characters.")
+        self.url = url.strip().rstrip("/").removesuffix("/v1")
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
         transport = httpx2.HTTPTransport(limits=limits, retries=len(PAUSES))  # of connections that fail
@@ -126,5 +130,11 @@ class VllmClient:
             said = answer.json()["error"]["message"]
         except (ValueError, KeyError, TypeError):
             said = answer.text[:200]
+        if answer.status_code in _BUSY:
+            said += "\nNext: ask again later, or look at what stands between here and the server."
+        if answer.status_code == HTTPStatus.NOT_FOUND or answer.is_redirect:
+            said += "\nNext: base_url=<the server's address>, without the path of a request."
         refused = answer.status_code in (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        return (InputError if refused else BackendError)(f"{self.url}{path} refuses ({answer.status_code}): {said}")
+        if refused:
+            return InputError(f"the vLLM server refuses ({answer.status_code}): {said}")
+        return BackendError(f"{self.url}{path} refuses ({answer.status_code}): {said}")

@@ -58,7 +58,8 @@ def check_server(client: VllmClient, prompts: ServerPrompts, reads: Transformers
     except (InputError, BackendError) as error:
         said = str(error)
         advice = next((next_ for words, next_ in _ADVICE if words in said), None)
-        raise BackendError(f"{said}\nNext: {advice}." if advice else said) from error
+        runs = f"{client.url} runs {client.root!r}: {said}"
+        raise BackendError(f"{runs}\nNext: {advice}." if advice else runs) from error
     ids = found.get("prompt_token_ids")
     if ids is None or tuple(ids) != prompt.ids:
         raise UnsupportedModelError(

@@ -49,7 +49,7 @@ class VllmInjector(Injector):
         **generation: Any,
     ) -> list[Generation]:
         prompts = self._asked(queries, contexts, prompt_format, max_new_tokens, generation)
-        more = {"logprobs": log_probs, "stream_interval": _EVERY}
+        more = {"logprobs": bool(log_probs), "stream_interval": _EVERY}
         decoding = self._answering.decoding(prompt_format.stop)
         futures = [self._pool.submit(self._answer, prompt.asked(**more), decoding) for prompt in prompts]
         try:
@@ -113,9 +113,9 @@ class VllmInjector(Injector):
         """All choices of all queries at once: each is a prompt of its own, which ends in the choice."""
         prompts = self._prompts.write(queries, contexts, prompt_format, 0)
         found = []
-        for place, (query, prompt, own) in enumerate(zip(queries, prompts, choices, strict=True)):
+        for place, (query, context, prompt, own) in enumerate(zip(queries, contexts, prompts, choices, strict=True)):
             try:
-                whole = [self._prompts.answered(prompt, query.text, choice, prompt_format) for choice in own]
+                whole = self._prompts.answered(prompt, query, context, own, prompt_format)
             except InputError as error:
                 error.query = place
                 raise
@@ -139,7 +139,9 @@ class VllmInjector(Injector):
         if not queries:
             return []
         prompts = self._prompts.write(queries, contexts, prompt_format, max_new_tokens)
-        return [prompt.asked(**options) for prompt in prompts]
+        seed = options.pop("seed", None)  # the same one for all would draw the same answer again and again
+        seeds = [{} if seed is None else {"seed": (seed + place) % 2**63} for place in range(len(prompts))]
+        return [prompt.asked(**options, **own) for prompt, own in zip(prompts, seeds, strict=True)]
 
     def _answer(self, prompt: ServerPrompt, decoding: Decoding) -> Generation:
         ids, logs = list[int](), list[float]()

@@ -88,7 +88,7 @@ class ServerPrompts:
         prefix, made = self.backbone.prompts(prompt_format).prefix, []
         for place, (query, context, text) in enumerate(zip(queries, contexts, prepared.texts, strict=True)):
             row = [index for index, kept in zip(ids[place], masks[place], strict=True) if kept]
-            fused = [item.embeddings for item in context if isinstance(item, FusedTokens)]
+            fused = [item.embeddings for item in context if isinstance(item, FusedTokens) and len(item)]
             shown = [item for item in context if isinstance(item, Demonstration)]
             head, start = prepared.heads[place], sum(map(len, fused))
             row[head : head + start] = [self.place] * start
@@ -100,10 +100,24 @@ class ServerPrompts:
                 raise
         return made
 
-    def answered(self, prompt: ServerPrompt, text: str, answer: str, prompt_format: PromptFormat) -> ServerPrompt:
-        """The prompt of a query's text with an answer after it."""
+    def answered(
+        self, prompt: ServerPrompt, query: Query, context: Context, answers: Sequence[str], prompt_format: PromptFormat
+    ) -> list[ServerPrompt]:
+        """A query's prompt with each answer after it.
+
+        Raises:
+            ContextLengthError: one is too long.
+            InputError: one is blank, or cannot be used.
+        """
+        made = [self._answered(prompt, query.text, answer, prompt_format) for answer in answers]
+        longest = max((len(one.ids) for one in made), default=0) - len(prompt.ids)
+        self.writer.check_length([len(prompt.ids)], [query], [context], prompt_format, longest + 1)
+        return made
+
+    def _answered(self, prompt: ServerPrompt, text: str, answer: str, prompt_format: PromptFormat) -> ServerPrompt:
         if not answer.strip():
             raise InputError("score: a choice is blank; it has no tokens to score.")
+        _check_place(answer)
         backbone = self.backbone
         backbone.check_text([answer])
         own, _ = backbone.prompts(prompt_format).answer(text, answer)
@@ -121,6 +135,7 @@ class ServerPrompts:
         images: Sequence[Image.Image],
         ids: Sequence[int],
     ) -> ServerPrompt:
+        _check_place(text)
         rest = text.removeprefix(prefix)
         head, rest = self._written(prefix, rest, fused=bool(fused))
         before, *after = rest.split(self.backbone.placeholder)
@@ -159,6 +174,11 @@ class ServerPrompts:
     def _tokens(self, text: str, *, special: bool) -> list[int]:
         found: list[int] = self._tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
         return found
+
+
+def _check_place(text: str) -> None:
+    if PLACE in text:
+        raise FormatError(f"a text holds {PLACE!r}, which a vLLM server takes for embeddings; remove it.")
 
 
 def _text(text: str) -> dict[str, Any]:

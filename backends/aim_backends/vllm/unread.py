@@ -43,6 +43,6 @@ class UnreadReader(DemoReader):
     def _refuse(self) -> NoReturn:
         raise CapabilityError(
             f"nothing can be read here: reader={str(self._bank)!r} is a bank, and no model was loaded.\n"
-            "Next: a selector that reads no query ('first', 'random', 'rices', 'text', 'mmices'), or reader=None, "
-            "which loads the checkpoint."
+            "Next: reader=None, which loads the checkpoint. To choose from the bank alone, the selectors 'first', "
+            "'random', 'rices', 'text' and 'mmices' read no query."
         )
