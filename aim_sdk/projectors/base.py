@@ -52,7 +52,7 @@ class Projector(
     """
 
     kind: ClassVar[str]
-    learning_rate: ClassVar[float] = 1e-4
+    learning_rate: ClassVar[float] = 3e-5
     """The rate at which the kind learns well, where no other one is set; see `rate`."""
     fingerprint: Fingerprint | None
     summary: dict[str, Any]

@@ -49,7 +49,6 @@ class Carrier(Projector):
         InputError: an unknown place.
     """
 
-    learning_rate = 3e-5
     gate: nn.Parameter
 
     def __init__(

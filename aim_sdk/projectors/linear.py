@@ -17,6 +17,7 @@ class LinearProjector(Projector):
     """W h + b on every token, as in the AIM paper (Gao et al., 2024, arXiv 2406.07588)."""
 
     kind = "linear"
+    learning_rate = 1e-3
 
     def __init__(self, hidden_size: int, embedding_size: int, *, layers: Sequence[int] = LAST) -> None:
         super().__init__(hidden_size, embedding_size, layers=layers)
@@ -34,6 +35,7 @@ class LinearNormProjector(Projector):
     """
 
     kind = "linear-norm"
+    learning_rate = 1e-3
 
     def __init__(self, hidden_size: int, embedding_size: int, *, layers: Sequence[int] = LAST) -> None:
         super().__init__(hidden_size, embedding_size, layers=layers)
