@@ -17,17 +17,17 @@ from aim_backends.shared.decoding import Decoder, Sampling
 from aim_backends.shared.generated import generated
 from aim_backends.shared.lengths import check_length
 from aim_backends.shared.rows import PromptRows
+from aim_backends.shared.scoring import ScoresTogether
 from aim_backends.shared.text import TextModel
 from aim_sdk.backend.constraints import Constraint, OneOf
 from aim_sdk.backend.grammar import AnswerGrammar
-from aim_sdk.backend.injector import Injector
 from aim_sdk.backend.prefixes import PrefixCache, SharedPrefix
 from aim_sdk.config import PromptFormat
 from aim_sdk.support.finite import not_finite
 from aim_sdk.types import ChoiceScores, Context, Generation, Query
 
 
-class LlamaCppInjector(Injector):
+class LlamaCppInjector(ScoresTogether):
     """A context for each batch: a sequence for each query, which begins with the prefix that all share."""
 
     def __init__(self, model: LoadedModel, text: TextModel, rows: PromptRows) -> None:
@@ -64,23 +64,6 @@ class LlamaCppInjector(Injector):
     ) -> Iterator[str]:
         decoder = self._decoder(prompt_format, max_new_tokens, generation)
         return _streamed(decoder, self.prefill([query], [context], prompt_format, decoder.limit))
-
-    @torch.no_grad()
-    def score(
-        self, query: Query, context: Context, choices: Sequence[str], *, prompt_format: PromptFormat
-    ) -> list[list[float]]:
-        (found,) = self.score_batch([query], [context], choices, prompt_format=prompt_format)
-        return [list(row) for row in found.log_probs]
-
-    def score_batch(
-        self,
-        queries: Sequence[Query],
-        contexts: Sequence[Context],
-        choices: Sequence[str],
-        *,
-        prompt_format: PromptFormat,
-    ) -> list[ChoiceScores]:
-        return self.score_each(queries, contexts, [choices] * len(queries), prompt_format=prompt_format)
 
     @torch.no_grad()
     def score_each(

@@ -20,10 +20,10 @@ from aim_backends.pocket.prefilled import Prefilled
 from aim_backends.shared.decoding import Decoder, Sampling
 from aim_backends.shared.generated import generated
 from aim_backends.shared.lengths import check_length
+from aim_backends.shared.scoring import ScoresTogether
 from aim_backends.shared.segments import PromptSegments, SegmentWriter
 from aim_sdk.backend.constraints import Constraint, OneOf
 from aim_sdk.backend.grammar import AnswerGrammar
-from aim_sdk.backend.injector import Injector
 from aim_sdk.backend.prefixes import PrefixCache, SharedPrefix
 from aim_sdk.backend.prepared import AnswerLogits, PreparedAnswers
 from aim_sdk.config import PromptFormat
@@ -41,7 +41,7 @@ class TokenisedAnswers(PreparedAnswers):
     """None: the contexts were not known."""
 
 
-class PocketInjector(Injector):
+class PocketInjector(ScoresTogether):
     """Builds prompts of embeddings, padded on the left, and decodes with a key-value cache."""
 
     def __init__(self, model: PocketModel, images: ImageEncoder, prompts: SegmentWriter) -> None:
@@ -128,22 +128,6 @@ class PocketInjector(Injector):
         if isinstance(self._constraint, OneOf):
             self.prompts.check_choices(self._constraint.choices, prompt_format)
         return Decoder(self._model, prompt_format, max_new_tokens, sampling, self._constraint)
-
-    def score(
-        self, query: Query, context: Context, choices: Sequence[str], *, prompt_format: PromptFormat
-    ) -> list[list[float]]:
-        (scores,) = self.score_batch([query], [context], choices, prompt_format=prompt_format)
-        return [list(row) for row in scores.log_probs]
-
-    def score_batch(
-        self,
-        queries: Sequence[Query],
-        contexts: Sequence[Context],
-        choices: Sequence[str],
-        *,
-        prompt_format: PromptFormat,
-    ) -> list[ChoiceScores]:
-        return self.score_each(queries, contexts, [choices] * len(queries), prompt_format=prompt_format)
 
     @torch.no_grad()
     def score_each(

@@ -1,1 +1,1 @@
-"""What engines share that put a prompt together from embeddings themselves: pocket and llama.cpp."""
+"""What engines share that are not transformers: most of it puts a prompt together from embeddings."""

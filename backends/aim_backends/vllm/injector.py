@@ -10,11 +10,11 @@ from threading import Event, Thread
 from typing import Any, Final
 
 from aim_backends.hf.decoding import Decoding, Generated
+from aim_backends.shared.scoring import ScoresTogether
 from aim_backends.vllm.answering import Answering
 from aim_backends.vllm.client import VllmClient
 from aim_backends.vllm.prompts import ServerPrompt, ServerPrompts
 from aim_sdk.backend.answers import stream_answer
-from aim_sdk.backend.injector import Injector
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import BackendError, InputError
 from aim_sdk.types import ChoiceScores, Context, FusedTokens, Generation, Query
@@ -24,7 +24,7 @@ _EVERY: Final = 8
 """Tokens of each piece in which an answer comes that nobody reads while it comes."""
 
 
-class VllmInjector(Injector):
+class VllmInjector(ScoresTogether):
     """Sends requests from threads of its own.
 
     Args:
@@ -85,22 +85,6 @@ class VllmInjector(Injector):
 
         Thread(target=listen, name="aim-vllm-stream", daemon=True).start()
         return _streamed(heard, left, decoding, len(prompt.ids))
-
-    def score(
-        self, query: Query, context: Context, choices: Sequence[str], *, prompt_format: PromptFormat
-    ) -> list[list[float]]:
-        (found,) = self.score_batch([query], [context], choices, prompt_format=prompt_format)
-        return [list(row) for row in found.log_probs]
-
-    def score_batch(
-        self,
-        queries: Sequence[Query],
-        contexts: Sequence[Context],
-        choices: Sequence[str],
-        *,
-        prompt_format: PromptFormat,
-    ) -> list[ChoiceScores]:
-        return self.score_each(queries, contexts, [choices] * len(queries), prompt_format=prompt_format)
 
     def score_each(
         self,
