@@ -1,5 +1,6 @@
 """What a backbone cannot take is refused by name, before its forward, and the others of its batch are read."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -174,3 +175,19 @@ def test_a_processor_that_fails_in_its_own_way_is_an_input_error(
             [Query(picture(20, 20, 0), "What?")], [[]], prompt_format=own.default_format, max_new_tokens=1
         )
     assert not isinstance(caught.value, ImageError)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"do_sample": True, "temperature": -1.0}, "temperature=-1.0"),
+        ({"do_sample": True, "temperature": "hot"}, "temperature='hot'"),
+        ({"num_return_sequences": 2}, "num_return_sequences=2"),
+    ],
+)
+def test_a_generation_option_with_a_wrong_value_is_named(
+    options: dict[str, Any], named: str, tiny: Callable[[str], Path]
+) -> None:
+    pipe = AIMPipeline.from_pretrained("llava", model=tiny("llava-1.5"), projector="carrier", device="cpu")
+    with pytest.raises(InputError, match=re.escape(named)):
+        pipe.generate([Query(picture(20, 20, 0), "What?")], mode="zero-shot", max_new_tokens=1, **options)

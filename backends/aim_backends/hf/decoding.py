@@ -103,7 +103,7 @@ class Decoding:
             if "model_kwargs" in str(error) or "unexpected keyword" in str(error):
                 raise InputError(f"a generation option is unknown to this backbone: {error}") from error
             if named := [name for name in passed if name in str(error)]:
-                raise InputError(f"generation option {named[0]}={passed[named[0]]!r}: {error}") from error
+                raise InputError(f"generation option {named[-1]}={passed[named[-1]]!r}: {error}") from error
             raise
         finite.check()
         pad = options.get("pad_token_id", self._backbone.model.generation_config.pad_token_id)
