@@ -2,8 +2,8 @@
 
 One query at a time, with an image of its own, after k demonstrations: by AIM, whose fused tokens are in the bank, and
 by interleaved prompting, whose prefixes the engine caches; the list of demonstrations is the same for all queries, or
-another one for each. All ways are asked in turns about the same pictures. Keys and values of a request are counted
-from the configuration.
+another one for each. All ways are asked in turns about the same pictures. A server is timed from the request, which is
+written before. Keys and values of a request are counted from the configuration.
 
 A vLLM server is started before, on the checkpoint that ``--build FOLDER`` writes (LLaVA-1.5's layout with random
 weights, by default small enough for a CPU) or on a real one:
@@ -29,6 +29,7 @@ from typing import Any, Final
 from PIL import Image
 from transformers import AutoProcessor, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from aim_backends.vllm.injector import VllmInjector
 from aim_sdk import AIMPipeline, Demonstration, FusedTokens, Query
 from aim_sdk.backend.capabilities import ForeseesCost
 from aim_sdk.backend.registry import get_backend
@@ -44,6 +45,8 @@ from benchmarks.speed.measure import ASSETS, RESULTS, TODAY, in_turns, ratio, wr
 POOL: Final = 64
 """Demonstrations of the bank."""
 QUESTION: Final = "What is it?"
+WARM: Final = 3
+"""Queries that fill the caches before the others are timed."""
 AIM, INTERLEAVED = "AIM", "interleaved"
 OWN, FIXED = "another list for each query", "the same list"
 WAYS: Final = tuple((mode, lists) for lists in (FIXED, OWN) for mode in (AIM, INTERLEAVED))
@@ -67,24 +70,33 @@ class Bench:
         pipe.bank.add(shown, progress=True)
         return cls(pipe, _with_images(pipe, shown), [entry.fused for entry in pipe.bank.values()])
 
-    def variant(self, way: tuple[str, str], k: int) -> Callable[[], int]:
-        """What is timed: the next picture after k demonstrations; it gives the positions of the prompt."""
+    def variant(self, way: tuple[str, str], k: int, queries: int) -> Callable[[], int]:
+        """What is timed: the next picture after k demonstrations; it gives the positions of the prompt.
+
+        What this process does for a server's requests (its own copy of the processor, PNG files) is done before.
+        """
         mode, lists = way
-        pictures = islice(images(), POOL, None)
         rng = random.Random(f"{k}")  # AIM and interleaved are shown the same ones
         items: Sequence[Any] = self.fused if mode == AIM else self.shown
-
-        def run() -> int:
+        asked = []
+        for picture in islice(images(), POOL, POOL + queries):
             places = list(range(k)) if lists == FIXED else rng.sample(range(POOL), k)
-            return self._asked(_own(next(pictures), f"{way} {k}"), [items[place] for place in places])
+            asked.append(self._asked(_own(picture, f"{way} {k}"), [items[place] for place in places]))
+        left = iter(asked)
+        return lambda: next(left)()
 
-        return run
+    def _asked(self, picture: Image.Image, context: Context) -> Callable[[], int]:
+        query, injector, form = Query(picture, QUESTION), self.pipe.backend.injector, self.pipe.prompt_format
+        if not isinstance(injector, VllmInjector):
 
-    def _asked(self, picture: Image.Image, context: Context) -> int:
-        (made,) = self.pipe.backend.injector.generate(
-            [Query(picture, QUESTION)], [context], prompt_format=self.pipe.prompt_format, max_new_tokens=1
-        )
-        return made.prompt_tokens
+            def here() -> int:
+                (made,) = injector.generate([query], [context], prompt_format=form, max_new_tokens=1)
+                return made.prompt_tokens
+
+            return here
+        (request,) = injector.requests([query], [context], form, 1, {})
+        decoding = injector.decoding(form)
+        return lambda: injector.answer(request, decoding).prompt_tokens
 
 
 def _with_images(pipe: AIMPipeline, shown: Sequence[Demonstration]) -> Sequence[Any]:
@@ -109,9 +121,9 @@ def measure(bench: Bench, shots: Sequence[int], queries: int) -> list[dict[str, 
     cells = []
     footprint = _footprint(bench.pipe)
     for k in shots:
-        variants = {way: bench.variant(way, k) for way in WAYS}
         try:
-            tokens = {way: [run() for _ in range(3)][-1] for way, run in variants.items()}  # which warms the caches
+            variants = {way: bench.variant(way, k, queries + WARM) for way in WAYS}
+            tokens = {way: [run() for _ in range(WARM)][-1] for way, run in variants.items()}
         except ContextLengthError as error:
             print(f"k={k} is left out: {str(error).splitlines()[0]}")
             continue
@@ -208,7 +220,7 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--option", action="append", metavar="NAME=VALUE", help="one of the backend's own")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--queries", type=int, default=40, help="of each way and k")
+    parser.add_argument("--queries", type=int, default=12, help="of each way and k")
     options = parser.parse_args()
     if options.build is not None:
         built(options.build, options.hidden, options.layers)

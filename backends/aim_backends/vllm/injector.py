@@ -48,10 +48,10 @@ class VllmInjector(ScoresTogether):
         log_probs: bool = False,
         **generation: Any,
     ) -> list[Generation]:
-        prompts = self._asked(queries, contexts, prompt_format, max_new_tokens, generation)
+        prompts = self.requests(queries, contexts, prompt_format, max_new_tokens, generation)
         more = {"logprobs": bool(log_probs), "stream_interval": _EVERY}
-        decoding = self._answering.decoding(prompt_format.stop)
-        futures = [self._pool.submit(self._answer, prompt.asked(**more), decoding) for prompt in prompts]
+        decoding = self.decoding(prompt_format)
+        futures = [self._pool.submit(self.answer, prompt.asked(**more), decoding) for prompt in prompts]
         try:
             made = []
             for place, future in enumerate(futures):
@@ -69,8 +69,8 @@ class VllmInjector(ScoresTogether):
         self, query: Query, context: Context, *, prompt_format: PromptFormat, max_new_tokens: int, **generation: Any
     ) -> Iterator[str]:
         """The request is sent at once, so that streams which are read in turns are answered together."""
-        (prompt,) = self._asked([query], [context], prompt_format, max_new_tokens, generation)
-        decoding = self._answering.decoding(prompt_format.stop)
+        (prompt,) = self.requests([query], [context], prompt_format, max_new_tokens, generation)
+        decoding = self.decoding(prompt_format)
         heard, left = queue.SimpleQueue[Any](), Event()
 
         def listen() -> None:
@@ -109,7 +109,7 @@ class VllmInjector(ScoresTogether):
             for row, prompt in zip(found, prompts, strict=True)
         ]
 
-    def _asked(
+    def requests(
         self,
         queries: Sequence[Query],
         contexts: Sequence[Context],
@@ -117,7 +117,7 @@ class VllmInjector(ScoresTogether):
         max_new_tokens: int,
         generation: dict[str, Any],
     ) -> list[ServerPrompt]:
-        """The requests of a batch."""
+        """What the server is sent for each query of a batch."""
         any_fused = any(isinstance(item, FusedTokens) for context in contexts for item in context)
         options = self._answering.options(generation, max_new_tokens, fused=any_fused)
         if not queries:
@@ -127,7 +127,12 @@ class VllmInjector(ScoresTogether):
         seeds = [{} if seed is None else {"seed": (seed + place) % 2**63} for place in range(len(prompts))]
         return [prompt.asked(**options, **own) for prompt, own in zip(prompts, seeds, strict=True)]
 
-    def _answer(self, prompt: ServerPrompt, decoding: Decoding) -> Generation:
+    def decoding(self, prompt_format: PromptFormat) -> Decoding:
+        """What an answer is made of its tokens."""
+        return self._answering.decoding(prompt_format.stop)
+
+    def answer(self, prompt: ServerPrompt, decoding: Decoding) -> Generation:
+        """Send one request, and listen until its answer has ended."""
         ids, logs = list[int](), list[float]()
         for more, log_probs in self._pieces(prompt):
             ids += more
