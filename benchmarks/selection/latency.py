@@ -190,7 +190,8 @@ def main() -> None:
             print(f"{name} {cell['median_ms']:8.1f} ms {cell['of_zero_shot']['median']:6.2f} x zero-shot {of_aim}")
     shots = sorted(options.shots)[len(options.shots) // 2]
     write_atomic(options.plot, plot(sizes, shots))
-    content = {"backbone": "pocket", "sizes": sizes, "command": "python -m benchmarks.selection.latency"}
+    command = f"python -m benchmarks.selection.latency --rounds {options.rounds}"
+    content = {"backbone": "pocket", "sizes": sizes, "command": command}
     print(write_result("selection-latency", content, packages=["numpy"], path=options.result))
 
 
