@@ -79,7 +79,8 @@ def evaluate(
         "backend_options": options.of_backend(option, trust_remote_code=False),
     }
     try:
-        settings = EvalSettings.model_validate(context.params | listed)
+        given = {name: value for name, value in context.params.items() if name != "option"}
+        settings = EvalSettings.model_validate(given | listed)
     except ValidationError as error:
         raise InputError(f"aim-icl eval:{described(EvalSettings, error)}") from error
     _run(settings)

@@ -36,6 +36,7 @@ from aim_sdk.serving.settings import ServeSettings
 from aim_sdk.testing import check_backend
 from tests.servers import conversation, events, token_ids
 from tests.servers import serving as serving_pipeline
+from tests.unit.test_project_files import ROOT, blocks
 from tests.vllm_servers import FLAGS, build_served, end_server, needs_vllm, serving
 
 pytestmark = [pytest.mark.slow, needs_vllm(), pytest.mark.xdist_group("vllm")]
@@ -347,6 +348,35 @@ def test_a_server_without_a_flag(tmp_path: Path, flags: tuple[str, ...], told: s
     local = AutoBackend.from_pretrained(str(model), device="cpu")
     with serving(model, *flags, log=tmp_path / "log") as (url, _), pytest.raises(BackendError, match=told):
         VllmBackend.from_pretrained(base_url=url, reader=local)
+
+
+def test_the_pages_examples_run(
+    pair: tuple[TransformersBackend, VllmBackend],
+    pictures: list[Image.Image],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    local, served = pair
+    monkeypatch.chdir(tmp_path)
+    pictures[5].save("query.jpg")
+    reading = AIMPipeline(local, untrained("residual", local.vocabulary), bank="animals")
+    reading.projector.save_pretrained("projector")
+    reading.bank.add(demonstrations(pictures))
+    reading.bank.close()
+    url = served.injector._client.url
+    here = {
+        "llava-hf/llava-1.5-7b-hf": local.backbone.source,
+        "http://127.0.0.1:8000": url,
+        "http://vllm:8000": url,
+        "me/aim-llava-1.5-7b": "projector",
+        '"rices"': '"first"',  # there are no weights of CLIP
+    }
+    scope: dict[str, Any] = {}
+    for block in blocks(ROOT / "docs" / "how-to" / "vllm.md", "python"):
+        for written, real in here.items():
+            block = block.replace(written, real)
+        exec(compile(block, "vllm.md", "exec"), scope)
+        scope["pipe"].bank.close()
 
 
 def test_other_weights_are_told(pair: tuple[TransformersBackend, VllmBackend]) -> None:

@@ -26,8 +26,9 @@ from tests.unit.test_project_files import PAGES, ROOT, blocks
 HOME = ROOT / "docs" / "index.md"
 TUTORIALS = ROOT / "docs" / "tutorials"
 # Tutorials, whose commands run too, and the home page run on pocket: slow tests of their own.
-# Those of the service need clients of others: tests/integration/test_serve_clients.py.
-APART = {HOME, ROOT / "docs" / "how-to" / "serve.md"}
+# Those of the service need clients of others: tests/integration/test_serve_clients.py; those of vLLM a server:
+# tests/conformance/test_vllm.py.
+APART = {HOME, *(ROOT / "docs" / "how-to" / name for name in ("serve.md", "vllm.md"))}
 EXAMPLES = [page for page in PAGES if blocks(page, "python") and TUTORIALS not in page.parents and page not in APART]
 
 
