@@ -17,6 +17,7 @@ from . import (
     cohere,
     deepseek,
     early_fusion,
+    fast_vlm,
     fuyu,
     generic,
     glm,
@@ -69,9 +70,10 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "blip-2": blip.blip2,
     "instructblip": blip.instructblip,
     "got-ocr2": got.got_ocr2,
+    "fast-vlm": fast_vlm.fast_vlm,
 }
 
-NEEDS = {"smolvlm": "num2words", "gemma3n": "timm"}
+NEEDS = {"smolvlm": "num2words", "gemma3n": "timm", "fast-vlm": "timm"}
 """The package that a variant's processor or tower needs besides transformers."""
 
 
