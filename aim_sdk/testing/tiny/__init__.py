@@ -71,6 +71,8 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "instructblip": blip.instructblip,
     "got-ocr2": got.got_ocr2,
     "fast-vlm": fast_vlm.fast_vlm,
+    "glm4v-moe": glm.glm4v_moe,
+    "glm-ocr": glm.glm_ocr,
 }
 
 NEEDS = {"smolvlm": "num2words", "gemma3n": "timm", "fast-vlm": "timm"}
