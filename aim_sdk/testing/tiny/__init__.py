@@ -30,6 +30,7 @@ from . import (
     llava,
     mistral3,
     mllama,
+    ocr,
     ovis,
     qwen,
 )
@@ -72,7 +73,9 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "got-ocr2": got.got_ocr2,
     "fast-vlm": fast_vlm.fast_vlm,
     "glm4v-moe": glm.glm4v_moe,
+    "lighton-ocr": ocr.lighton_ocr,
     "glm-ocr": glm.glm_ocr,
+    "paddleocr-vl": ocr.paddleocr_vl,
 }
 
 NEEDS = {"smolvlm": "num2words", "gemma3n": "timm", "fast-vlm": "timm"}
