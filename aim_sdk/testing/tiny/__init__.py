@@ -17,6 +17,7 @@ from . import (
     cohere,
     deepseek,
     early_fusion,
+    exaone,
     fast_vlm,
     fuyu,
     generic,
@@ -74,6 +75,7 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "fast-vlm": fast_vlm.fast_vlm,
     "glm4v-moe": glm.glm4v_moe,
     "lighton-ocr": ocr.lighton_ocr,
+    "exaone4.5": exaone.exaone4_5,
     "glm-ocr": glm.glm_ocr,
     "paddleocr-vl": ocr.paddleocr_vl,
 }

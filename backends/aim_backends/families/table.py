@@ -90,7 +90,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "emu3": Family(),
     "ernie4_5_vl_moe": Family(),
     "evolla": Family(refused="it reads proteins, not images"),
-    "exaone4_5": Family(),
+    "exaone4_5": Family(prefix=_WINDOWED, continues_cache=True),
     "fast_vlm": Family(prefix=_ANYWHERE, continues_cache=True),
     "florence2": Family(refused=_ENCODER_DECODER),
     "fuyu": Family(adapter="image_first:Fuyu", prefix=_IMAGE_LEADS, continues_cache=True),
