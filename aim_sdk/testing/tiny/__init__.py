@@ -74,10 +74,12 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "got-ocr2": got.got_ocr2,
     "fast-vlm": fast_vlm.fast_vlm,
     "glm4v-moe": glm.glm4v_moe,
+    "qwen3.5-moe": qwen.qwen3_5_moe,
     "lighton-ocr": ocr.lighton_ocr,
     "exaone4.5": exaone.exaone4_5,
     "glm-ocr": glm.glm_ocr,
     "paddleocr-vl": ocr.paddleocr_vl,
+    "qwen2.5-omni": qwen.qwen2_5_omni,
 }
 
 NEEDS = {"smolvlm": "num2words", "gemma3n": "timm", "fast-vlm": "timm"}

@@ -40,6 +40,9 @@ _ANYWHERE = PrefixReuse(alone=True, padded=True)
 _RECURRENT = PrefixReuse(alone=True, padded=False, why="its recurrent layers read the padding after a shared prefix")
 _WINDOWED = PrefixReuse(alone=True, padded=False, why="its windowed layers count the padding after a shared prefix")
 _IMAGE_LEADS = PrefixReuse(alone=False, padded=False, why="its prompt begins with the query's image")
+_FLAT_IMAGE = PrefixReuse(
+    alone=False, padded=False, why="transformers 5.23 gives an image behind a cache the positions of text"
+)
 _SEES_IMAGE = PrefixReuse(alone=False, padded=False, why="its text before an image attends to that image")
 
 
@@ -151,7 +154,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "pp_chart2table": Family(),
     "pp_formulanet": Family(refused=_ENCODER_DECODER),
     "qianfan_ocr": Family(),
-    "qwen2_5_omni_thinker": Family(),
+    "qwen2_5_omni_thinker": Family(prefix=_FLAT_IMAGE, continues_cache=True),
     "qwen2_5_vl": Family(
         backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True, boxes="qwen2.5-vl"
     ),
@@ -159,7 +162,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True, boxes="qwen2-vl"
     ),
     "qwen3_5": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_RECURRENT, continues_cache=True),
-    "qwen3_5_moe": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", continues_cache=True),
+    "qwen3_5_moe": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_RECURRENT, continues_cache=True),
     "qwen3_omni_moe_thinker": Family(),
     "qwen3_vl": Family(
         backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True, boxes="qwen3-vl"
