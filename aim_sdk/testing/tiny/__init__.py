@@ -79,6 +79,7 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "exaone4.5": exaone.exaone4_5,
     "glm-ocr": glm.glm_ocr,
     "paddleocr-vl": ocr.paddleocr_vl,
+    "lfm3-vl": lfm2.lfm3_vl,
     "qwen2.5-omni": qwen.qwen2_5_omni,
 }
 

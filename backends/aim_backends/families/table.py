@@ -126,7 +126,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "kosmos-2": Family(adapter="image_first:Kosmos2", prefix=_IMAGE_LEADS, boxes="kosmos-2"),
     "kosmos-2.5": Family(refused=_IMAGE_FIRST),
     "lfm2_vl": Family(prefix=_RECURRENT, continues_cache=True),
-    "lfm3_vl": Family(),
+    "lfm3_vl": Family(prefix=_RECURRENT, continues_cache=True),
     "lighton_ocr": Family(prefix=_ANYWHERE, continues_cache=True),
     "llama4": Family(prefix=_WINDOWED, continues_cache=True, note=_NO_BEAMS),
     "llava": Family(backend="llava", prefix=_ANYWHERE, continues_cache=True),
