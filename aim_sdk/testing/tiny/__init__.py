@@ -80,6 +80,7 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "glm-ocr": glm.glm_ocr,
     "paddleocr-vl": ocr.paddleocr_vl,
     "lfm3-vl": lfm2.lfm3_vl,
+    "gemma4-unified": google.gemma4_unified,
     "qwen2.5-omni": qwen.qwen2_5_omni,
 }
 

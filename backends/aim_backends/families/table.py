@@ -100,7 +100,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "gemma3": Family(prefix=_WINDOWED, continues_cache=True),
     "gemma3n": Family(prefix=_WINDOWED, continues_cache=True, note=_SECOND_LOOK),
     "gemma4": Family(prefix=_WINDOWED, continues_cache=True, note=_SECOND_LOOK),
-    "gemma4_unified": Family(),
+    "gemma4_unified": Family(prefix=_WINDOWED, continues_cache=True),
     "git": Family(refused=_IMAGE_FIRST),
     "glm46v": Family(prefix=_ANYWHERE, continues_cache=True),
     "glm4v": Family(prefix=_ANYWHERE, continues_cache=True),
