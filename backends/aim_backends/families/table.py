@@ -139,7 +139,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "minimax_m3_vl": Family(),
     "mistral3": Family(prefix=_ANYWHERE, continues_cache=True),
     "mistral4": Family(refused="it is a text model: it reads no images"),
-    "mistral_large4": Family(),
+    "mistral_large4": Family(prefix=_ANYWHERE, continues_cache=True),
     "mllama": Family(adapter="mllama:Mllama", prefix=_SEES_IMAGE),
     "molmo2": Family(),
     "muse_glimmer": Family(),
