@@ -82,6 +82,7 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "lfm3-vl": lfm2.lfm3_vl,
     "gemma4-unified": google.gemma4_unified,
     "mistral-large4": mistral3.mistral_large4,
+    "deepseek-ocr2": deepseek.deepseek_ocr2,
     "qwen2.5-omni": qwen.qwen2_5_omni,
 }
 

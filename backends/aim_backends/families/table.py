@@ -83,7 +83,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "cohere_compass": Family(),
     "cosmos3_edge": Family(),
     "cosmos3_omni": Family(),
-    "deepseek_ocr2": Family(),
+    "deepseek_ocr2": Family(prefix=_ANYWHERE, continues_cache=True),
     "deepseek_vl": Family(prefix=_ANYWHERE, continues_cache=True),
     "deepseek_vl_hybrid": Family(),
     "diffusion_gemma": Family(
