@@ -17,6 +17,8 @@ from . import (
     cohere,
     deepseek,
     early_fusion,
+    exaone,
+    fast_vlm,
     fuyu,
     generic,
     glm,
@@ -29,6 +31,7 @@ from . import (
     llava,
     mistral3,
     mllama,
+    ocr,
     ovis,
     qwen,
 )
@@ -69,9 +72,21 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "blip-2": blip.blip2,
     "instructblip": blip.instructblip,
     "got-ocr2": got.got_ocr2,
+    "fast-vlm": fast_vlm.fast_vlm,
+    "glm4v-moe": glm.glm4v_moe,
+    "qwen3.5-moe": qwen.qwen3_5_moe,
+    "lighton-ocr": ocr.lighton_ocr,
+    "exaone4.5": exaone.exaone4_5,
+    "glm-ocr": glm.glm_ocr,
+    "paddleocr-vl": ocr.paddleocr_vl,
+    "lfm3-vl": lfm2.lfm3_vl,
+    "gemma4-unified": google.gemma4_unified,
+    "mistral-large4": mistral3.mistral_large4,
+    "deepseek-ocr2": deepseek.deepseek_ocr2,
+    "qwen2.5-omni": qwen.qwen2_5_omni,
 }
 
-NEEDS = {"smolvlm": "num2words", "gemma3n": "timm"}
+NEEDS = {"smolvlm": "num2words", "gemma3n": "timm", "fast-vlm": "timm"}
 """The package that a variant's processor or tower needs besides transformers."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -77,12 +77,15 @@ def llama_tokenizer(**options: Any) -> LlamaTokenizer:
     )
 
 
-def metaspace_tokenizer(*control: str, **names: str) -> PreTrainedTokenizerFast:
-    """A tokenizer of SentencePiece's pieces that puts nothing in front; `control` are its first ids."""
+def metaspace_tokenizer(
+    *control: str, prepend: Literal["always", "never"] = "always", **names: str
+) -> PreTrainedTokenizerFast:
+    """A tokenizer of SentencePiece's pieces without BOS; `control` are its first ids, `prepend` says where a blank is
+    put in front."""
     vocab, merges = sentencepiece_bpe(*control)
     tokenizer = Tokenizer(BPE(vocab=dict(vocab), merges=list(merges), unk_token="<unk>", byte_fallback=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prepend)
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme=prepend)])
     tokenizer.add_special_tokens(list(control))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=WINDOW, **names)
 

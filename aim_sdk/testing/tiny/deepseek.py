@@ -1,15 +1,20 @@
-"""DeepSeek-VL."""
+"""DeepSeek-VL and DeepSeek-OCR 2."""
 
 from pathlib import Path
 
 from transformers import (
+    DeepseekOcr2Config,
+    DeepseekOcr2ForConditionalGeneration,
+    DeepseekOcr2ImageProcessor,
+    DeepseekOcr2Processor,
     DeepseekVLConfig,
     DeepseekVLForConditionalGeneration,
     DeepseekVLImageProcessor,
     DeepseekVLProcessor,
+    PreTrainedTokenizerBase,
 )
 
-from .common import byte_level_tokenizer, llama, save, siglip, spare
+from .common import HIDDEN, WINDOW, byte_level_tokenizer, llama, save, siglip, spare, text_options
 from .generic import SIZE
 
 TEMPLATE = """{{ bos_token }}{% for message in messages %}\
@@ -20,18 +25,26 @@ TEMPLATE = """{{ bos_token }}{% for message in messages %}\
 {{ '\n\n' if message['role'] == 'user' else eos_token }}{% endif %}{% endfor %}\
 {% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"""
 
+OCR_TEMPLATE = """{{ bos_token }}{% for message in messages %}{% for part in message['content'] %}\
+{{ '<image>\n' if part['type'] == 'image' else part['text'] }}{% endfor %}\
+{{ eos_token if message['role'] == 'assistant' }}{% endfor %}"""
 
-def deepseek_vl(folder: Path) -> None:
-    """16 visual tokens per image."""
+
+def _tokenizer(image: str) -> PreTrainedTokenizerBase:
     begin, end = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
-    tokenizer = byte_level_tokenizer(
-        [begin, end, "<｜▁pad▁｜>", "<image_placeholder>"],
+    return byte_level_tokenizer(
+        [begin, end, "<｜▁pad▁｜>", image],
         bos=begin,
         bos_token=begin,
         eos_token=end,
         pad_token="<｜▁pad▁｜>",
-        image_token="<image_placeholder>",
+        image_token=image,
     )
+
+
+def deepseek_vl(folder: Path) -> None:
+    """16 visual tokens per image."""
+    tokenizer = _tokenizer("<image_placeholder>")
     processor = DeepseekVLProcessor(
         DeepseekVLImageProcessor(size=SIZE, min_size=8), tokenizer, chat_template=TEMPLATE, num_image_tokens=16
     )
@@ -42,3 +55,33 @@ def deepseek_vl(folder: Path) -> None:
         tie_word_embeddings=False,
     )
     save(folder, DeepseekVLForConditionalGeneration(config), processor)
+
+
+def deepseek_ocr2(folder: Path) -> None:
+    """A causal encoder reads an image before the queries that become its 257 visual tokens; two tiles of 144 if it is
+    large. The numbers of queries are the code's own."""
+    tokenizer = _tokenizer("<image>")
+    size = {"height": 16 * 16, "width": 16 * 16}
+    processor = DeepseekOcr2Processor(
+        DeepseekOcr2ImageProcessor(size=size, tile_size=12 * 16, max_patches=2),
+        tokenizer,
+        patch_size=4,
+        downsample_ratio=4,
+        chat_template=OCR_TEMPLATE,
+    )
+    layers = {"hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sam = {"image_size": 256, "patch_size": 4, "output_channels": HIDDEN, "downsample_channels": [HIDDEN, HIDDEN]}
+    tower = {
+        "sam_config": layers | sam | {"mlp_ratio": 2.0, "window_size": 8, "global_attn_indexes": [1]},
+        "encoder_config": layers | {"vocab_size": 1, "intermediate_size": 2 * HIDDEN, "num_key_value_heads": 1},
+    }
+    tokenizer.model_max_length = 2 * WINDOW
+    text = text_options(spare(tokenizer), tokenizer)
+    text |= {"num_key_value_heads": 4, "max_position_embeddings": 2 * WINDOW}
+    experts = {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2}
+    config = DeepseekOcr2Config(
+        vision_config=tower,
+        text_config=text | experts | {"moe_intermediate_size": HIDDEN, "mlp_layer_types": ["dense", "sparse"]},
+        image_token_id=processor.image_token_id,
+    )
+    save(folder, DeepseekOcr2ForConditionalGeneration(config), processor)

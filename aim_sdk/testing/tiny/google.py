@@ -1,4 +1,6 @@
-"""Gemma 3n and Gemma 4, whose layers look every token up a second time, and PaliGemma, whose prompt sees itself."""
+"""Gemma 3n and Gemma 4, whose layers look every token up a second time, Gemma 4 without a tower, and PaliGemma, whose
+prompt sees itself.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,15 @@ from transformers import (
     Gemma4ImageProcessor,
     Gemma4Processor,
     Gemma4TextConfig,
+    Gemma4UnifiedAudioConfig,
+    Gemma4UnifiedAudioFeatureExtractor,
+    Gemma4UnifiedConfig,
+    Gemma4UnifiedForConditionalGeneration,
+    Gemma4UnifiedImageProcessor,
+    Gemma4UnifiedProcessor,
+    Gemma4UnifiedTextConfig,
+    Gemma4UnifiedVideoProcessor,
+    Gemma4UnifiedVisionConfig,
     Gemma4VideoProcessor,
     Gemma4VisionConfig,
     GemmaConfig,
@@ -113,9 +124,8 @@ def gemma3n(folder: Path) -> None:
     save(folder, Gemma3nForConditionalGeneration(config), processor, eos="<end_of_turn>")
 
 
-def gemma4(folder: Path) -> None:
-    """Up to 70 visual tokens per image, the fewest that its processor knows, which see each other."""
-    tokenizer = _tokenizer(
+def _tokenizer_4() -> PreTrainedTokenizerBase:
+    return _tokenizer(
         ["<|turn>", "<turn|>"],
         boi_token="<|image>",
         eoi_token="<image|>",
@@ -124,6 +134,21 @@ def gemma4(folder: Path) -> None:
         eoa_token="<audio|>",
         audio_token="<|audio|>",
     )
+
+
+def _ids_4(processor: Gemma4Processor | Gemma4UnifiedProcessor) -> dict[str, Any]:
+    tokenizer = processor.tokenizer
+    names = ("boi", "eoi", "image", "boa", "audio")
+    return {
+        **{f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in names},
+        "eoa_token_index": tokenizer.eoa_token_id,
+        "video_token_id": processor.video_token_id,
+    }
+
+
+def gemma4(folder: Path) -> None:
+    """Up to 70 visual tokens per image, the fewest that its processor knows, which see each other."""
+    tokenizer = _tokenizer_4()
     patches: dict[str, Any] = {"patch_size": 4, "pooling_kernel_size": 2, "max_soft_tokens": 70}
     processor = Gemma4Processor(
         Gemma4AudioFeatureExtractor(),
@@ -145,15 +170,40 @@ def gemma4(folder: Path) -> None:
             **tower, num_key_value_heads=4, head_dim=8, pooling_kernel_size=2, position_embedding_size=512
         ),
         audio_config=None,
-        boi_token_id=tokenizer.boi_token_id,
-        eoi_token_id=tokenizer.eoi_token_id,
-        image_token_id=tokenizer.image_token_id,
-        video_token_id=processor.video_token_id,
-        boa_token_id=tokenizer.boa_token_id,
-        eoa_token_index=tokenizer.eoa_token_id,
-        audio_token_id=tokenizer.audio_token_id,
+        **_ids_4(processor),
     )
     save(folder, Gemma4ForConditionalGeneration(config), processor, eos="<turn|>")
+
+
+def gemma4_unified(folder: Path) -> None:
+    """Gemma 4 without a tower and without a second look: a linear layer embeds 8 pixels square and their place."""
+    tokenizer = _tokenizer_4()
+    patches: dict[str, Any] = {"patch_size": 4, "pooling_kernel_size": 2, "max_soft_tokens": 70}
+    processor = Gemma4UnifiedProcessor(
+        Gemma4UnifiedAudioFeatureExtractor(feature_size=16, audio_samples_per_token=16),
+        Gemma4UnifiedImageProcessor(**patches),
+        tokenizer,
+        Gemma4UnifiedVideoProcessor(**patches),
+        chat_template=GEMMA_4,
+        image_seq_length=70,
+    )
+    text = Gemma4UnifiedTextConfig(
+        **text_options(len(processor.tokenizer), tokenizer),
+        layer_types=["sliding_attention", "full_attention"],
+        head_dim=8,
+        global_head_dim=16,
+        sliding_window=64,
+        final_logit_softcapping=30.0,
+    )
+    config = Gemma4UnifiedConfig(
+        text_config=text,
+        vision_config=Gemma4UnifiedVisionConfig(
+            patch_size=4, pooling_kernel_size=2, mm_embed_dim=HIDDEN, mm_posemb_size=70, output_proj_dims=HIDDEN
+        ),
+        audio_config=Gemma4UnifiedAudioConfig(audio_embed_dim=16),
+        **_ids_4(processor),
+    )
+    save(folder, Gemma4UnifiedForConditionalGeneration(config), processor, eos="<turn|>")
 
 
 def paligemma(folder: Path) -> None:

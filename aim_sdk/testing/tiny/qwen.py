@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL (with and without experts) and Qwen3.5."""
+"""Qwen2-VL, Qwen2.5-VL, Qwen2.5-Omni, Qwen3-VL and Qwen3.5 (with and without experts)."""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,9 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
+    Qwen2_5OmniProcessor,
+    Qwen2_5OmniThinkerConfig,
+    Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2Tokenizer,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
@@ -16,6 +19,8 @@ from transformers import (
     Qwen2VLVideoProcessor,
     Qwen3_5Config,
     Qwen3_5ForConditionalGeneration,
+    Qwen3_5MoeConfig,
+    Qwen3_5MoeForConditionalGeneration,
     Qwen3_5Tokenizer,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
@@ -23,6 +28,7 @@ from transformers import (
     Qwen3VLMoeForConditionalGeneration,
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
+    WhisperFeatureExtractor,
 )
 
 from .common import HIDDEN, IMAGE, WINDOW, byte_level_bpe, save, spare
@@ -126,6 +132,53 @@ def qwen2_5_vl(folder: Path) -> None:
     save(folder, Qwen2_5_VLForConditionalGeneration(config), processor)
 
 
+def qwen2_5_omni(folder: Path) -> None:
+    """The part that reads and writes text: Qwen2.5-VL with an audio tower that nothing here uses."""
+    media = {"image": "IMAGE", "audio": "AUDIO", "video": "VIDEO"}
+    ends = {f"{kind}_{end}": f"<|{kind}_{end}|>" for kind in ("vision", "audio") for end in ("bos", "eos")}
+    marks = {f"{role}_token": f"<|{name}|>" for role, name in media.items()}
+    marks |= {f"{role}_token": token for role, token in ends.items()}
+    vocab, merges = byte_level_bpe()
+    tokenizer = Qwen2Tokenizer(
+        vocab=dict(vocab),
+        merges=list(merges),
+        unk_token=None,
+        eos_token="<|im_end|>",
+        extra_special_tokens=["<|im_start|>"],
+        model_max_length=WINDOW,
+        **marks,
+    )
+    template = SYSTEM + TURNS
+    for old, new in (("vision_start", "vision_bos"), ("image_pad", "IMAGE"), ("vision_end", "vision_eos")):
+        template = template.replace(old, new)
+    processor = Qwen2_5OmniProcessor(
+        Qwen2VLImageProcessor(size=SIZE, **PATCHES),
+        Qwen2VLVideoProcessor(size=SIZE, **PATCHES),
+        WhisperFeatureExtractor(feature_size=16),
+        tokenizer,
+        chat_template=template.replace("video_pad", "VIDEO"),
+    )
+    sizes = {"hidden_size": HIDDEN, "intermediate_size": 2 * HIDDEN, "out_hidden_size": HIDDEN}
+    config = Qwen2_5OmniThinkerConfig(
+        text_config=_text(tokenizer),
+        vision_config=_vision(**sizes, window_size=4 * PATCH, fullatt_block_indexes=[1]),
+        audio_config={
+            "num_mel_bins": 16,
+            "encoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "encoder_ffn_dim": HIDDEN,
+            "d_model": HIDDEN,
+            "output_dim": HIDDEN,
+        },
+        **{f"{role}_token_index": tokenizer.convert_tokens_to_ids(f"<|{name}|>") for role, name in media.items()},
+        audio_start_token_id=tokenizer.audio_bos_token_id,
+        audio_end_token_id=tokenizer.audio_eos_token_id,
+        vision_start_token_id=tokenizer.vision_bos_token_id,
+        vision_end_token_id=tokenizer.vision_eos_token_id,
+    )
+    save(folder, Qwen2_5OmniThinkerForConditionalGeneration(config), processor)
+
+
 def _processor_3(tokenizer: PreTrainedTokenizerBase, template: str) -> Qwen3VLProcessor:
     videos = Qwen3VLVideoProcessor(size=SIZE, **PATCHES)
     return Qwen3VLProcessor(Qwen2VLImageProcessor(size=SIZE, **PATCHES), tokenizer, videos, chat_template=template)
@@ -154,22 +207,37 @@ def qwen3_vl_moe(folder: Path) -> None:
     save(folder, Qwen3VLMoeForConditionalGeneration(config), _processor_3(tokenizer, TURNS))
 
 
+def _linear() -> dict[str, Any]:
+    rope = {"rope_type": "default", "rope_theta": 1e7, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
+    return {
+        "head_dim": 16,
+        "layer_types": ["linear_attention", "full_attention"],
+        "rope_parameters": rope | {"partial_rotary_factor": 0.5},
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+    }
+
+
 def qwen3_5(folder: Path) -> None:
     """One layer of linear attention, one of full attention; its generation prompt holds an empty thought."""
     tokenizer = _tokenizer(Qwen3_5Tokenizer, ("<think>", "</think>"))
-    rope = {"rope_type": "default", "rope_theta": 1e7, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
     config = Qwen3_5Config(
-        text_config=_text(
-            tokenizer,
-            head_dim=16,
-            layer_types=["linear_attention", "full_attention"],
-            rope_parameters=rope | {"partial_rotary_factor": 0.5},
-            linear_num_key_heads=2,
-            linear_num_value_heads=4,
-            linear_key_head_dim=8,
-            linear_value_head_dim=8,
-        ),
+        text_config=_text(tokenizer, **_linear()),
         vision_config=_vision_3(),
         **_ids(tokenizer),
     )
     save(folder, Qwen3_5ForConditionalGeneration(config), _processor_3(tokenizer, TURNS + THINKING))
+
+
+def qwen3_5_moe(folder: Path) -> None:
+    """Qwen3.5 with experts, one of them shared."""
+    tokenizer = _tokenizer(Qwen3_5Tokenizer, ("<think>", "</think>"))
+    sizes = {"moe_intermediate_size": HIDDEN, "shared_expert_intermediate_size": HIDDEN}
+    config = Qwen3_5MoeConfig(
+        text_config=_text(tokenizer, num_experts=4, num_experts_per_tok=2, **sizes, **_linear()),
+        vision_config=_vision_3(),
+        **_ids(tokenizer),
+    )
+    save(folder, Qwen3_5MoeForConditionalGeneration(config), _processor_3(tokenizer, TURNS + THINKING))

@@ -40,6 +40,9 @@ _ANYWHERE = PrefixReuse(alone=True, padded=True)
 _RECURRENT = PrefixReuse(alone=True, padded=False, why="its recurrent layers read the padding after a shared prefix")
 _WINDOWED = PrefixReuse(alone=True, padded=False, why="its windowed layers count the padding after a shared prefix")
 _IMAGE_LEADS = PrefixReuse(alone=False, padded=False, why="its prompt begins with the query's image")
+_FLAT_IMAGE = PrefixReuse(
+    alone=False, padded=False, why="transformers 5.23 gives an image behind a cache the positions of text"
+)
 _SEES_IMAGE = PrefixReuse(alone=False, padded=False, why="its text before an image attends to that image")
 
 
@@ -80,7 +83,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "cohere_compass": Family(),
     "cosmos3_edge": Family(),
     "cosmos3_omni": Family(),
-    "deepseek_ocr2": Family(),
+    "deepseek_ocr2": Family(prefix=_ANYWHERE, continues_cache=True),
     "deepseek_vl": Family(prefix=_ANYWHERE, continues_cache=True),
     "deepseek_vl_hybrid": Family(),
     "diffusion_gemma": Family(
@@ -90,20 +93,20 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "emu3": Family(),
     "ernie4_5_vl_moe": Family(),
     "evolla": Family(refused="it reads proteins, not images"),
-    "exaone4_5": Family(),
-    "fast_vlm": Family(),
+    "exaone4_5": Family(prefix=_WINDOWED, continues_cache=True),
+    "fast_vlm": Family(prefix=_ANYWHERE, continues_cache=True),
     "florence2": Family(refused=_ENCODER_DECODER),
     "fuyu": Family(adapter="image_first:Fuyu", prefix=_IMAGE_LEADS, continues_cache=True),
     "gemma3": Family(prefix=_WINDOWED, continues_cache=True),
     "gemma3n": Family(prefix=_WINDOWED, continues_cache=True, note=_SECOND_LOOK),
     "gemma4": Family(prefix=_WINDOWED, continues_cache=True, note=_SECOND_LOOK),
-    "gemma4_unified": Family(),
+    "gemma4_unified": Family(prefix=_WINDOWED, continues_cache=True),
     "git": Family(refused=_IMAGE_FIRST),
     "glm46v": Family(prefix=_ANYWHERE, continues_cache=True),
     "glm4v": Family(prefix=_ANYWHERE, continues_cache=True),
-    "glm4v_moe": Family(),
+    "glm4v_moe": Family(prefix=_ANYWHERE, continues_cache=True),
     "glm5_next": Family(),
-    "glm_ocr": Family(),
+    "glm_ocr": Family(prefix=_ANYWHERE, continues_cache=True),
     "glmga": Family(),
     "got_ocr2": Family(adapter="got:GotOcr2", prefix=_ANYWHERE, continues_cache=True),
     "granite4_vision": Family(),
@@ -123,8 +126,8 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "kosmos-2": Family(adapter="image_first:Kosmos2", prefix=_IMAGE_LEADS, boxes="kosmos-2"),
     "kosmos-2.5": Family(refused=_IMAGE_FIRST),
     "lfm2_vl": Family(prefix=_RECURRENT, continues_cache=True),
-    "lfm3_vl": Family(),
-    "lighton_ocr": Family(),
+    "lfm3_vl": Family(prefix=_RECURRENT, continues_cache=True),
+    "lighton_ocr": Family(prefix=_ANYWHERE, continues_cache=True),
     "llama4": Family(prefix=_WINDOWED, continues_cache=True, note=_NO_BEAMS),
     "llava": Family(backend="llava", prefix=_ANYWHERE, continues_cache=True),
     "llava_next": Family(backend="llava", prefix=_ANYWHERE, continues_cache=True),
@@ -136,14 +139,14 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "minimax_m3_vl": Family(),
     "mistral3": Family(prefix=_ANYWHERE, continues_cache=True),
     "mistral4": Family(refused="it is a text model: it reads no images"),
-    "mistral_large4": Family(),
+    "mistral_large4": Family(prefix=_ANYWHERE, continues_cache=True),
     "mllama": Family(adapter="mllama:Mllama", prefix=_SEES_IMAGE),
     "molmo2": Family(),
     "muse_glimmer": Family(),
     "muse_spark": Family(),
     "nemotron_h_omni": Family(),
     "ovis2": Family(prefix=_ANYWHERE, continues_cache=True),
-    "paddleocr_vl": Family(),
+    "paddleocr_vl": Family(prefix=_ANYWHERE, continues_cache=True),
     "paligemma": Family(adapter="image_first:PaliGemma", prefix=_IMAGE_LEADS, continues_cache=True, boxes="paligemma"),
     "perception_lm": Family(),
     "pi0": Family(refused="it is a robot policy: it outputs actions, not text"),
@@ -151,7 +154,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "pp_chart2table": Family(),
     "pp_formulanet": Family(refused=_ENCODER_DECODER),
     "qianfan_ocr": Family(),
-    "qwen2_5_omni_thinker": Family(),
+    "qwen2_5_omni_thinker": Family(prefix=_FLAT_IMAGE, continues_cache=True),
     "qwen2_5_vl": Family(
         backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True, boxes="qwen2.5-vl"
     ),
@@ -159,7 +162,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True, boxes="qwen2-vl"
     ),
     "qwen3_5": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_RECURRENT, continues_cache=True),
-    "qwen3_5_moe": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", continues_cache=True),
+    "qwen3_5_moe": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_RECURRENT, continues_cache=True),
     "qwen3_omni_moe_thinker": Family(),
     "qwen3_vl": Family(
         backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True, boxes="qwen3-vl"
