@@ -2,7 +2,7 @@
 
 `build("qwen2-vl", folder)` writes a folder that `AutoProcessor` and `AutoModelForImageTextToText` load as they load a
 real checkpoint: the family's own processor, special tokens and chat template around two random layers. An image costs 1
-to 70 visual tokens (GOT-OCR 2: 256), a model less than a megabyte.
+to 70 visual tokens (GOT-OCR 2 and DeepSeek-OCR 2: 256 and more), a model about a megabyte at most.
 """
 
 from collections.abc import Callable
