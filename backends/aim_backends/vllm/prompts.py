@@ -94,7 +94,7 @@ class ServerPrompts:
             row[head : head + start] = [self.place] * start
             images = [load_image(source) for source in (*(item.image for item in shown), query.image)]
             try:
-                made.append(self._prompt(prefix, text, fused, images, row))
+                made.append(self._prompt(prefix, text, fused, images, row, head))
             except InputError as error:
                 error.query = place
                 raise
@@ -134,10 +134,11 @@ class ServerPrompts:
         fused: Sequence[Float[Tensor, "tokens embed"]],
         images: Sequence[Image.Image],
         ids: Sequence[int],
+        place: int,
     ) -> ServerPrompt:
         _check_place(text)
         rest = text.removeprefix(prefix)
-        head, rest = self._written(prefix, rest, fused=bool(fused))
+        head, rest = self._written(prefix, rest, place if fused else None)
         before, *after = rest.split(self.backbone.placeholder)
         content = [_text(head), *map(_embeddings, fused), _text(before)]
         for image, following in zip(images, after, strict=True):
@@ -146,11 +147,12 @@ class ServerPrompts:
         body = {"messages": [{"role": "user", "content": sent}], "chat_template": self._template}
         return ServerPrompt(body, tuple(ids), text)
 
-    def _written(self, prefix: str, rest: str, *, fused: bool) -> tuple[str, str]:
+    def _written(self, prefix: str, rest: str, place: int | None) -> tuple[str, str]:
         """What stands before and after the fused tokens, so that the server makes the prompt's tokens of it.
 
-        It puts no BOS before a prompt, which is written out here. Some tokenizers put a blank before the first word of
-        a prompt, but not after a special token: then it is written out, too.
+        ``place`` is how many tokens stand before them, if there are some. The server puts no BOS before a prompt, which
+        is written out here. Some tokenizers put a blank before the first word of a prompt, but not after a special
+        token: then it is written out, too. A blank at the prefix's end may be part of the token that follows it.
 
         Raises:
             FormatError: there is no way to write it.
@@ -158,16 +160,17 @@ class ServerPrompts:
         wanted, special = self._tokens(prefix + rest, special=self.backbone.tokens.adds_special(prefix + rest)), ""
         if wanted[:1] == [self._tokenizer.bos_token_id] and not (prefix + rest).startswith(self._tokenizer.bos_token):
             special = self._tokenizer.bos_token
-        place = PLACE if fused else ""
-        for first, second in product(("", " "), repeat=2):
-            head = special + (first + prefix if prefix else "")
+        mark = "" if place is None else PLACE
+        for first, second, end in product(("", " "), ("", " "), ("", " ")):
+            head = special + (first + prefix.removesuffix(end) if prefix else "")
             tail = second + rest
-            found = self._tokens(head + place + tail, special=False)
-            if [index for index in found if index != self.place] == wanted:
+            found = self._tokens(head + mark + tail, special=False)
+            there = place is None or found[place : place + 1] == [self.place]
+            if there and [index for index in found if index != self.place] == wanted:
                 return head, tail
         raise FormatError(
             f"the tokenizer of {self.backbone.source} writes this prompt differently "
-            f"{'after fused tokens' if fused else 'after a written BOS'}: {(prefix + rest)[:60]!r}.\n"
+            f"{'after a written BOS' if place is None else 'after fused tokens'}: {(prefix + rest)[:60]!r}.\n"
             "Next: the chat format, or a plain format whose text begins with a line break or a role."
         )
 
