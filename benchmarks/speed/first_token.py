@@ -236,7 +236,8 @@ def main() -> None:
         "backend": options.backend,
         "model": pipe.backend.fingerprint.model,
         "queries": options.queries,
-        "command": f"python -m benchmarks.speed.first_token --backend {options.backend}",
+        "command": f"python -m benchmarks.speed.first_token --backend {options.backend} --shots "
+        f"{' '.join(map(str, options.shots))} --queries {options.queries}",
         "cells": cells,
     }
     print(write_result(name, content, path=RESULTS / f"speed-{name}-{TODAY}.json"))
