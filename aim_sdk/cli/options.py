@@ -29,11 +29,21 @@ Option = Annotated[
 ]
 
 
+_OF_THEIR_OWN = {
+    **{name: f"--{name}" for name in ("bank", "device", "dtype", "images", "model", "projector", "selector")},
+    "keep_images": "--keep-images",
+    "keep_readings": "--keep-readings",
+    "prompt_format": "--template",
+    "trust_remote_code": "--trust-remote-code",
+}
+"""What a pipeline takes besides the options of its backend, and how commands spell it."""
+
+
 def of_backend(option: Sequence[str] | None, trust_remote_code: bool) -> dict[str, Any]:
     """What a backend is loaded with besides; those without code of others have no option ``trust_remote_code``.
 
     Raises:
-        InputError: an option is not ``NAME=VALUE``, or is given twice.
+        InputError: an option is not ``NAME=VALUE``, is given twice, or has a spelling of its own.
     """
     from aim_sdk.errors import InputError
     from aim_sdk.files.yaml_files import value_of
@@ -43,6 +53,8 @@ def of_backend(option: Sequence[str] | None, trust_remote_code: bool) -> dict[st
         name, sign, value = given.partition("=")
         if not (name.isidentifier() and sign):
             raise InputError(f"--option {given}: expected NAME=VALUE, such as mmproj=FILE.")
+        if name in _OF_THEIR_OWN:
+            raise InputError(f"--option {given}: this is an option of its own: {_OF_THEIR_OWN[name]}.")
         if name in found:
             raise InputError(f"--option {given}: {name} is given twice.")
         found[name] = value_of(value)

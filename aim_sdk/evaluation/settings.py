@@ -111,6 +111,13 @@ class EvalSettings(Settings):
             raise ValueError("no such folder or file; a hub id has the form owner/name")
         return value
 
+    @field_validator("backend_options")
+    @classmethod
+    def _options_are_the_backends(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if own := sorted(value.keys() & cls.model_fields.keys()):
+            raise ValueError(f"{own[0]} is a setting of its own")
+        return value
+
     def identity(self) -> dict[str, Any]:
         """The settings that must be the same when a run resumes.
 

@@ -71,8 +71,8 @@ class ReadingSelector(Selector):
 def cosines(view: BankView, directions: NDArray[np.floating], candidates: NDArray[np.intp]) -> Matrix:
     """Cosines ``(n, candidates)`` of unit vectors ``(n, hidden)`` with the bank's readings, relative to their mean.
 
-    In float32, from a mean in float32, whose distance from the true mean is added: in float64 it takes five times as
-    long, and is no more exact.
+    In float32, from a mean in float32, whose distance from the true mean is added: the numbers are those of float64 to
+    about 1e-7, in half the time.
     """
     mean, norms = view.centred(POOLED)
     near, narrow = mean.astype(np.float32), directions.astype(np.float32)[:, None]

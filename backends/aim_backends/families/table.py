@@ -41,7 +41,7 @@ _RECURRENT = PrefixReuse(alone=True, padded=False, why="its recurrent layers rea
 _WINDOWED = PrefixReuse(alone=True, padded=False, why="its windowed layers count the padding after a shared prefix")
 _IMAGE_LEADS = PrefixReuse(alone=False, padded=False, why="its prompt begins with the query's image")
 _FLAT_IMAGE = PrefixReuse(
-    alone=False, padded=False, why="transformers 5.23 gives an image behind a cache the positions of text"
+    alone=False, padded=False, why="transformers 5.23 gives an image after a cached prefix the positions of text"
 )
 _SEES_IMAGE = PrefixReuse(alone=False, padded=False, why="its text before an image attends to that image")
 

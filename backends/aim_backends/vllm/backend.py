@@ -1,4 +1,4 @@
-"""A vLLM server as the engine, or many behind one address: it answers; demonstrations are read elsewhere."""
+"""A vLLM server as the engine, or several that share an address: it answers, and demonstrations are read elsewhere."""
 
 from __future__ import annotations
 
@@ -115,31 +115,26 @@ class VllmBackend(Backend):
         at_once = whole_number("at_once", at_once, 1)
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 1 <= timeout <= _DAY:
             raise InputError(f"timeout={timeout!r}: expected seconds, from 1 to {_DAY:,}.")
-        if model is None and not isinstance(reader, TransformersBackend):
-            raise InputError("vllm: expected model=<the checkpoint that the server runs> (`--model`).")
         if isinstance(reader, TransformersBackend):
-            backbone, bank = reader.backbone, None
-            if model is not None and model != backbone.source:
-                raise InputError(f"model={model!r}, but reader= was loaded from {backbone.source!r}; leave model out.")
-        elif reader is None or isinstance(reader, str | Path):
-            bank = None if reader is None else expanded(reader)
-            backbone = None
-        else:
+            if model not in (None, reader.backbone.source):
+                raise InputError(
+                    f"model={model!r}, but reader= was loaded from {reader.backbone.source!r}; leave model out."
+                )
+        elif not isinstance(reader, str | Path | None):
             raise InputError(
                 f"reader={type(reader).__name__}: expected a loaded transformers backend, or the folder of a bank."
             )
-        if bank is not None and device is not None:
+        elif model is None:
+            raise InputError("vllm: expected model=<the checkpoint that the server runs> (`--model`).")
+        elif reader is not None and device is not None:
             raise InputError(f"device={device!r}: nothing is read here, as reader= is a bank. Leave device out.")
         client = VllmClient(base_url, api_key or os.environ.get("VLLM_API_KEY"), timeout)  # before weights are loaded
-        if reader is None:
-            reader = AutoBackend.from_pretrained(
-                model, device=device, dtype=dtype, special_tokens=special_tokens, **options
-            )
-            backbone = reader.backbone
-        elif backbone is None:
-            backbone = sketched(model, special_tokens, options)
-        reads = reader if isinstance(reader, TransformersBackend) else None
-        return cls(backbone, client, reads=reads, bank=bank, at_once=at_once)
+        if isinstance(reader, str | Path):
+            return cls(sketched(model, special_tokens, options), client, bank=expanded(reader), at_once=at_once)
+        reads = reader or AutoBackend.from_pretrained(
+            model, device=device, dtype=dtype, special_tokens=special_tokens, **options
+        )
+        return cls(reads.backbone, client, reads=reads, at_once=at_once)
 
     @property
     def reader(self) -> DemoReader:

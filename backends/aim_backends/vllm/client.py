@@ -46,7 +46,7 @@ class VllmClient:
         if not isinstance(url, str):
             raise InputError(f"base_url={url!r}: expected text, such as 'http://127.0.0.1:8000'.")
         if key is not None and not (isinstance(key, str) and key.isascii() and key.isprintable()):
-            raise InputError("api_key: expected printable ASCII characters.")
+            raise InputError("api_key: expected printable ASCII characters, as text (digits in quotes).")
         self.url = url.strip().rstrip("/").removesuffix("/v1")
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
