@@ -219,7 +219,9 @@ def _run(settings: EvalSettings) -> None:
     from aim_sdk.evaluation import evaluate as run  # imports torch
 
     first = os.environ.get("RANK", "0") == "0"  # torchrun's: one process speaks
-    result = run(settings, note=warn, foresee=partial(say, err=True), command=shlex.join(sys.argv[1:]))
+    result = run(
+        settings, note=warn, foresee=partial(say, err=True), command=shlex.join(options.without_keys(sys.argv[1:]))
+    )
     if not first:
         raise typer.Exit
     if result is None:

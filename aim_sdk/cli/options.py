@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -37,6 +38,11 @@ _OF_THEIR_OWN = {
     "trust_remote_code": "--trust-remote-code",
 }
 """What a pipeline takes besides the options of its backend, and how commands spell it."""
+
+
+def without_keys(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command as a result may show them."""
+    return [re.sub(r"(\bapi_key=).*", r"\1...", given, flags=re.DOTALL) for given in arguments]
 
 
 def of_backend(option: Sequence[str] | None, trust_remote_code: bool) -> dict[str, Any]:

@@ -211,7 +211,7 @@ class _Evaluation:
         return Run(
             **provenance("transformers", more=version_of(self.pipelines.backend.name)),
             command=command,
-            settings={**plan.settings.model_dump(mode="json"), "left_out": self.left_out},
+            settings={**plan.settings.shown(), "left_out": self.left_out},
             protocol=plan.protocol.model_dump(mode="json"),
             tasks={work.config.name: work.config.model_dump(mode="json") for work in plan.works},
             metrics={metric.name: metric.label for metric in metrics.values()},

@@ -118,6 +118,10 @@ class EvalSettings(Settings):
             raise ValueError(f"{own[0]} is a setting of its own")
         return value
 
+    def shown(self) -> dict[str, Any]:
+        """The settings as a result shows them: without keys and addresses of servers."""
+        return self.model_dump(mode="json") | {"backend_options": deciding(self.backend_options)}
+
     def identity(self) -> dict[str, Any]:
         """The settings that must be the same when a run resumes.
 

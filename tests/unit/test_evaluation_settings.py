@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from aim_sdk.cli.options import without_keys
 from aim_sdk.errors import InputError
 from aim_sdk.evaluation.settings import EvalSettings
 
@@ -58,3 +59,16 @@ def test_a_bank_and_a_cache_do_not_go_together() -> None:
     with pytest.raises(InputError, match=r"cache: .*with bank") as refused:
         made(bank="bank", cache="cache")
     assert "easy-vqa" not in str(refused.value), "the other settings are no part of it"
+
+
+def test_options_of_a_backend(tmp_path: Path) -> None:
+    """What decides the answers is kept; keys and addresses are shown nowhere."""
+    given = {"api_key": "secret", "base_url": "http://10.0.0.1:8000", "revision": "main"}
+    settings = EvalSettings(output=tmp_path, backend="vllm", backend_options=given)
+    assert settings.shown()["backend_options"] == settings.identity()["backend_options"] == {"revision": "main"}
+    assert "secret" not in str(settings.shown())
+    assert "backend_options" not in EvalSettings(output=tmp_path, backend="vllm").identity()
+    command = ["eval", "--option", "api_key=secret", "--option=api_key=secret", "shots=[0,4]"]
+    assert without_keys(command) == ["eval", "--option", "api_key=...", "--option=api_key=...", "shots=[0,4]"]
+    with pytest.raises(InputError, match="device is a setting of its own"):
+        EvalSettings(output=tmp_path, backend="vllm", backend_options={"device": "cpu"})
