@@ -59,6 +59,7 @@ def serve(
     """
     from aim_sdk.backend.registry import BACKENDS
     from aim_sdk.config import PromptFormat
+    from aim_sdk.errors import InputError
     from aim_sdk.pipeline import AIMPipeline
     from aim_sdk.selection.registry import DEFAULT_SELECTOR, SELECTORS
     from aim_sdk.serving.keys import Keys, check_keys
@@ -71,6 +72,8 @@ def serve(
 
     own = options.of_backend(option, trust_remote_code)
     if engine is not None or url is not None:
+        if "base_url" in own:
+            raise InputError("serve: --url and --option base_url= mean the same; leave the option out.")
         backend, own = _engine(context, engine, url), own | {"base_url": url}
     BACKENDS.require(backend)
     chooses = DEFAULT_SELECTOR if selector is None else selector

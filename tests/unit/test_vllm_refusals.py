@@ -160,6 +160,7 @@ def test_the_command_line(tmp_path: Path) -> None:
         (["--engine", "vllm", "--url", "x", "--backend", "llava"], "leave --backend out"),
         (["--engine", "vllm", "--url", "http://127.0.0.1:9", "--option", "api_key"], "expected NAME=VALUE"),
         (["--option", "threads=1", "--option", "threads=2"], "given twice"),
+        (["--engine", "vllm", "--url", "x", "--option", "base_url=y"], "mean the same"),
         (["--option", "device=cpu"], "an option of its own: --device"),
         (["--option", "prompt_format=x"], "an option of its own: --template"),
         (["--engine", "vllm", "--url", "http://127.0.0.1:9"], "expected model="),
