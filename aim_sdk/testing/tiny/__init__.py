@@ -29,6 +29,7 @@ from . import (
     lfm2,
     llama4,
     llava,
+    minicpm,
     mistral3,
     mllama,
     ocr,
@@ -84,6 +85,9 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "mistral-large4": mistral3.mistral_large4,
     "deepseek-ocr2": deepseek.deepseek_ocr2,
     "qwen2.5-omni": qwen.qwen2_5_omni,
+    "minicpmv4.6": minicpm.minicpm_v4_6,
+    "minicpmv4.7": minicpm.minicpm_v4_7,
+    "minicpm-ocr": minicpm.minicpm_ocr,
 }
 
 NEEDS = {"smolvlm": "num2words", "gemma3n": "timm", "fast-vlm": "timm"}
