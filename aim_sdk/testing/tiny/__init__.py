@@ -17,6 +17,7 @@ from . import (
     cohere,
     deepseek,
     early_fusion,
+    emu,
     exaone,
     fast_vlm,
     fuyu,
@@ -24,7 +25,9 @@ from . import (
     glm,
     google,
     got,
+    granite,
     idefics,
+    kimi,
     kosmos,
     lfm2,
     llama4,
@@ -32,9 +35,11 @@ from . import (
     minicpm,
     mistral3,
     mllama,
+    molmo,
     ocr,
     ovis,
     qwen,
+    step,
 )
 
 TINY_MODELS: dict[str, Callable[[Path], None]] = {
@@ -88,6 +93,11 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "minicpmv4.6": minicpm.minicpm_v4_6,
     "minicpmv4.7": minicpm.minicpm_v4_7,
     "minicpm-ocr": minicpm.minicpm_ocr,
+    "step3p7": step.step3p7,
+    "granite-docling": granite.granite_docling,
+    "kimi-k2.5": kimi.kimi_k2_5,
+    "molmo2": molmo.molmo2,
+    "emu3": emu.emu3,
 }
 
 NEEDS = {"smolvlm": "num2words", "gemma3n": "timm", "fast-vlm": "timm"}

@@ -74,7 +74,7 @@ def _options(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 
 def minicpm_v4_6(folder: Path) -> None:
-    """About 9 visual tokens a tile, up to 4 tiles after a thumbnail; each image begins with its number in the prompt."""
+    """About 9 visual tokens a tile, up to 4 tiles after a thumbnail; each image begins with its number."""
     tokenizer = _tokenizer()
     processor = MiniCPMV4_6Processor(
         MiniCPMV4_6ImageProcessor(**TILES),
