@@ -40,10 +40,10 @@ def emu3(folder: Path) -> None:
     quantiser = Emu3VQVAEConfig(
         codebook_size=len(codes), base_channels=32, channel_multiplier=[1, 1, 1, 1], num_res_blocks=1, hidden_size=32
     )
-    names = ("<image>", "<|extra_200|>", *codes)
+    names = ["<image>", "<|extra_200|>", *codes]
     config = Emu3Config(
         text_config=Emu3TextConfig(**text_options(spare(tokenizer), tokenizer)),
         vq_config=quantiser,
-        vocabulary_map={name: tokenizer.convert_tokens_to_ids(name) for name in names},
+        vocabulary_map=dict(zip(names, tokenizer.convert_tokens_to_ids(names), strict=True)),
     )
     save(folder, Emu3ForConditionalGeneration(config), processor)

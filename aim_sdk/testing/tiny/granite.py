@@ -20,7 +20,7 @@ TEMPLATE = """{% for message in messages %}{{ '<|start_of_role|>' + message['rol
 
 
 def granite_docling(folder: Path) -> None:
-    """4 visual tokens a tile, up to 4 tiles and a thumbnail, after which alone a mark stands; features for both layers."""
+    """4 visual tokens a tile, up to 4 tiles and a thumbnail; a mark stands after a split image alone."""
     tiles = [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
     roles = ["<|start_of_role|>", "<|end_of_role|>"]
     tokenizer = byte_level_tokenizer(
