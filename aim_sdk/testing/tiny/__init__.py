@@ -17,6 +17,7 @@ from . import (
     cohere,
     deepseek,
     early_fusion,
+    emu,
     exaone,
     fast_vlm,
     fuyu,
@@ -24,16 +25,21 @@ from . import (
     glm,
     google,
     got,
+    granite,
     idefics,
+    kimi,
     kosmos,
     lfm2,
     llama4,
     llava,
+    minicpm,
     mistral3,
     mllama,
+    molmo,
     ocr,
     ovis,
     qwen,
+    step,
 )
 
 TINY_MODELS: dict[str, Callable[[Path], None]] = {
@@ -84,6 +90,14 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "mistral-large4": mistral3.mistral_large4,
     "deepseek-ocr2": deepseek.deepseek_ocr2,
     "qwen2.5-omni": qwen.qwen2_5_omni,
+    "minicpmv4.6": minicpm.minicpm_v4_6,
+    "minicpmv4.7": minicpm.minicpm_v4_7,
+    "minicpm-ocr": minicpm.minicpm_ocr,
+    "step3p7": step.step3p7,
+    "granite-docling": granite.granite_docling,
+    "kimi-k2.5": kimi.kimi_k2_5,
+    "molmo2": molmo.molmo2,
+    "emu3": emu.emu3,
 }
 
 NEEDS = {"smolvlm": "num2words", "gemma3n": "timm", "fast-vlm": "timm"}
