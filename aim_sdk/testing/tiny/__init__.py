@@ -17,13 +17,17 @@ from . import (
     cohere,
     deepseek,
     early_fusion,
+    ernie,
     exaone,
     fast_vlm,
     fuyu,
     generic,
     glm,
+    glm5,
     google,
     got,
+    granite4,
+    hunyuan,
     idefics,
     kosmos,
     lfm2,
@@ -31,9 +35,12 @@ from . import (
     llava,
     mistral3,
     mllama,
+    nemotron,
     ocr,
     ovis,
+    perception_lm,
     qwen,
+    qwen4,
 )
 
 TINY_MODELS: dict[str, Callable[[Path], None]] = {
@@ -84,9 +91,16 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "mistral-large4": mistral3.mistral_large4,
     "deepseek-ocr2": deepseek.deepseek_ocr2,
     "qwen2.5-omni": qwen.qwen2_5_omni,
+    "qwen4-exp": qwen4.qwen4_exp,
+    "ernie4.5-vl-moe": ernie.ernie4_5_vl_moe,
+    "nemotron-h-omni": nemotron.nemotron_h_omni,
+    "perception-lm": perception_lm.perception_lm,
+    "granite4-vision": granite4.granite4_vision,
+    "hunyuan-vl": hunyuan.hunyuan_vl,
+    "glm5-next": glm5.glm5_next,
 }
 
-NEEDS = {"smolvlm": "num2words", "gemma3n": "timm", "fast-vlm": "timm"}
+NEEDS = {"smolvlm": "num2words", "gemma3n": "timm", "fast-vlm": "timm", "perception-lm": "timm"}
 """The package that a variant's processor or tower needs besides transformers."""
 
 
