@@ -24,7 +24,7 @@ TEMPLATE = """{% for message in messages %}{{ '<|start_of_role|>' + message['rol
 def granite4_vision(folder: Path) -> None:
     """4 visual tokens for the whole image, up to 20 for its tiles and line ends; each of 5 layers gets features.
 
-    A Q-Former of half the tower's width is given one head for 64 of its places: the tower is that wide.
+    The Q-Formers have one head for 64 channels of the tower, so it is that wide.
     """
     tokenizer = byte_level_tokenizer(
         ["<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>", "<|unk|>", "<|pad|>", "<image>"],

@@ -24,7 +24,7 @@ TEMPLATE = """{{ bos_token }}{% if messages[0]['role'] != 'system' %}\
 
 
 def perception_lm(folder: Path) -> None:
-    """4 visual tokens for the whole image, 4 for each of its 1 to 4 tiles, without marks."""
+    """4 visual tokens for the whole image, 4 for each of its 1 to 6 tiles, without marks."""
     tokenizer = byte_level_tokenizer(
         [
             *("<|begin_of_text|>", "<|end_of_text|>", "<|image|>", "<|video|>"),
@@ -42,7 +42,7 @@ def perception_lm(folder: Path) -> None:
     side = {"height": IMAGE, "width": IMAGE}
     processor = PerceptionLMProcessor(
         PerceptionLMVideoProcessor(size=side),
-        PerceptionLMImageProcessor(size=side, tile_size=IMAGE, max_num_tiles=4),
+        PerceptionLMImageProcessor(size=side, tile_size=IMAGE, max_num_tiles=6),
         tokenizer,
         patch_size=8,
         pooling_ratio=2,
