@@ -18,14 +18,18 @@ from . import (
     deepseek,
     early_fusion,
     emu,
+    ernie,
     exaone,
     fast_vlm,
     fuyu,
     generic,
     glm,
+    glm5,
     google,
     got,
     granite,
+    granite4,
+    hunyuan,
     idefics,
     kimi,
     kosmos,
@@ -36,9 +40,12 @@ from . import (
     mistral3,
     mllama,
     molmo,
+    nemotron,
     ocr,
     ovis,
+    perception_lm,
     qwen,
+    qwen4,
     step,
 )
 
@@ -98,9 +105,16 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "kimi-k2.5": kimi.kimi_k2_5,
     "molmo2": molmo.molmo2,
     "emu3": emu.emu3,
+    "qwen4-exp": qwen4.qwen4_exp,
+    "ernie4.5-vl-moe": ernie.ernie4_5_vl_moe,
+    "nemotron-h-omni": nemotron.nemotron_h_omni,
+    "perception-lm": perception_lm.perception_lm,
+    "granite4-vision": granite4.granite4_vision,
+    "hunyuan-vl": hunyuan.hunyuan_vl,
+    "glm5-next": glm5.glm5_next,
 }
 
-NEEDS = {"smolvlm": "num2words", "gemma3n": "timm", "fast-vlm": "timm"}
+NEEDS = {"smolvlm": "num2words", "gemma3n": "timm", "fast-vlm": "timm", "perception-lm": "timm"}
 """The package that a variant's processor or tower needs besides transformers."""
 
 
