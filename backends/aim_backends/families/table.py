@@ -89,7 +89,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         refused="it writes by block diffusion: a demonstration's text has no causal states there"
     ),
     "dots3_note": Family(),
-    "emu3": Family(),
+    "emu3": Family(adapter="emu:Emu3"),
     "ernie4_5_vl_moe": Family(),
     "evolla": Family(refused="it reads proteins, not images"),
     "exaone4_5": Family(prefix=_WINDOWED, continues_cache=True),
