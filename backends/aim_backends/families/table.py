@@ -40,9 +40,6 @@ _ANYWHERE = PrefixReuse(alone=True, padded=True)
 _RECURRENT = PrefixReuse(alone=True, padded=False, why="its recurrent layers read the padding after a shared prefix")
 _WINDOWED = PrefixReuse(alone=True, padded=False, why="its windowed layers count the padding after a shared prefix")
 _IMAGE_LEADS = PrefixReuse(alone=False, padded=False, why="its prompt begins with the query's image")
-_FLAT_IMAGE = PrefixReuse(
-    alone=False, padded=False, why="transformers 5.23 gives an image after a cached prefix the positions of text"
-)
 _SEES_IMAGE = PrefixReuse(alone=False, padded=False, why="its text before an image attends to that image")
 
 
@@ -89,7 +86,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         refused="it writes by block diffusion: a demonstration's text has no causal states there"
     ),
     "dots3_note": Family(),
-    "emu3": Family(adapter="emu:Emu3"),
+    "emu3": Family(adapter="emu:Emu3", prefix=_ANYWHERE, continues_cache=True),
     "ernie4_5_vl_moe": Family(),
     "evolla": Family(refused="it reads proteins, not images"),
     "exaone4_5": Family(prefix=_WINDOWED, continues_cache=True),
@@ -109,7 +106,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "glmga": Family(),
     "got_ocr2": Family(adapter="got:GotOcr2", prefix=_ANYWHERE, continues_cache=True),
     "granite4_vision": Family(),
-    "granite_docling": Family(),
+    "granite_docling": Family(prefix=_ANYWHERE, continues_cache=True),
     "hunyuan_vl": Family(),
     "hyperclovax_vision_v2": Family(),
     "idefics": Family(backend="idefics", adapter="idefics:Idefics1", prefix=_ANYWHERE, continues_cache=True),
@@ -121,7 +118,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "instructblipvideo": Family(refused="it reads videos, not single images"),
     "internvl": Family(prefix=_ANYWHERE, continues_cache=True, boxes="internvl"),
     "janus": Family(adapter="janus:Janus", prefix=_ANYWHERE, continues_cache=True),
-    "kimi_k25": Family(),
+    "kimi_k25": Family(prefix=_ANYWHERE, continues_cache=True),
     "kosmos-2": Family(adapter="image_first:Kosmos2", prefix=_IMAGE_LEADS, boxes="kosmos-2"),
     "kosmos-2.5": Family(refused=_IMAGE_FIRST),
     "lfm2_vl": Family(prefix=_RECURRENT, continues_cache=True),
@@ -132,15 +129,15 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "llava_next": Family(backend="llava", prefix=_ANYWHERE, continues_cache=True),
     "llava_next_video": Family(),
     "llava_onevision": Family(backend="llava", prefix=_ANYWHERE, continues_cache=True),
-    "minicpm_ocr": Family(),
-    "minicpmv4_6": Family(),
-    "minicpmv4_7": Family(),
+    "minicpm_ocr": Family(prefix=_RECURRENT, continues_cache=True),
+    "minicpmv4_6": Family(prefix=_RECURRENT, continues_cache=True),
+    "minicpmv4_7": Family(prefix=_RECURRENT, continues_cache=True),
     "minimax_m3_vl": Family(),
     "mistral3": Family(prefix=_ANYWHERE, continues_cache=True),
     "mistral4": Family(refused="it is a text model: it reads no images"),
     "mistral_large4": Family(prefix=_ANYWHERE, continues_cache=True),
     "mllama": Family(adapter="mllama:Mllama", prefix=_SEES_IMAGE),
-    "molmo2": Family(),
+    "molmo2": Family(prefix=_ANYWHERE, continues_cache=True),
     "muse_glimmer": Family(),
     "muse_spark": Family(),
     "nemotron_h_omni": Family(),
@@ -153,7 +150,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "pp_chart2table": Family(),
     "pp_formulanet": Family(refused=_ENCODER_DECODER),
     "qianfan_ocr": Family(),
-    "qwen2_5_omni_thinker": Family(prefix=_FLAT_IMAGE, continues_cache=True),
+    "qwen2_5_omni_thinker": Family(prefix=_ANYWHERE, continues_cache=True),
     "qwen2_5_vl": Family(
         backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True, boxes="qwen2.5-vl"
     ),
@@ -172,7 +169,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "qwen4_exp": Family(),
     "shieldgemma2": Family(refused="it is a safety classifier: its processor writes the whole prompt itself"),
     "smolvlm": Family(backend="idefics", prefix=_ANYWHERE, continues_cache=True),
-    "step3p7": Family(),
+    "step3p7": Family(prefix=_WINDOWED, continues_cache=True),
     "t5gemma2": Family(refused=_ENCODER_DECODER),
     "udop": Family(refused=_ENCODER_DECODER),
     "unlimited_ocr": Family(),
