@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from PIL import Image
@@ -14,7 +15,7 @@ from aim_sdk.config import PromptFormat
 class GotOcr2(Backbone):
     """Its processor writes the turns itself, there is no chat template; it takes the images of a batch in one list."""
 
-    @property
+    @cached_property
     def default_format(self) -> PromptFormat:
         begin, end = self.processor.message_start_token, self.processor.message_end_token
         turns = f"{begin}user\n{{image}}\n{{text}}{end}{begin}assistant\n{{answer}}{end}"

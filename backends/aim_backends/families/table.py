@@ -62,6 +62,8 @@ class Family:
     """Its notation of boxes, by its name in `aim_backends.families.notations`, if one is published."""
     note: str = ""
     """What a checkpoint of it cannot do."""
+    one_by_one: str = ""
+    """Why each row of a batch is run by itself."""
     refused: str = ""
     """Why no backend serves it."""
 
@@ -89,7 +91,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         refused="it writes by block diffusion: a demonstration's text has no causal states there"
     ),
     "dots3_note": Family(),
-    "emu3": Family(),
+    "emu3": Family(one_by_one="its images of other sizes are padded in a batch, and read with their padding"),
     "ernie4_5_vl_moe": Family(),
     "evolla": Family(refused="it reads proteins, not images"),
     "exaone4_5": Family(prefix=_WINDOWED, continues_cache=True),
@@ -110,7 +112,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "got_ocr2": Family(adapter="got:GotOcr2", prefix=_ANYWHERE, continues_cache=True),
     "granite4_vision": Family(),
     "granite_docling": Family(),
-    "hunyuan_vl": Family(),
+    "hunyuan_vl": Family(one_by_one="transformers 5.23 numbers the images of a whole batch, not of each prompt"),
     "hyperclovax_vision_v2": Family(),
     "idefics": Family(backend="idefics", adapter="idefics:Idefics1", prefix=_ANYWHERE, continues_cache=True),
     "idefics2": Family(backend="idefics", adapter="idefics:Idefics2", prefix=_ANYWHERE, continues_cache=True),
@@ -147,7 +149,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "ovis2": Family(prefix=_ANYWHERE, continues_cache=True),
     "paddleocr_vl": Family(prefix=_ANYWHERE, continues_cache=True),
     "paligemma": Family(adapter="image_first:PaliGemma", prefix=_IMAGE_LEADS, continues_cache=True, boxes="paligemma"),
-    "perception_lm": Family(),
+    "perception_lm": Family(one_by_one="its processor refuses a batch of images that differ in their tiles"),
     "pi0": Family(refused="it is a robot policy: it outputs actions, not text"),
     "pix2struct": Family(refused=_ENCODER_DECODER),
     "pp_chart2table": Family(),
