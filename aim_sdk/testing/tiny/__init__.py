@@ -34,6 +34,7 @@ from . import (
     ocr,
     ovis,
     qwen,
+    video,
 )
 
 TINY_MODELS: dict[str, Callable[[Path], None]] = {
@@ -84,6 +85,9 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "mistral-large4": mistral3.mistral_large4,
     "deepseek-ocr2": deepseek.deepseek_ocr2,
     "qwen2.5-omni": qwen.qwen2_5_omni,
+    "llava-next-video": video.llava_next_video,
+    "video-llava": video.video_llava,
+    "video-llama-3": video.video_llama_3,
 }
 
 NEEDS = {"smolvlm": "num2words", "gemma3n": "timm", "fast-vlm": "timm"}
