@@ -20,7 +20,9 @@ def test_reads_what_the_plain_model_computes(family: Family) -> None:
         with torch.no_grad():
             logits = family.plain(**inputs).logits[0]
             expected = family.plain.get_output_embeddings()(reading.hidden)
-        cap = getattr(family.plain.config.get_text_config(), "final_logit_softcapping", None)
+        head = family.plain.config.get_text_config()
+        expected = expected * getattr(head, "output_multiplier", 1)
+        cap = getattr(head, "final_logit_softcapping", None)
         expected = expected if cap is None else cap * torch.tanh(expected / cap)
         place = -1
         for index, row in zip(reading.token_ids.tolist(), expected, strict=True):

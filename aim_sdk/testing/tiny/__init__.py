@@ -13,6 +13,7 @@ import torch
 from aim_sdk.errors import InputError, unknown
 
 from . import (
+    baidu,
     blip,
     cohere,
     deepseek,
@@ -29,8 +30,10 @@ from . import (
     lfm2,
     llama4,
     llava,
+    minimax,
     mistral3,
     mllama,
+    muse,
     ocr,
     ovis,
     qwen,
@@ -88,6 +91,13 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "llava-next-video": video.llava_next_video,
     "video-llava": video.video_llava,
     "video-llama-3": video.video_llama_3,
+    "qwen3-omni-moe": qwen.qwen3_omni_moe,
+    "qianfan-ocr": baidu.qianfan_ocr,
+    "pp-chart2table": baidu.pp_chart2table,
+    "unlimited-ocr": deepseek.unlimited_ocr,
+    "minimax-m3-vl": minimax.minimax_m3_vl,
+    "muse-glimmer": muse.muse_glimmer,
+    "muse-spark": muse.muse_spark,
 }
 
 NEEDS = {"smolvlm": "num2words", "gemma3n": "timm", "fast-vlm": "timm"}
