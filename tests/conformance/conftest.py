@@ -14,7 +14,7 @@ from aim_backends.hf import TransformersBackend
 from aim_backends.llava import LlavaBackend
 from aim_sdk import get_backend
 from aim_sdk.testing.tiny import NEEDS, TINY_MODELS
-from tests.conformance.families import QUICK, SKIPS, Family, SecondLook
+from tests.conformance.families import QUICK, SKIPS, Family
 
 
 @pytest.fixture(
@@ -32,7 +32,7 @@ def family(request: pytest.FixtureRequest, tiny: Callable[[str], Path]) -> Famil
     plain = AutoModelForImageTextToText.from_pretrained(folder).eval().requires_grad_(False)
     if kind == "minimax_m3_vl":
         count_from_the_text(plain)
-    return Family(request.param, folder, loaded, plain, SecondLook(plain, loaded.backbone.pad_token_id))
+    return Family(request.param, folder, loaded, plain)
 
 
 @pytest.fixture(autouse=True)
