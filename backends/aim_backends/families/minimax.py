@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from aim_backends.families.opened import Opened
 
@@ -27,9 +27,8 @@ def count_from_the_text(model: Any) -> None:
                 _wrap(module)
 
 
-def _wrap(indexer: nn.Module) -> None:
-    choose: Any = indexer.forward
-    mask_blocks: Any = indexer.build_block_mask
+def _wrap(indexer: Any) -> None:
+    choose, mask_blocks = indexer.forward, indexer.build_block_mask
 
     def forward(states: Tensor, rotations: Any, cache: Any, positions: Tensor) -> Any:
         if len(positions) == 1:
@@ -52,7 +51,7 @@ def _wrap(indexer: nn.Module) -> None:
         moved = mask_blocks(blocks, mask.gather(3, places.expand_as(mask)), width, dtype, device, positions)
         return moved.gather(3, places.argsort(-1).expand_as(moved))
 
-    indexer.forward = forward  # type: ignore[method-assign]
+    indexer.forward = forward
     indexer.build_block_mask = build_block_mask
 
 
