@@ -179,7 +179,12 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "step3p7": Family(),
     "t5gemma2": Family(refused=_ENCODER_DECODER),
     "udop": Family(refused=_ENCODER_DECODER),
-    "unlimited_ocr": Family(adapter="unlimited_ocr:UnlimitedOcr", prefix=_SHORT_AFTER, continues_cache=True),
+    "unlimited_ocr": Family(
+        adapter="unlimited_ocr:UnlimitedOcr",
+        prefix=_SHORT_AFTER,
+        continues_cache=True,
+        note="training sees all of a long answer, where decoding sees the last 128 tokens of it",
+    ),
     "video_llama_3": Family(prefix=_ANYWHERE, continues_cache=True),
     "video_llava": Family(prefix=_ANYWHERE, continues_cache=True),
     "vipllava": Family(backend="llava", prefix=_ANYWHERE, continues_cache=True),
