@@ -67,6 +67,8 @@ ENDS = {"chameleon": "<reserved08706>", "paligemma": "\n", "fuyu": "<0x04>"}
 """What a processor writes after every prompt."""
 MARKS = {**dict.fromkeys(("kosmos-2", "blip-2", "instructblip", "fuyu"), ""), "got-ocr2": "<img><imgpad></img>"}
 """What a user writes for an image, where it is not the processor's image token alone."""
+OPENS = {**dict.fromkeys(("muse-glimmer", "muse-spark"), " to=user<|message|>"), "minimax-m3-vl": "</mm:think>"}
+"""What a template writes before a shown answer, and leaves to the model before another."""
 
 LINE_ENDS = "its processor puts line ends round an image, which merge with their neighbours as one string"
 ONE_IMAGE = {
@@ -133,6 +135,7 @@ class Family:
         turns: list[tuple[str, str | None]] = [*((d.text, d.answer) for d in shots), (query.text, None)]
         if self.form.kind == "chat":
             text = self.processor.apply_chat_template(_messages(turns), tokenize=False, add_generation_prompt=True)
+            text += OPENS.get(self.variant, "")
             special = not text.startswith(self.processor.tokenizer.bos_token or "\0")
             inputs = self.processor(images=[images], text=[text], add_special_tokens=special, return_tensors="pt")
             return inputs.to(torch.float32)  # Llama 4's pixels are bf16

@@ -13,6 +13,7 @@ import torch
 from aim_sdk.errors import InputError, unknown
 
 from . import (
+    baidu,
     blip,
     cohere,
     deepseek,
@@ -37,9 +38,11 @@ from . import (
     llama4,
     llava,
     minicpm,
+    minimax,
     mistral3,
     mllama,
     molmo,
+    muse,
     nemotron,
     ocr,
     ovis,
@@ -47,6 +50,7 @@ from . import (
     qwen,
     qwen4,
     step,
+    video,
 )
 
 TINY_MODELS: dict[str, Callable[[Path], None]] = {
@@ -97,6 +101,16 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "mistral-large4": mistral3.mistral_large4,
     "deepseek-ocr2": deepseek.deepseek_ocr2,
     "qwen2.5-omni": qwen.qwen2_5_omni,
+    "llava-next-video": video.llava_next_video,
+    "video-llava": video.video_llava,
+    "video-llama-3": video.video_llama_3,
+    "qwen3-omni-moe": qwen.qwen3_omni_moe,
+    "qianfan-ocr": baidu.qianfan_ocr,
+    "pp-chart2table": baidu.pp_chart2table,
+    "unlimited-ocr": deepseek.unlimited_ocr,
+    "minimax-m3-vl": minimax.minimax_m3_vl,
+    "muse-glimmer": muse.muse_glimmer,
+    "muse-spark": muse.muse_spark,
     "minicpmv4.6": minicpm.minicpm_v4_6,
     "minicpmv4.7": minicpm.minicpm_v4_7,
     "minicpm-ocr": minicpm.minicpm_ocr,

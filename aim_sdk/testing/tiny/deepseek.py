@@ -1,4 +1,4 @@
-"""DeepSeek-VL and DeepSeek-OCR 2."""
+"""DeepSeek-VL, DeepSeek-OCR 2 and Baidu's Unlimited-OCR, which grew from it."""
 
 from pathlib import Path
 
@@ -12,6 +12,10 @@ from transformers import (
     DeepseekVLImageProcessor,
     DeepseekVLProcessor,
     PreTrainedTokenizerBase,
+    UnlimitedOcrConfig,
+    UnlimitedOcrForConditionalGeneration,
+    UnlimitedOcrImageProcessor,
+    UnlimitedOcrProcessor,
 )
 
 from .common import HIDDEN, WINDOW, byte_level_tokenizer, llama, save, siglip, spare, text_options
@@ -30,10 +34,13 @@ OCR_TEMPLATE = """{{ bos_token }}{% for message in messages %}{% for part in mes
 {{ eos_token if message['role'] == 'assistant' }}{% endfor %}"""
 
 
-def _tokenizer(image: str) -> PreTrainedTokenizerBase:
+UNLIMITED_TEMPLATE = OCR_TEMPLATE.replace(r"<image>\n", "<image>")
+
+
+def _tokenizer(image: str, *more: str) -> PreTrainedTokenizerBase:
     begin, end = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
     return byte_level_tokenizer(
-        [begin, end, "<｜▁pad▁｜>", image],
+        [begin, end, "<｜▁pad▁｜>", image, *more],
         bos=begin,
         bos_token=begin,
         eos_token=end,
@@ -85,3 +92,30 @@ def deepseek_ocr2(folder: Path) -> None:
         image_token_id=processor.image_token_id,
     )
     save(folder, DeepseekOcr2ForConditionalGeneration(config), processor)
+
+
+def unlimited_ocr(folder: Path) -> None:
+    """21 visual tokens per image, line ends among them, and as many or more for the two or three tiles of a larger one;
+    the decoder keeps all of a prompt, and a window of the answer."""
+    tokenizer = _tokenizer("<image>", "<|det|>", "<|/det|>", "<PAGE>")
+    processor = UnlimitedOcrProcessor(
+        UnlimitedOcrImageProcessor(size={"height": 64, "width": 64}, tile_size=48, max_patches=3),
+        tokenizer,
+        patch_size=4,
+        downsample_ratio=4,
+        chat_template=UNLIMITED_TEMPLATE,
+    )
+    layers = {"hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sam = {"image_size": 64, "patch_size": 4, "output_channels": HIDDEN, "downsample_channels": [HIDDEN, HIDDEN]}
+    tower = {
+        "sam_config": layers | sam | {"mlp_dim": 2 * HIDDEN, "window_size": 4, "global_attn_indexes": [1]},
+        "encoder_config": layers | {"intermediate_size": 2 * HIDDEN, "image_size": 64, "patch_size": 16},
+    }
+    text = text_options(spare(tokenizer), tokenizer) | {"num_key_value_heads": 4, "sliding_window": 16}
+    experts = {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2}
+    config = UnlimitedOcrConfig(
+        vision_config=tower,
+        text_config=text | experts | {"moe_intermediate_size": HIDDEN, "mlp_layer_types": ["dense", "sparse"]},
+        image_token_id=processor.image_token_id,
+    )
+    save(folder, UnlimitedOcrForConditionalGeneration(config), processor)

@@ -44,6 +44,10 @@ _FLAT_IMAGE = PrefixReuse(
     alone=False, padded=False, why="transformers 5.23 gives an image after a cached prefix the positions of text"
 )
 _SEES_IMAGE = PrefixReuse(alone=False, padded=False, why="its text before an image attends to that image")
+_BLOCKS = PrefixReuse(alone=True, padded=False, why="its blocks of tokens count the padding after a shared prefix")
+_SHORT_AFTER = PrefixReuse(
+    alone=False, padded=False, why="its layers keep all of the first forward, and a window of what comes after it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,19 +136,19 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "llama4": Family(prefix=_WINDOWED, continues_cache=True, note=_NO_BEAMS),
     "llava": Family(backend="llava", prefix=_ANYWHERE, continues_cache=True),
     "llava_next": Family(backend="llava", prefix=_ANYWHERE, continues_cache=True),
-    "llava_next_video": Family(),
+    "llava_next_video": Family(prefix=_ANYWHERE, continues_cache=True),
     "llava_onevision": Family(backend="llava", prefix=_ANYWHERE, continues_cache=True),
     "minicpm_ocr": Family(),
     "minicpmv4_6": Family(),
     "minicpmv4_7": Family(),
-    "minimax_m3_vl": Family(),
+    "minimax_m3_vl": Family(adapter="minimax:MiniMaxM3", prefix=_BLOCKS, continues_cache=True),
     "mistral3": Family(prefix=_ANYWHERE, continues_cache=True),
     "mistral4": Family(refused="it is a text model: it reads no images"),
     "mistral_large4": Family(prefix=_ANYWHERE, continues_cache=True),
     "mllama": Family(adapter="mllama:Mllama", prefix=_SEES_IMAGE),
     "molmo2": Family(),
-    "muse_glimmer": Family(),
-    "muse_spark": Family(),
+    "muse_glimmer": Family(adapter="opened:Opened", prefix=_WINDOWED, continues_cache=True),
+    "muse_spark": Family(adapter="opened:Opened", prefix=_WINDOWED, continues_cache=True),
     "nemotron_h_omni": Family(),
     "ovis2": Family(prefix=_ANYWHERE, continues_cache=True),
     "paddleocr_vl": Family(prefix=_ANYWHERE, continues_cache=True),
@@ -152,9 +156,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "perception_lm": Family(one_by_one="its processor refuses a batch of images that differ in their tiles"),
     "pi0": Family(refused="it is a robot policy: it outputs actions, not text"),
     "pix2struct": Family(refused=_ENCODER_DECODER),
-    "pp_chart2table": Family(),
+    "pp_chart2table": Family(adapter="got:PPChart2Table", prefix=_ANYWHERE, continues_cache=True),
     "pp_formulanet": Family(refused=_ENCODER_DECODER),
-    "qianfan_ocr": Family(),
+    "qianfan_ocr": Family(adapter="qianfan:QianfanOCR", prefix=_ANYWHERE, continues_cache=True),
     "qwen2_5_omni_thinker": Family(prefix=_FLAT_IMAGE, continues_cache=True),
     "qwen2_5_vl": Family(
         backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True, boxes="qwen2.5-vl"
@@ -164,7 +168,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     ),
     "qwen3_5": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_RECURRENT, continues_cache=True),
     "qwen3_5_moe": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_RECURRENT, continues_cache=True),
-    "qwen3_omni_moe_thinker": Family(),
+    "qwen3_omni_moe_thinker": Family(prefix=_FLAT_IMAGE, continues_cache=True),
     "qwen3_vl": Family(
         backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True, boxes="qwen3-vl"
     ),
@@ -177,9 +181,14 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "step3p7": Family(),
     "t5gemma2": Family(refused=_ENCODER_DECODER),
     "udop": Family(refused=_ENCODER_DECODER),
-    "unlimited_ocr": Family(),
-    "video_llama_3": Family(),
-    "video_llava": Family(),
+    "unlimited_ocr": Family(
+        adapter="unlimited_ocr:UnlimitedOcr",
+        prefix=_SHORT_AFTER,
+        continues_cache=True,
+        note="training sees all of a long answer, where decoding sees the last 128 tokens of it",
+    ),
+    "video_llama_3": Family(prefix=_ANYWHERE, continues_cache=True),
+    "video_llava": Family(prefix=_ANYWHERE, continues_cache=True),
     "vipllava": Family(backend="llava", prefix=_ANYWHERE, continues_cache=True),
     "vision-encoder-decoder": Family(refused=_ENCODER_DECODER),
 }
