@@ -13,9 +13,12 @@ import torch
 from aim_sdk.errors import InputError, unknown
 
 from . import (
+    aria,
     blip,
     cohere,
+    cosmos,
     deepseek,
+    dots,
     early_fusion,
     exaone,
     fast_vlm,
@@ -84,6 +87,13 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "mistral-large4": mistral3.mistral_large4,
     "deepseek-ocr2": deepseek.deepseek_ocr2,
     "qwen2.5-omni": qwen.qwen2_5_omni,
+    "aria": aria.aria,
+    "cohere-compass": cohere.cohere_compass,
+    "cosmos3-edge": cosmos.cosmos3_edge,
+    "cosmos3-omni": cosmos.cosmos3_omni,
+    "deepseek-vl-hybrid": deepseek.deepseek_vl_hybrid,
+    "dots3-note": dots.dots3_note,
+    "glmga": glm.glmga,
 }
 
 NEEDS = {"smolvlm": "num2words", "gemma3n": "timm", "fast-vlm": "timm"}
