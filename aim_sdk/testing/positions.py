@@ -148,6 +148,7 @@ def _heads(logits: Tensor) -> Iterator[Tensor]:
     yield logits
     for cap in _CAPS:
         yield cap * torch.tanh(logits / cap)
+    yield logits / 8  # HyperCLOVA X
     yield logits / 16  # Cohere
 
 

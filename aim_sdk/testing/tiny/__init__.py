@@ -27,7 +27,9 @@ from . import (
     glm,
     google,
     got,
+    hyperclovax,
     idefics,
+    inkling,
     kosmos,
     lfm2,
     llama4,
@@ -94,9 +96,12 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "deepseek-vl-hybrid": deepseek.deepseek_vl_hybrid,
     "dots3-note": dots.dots3_note,
     "glmga": glm.glmga,
+    "hyperclovax-vision-v2": hyperclovax.hyperclovax_vision_v2,
+    "inkling": inkling.inkling,
+    "inkling2": inkling.inkling2,
 }
 
-NEEDS = {"smolvlm": "num2words", "gemma3n": "timm", "fast-vlm": "timm"}
+NEEDS = {"smolvlm": "num2words", "gemma3n": "timm", "fast-vlm": "timm", "inkling": "scipy"}
 """The package that a variant's processor or tower needs besides transformers."""
 
 

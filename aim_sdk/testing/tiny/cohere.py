@@ -69,7 +69,7 @@ def cohere2_vision(folder: Path) -> None:
 
 
 def cohere_compass(folder: Path) -> None:
-    """A visual token for 16 pixels square, between two marks, which a layer of the tower enters again at the LM's first;
+    """A visual token for 16 pixels square, between two marks; a layer of the tower enters it again above the LM's first;
     a windowed layer with three-dimensional positions and a full one without positions."""
     names = {"image": "IMAGE_PAD", "video": "VIDEO_PAD", "vision_start": "VISION_START", "vision_end": "VISION_END"}
     tokenizer = byte_level_tokenizer(
@@ -88,14 +88,18 @@ def cohere_compass(folder: Path) -> None:
         chat_template=COMPASS,
     )
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
-    layers = {"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"], "logit_scale": 0.5}
+    layers = {"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"], "logit_scale": 1 / 16}
     tower = {"depth": 2, "num_heads": 2, "hidden_size": HIDDEN, "intermediate_size": 2 * HIDDEN, "patch_size": PATCH}
     config = CohereCompassConfig(
         text_config=text_options(spare(tokenizer), tokenizer)
         | layers
         | {"rope_parameters": {"sliding_attention": rope, "full_attention": None}},
         vision_config=tower
-        | {"out_hidden_size": HIDDEN, "num_position_embeddings": (IMAGE // PATCH) ** 2, "deepstack_visual_indexes": [0]},
+        | {
+            "out_hidden_size": HIDDEN,
+            "num_position_embeddings": (IMAGE // PATCH) ** 2,
+            "deepstack_visual_indexes": [0],
+        },
         **{f"{role}_token_id": tokenizer.convert_tokens_to_ids(f"<|{name}|>") for role, name in names.items()},
     )
     save(folder, CohereCompassForConditionalGeneration(config), processor)

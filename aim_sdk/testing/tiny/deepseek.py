@@ -88,7 +88,9 @@ def deepseek_vl_hybrid(folder: Path) -> None:
         tie_word_embeddings=False,
     )
     model = DeepseekVLHybridForConditionalGeneration(config)
-    torch.nn.init.constant_(model.model.high_res_vision_alpha, 0.5)  # 0 in a fresh model: no layer below the last counts
+    torch.nn.init.constant_(
+        model.model.high_res_vision_alpha, 0.5
+    )  # 0 in a fresh model: no layer below the last counts
     save(folder, model, processor)
 
 

@@ -39,6 +39,9 @@ _UNKNOWN = PrefixReuse(alone=False, padded=False, known=False)
 _ANYWHERE = PrefixReuse(alone=True, padded=True)
 _RECURRENT = PrefixReuse(alone=True, padded=False, why="its recurrent layers read the padding after a shared prefix")
 _WINDOWED = PrefixReuse(alone=True, padded=False, why="its windowed layers count the padding after a shared prefix")
+_COUNTED = PrefixReuse(
+    alone=True, padded=False, why="transformers 5.23 counts the padding after a shared prefix among its positions"
+)
 _IMAGE_LEADS = PrefixReuse(alone=False, padded=False, why="its prompt begins with the query's image")
 _FLAT_IMAGE = PrefixReuse(
     alone=False, padded=False, why="transformers 5.23 gives an image after a cached prefix the positions of text"
@@ -74,22 +77,22 @@ _T5_AND_QFORMER = f"{_T5}; its Q-Former reads the whole text where it is written
 _NO_BEAMS = "no beams: transformers 5.23's own beam search does not repeat its image features"
 
 FAMILIES: Final[Mapping[str, Family]] = {
-    "aria": Family(),
+    "aria": Family(prefix=_ANYWHERE, continues_cache=True),
     "aya_vision": Family(prefix=_WINDOWED, continues_cache=True),
     "blip": Family(refused="its text decoder sees the image by cross-attention alone: a prompt has no place for one"),
     "blip-2": Family(adapter="image_first:Blip2", prefix=_IMAGE_LEADS, note=_T5),
     "chameleon": Family(adapter="chameleon:Chameleon", prefix=_ANYWHERE, continues_cache=True),
     "cohere2_vision": Family(prefix=_WINDOWED, continues_cache=True),
-    "cohere_compass": Family(),
-    "cosmos3_edge": Family(),
-    "cosmos3_omni": Family(),
+    "cohere_compass": Family(prefix=_WINDOWED, continues_cache=True),
+    "cosmos3_edge": Family(adapter="cosmos:Cosmos3Edge", prefix=_ANYWHERE, continues_cache=True),
+    "cosmos3_omni": Family(prefix=_ANYWHERE, continues_cache=True),
     "deepseek_ocr2": Family(prefix=_ANYWHERE, continues_cache=True),
     "deepseek_vl": Family(prefix=_ANYWHERE, continues_cache=True),
-    "deepseek_vl_hybrid": Family(),
+    "deepseek_vl_hybrid": Family(prefix=_ANYWHERE, continues_cache=True),
     "diffusion_gemma": Family(
         refused="it writes by block diffusion: a demonstration's text has no causal states there"
     ),
-    "dots3_note": Family(),
+    "dots3_note": Family(prefix=_WINDOWED, continues_cache=True),
     "emu3": Family(),
     "ernie4_5_vl_moe": Family(),
     "evolla": Family(refused="it reads proteins, not images"),
@@ -107,17 +110,17 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "glm4v_moe": Family(prefix=_ANYWHERE, continues_cache=True),
     "glm5_next": Family(),
     "glm_ocr": Family(prefix=_ANYWHERE, continues_cache=True),
-    "glmga": Family(),
+    "glmga": Family(adapter="glmga:Glmga", prefix=_ANYWHERE, continues_cache=True),
     "got_ocr2": Family(adapter="got:GotOcr2", prefix=_ANYWHERE, continues_cache=True),
     "granite4_vision": Family(),
     "granite_docling": Family(),
     "hunyuan_vl": Family(),
-    "hyperclovax_vision_v2": Family(),
+    "hyperclovax_vision_v2": Family(adapter="hyperclovax:HyperClovaX", prefix=_COUNTED, continues_cache=True),
     "idefics": Family(backend="idefics", adapter="idefics:Idefics1", prefix=_ANYWHERE, continues_cache=True),
     "idefics2": Family(backend="idefics", adapter="idefics:Idefics2", prefix=_ANYWHERE, continues_cache=True),
     "idefics3": Family(backend="idefics", prefix=_ANYWHERE, continues_cache=True),
-    "inkling2": Family(),
-    "inkling_mm_model": Family(),
+    "inkling2": Family(adapter="inkling:Inkling", prefix=_RECURRENT, continues_cache=True),
+    "inkling_mm_model": Family(adapter="inkling:Inkling", prefix=_RECURRENT, continues_cache=True),
     "instructblip": Family(adapter="image_first:Blip2", prefix=_IMAGE_LEADS, note=_T5_AND_QFORMER),
     "instructblipvideo": Family(refused="it reads videos, not single images"),
     "internvl": Family(prefix=_ANYWHERE, continues_cache=True, boxes="internvl"),
