@@ -69,7 +69,7 @@ def cohere2_vision(folder: Path) -> None:
 
 
 def cohere_compass(folder: Path) -> None:
-    """A visual token for 16 pixels square, between two marks; a layer of the tower enters it again above the LM's first;
+    """A visual token for 16 pixels square, between two marks; a layer of the tower enters again above the LM's first;
     a windowed layer with three-dimensional positions and a full one without positions."""
     names = {"image": "IMAGE_PAD", "video": "VIDEO_PAD", "vision_start": "VISION_START", "vision_end": "VISION_END"}
     tokenizer = byte_level_tokenizer(

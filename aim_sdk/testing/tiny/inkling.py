@@ -74,17 +74,17 @@ def inkling(folder: Path) -> None:
 
 
 def inkling2(folder: Path) -> None:
-    """A visual token for 32 pixels square, without an upper bound; a windowed layer and a full one that attend to the
+    """A visual token for 40 pixels square, without an upper bound; a windowed layer and a full one that attend to the
     layers below them, with convolutions that the tokens themselves choose; experts in both."""
     tokenizer = _tokenizer()
-    images = Inkling2ImageProcessor(size={"height": 32, "width": 32})
+    images = Inkling2ImageProcessor(size={"height": 40, "width": 40})
     processor = Inkling2Processor(images, tokenizer, chat_template=TEMPLATE)
     text = _text(tokenizer) | {"layer_types": ["hybrid_sliding", "hybrid"], "n_layers_per_attn_res_block": 1}
     tower = {
         "hidden_size": HIDDEN,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
-        "patch_size": 16,
+        "patch_size": 20,
         "mlp_ratio": 2.0,
     }
     projector = {"posemb_grid_size": 4, "projection_hidden_dim": 2 * HIDDEN, "text_hidden_size": HIDDEN}
