@@ -64,8 +64,7 @@ def _row(kind: str, tested: Mapping[str, Sequence[str]]) -> str:
     if family.refused:
         return f"| `{kind}` | refused | | | {family.refused} |\n"
     variants = ", ".join(f"`{variant}`" for variant in tested.get(kind, ())) or "not tested"
-    alone = family.one_by_one and f"one prompt at a time, always: {family.one_by_one}"
-    notes = "; ".join(filter(None, (family.note, alone, family.prefix.why)))
+    notes = "; ".join(filter(None, (family.note, family.prefix.why)))
     return f"| `{kind}` | `{family.backend}` | {variants} | {_prefix_reuse(family.prefix)} | {notes} |\n"
 
 

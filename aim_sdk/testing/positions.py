@@ -148,6 +148,7 @@ def _heads(logits: Tensor, width: int) -> Iterator[Tensor]:
     yield logits
     for cap in _CAPS:
         yield cap * torch.tanh(logits / cap)
+    yield logits / 8  # HyperCLOVA X
     yield logits / 16  # Cohere
     yield 20 * torch.tanh(logits * (256 / width) ** 0.5 / 20)  # Muse
 

@@ -31,6 +31,7 @@ EXPECTED_FAILURES: dict[str, dict[str, str]] = {
     "llava-onevision": {"reading_is_scored_in_chat": "its template writes a blank before a shown answer alone"},
     "qwen3.5": {"reading_is_scored_in_chat": _THOUGHT},
     "qwen3.5-moe": {"reading_is_scored_in_chat": _THOUGHT},
+    "hyperclovax-vision-v2": {"reading_is_scored_in_chat": _THOUGHT},
     "chameleon": dict.fromkeys(("reading_is_scored", "reading_is_scored_in_chat"), _NO_IMAGE_TOKENS),
     "mllama": {
         "image_position": "where its mask shows no image, a token attends to all",
@@ -69,6 +70,10 @@ MARKS = {**dict.fromkeys(("kosmos-2", "blip-2", "instructblip", "fuyu"), ""), "g
 """What a user writes for an image, where it is not the processor's image token alone."""
 OPENS = {**dict.fromkeys(("muse-glimmer", "muse-spark"), " to=user<|message|>"), "minimax-m3-vl": "</mm:think>"}
 """What a template writes before a shown answer, and leaves to the model before another."""
+THOUGHTS = {"cosmos3-edge": ("enable_thinking",), "hyperclovax-vision-v2": ("thinking",)}
+"""What switches a thought off that a template opens unless it is told not to."""
+TYPED = ("cosmos3-edge",)
+"""A processor that tells which tokens stand for an image only if it is asked, and a model that needs it."""
 
 LINE_ENDS = "its processor puts line ends round an image, which merge with their neighbours as one string"
 ONE_IMAGE = {
@@ -85,6 +90,13 @@ SKIPS: dict[tuple[str, str], str] = {
     ("instructblip", "test_per_token_tensors_are_the_processors_own"): "its Q-Former reads demonstrations in a string",
     ("mllama", "test_text_before_the_image_has_not_seen_it"): "where its mask shows no image, a token attends to all",
     ("mllama", "test_a_system_text_stands_before_the_demonstrations"): "its template refuses one beside an image",
+    **dict.fromkeys(
+        (
+            ("hyperclovax-vision-v2", "test_the_pieces_give_the_templates_own_conversation"),
+            ("hyperclovax-vision-v2", "test_interleaved_demonstrations_are_the_processors_own_prompt"),
+        ),
+        "its template numbers the images of a conversation: a piece's image is the first one, wherever it stands",
+    ),
     **{(variant, test): reason for variant in IMAGE_FIRST for test, reason in ONE_IMAGE.items()},
 }
 """What a family cannot do by construction: (variant, test) -> why."""
@@ -129,15 +141,23 @@ class Family:
     def processor(self) -> Any:
         return AutoProcessor.from_pretrained(self.folder)
 
+    def rendered(self, messages: Sequence[dict[str, Any]]) -> str:
+        """A conversation up to the place of its answer, without a thought."""
+        thoughts = dict.fromkeys(THOUGHTS.get(self.variant, ()), False)
+        text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **thoughts)
+        return f"{text}{OPENS.get(self.variant, '')}"
+
     def native(self, query: Query, shots: Sequence[Demonstration] = ()) -> dict[str, Tensor]:
         """A prompt as a user of transformers would have it written, without this SDK."""
         images = [*(d.image for d in shots), query.image]
         turns: list[tuple[str, str | None]] = [*((d.text, d.answer) for d in shots), (query.text, None)]
         if self.form.kind == "chat":
-            text = self.processor.apply_chat_template(_messages(turns), tokenize=False, add_generation_prompt=True)
-            text += OPENS.get(self.variant, "")
+            text = self.rendered(_messages(turns))
             special = not text.startswith(self.processor.tokenizer.bos_token or "\0")
-            inputs = self.processor(images=[images], text=[text], add_special_tokens=special, return_tensors="pt")
+            options = {"return_mm_token_type_ids": True} if self.variant in TYPED else {}
+            inputs = self.processor(
+                images=[images], text=[text], add_special_tokens=special, return_tensors="pt", **options
+            )
             return inputs.to(torch.float32)  # Llama 4's pixels are bf16
         if self.variant == "idefics":
             row: list[Any] = ["User:"]

@@ -13,10 +13,13 @@ import torch
 from aim_sdk.errors import InputError, unknown
 
 from . import (
+    aria,
     baidu,
     blip,
     cohere,
+    cosmos,
     deepseek,
+    dots,
     early_fusion,
     emu,
     ernie,
@@ -31,7 +34,9 @@ from . import (
     granite,
     granite4,
     hunyuan,
+    hyperclovax,
     idefics,
+    inkling,
     kimi,
     kosmos,
     lfm2,
@@ -126,9 +131,25 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "granite4-vision": granite4.granite4_vision,
     "hunyuan-vl": hunyuan.hunyuan_vl,
     "glm5-next": glm5.glm5_next,
+    "aria": aria.aria,
+    "cohere-compass": cohere.cohere_compass,
+    "cosmos3-edge": cosmos.cosmos3_edge,
+    "cosmos3-omni": cosmos.cosmos3_omni,
+    "deepseek-vl-hybrid": deepseek.deepseek_vl_hybrid,
+    "dots3-note": dots.dots3_note,
+    "glmga": glm.glmga,
+    "hyperclovax-vision-v2": hyperclovax.hyperclovax_vision_v2,
+    "inkling": inkling.inkling,
+    "inkling2": inkling.inkling2,
 }
 
-NEEDS = {"smolvlm": "num2words", "gemma3n": "timm", "fast-vlm": "timm", "perception-lm": "timm"}
+NEEDS = {
+    "smolvlm": "num2words",
+    "gemma3n": "timm",
+    "fast-vlm": "timm",
+    "perception-lm": "timm",
+    "inkling": "scipy",
+}
 """The package that a variant's processor or tower needs besides transformers."""
 
 

@@ -1,7 +1,8 @@
-"""DeepSeek-VL, DeepSeek-OCR 2 and Baidu's Unlimited-OCR, which grew from it."""
+"""DeepSeek-VL (with one tower and with two), DeepSeek-OCR 2 and Baidu's Unlimited-OCR, which grew from it."""
 
 from pathlib import Path
 
+import torch
 from transformers import (
     DeepseekOcr2Config,
     DeepseekOcr2ForConditionalGeneration,
@@ -9,16 +10,21 @@ from transformers import (
     DeepseekOcr2Processor,
     DeepseekVLConfig,
     DeepseekVLForConditionalGeneration,
+    DeepseekVLHybridConfig,
+    DeepseekVLHybridForConditionalGeneration,
+    DeepseekVLHybridImageProcessor,
+    DeepseekVLHybridProcessor,
     DeepseekVLImageProcessor,
     DeepseekVLProcessor,
     PreTrainedTokenizerBase,
+    SamVisionConfig,
     UnlimitedOcrConfig,
     UnlimitedOcrForConditionalGeneration,
     UnlimitedOcrImageProcessor,
     UnlimitedOcrProcessor,
 )
 
-from .common import HIDDEN, WINDOW, byte_level_tokenizer, llama, save, siglip, spare, text_options
+from .common import HIDDEN, IMAGE, WINDOW, byte_level_tokenizer, llama, save, siglip, spare, text_options
 from .generic import SIZE
 
 TEMPLATE = """{{ bos_token }}{% for message in messages %}\
@@ -62,6 +68,37 @@ def deepseek_vl(folder: Path) -> None:
         tie_word_embeddings=False,
     )
     save(folder, DeepseekVLForConditionalGeneration(config), processor)
+
+
+def deepseek_vl_hybrid(folder: Path) -> None:
+    """16 visual tokens per image, each of them from two towers: one sees the image at twice the size of the other."""
+    tokenizer = _tokenizer("<image_placeholder>")
+    large = {"height": 2 * IMAGE, "width": 2 * IMAGE}
+    images = DeepseekVLHybridImageProcessor(size=SIZE, high_res_size=large, min_size=8)
+    processor = DeepseekVLHybridProcessor(images, tokenizer, chat_template=TEMPLATE, num_image_tokens=16)
+    sam = SamVisionConfig(
+        hidden_size=HIDDEN,
+        output_channels=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=2 * IMAGE,
+        patch_size=8,
+        mlp_dim=2 * HIDDEN,
+        window_size=3,
+        global_attn_indexes=[0, 1],
+    )
+    config = DeepseekVLHybridConfig(
+        text_config=llama(spare(tokenizer), tokenizer),
+        vision_config=siglip(8),
+        high_res_vision_config=sam,
+        image_token_id=processor.image_token_id,
+        tie_word_embeddings=False,
+    )
+    model = DeepseekVLHybridForConditionalGeneration(config)
+    torch.nn.init.constant_(
+        model.model.high_res_vision_alpha, 0.5
+    )  # 0 in a fresh model: no layer below the last counts
+    save(folder, model, processor)
 
 
 def deepseek_ocr2(folder: Path) -> None:

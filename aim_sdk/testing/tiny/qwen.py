@@ -188,15 +188,21 @@ def _processor_3(tokenizer: PreTrainedTokenizerBase, template: str) -> Qwen3VLPr
     return Qwen3VLProcessor(Qwen2VLImageProcessor(size=SIZE, **PATCHES), tokenizer, videos, chat_template=template)
 
 
-def qwen3_vl(folder: Path) -> None:
+def qwen3_vl_parts(template: str) -> tuple[dict[str, Any], Qwen3VLProcessor]:
+    """Qwen3-VL's configuration and processor, for a family that takes them over."""
     tokenizer = _tokenizer(Qwen2Tokenizer, ("<think>", "</think>"))
     rope = {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
-    config = Qwen3VLConfig(
-        text_config=_text(tokenizer, head_dim=16, rope_parameters=rope),
-        vision_config=_vision_3(deepstack_visual_indexes=[0, 1]),
+    config = {
+        "text_config": _text(tokenizer, head_dim=16, rope_parameters=rope),
+        "vision_config": _vision_3(deepstack_visual_indexes=[0, 1]),
         **_ids(tokenizer),
-    )
-    save(folder, Qwen3VLForConditionalGeneration(config), _processor_3(tokenizer, TURNS))
+    }
+    return config, _processor_3(tokenizer, template)
+
+
+def qwen3_vl(folder: Path) -> None:
+    config, processor = qwen3_vl_parts(TURNS)
+    save(folder, Qwen3VLForConditionalGeneration(Qwen3VLConfig(**config)), processor)
 
 
 def qwen3_vl_moe(folder: Path) -> None:

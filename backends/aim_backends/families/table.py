@@ -39,6 +39,9 @@ _UNKNOWN = PrefixReuse(alone=False, padded=False, known=False)
 _ANYWHERE = PrefixReuse(alone=True, padded=True)
 _RECURRENT = PrefixReuse(alone=True, padded=False, why="its recurrent layers read the padding after a shared prefix")
 _WINDOWED = PrefixReuse(alone=True, padded=False, why="its windowed layers count the padding after a shared prefix")
+_COUNTED = PrefixReuse(
+    alone=True, padded=False, why="transformers 5.23 counts the padding after a shared prefix among its positions"
+)
 _IMAGE_LEADS = PrefixReuse(alone=False, padded=False, why="its prompt begins with the query's image")
 _FLAT_IMAGE = PrefixReuse(
     alone=False, padded=False, why="transformers 5.23 gives an image after a cached prefix the positions of text"
@@ -66,8 +69,6 @@ class Family:
     """Its notation of boxes, by its name in `aim_backends.families.notations`, if one is published."""
     note: str = ""
     """What a checkpoint of it cannot do."""
-    one_by_one: str = ""
-    """Why each row of a batch is run by itself."""
     refused: str = ""
     """Why no backend serves it."""
 
@@ -79,23 +80,23 @@ _T5_AND_QFORMER = f"{_T5}; its Q-Former reads the whole text where it is written
 _NO_BEAMS = "no beams: transformers 5.23's own beam search does not repeat its image features"
 
 FAMILIES: Final[Mapping[str, Family]] = {
-    "aria": Family(),
+    "aria": Family(prefix=_ANYWHERE, continues_cache=True),
     "aya_vision": Family(prefix=_WINDOWED, continues_cache=True),
     "blip": Family(refused="its text decoder sees the image by cross-attention alone: a prompt has no place for one"),
     "blip-2": Family(adapter="image_first:Blip2", prefix=_IMAGE_LEADS, note=_T5),
     "chameleon": Family(adapter="chameleon:Chameleon", prefix=_ANYWHERE, continues_cache=True),
     "cohere2_vision": Family(prefix=_WINDOWED, continues_cache=True),
-    "cohere_compass": Family(),
-    "cosmos3_edge": Family(),
-    "cosmos3_omni": Family(),
+    "cohere_compass": Family(prefix=_WINDOWED, continues_cache=True),
+    "cosmos3_edge": Family(adapter="cosmos:Cosmos3Edge", prefix=_ANYWHERE, continues_cache=True),
+    "cosmos3_omni": Family(prefix=_ANYWHERE, continues_cache=True),
     "deepseek_ocr2": Family(prefix=_ANYWHERE, continues_cache=True),
     "deepseek_vl": Family(prefix=_ANYWHERE, continues_cache=True),
-    "deepseek_vl_hybrid": Family(),
+    "deepseek_vl_hybrid": Family(prefix=_ANYWHERE, continues_cache=True),
     "diffusion_gemma": Family(
         refused="it writes by block diffusion: a demonstration's text has no causal states there"
     ),
-    "dots3_note": Family(),
-    "emu3": Family(one_by_one="its images of other sizes are padded in a batch, and read with their padding"),
+    "dots3_note": Family(prefix=_WINDOWED, continues_cache=True),
+    "emu3": Family(),
     "ernie4_5_vl_moe": Family(),
     "evolla": Family(refused="it reads proteins, not images"),
     "exaone4_5": Family(prefix=_WINDOWED, continues_cache=True),
@@ -112,17 +113,17 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "glm4v_moe": Family(prefix=_ANYWHERE, continues_cache=True),
     "glm5_next": Family(),
     "glm_ocr": Family(prefix=_ANYWHERE, continues_cache=True),
-    "glmga": Family(),
+    "glmga": Family(adapter="glmga:Glmga", prefix=_ANYWHERE, continues_cache=True),
     "got_ocr2": Family(adapter="got:GotOcr2", prefix=_ANYWHERE, continues_cache=True),
     "granite4_vision": Family(),
     "granite_docling": Family(),
-    "hunyuan_vl": Family(one_by_one="transformers 5.23 numbers the images of a whole batch, not of each prompt"),
-    "hyperclovax_vision_v2": Family(),
+    "hunyuan_vl": Family(),
+    "hyperclovax_vision_v2": Family(adapter="hyperclovax:HyperClovaX", prefix=_COUNTED, continues_cache=True),
     "idefics": Family(backend="idefics", adapter="idefics:Idefics1", prefix=_ANYWHERE, continues_cache=True),
     "idefics2": Family(backend="idefics", adapter="idefics:Idefics2", prefix=_ANYWHERE, continues_cache=True),
     "idefics3": Family(backend="idefics", prefix=_ANYWHERE, continues_cache=True),
-    "inkling2": Family(),
-    "inkling_mm_model": Family(),
+    "inkling2": Family(adapter="inkling:Inkling", prefix=_RECURRENT, continues_cache=True),
+    "inkling_mm_model": Family(adapter="inkling:Inkling", prefix=_RECURRENT, continues_cache=True),
     "instructblip": Family(adapter="image_first:Blip2", prefix=_IMAGE_LEADS, note=_T5_AND_QFORMER),
     "instructblipvideo": Family(refused="it reads videos, not single images"),
     "internvl": Family(prefix=_ANYWHERE, continues_cache=True, boxes="internvl"),
@@ -153,7 +154,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "ovis2": Family(prefix=_ANYWHERE, continues_cache=True),
     "paddleocr_vl": Family(prefix=_ANYWHERE, continues_cache=True),
     "paligemma": Family(adapter="image_first:PaliGemma", prefix=_IMAGE_LEADS, continues_cache=True, boxes="paligemma"),
-    "perception_lm": Family(one_by_one="its processor refuses a batch of images that differ in their tiles"),
+    "perception_lm": Family(),
     "pi0": Family(refused="it is a robot policy: it outputs actions, not text"),
     "pix2struct": Family(refused=_ENCODER_DECODER),
     "pp_chart2table": Family(adapter="got:PPChart2Table", prefix=_ANYWHERE, continues_cache=True),

@@ -23,7 +23,6 @@ from aim_backends.hf.backbone import Backbone, check_option
 from aim_backends.hf.fingerprint import fingerprint
 from aim_backends.hf.footprint import TransformersFootprint, weights_bytes
 from aim_backends.hf.injector import TransformersInjector
-from aim_backends.hf.one_by_one import InjectorOfOne, ReaderOfOne
 from aim_backends.hf.plain import plain_answer, show_prompt
 from aim_backends.hf.reader import TransformersReader
 from aim_backends.hf.roles import SpecialTokens
@@ -62,9 +61,7 @@ class TransformersBackend(Backend):
         self.backbone, self._saved = backbone, saved
         self.model: Any = backbone.model
         """The transformers model."""
-        alone = bool(backbone.family.one_by_one)
-        self._reader = ReaderOfOne(backbone) if alone else TransformersReader(backbone)
-        self._injector = InjectorOfOne(backbone) if alone else TransformersInjector(backbone)
+        self._reader, self._injector = TransformersReader(backbone), TransformersInjector(backbone)
 
     @classmethod
     def from_pretrained(
