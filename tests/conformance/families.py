@@ -32,6 +32,9 @@ EXPECTED_FAILURES: dict[str, dict[str, str]] = {
     "qwen3.5": {"reading_is_scored_in_chat": _THOUGHT},
     "qwen3.5-moe": {"reading_is_scored_in_chat": _THOUGHT},
     "hyperclovax-vision-v2": {"reading_is_scored_in_chat": _THOUGHT},
+    "minicpmv4.6": {"reading_is_scored_in_chat": _THOUGHT},
+    "minicpmv4.7": {"reading_is_scored_in_chat": _THOUGHT},
+    "step3p7": {"reading_is_scored_in_chat": "its template opens the answer to a query with a thought"},
     "chameleon": dict.fromkeys(("reading_is_scored", "reading_is_scored_in_chat"), _NO_IMAGE_TOKENS),
     "mllama": {
         "image_position": "where its mask shows no image, a token attends to all",

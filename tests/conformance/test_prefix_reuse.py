@@ -51,6 +51,8 @@ def _is_the_full_prompt(family: Family, places: list[int]) -> bool:
         cache, width = _prefix(family)
         rows: Any = torch.zeros(len(places), dtype=torch.long)
         cache.reorder_cache(rows)
+        if hasattr(backend.model.base_model, "rope_deltas"):  # the injector forgets the last prompt's positions too
+            backend.model.base_model.rope_deltas = None
         found = _logits(backend.model, _padded_behind(prepared.inputs, width), past_key_values=cache)
     except Exception:  # a family that cannot do it fails in its own way
         return False

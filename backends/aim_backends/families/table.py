@@ -43,9 +43,6 @@ _COUNTED = PrefixReuse(
     alone=True, padded=False, why="transformers 5.23 counts the padding after a shared prefix among its positions"
 )
 _IMAGE_LEADS = PrefixReuse(alone=False, padded=False, why="its prompt begins with the query's image")
-_FLAT_IMAGE = PrefixReuse(
-    alone=False, padded=False, why="transformers 5.23 gives an image after a cached prefix the positions of text"
-)
 _SEES_IMAGE = PrefixReuse(alone=False, padded=False, why="its text before an image attends to that image")
 _BLOCKS = PrefixReuse(alone=True, padded=False, why="its blocks of tokens count the padding after a shared prefix")
 _SHORT_AFTER = PrefixReuse(
@@ -86,7 +83,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "blip-2": Family(adapter="image_first:Blip2", prefix=_IMAGE_LEADS, note=_T5),
     "chameleon": Family(adapter="chameleon:Chameleon", prefix=_ANYWHERE, continues_cache=True),
     "cohere2_vision": Family(prefix=_WINDOWED, continues_cache=True),
-    "cohere_compass": Family(prefix=_WINDOWED, continues_cache=True),
+    "cohere_compass": Family(adapter="scaled:ScaledLogits", prefix=_WINDOWED, continues_cache=True),
     "cosmos3_edge": Family(adapter="cosmos:Cosmos3Edge", prefix=_ANYWHERE, continues_cache=True),
     "cosmos3_omni": Family(prefix=_ANYWHERE, continues_cache=True),
     "deepseek_ocr2": Family(prefix=_ANYWHERE, continues_cache=True),
@@ -96,7 +93,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         refused="it writes by block diffusion: a demonstration's text has no causal states there"
     ),
     "dots3_note": Family(prefix=_WINDOWED, continues_cache=True),
-    "emu3": Family(),
+    "emu3": Family(adapter="emu:Emu3", prefix=_ANYWHERE, continues_cache=True),
     "ernie4_5_vl_moe": Family(),
     "evolla": Family(refused="it reads proteins, not images"),
     "exaone4_5": Family(prefix=_WINDOWED, continues_cache=True),
@@ -115,8 +112,8 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "glm_ocr": Family(prefix=_ANYWHERE, continues_cache=True),
     "glmga": Family(adapter="glmga:Glmga", prefix=_ANYWHERE, continues_cache=True),
     "got_ocr2": Family(adapter="got:GotOcr2", prefix=_ANYWHERE, continues_cache=True),
-    "granite4_vision": Family(),
-    "granite_docling": Family(),
+    "granite4_vision": Family(adapter="scaled:ScaledLogits"),
+    "granite_docling": Family(adapter="scaled:ScaledLogits", prefix=_ANYWHERE, continues_cache=True),
     "hunyuan_vl": Family(),
     "hyperclovax_vision_v2": Family(adapter="hyperclovax:HyperClovaX", prefix=_COUNTED, continues_cache=True),
     "idefics": Family(backend="idefics", adapter="idefics:Idefics1", prefix=_ANYWHERE, continues_cache=True),
@@ -128,7 +125,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "instructblipvideo": Family(refused="it reads videos, not single images"),
     "internvl": Family(prefix=_ANYWHERE, continues_cache=True, boxes="internvl"),
     "janus": Family(adapter="janus:Janus", prefix=_ANYWHERE, continues_cache=True),
-    "kimi_k25": Family(),
+    "kimi_k25": Family(prefix=_ANYWHERE, continues_cache=True),
     "kosmos-2": Family(adapter="image_first:Kosmos2", prefix=_IMAGE_LEADS, boxes="kosmos-2"),
     "kosmos-2.5": Family(refused=_IMAGE_FIRST),
     "lfm2_vl": Family(prefix=_RECURRENT, continues_cache=True),
@@ -139,15 +136,15 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "llava_next": Family(backend="llava", prefix=_ANYWHERE, continues_cache=True),
     "llava_next_video": Family(prefix=_ANYWHERE, continues_cache=True),
     "llava_onevision": Family(backend="llava", prefix=_ANYWHERE, continues_cache=True),
-    "minicpm_ocr": Family(),
-    "minicpmv4_6": Family(),
-    "minicpmv4_7": Family(),
+    "minicpm_ocr": Family(prefix=_RECURRENT, continues_cache=True),
+    "minicpmv4_6": Family(prefix=_RECURRENT, continues_cache=True),
+    "minicpmv4_7": Family(prefix=_RECURRENT, continues_cache=True),
     "minimax_m3_vl": Family(adapter="minimax:MiniMaxM3", prefix=_BLOCKS, continues_cache=True),
     "mistral3": Family(prefix=_ANYWHERE, continues_cache=True),
     "mistral4": Family(refused="it is a text model: it reads no images"),
     "mistral_large4": Family(prefix=_ANYWHERE, continues_cache=True),
     "mllama": Family(adapter="mllama:Mllama", prefix=_SEES_IMAGE),
-    "molmo2": Family(),
+    "molmo2": Family(prefix=_ANYWHERE, continues_cache=True),
     "muse_glimmer": Family(adapter="opened:Opened", prefix=_WINDOWED, continues_cache=True),
     "muse_spark": Family(adapter="opened:Opened", prefix=_WINDOWED, continues_cache=True),
     "nemotron_h_omni": Family(),
@@ -160,7 +157,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "pp_chart2table": Family(adapter="got:PPChart2Table", prefix=_ANYWHERE, continues_cache=True),
     "pp_formulanet": Family(refused=_ENCODER_DECODER),
     "qianfan_ocr": Family(adapter="qianfan:QianfanOCR", prefix=_ANYWHERE, continues_cache=True),
-    "qwen2_5_omni_thinker": Family(prefix=_FLAT_IMAGE, continues_cache=True),
+    "qwen2_5_omni_thinker": Family(prefix=_ANYWHERE, continues_cache=True),
     "qwen2_5_vl": Family(
         backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True, boxes="qwen2.5-vl"
     ),
@@ -169,7 +166,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     ),
     "qwen3_5": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_RECURRENT, continues_cache=True),
     "qwen3_5_moe": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_RECURRENT, continues_cache=True),
-    "qwen3_omni_moe_thinker": Family(prefix=_FLAT_IMAGE, continues_cache=True),
+    "qwen3_omni_moe_thinker": Family(prefix=_ANYWHERE, continues_cache=True),
     "qwen3_vl": Family(
         backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True, boxes="qwen3-vl"
     ),
@@ -179,7 +176,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "qwen4_exp": Family(),
     "shieldgemma2": Family(refused="it is a safety classifier: its processor writes the whole prompt itself"),
     "smolvlm": Family(backend="idefics", prefix=_ANYWHERE, continues_cache=True),
-    "step3p7": Family(),
+    "step3p7": Family(prefix=_WINDOWED, continues_cache=True),
     "t5gemma2": Family(refused=_ENCODER_DECODER),
     "udop": Family(refused=_ENCODER_DECODER),
     "unlimited_ocr": Family(
