@@ -217,6 +217,9 @@ class FusedTokens:
     embeddings: Float[Tensor, "tokens embed"]
     key: str | None = None
     """Names the embeddings: equal keys, equal tensors. What was computed of tokens without one is not kept."""
+    token_ids: Int[Tensor, " tokens"] | None = None
+    """The text tokens that they stand for, on the CPU. Some backbones look ids up a second time (embeddings of each
+    layer's own, n-grams): there they read these; without them, a token that means nothing."""
 
     def __len__(self) -> int:
         return len(self.embeddings)

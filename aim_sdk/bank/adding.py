@@ -98,7 +98,7 @@ class Adder:
     def keep(self, made: Sequence[tuple[str, int, str, Demonstration, Encoded]], *, remove: Sequence[str] = ()) -> None:
         """Hand (key, position, digest, demonstration, encoded) to the store, with the pooled readings."""
         entries = [
-            NewEntry(key, position, digest, item, encoded.fused.embeddings, encoded.reading)
+            NewEntry(key, position, digest, item, encoded.fused, encoded.reading)
             for key, position, digest, item, encoded in made
         ]
         if entries:

@@ -265,10 +265,11 @@ class DemonstrationCollection(Mapping[str, BankEntry]):
 
     def _fused(self, key: str) -> FusedTokens:
         try:
-            embeddings = self._store.fused(key)
+            found = self._store.fused(key)
         except KeyError:
             raise self._unknown(key) from None
-        return FusedTokens(self._encoder.on_device(embeddings) if self._encoder else embeddings, key)
+        embeddings = self._encoder.on_device(found.embeddings) if self._encoder else found.embeddings
+        return FusedTokens(embeddings, key, found.token_ids)
 
     def _adder(self) -> Adder:
         if self._encoder is None:

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
 
 from aim_sdk.errors import InputError, did_you_mean
 from aim_sdk.files.images import image_digest
-from aim_sdk.types import Demonstration, KeptReading, Matrix, Metadata, Query
+from aim_sdk.types import Demonstration, FusedTokens, KeptReading, Matrix, Metadata, Query
 
 Where: TypeAlias = "Mapping[str, Any]"
 """Metadata that an entry must have, by field: a value, or a list of allowed values."""
@@ -33,7 +31,7 @@ class NewEntry:
     digest: str
     """Of the image's content."""
     demonstration: Demonstration
-    fused: Float[Tensor, "tokens embed"]
+    fused: FusedTokens
     reading: KeptReading | None = None
 
 
@@ -152,8 +150,8 @@ class Store(ABC):
         """Of the content of an entry's image."""
 
     @abstractmethod
-    def fused(self, key: str) -> Float[Tensor, "tokens embed"]:
-        """An entry's fused tokens, wherever they are."""
+    def fused(self, key: str) -> FusedTokens:
+        """An entry's fused tokens, on any device and without their key."""
 
     @abstractmethod
     def reading(self, key: str) -> KeptReading | None:
@@ -241,7 +239,7 @@ class MemoryStore(Store):
     def digest(self, key: str) -> str:
         return self._entries[key].digest
 
-    def fused(self, key: str) -> Float[Tensor, "tokens embed"]:
+    def fused(self, key: str) -> FusedTokens:
         return self._entries[key].fused
 
     def reading(self, key: str) -> KeptReading | None:

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from aim_sdk.cli import analyze, answer, backends, bank, corpus, cost, demo, serve, train
 from aim_sdk.cli import eval as evaluation
 from aim_sdk.errors import AIMError
+from aim_sdk.support.launcher import end_with_launcher
 from aim_sdk.support.terminal import clean, quiet_libraries, say
 
 
@@ -72,6 +73,7 @@ def main() -> None:
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
     quiet_libraries()
+    end_with_launcher()
     with _noting_ctrl_c() as received:
         try:
             app()

@@ -150,7 +150,10 @@ class Projector(
         if not readings:
             return []
         fused = self(ReadingBatch.collate(readings))
-        return [FusedTokens(row[: len(reading)]) for row, reading in zip(fused, readings, strict=True)]
+        return [
+            FusedTokens(row[: len(reading)], token_ids=reading.token_ids.cpu())
+            for row, reading in zip(fused, readings, strict=True)
+        ]
 
     @property
     def identity(self) -> str:

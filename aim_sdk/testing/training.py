@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -15,7 +16,7 @@ from aim_sdk.backend.prepared import AnswerLogits
 from aim_sdk.testing.compare import answer_logits, log_probs, require, require_close
 from aim_sdk.testing.kit import check, needs
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES
-from aim_sdk.types import Context, Demonstration, FusedTokens
+from aim_sdk.types import Context, Demonstration
 
 _UNEQUAL = ((0, 1, 2), (), (1,))
 """Contexts of one batch, by the demonstrations' places."""
@@ -152,7 +153,11 @@ def check_recomputed_activations(backend: Backend) -> None:
 
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             (logs,) = log_probs(
-                backend, QUERIES[:1], [[FusedTokens(first), *shown[1:]]], CHOICES[2:], prompt_format=form
+                backend,
+                QUERIES[:1],
+                [[replace(shown[0], embeddings=first), *shown[1:]]],
+                CHOICES[2:],
+                prompt_format=form,
             )
         logs.sum().backward()  # type: ignore[no-untyped-call]
         assert first.grad is not None

@@ -115,9 +115,7 @@ def _grown(pipe: AIMPipeline, shown: Sequence[Demonstration], size: int) -> Demo
         places = np.arange(start, min(start + _BATCH, size))
         noise = rng.standard_normal((len(places), real.shape[1]), np.float32)
         vectors = real[places % REAL] + spread * noise
-        made = [
-            NewEntry(f"{n}", n, f"{n}", shown[n % REAL], entries[n % REAL].fused.embeddings) for n in places.tolist()
-        ]
+        made = [NewEntry(f"{n}", n, f"{n}", shown[n % REAL], entries[n % REAL].fused) for n in places.tolist()]
         store.add(made, features={POOLED: vectors})
     return DemonstrationBank(store, pipe.encoder.binding, pipe.encoder)
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from aim_sdk import Demonstration, DemonstrationBank, PromptFormat
+from aim_sdk import Demonstration, DemonstrationBank, FusedTokens, PromptFormat
 from aim_sdk.bank.adding import POOLED
 from aim_sdk.bank.binding import key_of
 from aim_sdk.bank.disk.segments import write_whole
@@ -55,7 +55,7 @@ def entries(count: int, folder: Path) -> Iterator[list[NewEntry]]:
         for place in range(start, min(start + BATCH, count)):
             shown = Demonstration(image, "What is this?", f"answer {place}", {"label": place % 10})
             key = key_of(BINDING, "digest", shown)
-            batch.append(NewEntry(key, place, "digest", shown, drawn[place - start]))
+            batch.append(NewEntry(key, place, "digest", shown, FusedTokens(drawn[place - start])))
         yield batch
 
 

@@ -13,7 +13,7 @@ from aim_backends.hf import TransformersBackend
 from aim_backends.llava import LlavaBackend
 from aim_sdk import get_backend
 from aim_sdk.testing.tiny import NEEDS, TINY_MODELS
-from tests.conformance.families import QUICK, SKIPS, Family, SecondLook
+from tests.conformance.families import QUICK, SKIPS, Family
 
 
 @pytest.fixture(
@@ -29,7 +29,7 @@ def family(request: pytest.FixtureRequest, tiny: Callable[[str], Path]) -> Famil
     loaded = backend.from_pretrained(str(folder), device="cpu")
     # Frozen like the backend's: torch multiplies by a matrix that wants gradients in another order.
     plain = AutoModelForImageTextToText.from_pretrained(folder).eval().requires_grad_(False)
-    return Family(request.param, folder, loaded, plain, SecondLook(plain, loaded.backbone.pad_token_id))
+    return Family(request.param, folder, loaded, plain)
 
 
 @pytest.fixture(autouse=True)

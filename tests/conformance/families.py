@@ -27,10 +27,6 @@ _SCALED = "its logits are divided after the LM head"
 _QFORMER = "its Q-Former reads a demonstration's text where it is written, not where it is injected"
 _THOUGHT = "its template opens the answer to a query with an empty thought"
 EXPECTED_FAILURES: dict[str, dict[str, str]] = {
-    "gemma4": dict.fromkeys(
-        ("identity_forward", "identity_behind_text", "identity_chat", "identity_batch", "identity_beams"),
-        FAMILIES["gemma4"].note,
-    ),
     "llama4": {"identity_beams": FAMILIES["llama4"].note, "options_are_used": FAMILIES["llama4"].note},
     "llava-next": {"identity_behind_text": "its tokenizer puts a blank after an image, which no text without one has"},
     "llava-onevision": {"reading_is_scored_in_chat": "its template writes a blank before a shown answer alone"},
@@ -119,33 +115,6 @@ def _messages(turns: Sequence[tuple[str, str | None]]) -> list[dict[str, Any]]:
     return messages
 
 
-class SecondLook:
-    """Gives the plain Gemma 3n and 4, which look ids up a second time, padding's there in place of text's.
-
-    A fused token has no id: where the backend has one, each layer's own embedding is that of padding.
-    """
-
-    def __init__(self, plain: Any, pad: int) -> None:
-        self._pad = pad
-        self._ids = torch.zeros(1, 0, dtype=torch.long)
-        self._fused = self._ids.bool()
-        module = getattr(plain, "get_per_layer_input_embeddings", lambda: None)()
-        if module is not None:
-            module.register_forward_pre_hook(self._hide)
-
-    def expect(self, ids: Tensor, fused: Tensor) -> None:
-        """From now on, a forward of these ids (and any after them) holds text as ``fused`` tokens."""
-        self._ids, self._fused = ids, fused
-
-    def _hide(self, module: object, args: tuple[Tensor, ...]) -> Tensor | None:
-        ids, (rows, width) = args[0], self._ids.shape
-        fused = self._fused.repeat_interleave(len(ids) // rows, 0)  # beams
-        known = self._ids.repeat_interleave(len(ids) // rows, 0)
-        if ids.shape[1] < width or not torch.equal(ids[:, :width].where(fused, 0), known.where(fused, 0)):
-            return None
-        return ids.masked_fill(torch.nn.functional.pad(fused, (0, ids.shape[1] - width)), self._pad)
-
-
 @dataclass(frozen=True)
 class Family:
     """One tiny backbone."""
@@ -155,7 +124,6 @@ class Family:
     backend: TransformersBackend
     plain: Any
     """The same weights without a hook."""
-    second_look: SecondLook
 
     @property
     def form(self) -> PromptFormat:
@@ -199,9 +167,7 @@ class Family:
         """Inputs for the plain model: the true ids of the demonstrations' texts where the slots are."""
         readings = self.backend.reader.read(DEMONSTRATIONS, prompt_format=self.form)
         inputs = {**prepared.inputs, "input_ids": prepared.inputs["input_ids"].clone()}
-        fused = inputs["input_ids"] == self.backend.slot
         for row, places in zip(inputs["input_ids"], contexts, strict=True):
             if places:
                 row[row == self.backend.slot] = torch.cat([readings[place].token_ids for place in places])
-        self.second_look.expect(inputs["input_ids"], fused)
         return inputs

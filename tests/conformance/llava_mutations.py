@@ -9,9 +9,10 @@ from torch import Tensor
 
 from aim_backends.hf import TransformersBackend
 from aim_backends.hf.footprint import TransformersFootprint
+from aim_backends.hf.reader import TransformersReader
 from aim_backends.hf.writing import PromptWriter
 from aim_backends.llava import LlavaBackend
-from aim_sdk import Backend, Demonstration, Fingerprint, Generation, PromptFormat, Query, Reading
+from aim_sdk import Backend, Demonstration, Fingerprint, FusedTokens, Generation, PromptFormat, Query, Reading
 from aim_sdk.backend.box import Box
 from aim_sdk.backend.capabilities import WritesBoxes
 from aim_sdk.backend.constraints import Constraint, OneOf
@@ -152,8 +153,8 @@ def slot_in_reach(good: TransformersBackend) -> Backend:
     return good
 
 
-def second_lookup(good: TransformersBackend) -> Backend:
-    """A family that looks ids up a second time, and sees the slot there."""
+def looking_twice(good: TransformersBackend) -> TransformersBackend:
+    """A family that looks ids up a second time; nothing is wrong with it."""
     table = (
         torch.randn(good.backbone.rows, good.backbone.embedding_size, generator=torch.Generator().manual_seed(0)) / 8
     )
@@ -163,6 +164,19 @@ def second_lookup(good: TransformersBackend) -> Backend:
 
     good.model.get_input_embeddings().register_forward_hook(add)
     return good
+
+
+class _Nameless(TransformersReader):
+    """Its fused tokens do not say what they stand for."""
+
+    def text_only(self, *args: Any, **options: Any) -> list[FusedTokens]:
+        return [FusedTokens(item.embeddings) for item in super().text_only(*args, **options)]
+
+
+def second_lookup(good: TransformersBackend) -> Backend:
+    """A family that looks ids up a second time, and sees the slot there."""
+    good._reader = _Nameless(good.backbone)
+    return looking_twice(good)
 
 
 class _Miscounts(TransformersFootprint):

@@ -2,12 +2,13 @@
 position id or lost image. And nothing but them is changed, ever."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
 
 from aim_backends.hf import TransformersBackend
-from aim_sdk import FusedTokens, PromptFormat, load_image
+from aim_sdk import PromptFormat, load_image
 from tests.conformance.families import DEMONSTRATIONS, QUERIES, Family
 
 UNEQUAL = [[0, 1, 2], [], [1]]
@@ -71,7 +72,7 @@ def test_no_demonstration_is_the_plain_model_bit_for_bit(family: Family) -> None
 
 
 def test_gradient_reaches_the_fused_tokens_only(family: Family) -> None:
-    fused = [FusedTokens(item.embeddings.clone().requires_grad_()) for item in family.text_only(0, 1)]
+    fused = [replace(item, embeddings=item.embeddings.clone().requires_grad_()) for item in family.text_only(0, 1)]
     prepared = family.backend.injector.prepare(QUERIES[:2], [fused, fused[:1]], prompt_format=family.form)
     with family.backend.injector.injected(prepared):
         family.backend.model(**prepared.inputs).logits[:, -1].logsumexp(-1).sum().backward()

@@ -72,6 +72,10 @@ def test_expected_failures_are_reported_as_such(good: TransformersBackend) -> No
         check_backend(bug, checks=["determinstic"])
 
 
+def test_a_family_that_looks_ids_up_a_second_time_needs_no_word_of_it(good: TransformersBackend) -> None:
+    check_backend(llava_mutations.looking_twice(good))
+
+
 class _NothingToCompare(KiteBackend):
     @property
     def lacks(self) -> dict[type, str]:

@@ -11,7 +11,7 @@ from aim_backends.hf import TransformersBackend
 from aim_backends.hf.slots import append_tokens, insert_slots
 from aim_backends.hf.tap import Injection, attach, injected, place
 from aim_sdk import Demonstration
-from aim_sdk.errors import FormatError
+from aim_sdk.errors import FormatError, UnsupportedModelError
 from tests.conformance.families import Family, picture
 
 SLOT, PAD = 99, 0
@@ -56,7 +56,7 @@ def test_each_slot_gets_its_own_fused_token(rows: list[tuple[list[int], int, int
     most = max(1, *(count for _, count, _ in rows), 1)
     fused = torch.randn(len(rows), most, 3)
     plain = torch.randn(len(rows) * beams, ids.shape[1], 3)
-    found = place(plain, ids.repeat_interleave(beams, 0), Injection(fused, SLOT))
+    found = place(plain, ids.repeat_interleave(beams, 0) == SLOT, fused)
     for n, row in enumerate(found):
         mask = ids[n // beams] == SLOT
         assert torch.equal(row[mask], fused[n // beams, : int(mask.sum())])
@@ -117,7 +117,7 @@ def test_any_text_reads_as_its_text_only_demonstration(family: Family, data: Any
 
 
 class _PerLayer(torch.nn.Module):
-    """Looks ids up twice, as Gemma 3n and Gemma 4 do."""
+    """Looks ids up twice, as Gemma 3n and Gemma 4 do; or as BLIP-2, which embeds them in `generate`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,9 +127,6 @@ class _PerLayer(torch.nn.Module):
     def get_input_embeddings(self) -> torch.nn.Module:
         return self.once
 
-    def get_per_layer_input_embeddings(self) -> torch.nn.Module:
-        return self.again
-
     def get_output_embeddings(self) -> torch.nn.Module:
         return self.head
 
@@ -137,12 +134,27 @@ class _PerLayer(torch.nn.Module):
         return self.once(ids), self.again(ids)
 
 
-def test_a_second_look_at_the_ids_sees_padding() -> None:
+def test_a_second_look_at_the_ids_sees_what_fused_tokens_stand_for() -> None:
     model, ids = _PerLayer(), torch.tensor([[1, 7, 2]])
     attach(model)
     fused = torch.ones(1, 1, 3)
-    with torch.no_grad(), injected(Injection(fused, slot=7, pad=4)):
+    with torch.no_grad(), injected(Injection(fused, torch.tensor([[5]]), slot=7)):
         first, second = model(ids)
+        assert torch.equal(model.get_input_embeddings()(ids)[0, 1], fused[0, 0])
     assert torch.equal(first[0, 1], fused[0, 0])
-    assert torch.equal(second[0], model.again.weight[[1, 4, 2]])
+    assert torch.equal(second[0], model.again.weight[[1, 5, 2]])
     assert torch.equal(model(ids)[1][0], model.again.weight[[1, 7, 2]])
+
+
+class _Flat(_PerLayer):
+    def forward(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().forward(ids[0])
+
+
+def test_a_model_that_embeds_in_its_own_way_never_drops_fused_tokens() -> None:
+    model = _Flat()
+    attach(model)
+    injection = Injection(torch.ones(1, 1, 3), torch.tensor([[5]]), slot=7)
+    with injected(injection), pytest.raises(UnsupportedModelError, match="_Flat embeds its input"):
+        model(torch.tensor([[1, 7, 2]]))
+    model(torch.tensor([[1, 7, 2]]))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -80,13 +81,18 @@ def test_a_killed_one_resumes_with_other_processes(tmp_path: Path, source: Path,
     while time.monotonic() < deadline and len(list(tmp_path.glob("two.part-*/segment-*"))) < 2:
         time.sleep(0.05)
     time.sleep(0.3)
-    os.killpg(process.pid, signal.SIGKILL)
+    readers = psutil.Process(process.pid).children()
+    os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    _, left = psutil.wait_procs(readers, timeout=30)
+    assert len(readers) == 2
+    assert not left
     kept = 0
     for folder in part_folders(bank):
         with DemonstrationBank.open(folder) as part:
             kept += len(part)
     assert 0 < kept < 800
-    assert together(bank, many, model, 3).returncode == 0
+    resumed = together(bank, many, model, 3)
+    assert resumed.returncode == 0, resumed.stderr
     assert run_cli("bank", "add", str(tmp_path / "one"), str(many), *model).returncode == 0
     same(bank, tmp_path / "one")

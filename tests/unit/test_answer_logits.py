@@ -1,6 +1,7 @@
 """What the backbone predicts at an answer's positions: the same numbers as its scores, after contexts of any kind."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,7 @@ def test_gradients_of_the_whole_distribution_reach_the_fused_tokens_alone(backen
     shown = [item for item in first if isinstance(item, FusedTokens)]
     leaf = shown[0].embeddings.detach().clone().requires_grad_()
     with torch.enable_grad():
-        found = predicted(backend, [[FusedTokens(leaf), *shown[1:]], *rest])
+        found = predicted(backend, [[replace(shown[0], embeddings=leaf), *shown[1:]], *rest])
     assert [one.logits.requires_grad for one in found] == [True] * 3  # of one tensor
     (own,) = torch.autograd.grad(found[0].logits.float().log_softmax(-1).square().sum(), leaf, retain_graph=True)
     assert bool(own.abs().sum() > 0)

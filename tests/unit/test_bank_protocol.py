@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 
-from aim_sdk import Demonstration
+from aim_sdk import Demonstration, FusedTokens
 from aim_sdk.bank.disk import connection, segments
 from aim_sdk.bank.disk.compaction import compact
 from aim_sdk.bank.disk.maintenance import rebuild_index, verify
@@ -105,9 +105,19 @@ class Disk:
         assert fsync is os.fsync
 
 
+def fused_of(number: int) -> FusedTokens:
+    return FusedTokens(torch.full((2, 2), float(number)), token_ids=torch.tensor([number, 7]))
+
+
+def same(found: FusedTokens, expected: FusedTokens) -> bool:
+    assert found.token_ids is not None
+    assert expected.token_ids is not None
+    return torch.equal(found.embeddings, expected.embeddings) and torch.equal(found.token_ids, expected.token_ids)
+
+
 def entry(number: int, position: int) -> NewEntry:
     shown = Demonstration(b"image", "What?", f"answer {number}", {"n": number})
-    return NewEntry(f"key {number}", position, "digest", shown, torch.full((2, 2), float(number)))
+    return NewEntry(f"key {number}", position, "digest", shown, fused_of(number))
 
 
 def vector(number: int) -> np.ndarray[Any, Any]:
@@ -143,7 +153,7 @@ def content(store: DiskStore) -> Content:
     vectors = store.features("v")
     for listed in store.listed():
         shown, number = store.demonstration(listed.key), int(listed.key.split()[1])
-        assert torch.equal(store.fused(listed.key), torch.full((2, 2), float(number)))
+        assert same(store.fused(listed.key), fused_of(number))
         assert shown.metadata == listed.metadata
         found.append((listed.key, shown.answer, listed.metadata.get("label"), tuple(vectors[listed.key].tolist())))
     assert [key for key, *_ in found] == store.ordered_keys()

@@ -121,13 +121,13 @@ class Entry(BaseModel):
         if fused is None or len(fused.shape) != 2 or fused.dtype not in _REAL or not fused.bytes:
             raise ValueError("no fused tokens")
         tokens = fused.shape[0]
-        if (hidden is None) != (token_ids is None):
+        if hidden and not token_ids:
             raise ValueError("half a reading")
-        if hidden and token_ids:
+        if token_ids and (token_ids.shape != [tokens] or token_ids.dtype != "int64"):
+            raise ValueError("its token ids do not fit its fused tokens")
+        if hidden:
             if hidden.shape[:1] != [tokens] or len(hidden.shape) != 2 or hidden.dtype not in _REAL:
                 raise ValueError("its reading does not fit its fused tokens")
-            if token_ids.shape != [tokens] or token_ids.dtype != "int64":
-                raise ValueError("its token ids do not fit its fused tokens")
             places = (self.image_position, self.answer_start)
             if any(place is None or place > tokens for place in places):
                 raise ValueError("the image or the answer lies outside its reading")
@@ -206,7 +206,9 @@ def entry_record(entry: NewEntry, *, keep_reading: bool, keep_image: bool) -> tu
     """The record of one demonstration, and its row but for its place."""
     shown = entry.demonstration
     path = os.path.abspath(shown.image) if isinstance(shown.image, str | os.PathLike) else None
-    parts: dict[str, Tensor | bytes] = {"fused": entry.fused}
+    parts: dict[str, Tensor | bytes] = {"fused": entry.fused.embeddings}
+    if entry.fused.token_ids is not None:
+        parts["token_ids"] = entry.fused.token_ids
     header: dict[str, Any] = {
         "key": entry.key,
         "position": entry.position,

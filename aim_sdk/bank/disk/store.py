@@ -11,7 +11,6 @@ from typing import TypeVar
 import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
-from torch import Tensor
 
 from aim_sdk.bank.disk.entries import FORMAT, Opening, entry_record, feature_record
 from aim_sdk.bank.disk.log import Log
@@ -20,7 +19,7 @@ from aim_sdk.bank.disk.rows import Row
 from aim_sdk.bank.store import Listed, NewEntry, Store
 from aim_sdk.config import Binding
 from aim_sdk.files import records
-from aim_sdk.types import Demonstration, ImageInput, KeptReading, Matrix, Metadata
+from aim_sdk.types import Demonstration, FusedTokens, ImageInput, KeptReading, Matrix, Metadata
 
 _LOADED_BYTES = 256 << 20
 """Fused tokens that stay in memory once they are loaded."""
@@ -59,7 +58,9 @@ class DiskStore(Store):
         self.log = Log(path, new)
         self.path = self.log.path
         self._listing: tuple[tuple[int, tuple[int, int], int], list[Listed]] | None = None
-        self._loaded: LRUCache[str, Tensor] = LRUCache(_LOADED_BYTES, getsizeof=lambda tensor: tensor.nbytes)
+        self._loaded: LRUCache[str, FusedTokens] = LRUCache(
+            _LOADED_BYTES, getsizeof=lambda fused: fused.embeddings.nbytes
+        )
         opening = self.log.opening
         self.binding = opening.binding
         self.keep_readings, self.keep_images = opening.keep_readings, opening.keep_images
@@ -140,15 +141,22 @@ class DiskStore(Store):
     def digest(self, key: str) -> str:
         return str(self._read(key, lambda row: entry_at(self.log.segments, row).header["digest"]))
 
-    def fused(self, key: str) -> Tensor:
+    def fused(self, key: str) -> FusedTokens:
         with self.log.lock:
             if key in self._loaded:
                 return self._loaded[key]
-        tensor = self._read(key, lambda row: part_at(self.log.segments, row, entry_at(self.log.segments, row), "fused"))
+
+        def read(row: Row) -> FusedTokens:
+            record = entry_at(self.log.segments, row)
+            has_ids = "token_ids" in record.header["parts"]  # banks of older versions keep none
+            ids = part_at(self.log.segments, row, record, "token_ids") if has_ids else None
+            return FusedTokens(part_at(self.log.segments, row, record, "fused"), token_ids=ids)
+
+        found = self._read(key, read)
         with self.log.lock:
-            if tensor.nbytes <= self._loaded.maxsize:
-                self._loaded[key] = tensor
-        return tensor
+            if found.embeddings.nbytes <= self._loaded.maxsize:
+                self._loaded[key] = found
+        return found
 
     def reading(self, key: str) -> KeptReading | None:
         def read(row: Row) -> KeptReading | None:

@@ -220,6 +220,11 @@ def _linear() -> dict[str, Any]:
     }
 
 
+def linear_text(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """The text part of Qwen3.5, which other families take over."""
+    return _text(tokenizer, **_linear())
+
+
 def qwen3_5(folder: Path) -> None:
     """One layer of linear attention, one of full attention; its generation prompt holds an empty thought."""
     tokenizer = _tokenizer(Qwen3_5Tokenizer, ("<think>", "</think>"))

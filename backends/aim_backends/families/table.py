@@ -68,7 +68,6 @@ class Family:
 
 _ENCODER_DECODER = "it has an encoder-decoder LM: a demonstration's text has no causal states there"
 _IMAGE_FIRST = "it puts the image before the whole text itself: a prompt has no place for one"
-_SECOND_LOOK = "its layers look every id up a second time, where a fused token is padding"
 _T5 = "checkpoints with a T5 inside are refused: a demonstration's text has no causal states there"
 _T5_AND_QFORMER = f"{_T5}; its Q-Former reads the whole text where it is written, also a demonstration's answer"
 _NO_BEAMS = "no beams: transformers 5.23's own beam search does not repeat its image features"
@@ -98,8 +97,8 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "florence2": Family(refused=_ENCODER_DECODER),
     "fuyu": Family(adapter="image_first:Fuyu", prefix=_IMAGE_LEADS, continues_cache=True),
     "gemma3": Family(prefix=_WINDOWED, continues_cache=True),
-    "gemma3n": Family(prefix=_WINDOWED, continues_cache=True, note=_SECOND_LOOK),
-    "gemma4": Family(prefix=_WINDOWED, continues_cache=True, note=_SECOND_LOOK),
+    "gemma3n": Family(prefix=_WINDOWED, continues_cache=True),
+    "gemma4": Family(prefix=_WINDOWED, continues_cache=True),
     "gemma4_unified": Family(prefix=_WINDOWED, continues_cache=True),
     "git": Family(refused=_IMAGE_FIRST),
     "glm46v": Family(prefix=_ANYWHERE, continues_cache=True),

@@ -152,6 +152,11 @@ class Backbone:
         embedded: Tensor = self.model.get_input_embeddings()(torch.tensor([list(ids)], device=self.device))
         return embedded[0]
 
+    def is_text(self, ids: Int[Tensor, " tokens"]) -> bool:
+        """Whether ids, on the CPU, are tokens of the vocabulary that stand for no image."""
+        known = (ids >= 0) & (ids < self.rows) & ~torch.isin(ids, torch.tensor(sorted(self.image_ids)))
+        return bool(known.all())
+
     def generate(self, **options: Any) -> Any:
         """Run the model's ``generate``."""
         return self.model.generate(**options)

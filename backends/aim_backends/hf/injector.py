@@ -14,7 +14,7 @@ from aim_backends.hf.blame import naming_the_image, of_query
 from aim_backends.hf.decoding import Decoding, Generated, end_tokens, special_start
 from aim_backends.hf.prefix import ONCE, continued, rows_per_prompt
 from aim_backends.hf.scoring import score, whole
-from aim_backends.hf.tap import Injection, injected
+from aim_backends.hf.tap import injected
 from aim_backends.hf.writing import Prepared, PromptWriter, check_one_each, images_of
 from aim_sdk.backend.constraints import Constraint, OneOf
 from aim_sdk.backend.grammar import AnswerGrammar
@@ -61,8 +61,7 @@ class TransformersInjector(Injector):
 
     def injected(self, prepared: Prepared) -> AbstractContextManager[None]:
         """Inside the block, the backbone's slots are the fused tokens; nothing stays injected."""
-        backbone, fused = self.backbone, prepared.fused
-        return injected(None if fused is None else Injection(fused, backbone.slot, backbone.pad_token_id))
+        return injected(prepared.fused)
 
     def generate(
         self,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -82,13 +82,13 @@ def continued(
     inputs = dict[str, Any](_padded_after(prepared, prefix := len(head) + slots))
     state, kept = shared.state, True
     if state is None or done < slots:
-        state = _computed(backbone, inputs["input_ids"][:1, :prefix], prepared.fused[:1, done:slots], state)
+        state = _computed(backbone, inputs["input_ids"][:1, :prefix], prepared.fused.part(1, done, slots), state)
         if kept := (nbytes := _nbytes(state)) <= prefixes.info()["max_bytes"]:
             prefixes.put(head, shared.keys, state, nbytes)
     rows = len(prepared.lengths) * rows_each
     inputs["past_key_values"] = _repeated(deepcopy(state) if kept else state, rows)
     _forget_positions(backbone.model)
-    return Continued(inputs, _injection(backbone, prepared.fused[:, slots:]))
+    return Continued(inputs, prepared.fused.part(len(prepared.lengths), slots))
 
 
 @torch.no_grad()
@@ -111,7 +111,7 @@ def _usual(name: str, value: Any) -> bool:
 def _computed(
     backbone: Backbone,
     ids: Int[Tensor, "1 tokens"],
-    fused: Float[Tensor, "1 slots embed"],
+    fused: Injection | None,
     state: DynamicCache | None,
 ) -> DynamicCache:
     """Compute a prefix, after the shorter one of ``state``, which lacks the ``fused`` tokens."""
@@ -120,7 +120,7 @@ def _computed(
     else:
         cache = deepcopy(state)
     _forget_positions(backbone.model)
-    with injected(_injection(backbone, fused)):
+    with injected(fused):
         prefill(backbone, {**backbone.text_inputs(ids, torch.ones_like(ids)), "past_key_values": cache})
     # Layers with a window keep a view of all that they were given: copy what it shows.
     return _repeated(cache, 1)
@@ -136,10 +136,6 @@ def _heads(prepared: Prepared) -> Iterator[tuple[int, ...]]:
 
 def _tokens(context: Context) -> int:
     return sum(len(item) for item in context if isinstance(item, FusedTokens))
-
-
-def _injection(backbone: Backbone, fused: Float[Tensor, "rows slots embed"]) -> Injection | None:
-    return Injection(fused, backbone.slot, backbone.pad_token_id) if fused.shape[1] else None
 
 
 def _padded_after(prepared: Prepared, prefix: int) -> dict[str, Tensor]:

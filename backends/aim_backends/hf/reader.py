@@ -165,7 +165,7 @@ class TransformersReader(DemoReader):
         with backbone.processor_lock:
             tokens, _ = self.text_tokens(demonstrations, prompt_format)
         with backbone.lock:
-            return [FusedTokens(backbone.embed(t.ids)) for t in tokens]
+            return [FusedTokens(backbone.embed(t.ids), token_ids=torch.tensor(t.ids)) for t in tokens]
 
     def text_tokens(
         self, demonstrations: Sequence[Demonstration], prompt_format: PromptFormat

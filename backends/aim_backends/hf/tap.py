@@ -1,6 +1,10 @@
-"""Where a backbone is written and read: one hook after its input embeddings, one before its LM head.
+"""Where a backbone is written and read: hooks at its start, after its input embeddings and before its LM head.
 
-Both hooks are registered once, when the backbone is loaded, and do nothing until a context variable is set. So what is
+A prompt marks the places of fused tokens with slots. At the start of a forward each slot becomes the token that its
+fused token stands for, so that whatever looks ids up a second time finds text there; after the input embeddings the
+fused tokens take these places.
+
+The hooks are registered once, when the backbone is loaded, and do nothing until a context variable is set. So what is
 injected or recorded in one thread (or one task) never shows in another, and is gone when its ``with`` block ends, even
 after an exception. The family's own position ids, masks and ``generate`` run untouched.
 """
@@ -13,7 +17,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn, where
 
 from aim_sdk.errors import UnsupportedModelError
@@ -21,12 +25,18 @@ from aim_sdk.errors import UnsupportedModelError
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """Fused tokens of each prompt, padded on the right, and the token id that marks their places."""
+    """Fused tokens of each prompt, padded on the right."""
 
-    fused: Float[Tensor, "rows slots embed"]
+    embeddings: Float[Tensor, "rows slots embed"]
+    ids: Int[Tensor, "rows slots"]
+    """The tokens that they stand for."""
     slot: int
-    pad: int = 0
-    """What a slot is where a family looks its id up a second time."""
+    """The token id that marks their places."""
+
+    def part(self, rows: int, start: int, stop: int | None = None) -> Injection | None:
+        """Some slots of the first rows; None if there are none."""
+        embeddings = self.embeddings[:rows, start:stop]
+        return Injection(embeddings, self.ids[:rows, start:stop], self.slot) if embeddings.shape[1] else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +55,17 @@ class Positions:
 
 
 _INJECTION: ContextVar[Injection | None] = ContextVar("aim_injection", default=None)
+_SLOTS: ContextVar[_Slots | None] = ContextVar("aim_slots", default=None)
 _RECORDING: ContextVar[Recording | None] = ContextVar("aim_recording", default=None)
 _POSITIONS: ContextVar[Positions | None] = ContextVar("aim_positions", default=None)
+
+
+@dataclass(slots=True)
+class _Slots:
+    """The places of fused tokens in one forward."""
+
+    mask: Bool[Tensor, "rows positions"]
+    written: bool = False
 
 
 @contextmanager
@@ -81,7 +100,7 @@ def predicting(positions: Positions) -> Iterator[None]:
 
 
 def attach(model: Any) -> None:
-    """Register both hooks.
+    """Register the hooks.
 
     Raises:
         UnsupportedModelError: the model has no input embeddings or no LM head.
@@ -92,28 +111,45 @@ def attach(model: Any) -> None:
             f"{type(model).__name__} has no {'LM head' if isinstance(embeddings, nn.Module) else 'input embeddings'}: "
             "it cannot be read and written like a decoder-only language model."
         )
+    model.register_forward_pre_hook(_start, with_kwargs=True)
+    model.register_forward_hook(_end, with_kwargs=True, always_call=True)
     embeddings.register_forward_hook(_write, with_kwargs=True)
     head.register_forward_pre_hook(_read)
-    # Gemma 3n and 4 give every layer another embedding of the ids.
-    per_layer = getattr(model, "get_per_layer_input_embeddings", lambda: None)()
-    if per_layer is not None:
-        per_layer.register_forward_pre_hook(_hide)
 
 
 def place(
-    embeddings: Float[Tensor, "rows positions embed"],
-    ids: Int[Tensor, "rows positions"],
-    injection: Injection,
-) -> Float[Tensor, "rows positions embed"]:
-    """Put the n-th fused token of each row at the n-th slot of that row; beams repeat the rows."""
+    there: Shaped[Tensor, "rows positions *rest"],
+    mask: Bool[Tensor, "rows positions"],
+    values: Shaped[Tensor, "prompts slots *rest"],
+) -> Shaped[Tensor, "rows positions *rest"]:
+    """Put the n-th value of each row at the n-th masked place of that row; beams repeat the prompts."""
+    values = values.to(there.device, there.dtype)
+    if len(there) != len(values):
+        values = values.repeat_interleave(len(there) // len(values), dim=0)
+    # No copy to the host: other places gather any value, and `where` drops it.
+    index, rest = (mask.cumsum(1) - 1).clamp(0, values.shape[1] - 1), there.shape[2:]
+    index, mask = (tensor.view(*tensor.shape, *[1] * len(rest)) for tensor in (index, mask))
+    return where(mask, values.gather(1, index.expand(*there.shape[:2], *rest)), there)
+
+
+def _start(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+    injection = _INJECTION.get()
+    ids = kwargs.get("input_ids", args[0] if args else None)
+    if injection is None or ids is None:
+        return None
     mask = ids == injection.slot
-    fused = injection.fused.to(embeddings.device, embeddings.dtype)
-    if len(ids) != len(fused):
-        fused = fused.repeat_interleave(len(ids) // len(fused), dim=0)
-    # No copy to the host: positions without a slot gather any fused token, and `where` drops it.
-    index = (mask.cumsum(1) - 1).clamp(0, fused.shape[1] - 1)
-    chosen = fused.gather(1, index[..., None].expand(-1, -1, fused.shape[2]))
-    return where(mask[..., None], chosen, embeddings)
+    _SLOTS.set(_Slots(mask))
+    text = place(ids, mask, injection.ids)
+    return (args, {**kwargs, "input_ids": text}) if "input_ids" in kwargs else ((text, *args[1:]), kwargs)
+
+
+def _end(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    slots = _SLOTS.get()
+    _SLOTS.set(None)
+    if slots is not None and output is not None and not slots.written:
+        raise UnsupportedModelError(
+            f"{type(module).__name__} embeds its input in a way of its own: fused tokens cannot be put there."
+        )
 
 
 def _write(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
@@ -122,14 +158,15 @@ def _write(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out
         return None
     ids: Tensor = args[0] if args else next(iter(kwargs.values()))
     # Some families also embed one special token alone, to compare with it, or the codes of all images.
-    return place(output, ids, injection) if ids.ndim == 2 and len(ids) % len(injection.fused) == 0 else None
-
-
-def _hide(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    injection = _INJECTION.get()
-    if injection is None:
+    if (slots := _SLOTS.get()) is not None:
+        if ids.shape != slots.mask.shape:
+            return None
+        slots.written = True
+        return place(output, slots.mask, injection.embeddings)
+    # Before a forward: some families embed in `generate`.
+    if ids.ndim != 2 or len(ids) % len(injection.embeddings):
         return None
-    return (args[0].masked_fill(args[0] == injection.slot, injection.pad), *args[1:])
+    return place(output, ids == injection.slot, injection.embeddings)
 
 
 def _read(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:

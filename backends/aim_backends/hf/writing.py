@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL.Image import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -15,6 +15,7 @@ from aim_backends.hf.backbone import Backbone
 from aim_backends.hf.blame import naming_the_image, of_query
 from aim_backends.hf.prompts import PromptRenderer
 from aim_backends.hf.slots import insert_slots
+from aim_backends.hf.tap import Injection
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import ContextLengthError, FormatError, InputError
 from aim_sdk.files.images import load_image
@@ -27,8 +28,8 @@ class Prepared:
 
     inputs: dict[str, Tensor]
     """Padded on the left; fused tokens are slots."""
-    fused: Float[Tensor, "rows slots embed"] | None
-    """The fused tokens of each row, padded on the right; None if no row has any."""
+    fused: Injection | None
+    """The fused tokens of each row; None if no row has any."""
     lengths: tuple[int, ...]
     """Positions of each prompt, without padding."""
     texts: tuple[str, ...]
@@ -109,31 +110,43 @@ class PromptWriter:
     ) -> Prepared:
         """Put the contexts' fused tokens into written prompts."""
         fused = [self._fused(context) for context in contexts]
-        counts = [0 if row is None else len(row) for row in fused]
+        counts = [len(row) for row, _ in fused]
         lengths = tuple(length + count for length, count in zip(written.lengths, counts, strict=True))
         self.check_length(lengths, queries, contexts, prompt_format, max_new_tokens)
         if not any(counts):
             return written
         slot, pad = self.backbone.slot, self.backbone.pad_token_id
         inputs = insert_slots(written.inputs, counts, written.heads, slot=slot, pad=pad)
-        return replace(written, inputs=inputs, fused=self._pad(fused), lengths=lengths)
+        return replace(written, inputs=inputs, fused=_injection(fused, slot), lengths=lengths)
 
-    def _fused(self, context: Context) -> Float[Tensor, "slots embed"] | None:
+    def _fused(self, context: Context) -> tuple[Float[Tensor, "slots embed"], Int[Tensor, " slots"]]:
+        """A context's fused tokens, and the ids that they stand for; the slot's where that is not known."""
         kinds = {type(item) for item in context}
         if kinds - {FusedTokens, Demonstration} or len(kinds) > 1:
             names = ", ".join(sorted(kind.__name__ for kind in kinds))
             raise InputError(f"a context holds {names}; expected fused tokens alone or demonstrations alone.")
-        rows = [item.embeddings for item in context if isinstance(item, FusedTokens)]
-        size = self.backbone.embedding_size
+        found = [item for item in context if isinstance(item, FusedTokens)]
+        rows, size = [item.embeddings for item in found], self.backbone.embedding_size
         if any(row.ndim != 2 or row.shape[1] != size for row in rows):
             shapes = sorted({tuple(row.shape) for row in rows})
             raise InputError(f"fused tokens of shape {shapes}; this backbone needs (tokens, {size}).")
         weight = self.backbone.model.get_input_embeddings().weight
-        return torch.cat([row.to(weight.device, weight.dtype) for row in rows]) if rows else None
+        none = torch.zeros(0, size, device=weight.device, dtype=weight.dtype)
+        embeddings = torch.cat([none, *(row.to(weight.device, weight.dtype) for row in rows)])
+        ids = torch.cat([none.new_zeros(0, dtype=torch.long, device="cpu"), *map(self._ids, found)])
+        return embeddings, ids.to(weight.device)
 
-    def _pad(self, fused: Sequence[Float[Tensor, "slots embed"] | None]) -> Float[Tensor, "rows slots embed"]:
-        known = next(row for row in fused if row is not None)
-        return pad_sequence([known[:0] if row is None else row for row in fused], batch_first=True)
+    def _ids(self, fused: FusedTokens) -> Int[Tensor, " slots"]:
+        backbone = self.backbone
+        if fused.token_ids is None:
+            return torch.full((len(fused),), backbone.slot)
+        ids = fused.token_ids.cpu()
+        if ids.shape != fused.embeddings.shape[:1] or not backbone.is_text(ids):
+            raise InputError(
+                "fused tokens with token_ids that are not text of this backbone, one for each.\n"
+                "Next: read their demonstrations again."
+            )
+        return ids
 
     def _rows(self, inputs: dict[str, Tensor]) -> list[list[int]]:
         ids, masks = inputs["input_ids"].tolist(), inputs["attention_mask"].tolist()
@@ -171,6 +184,11 @@ class PromptWriter:
         error = ContextLengthError(message)
         error.query = row
         raise error
+
+
+def _injection(fused: Sequence[tuple[Float[Tensor, "slots embed"], Int[Tensor, " slots"]]], slot: int) -> Injection:
+    embeddings, ids = (pad_sequence(list(rows), batch_first=True) for rows in zip(*fused, strict=True))
+    return Injection(embeddings, ids, slot)
 
 
 def images_of(queries: Sequence[Query], contexts: Sequence[Context]) -> list[list[ImageInput]]:
