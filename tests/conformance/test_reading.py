@@ -20,7 +20,9 @@ def test_reads_what_the_plain_model_computes(family: Family) -> None:
         with torch.no_grad():
             logits = family.plain(**inputs).logits[0]
             expected = family.plain.get_output_embeddings()(reading.hidden)
-        cap = getattr(family.plain.config.get_text_config(), "final_logit_softcapping", None)
+        head = family.plain.config.get_text_config()
+        expected = expected / getattr(head, "logits_scaling", 1)
+        cap = getattr(head, "final_logit_softcapping", None)
         expected = expected if cap is None else cap * torch.tanh(expected / cap)
         place = -1
         for index, row in zip(reading.token_ids.tolist(), expected, strict=True):
@@ -83,7 +85,7 @@ def test_the_pieces_give_the_templates_own_conversation(family: Family) -> None:
         content = [{"type": "image"}, {"type": "text", "text": text}]
         messages.append({"role": "user", "content": content if text else content[:1]})
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    whole = family.processor.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
+    whole = family.rendered(messages[:-1])
     assert family.backend.backbone.prompts(family.form).whole(shots, "And now?") == whole
 
 

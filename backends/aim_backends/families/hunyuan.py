@@ -19,7 +19,12 @@ class HunyuanVL(Backbone):
 
     def __init__(self, model: Any, processor: Any, source: str, special_tokens: SpecialTokens = "refuse") -> None:
         super().__init__(model, processor, source, special_tokens)
-        model.model.get_rope_index = partial(_each_row, model.model.get_rope_index)
+        number_in_each_prompt(model)
+
+
+def number_in_each_prompt(model: Any) -> None:
+    """Begin to count images anew in each row of a batch."""
+    model.model.get_rope_index = partial(_each_row, model.model.get_rope_index)
 
 
 def _each_row(

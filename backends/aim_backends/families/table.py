@@ -108,7 +108,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "glm_ocr": Family(prefix=_ANYWHERE, continues_cache=True),
     "glmga": Family(),
     "got_ocr2": Family(adapter="got:GotOcr2", prefix=_ANYWHERE, continues_cache=True),
-    "granite4_vision": Family(prefix=_ANYWHERE, continues_cache=True),
+    "granite4_vision": Family(adapter="granite4:Granite4Vision", prefix=_ANYWHERE, continues_cache=True),
     "granite_docling": Family(),
     "hunyuan_vl": Family(adapter="hunyuan:HunyuanVL", prefix=_FLAT_IMAGE, continues_cache=True),
     "hyperclovax_vision_v2": Family(),
