@@ -147,7 +147,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "ovis2": Family(prefix=_ANYWHERE, continues_cache=True),
     "paddleocr_vl": Family(prefix=_ANYWHERE, continues_cache=True),
     "paligemma": Family(adapter="image_first:PaliGemma", prefix=_IMAGE_LEADS, continues_cache=True, boxes="paligemma"),
-    "perception_lm": Family(prefix=_ANYWHERE, continues_cache=True),
+    "perception_lm": Family(adapter="perception_lm:PerceptionLM", prefix=_ANYWHERE, continues_cache=True),
     "pi0": Family(refused="it is a robot policy: it outputs actions, not text"),
     "pix2struct": Family(refused=_ENCODER_DECODER),
     "pp_chart2table": Family(),
