@@ -33,6 +33,7 @@ EXPECTED_FAILURES: dict[str, dict[str, str]] = {
     "qwen3.5": {"reading_is_scored_in_chat": _THOUGHT},
     "qwen3.5-moe": {"reading_is_scored_in_chat": _THOUGHT},
     "qwen4-exp": {"reading_is_scored_in_chat": _THOUGHT},
+    "ernie4.5-vl-moe": {"reading_is_scored_in_chat": _THOUGHT},
     "granite4-vision": dict.fromkeys(("reading_is_scored", "reading_is_scored_in_chat"), _SCALED),
     "chameleon": dict.fromkeys(("reading_is_scored", "reading_is_scored_in_chat"), _NO_IMAGE_TOKENS),
     "mllama": {
@@ -90,6 +91,13 @@ SKIPS: dict[tuple[str, str], str] = {
     ("instructblip", "test_per_token_tensors_are_the_processors_own"): "its Q-Former reads demonstrations in a string",
     ("mllama", "test_text_before_the_image_has_not_seen_it"): "where its mask shows no image, a token attends to all",
     ("mllama", "test_a_system_text_stands_before_the_demonstrations"): "its template refuses one beside an image",
+    **dict.fromkeys(
+        (
+            ("ernie4.5-vl-moe", "test_the_pieces_give_the_templates_own_conversation"),
+            ("ernie4.5-vl-moe", "test_interleaved_demonstrations_are_the_processors_own_prompt"),
+        ),
+        "its template numbers the images of a conversation: a piece's image is the first one, wherever it stands",
+    ),
     (
         "perception-lm",
         "test_interleaved_demonstrations_are_the_processors_own_prompt",

@@ -90,7 +90,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     ),
     "dots3_note": Family(),
     "emu3": Family(),
-    "ernie4_5_vl_moe": Family(prefix=_ANYWHERE, continues_cache=True),
+    "ernie4_5_vl_moe": Family(adapter="ernie:Ernie", prefix=_ANYWHERE, continues_cache=True),
     "evolla": Family(refused="it reads proteins, not images"),
     "exaone4_5": Family(prefix=_WINDOWED, continues_cache=True),
     "fast_vlm": Family(prefix=_ANYWHERE, continues_cache=True),
