@@ -8,6 +8,7 @@ from typing import cast
 import pytest
 from transformers import AutoModelForImageTextToText
 
+from aim_backends.families.hunyuan import number_in_each_prompt
 from aim_backends.families.minimax import count_from_the_text
 from aim_backends.families.table import family_of
 from aim_backends.hf import TransformersBackend
@@ -32,6 +33,8 @@ def family(request: pytest.FixtureRequest, tiny: Callable[[str], Path]) -> Famil
     plain = AutoModelForImageTextToText.from_pretrained(folder).eval().requires_grad_(False)
     if kind == "minimax_m3_vl":
         count_from_the_text(plain)
+    if kind == "hunyuan_vl":
+        number_in_each_prompt(plain)
     return Family(request.param, folder, loaded, plain)
 
 

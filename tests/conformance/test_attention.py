@@ -55,9 +55,10 @@ def test_it_is_the_plain_models_attention(family: Family) -> None:
     assert implementations(family.backend.model) == before
     expected, start = plain_attention(family)
     assert len(found.layers) == len(expected)
-    layers = range(family.plain.config.get_text_config().num_hidden_layers)
-    others = ("qwen3.5", "qwen3.5-moe", "lfm2-vl", "lfm3-vl")  # their first layer is no attention
-    assert found.layers == tuple(layers)[family.variant in others :]
+    text = family.plain.config.get_text_config()
+    kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
+    others = ("linear_attention", "conv", "moe", "mlp")
+    assert found.layers == tuple(layer for layer, kind in enumerate(kinds) if kind not in others)
     for weights, layer in zip(found.weights, expected, strict=True):
         rows = layer[0, :, start - 1 : start + found.answer_tokens - 1]
         positions = len(found.kinds)

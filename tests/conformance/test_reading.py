@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from aim_backends.hf.tap import lm_head
 from aim_sdk import Demonstration, PromptFormat
 from aim_sdk.errors import FormatError
 from tests.conformance.families import DEMONSTRATIONS, IMAGE_FIRST, QUERIES, Family, picture
@@ -19,7 +20,7 @@ def test_reads_what_the_plain_model_computes(family: Family) -> None:
         if backend.backbone.answer_type:
             inputs["token_type_ids"][0, reading.answer_start - len(reading) :] = backend.backbone.answer_type
         last: list[Tensor] = []  # what the head takes: a model may scale or cap what it gives
-        head = family.plain.get_output_embeddings()
+        head = lm_head(family.plain)
         hook = head.register_forward_pre_hook(lambda module, args, states=last: states.append(args[0]))
         with torch.no_grad():
             family.plain(**inputs)
