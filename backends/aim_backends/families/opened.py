@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from aim_backends.hf.backbone import Backbone
-from aim_backends.hf.prompts import ChatPrompts, PromptRenderer
+from aim_backends.hf.prompts import ChatPrompts, Message, PromptRenderer
 from aim_sdk.config import PromptFormat
 
 
@@ -18,10 +18,8 @@ class Opened(Backbone):
             return prompts
         opening = prompts.answer("x", "x")[0].removesuffix("x")
 
-        def render(messages: Any, *, add_generation_prompt: bool) -> str:
-            text = self.processor.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-            return f"{text}{opening}" if add_generation_prompt else str(text)
+        def render(messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+            text = self._rendered(messages, add_generation_prompt=add_generation_prompt)
+            return f"{text}{opening}" if add_generation_prompt else text
 
         return ChatPrompts(prompt_format, render)

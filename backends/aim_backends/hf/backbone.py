@@ -6,7 +6,7 @@ import re
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, ClassVar, Final, get_args
 
 import torch
@@ -19,7 +19,7 @@ from aim_backends.families.table import family_of
 from aim_backends.hf.asking import placeholder_of, written
 from aim_backends.hf.blame import OUT_OF_MEMORY, RefusedInputError
 from aim_backends.hf.kv_cache import ProbeInputs
-from aim_backends.hf.prompts import ChatPrompts, PlainPrompts, PromptRenderer
+from aim_backends.hf.prompts import ChatPrompts, Message, PlainPrompts, PromptRenderer
 from aim_backends.hf.roles import Roles, SpecialTokens, role_ids, tags
 from aim_backends.hf.slots import choose_slot, image_ids
 from aim_backends.hf.tap import attach, lm_head
@@ -295,11 +295,14 @@ class Backbone:
             raise FormatError(
                 f"{self.source!r} has no chat template.\nNext: use PromptFormat.plain({self.plain_template!r})."
             )
+        return ChatPrompts(prompt_format, self._rendered)
 
+    def _rendered(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        """A conversation as the chat template writes it, without thoughts."""
         # A variable that a template does not use makes the processor warn.
         used = [name for name in _THOUGHTS if re.search(rf"\b{name}\b", str(self._chat_template))]
-        options: dict[str, Any] = dict.fromkeys(used, False)
-        return ChatPrompts(prompt_format, partial(self.processor.apply_chat_template, tokenize=False, **options))
+        options: dict[str, Any] = {"add_generation_prompt": add_generation_prompt, **dict.fromkeys(used, False)}
+        return str(self.processor.apply_chat_template(messages, tokenize=False, **options))
 
     def _layout(self) -> Layout:
         """Learn what the processor writes around an image."""
