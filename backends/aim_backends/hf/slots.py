@@ -26,10 +26,13 @@ IMAGE_MASKS = ("image_attention_mask", "cross_attention_mask")
 def per_token(inputs: Mapping[str, Tensor]) -> list[str]:
     """The names of tensors with one entry per token, besides ids and attention mask; text has 0 there."""
     shape = inputs["input_ids"].shape
+    others = {name: tensor for name, tensor in inputs.items() if name not in ("input_ids", "attention_mask")}
     return [
         name
-        for name, tensor in inputs.items()
-        if name not in ("input_ids", "attention_mask") and not tensor.is_floating_point() and tensor.shape[:2] == shape
+        for name, tensor in others.items()
+        if isinstance(tensor, Tensor)  # some families count tiles in lists
+        and tensor.shape[:2] == shape
+        and not tensor.is_floating_point()
     ]
 
 
