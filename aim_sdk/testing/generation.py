@@ -211,7 +211,7 @@ def _require_end(backend: Backend, form: PromptFormat) -> None:
     for start in (reading.answer_start, reading.answer_start - 1):  # a format's blank may be a token of its own
         ids = reading.token_ids[start : start + len(ended)].to(reading.hidden.device)
         states = reading.hidden[start - 1 : start - 1 + len(ids)].float()
-        for logits in heads(states @ outputs.detach().float().T.to(states.device)):
+        for logits in heads(states @ outputs.detach().float().T.to(states.device), states.shape[-1]):
             found = logits.log_softmax(-1).gather(1, ids[:, None])[:, 0].cpu()
             near = len(found) == len(ended) and (found - ended)[:-1].abs() <= tolerance(backend, ended) / 5
             if torch.as_tensor(near).all():  # stricter than needed: in half precision many values are equal by chance

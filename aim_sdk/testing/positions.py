@@ -123,7 +123,7 @@ def _require_scored(backend: Backend, reading: Reading, scores: Tensor, form: Pr
     for start in (reading.answer_start, reading.answer_start - 1):  # a format's blank may be a token of its own
         ids = reading.token_ids[start : start + len(scores)].to(reading.hidden.device)
         states = reading.hidden[start - 1 : start - 1 + len(ids)].float()
-        for logits in _heads(states @ outputs.detach().float().T.to(states.device)):
+        for logits in _heads(states @ outputs.detach().float().T.to(states.device), states.shape[-1]):
             found = logits.log_softmax(-1).gather(1, ids[:, None])[:, 0].cpu()
             try:
                 what = (
@@ -143,12 +143,14 @@ def _short(numbers: Tensor) -> list[float]:
     return [round(number, 3) for number in numbers.tolist()[:8]]
 
 
-def _heads(logits: Tensor) -> Iterator[Tensor]:
+def _heads(logits: Tensor, width: int) -> Iterator[Tensor]:
     """Logits as they are, and as some families change them."""
     yield logits
     for cap in _CAPS:
         yield cap * torch.tanh(logits / cap)
+    yield logits / 8  # HyperCLOVA X
     yield logits / 16  # Cohere
+    yield 20 * torch.tanh(logits * (256 / width) ** 0.5 / 20)  # Muse
 
 
 def _with_system(backend: Backend) -> Iterator[PromptFormat]:

@@ -8,6 +8,8 @@ from typing import cast
 import pytest
 from transformers import AutoModelForImageTextToText
 
+from aim_backends.families.hunyuan import number_in_each_prompt
+from aim_backends.families.minimax import count_from_the_text
 from aim_backends.families.table import family_of
 from aim_backends.hf import TransformersBackend
 from aim_backends.llava import LlavaBackend
@@ -29,6 +31,10 @@ def family(request: pytest.FixtureRequest, tiny: Callable[[str], Path]) -> Famil
     loaded = backend.from_pretrained(str(folder), device="cpu")
     # Frozen like the backend's: torch multiplies by a matrix that wants gradients in another order.
     plain = AutoModelForImageTextToText.from_pretrained(folder).eval().requires_grad_(False)
+    if kind == "minimax_m3_vl":
+        count_from_the_text(plain)
+    if kind == "hunyuan_vl":
+        number_in_each_prompt(plain)
     return Family(request.param, folder, loaded, plain)
 
 

@@ -50,7 +50,7 @@ def _full(family: Family, inputs: dict[str, torch.Tensor], ids: torch.Tensor) ->
     width, count = inputs["input_ids"].shape[1], ids.shape[1]
     inputs = dict(inputs, input_ids=torch.cat([inputs["input_ids"], ids], 1))
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    for name in ("token_type_ids", "mm_token_type_ids", "image_embeds_position_mask"):
+    for name in ("token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids", "image_embeds_position_mask"):
         if name in inputs:
             value = int(family.variant == "paligemma" and name == "token_type_ids")  # causal, unlike its prompt
             inputs[name] = torch.nn.functional.pad(inputs[name], (0, count), value=value)

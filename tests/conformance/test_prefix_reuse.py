@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from aim_backends.hf import TransformersBackend
-from aim_backends.hf.slots import PER_TOKEN
+from aim_backends.hf.slots import per_token
 from aim_backends.llava import LlavaBackend
 from aim_backends.qwen_vl import QwenVLBackend
 from aim_sdk import FusedTokens, Generation, PromptFormat
@@ -75,7 +75,7 @@ def _prefix(family: Family) -> tuple[DynamicCache, int]:
 def _padded_behind(inputs: dict[str, Tensor], width: int) -> dict[str, Tensor]:
     """Move the padding that stands before each row's prefix after it."""
     result = dict(inputs)
-    for name in ("input_ids", "attention_mask", *PER_TOKEN):
+    for name in ("input_ids", "attention_mask", *per_token(inputs)):
         if name in inputs:
             rows = [
                 torch.cat([row[pad : pad + width], row[:pad], row[pad + width :]])

@@ -31,7 +31,8 @@ def test_layers_are_the_plain_models(family: Family) -> None:
         inputs["token_type_ids"][0, reading.answer_start - len(reading) :] = backend.backbone.answer_type
     with torch.no_grad():
         outputs = family.plain(**inputs, output_hidden_states=True)
-    states = getattr(outputs, "language_model_outputs", outputs).hidden_states
+    *states, last = getattr(outputs, "language_model_outputs", outputs).hidden_states
+    states.append(last / getattr(family.plain.config.get_text_config(), "logits_mup_width_multiplier", 1))  # Inkling
     for found, layer in zip(layers, (0, 1, -2, -1), strict=True):
         apart = (found[:, None] - states[layer]).abs().amax(2)  # (text tokens, the plain model's positions)
         assert apart.amin(1).max() < 1e-4, f"layer {layer}"

@@ -13,9 +13,13 @@ import torch
 from aim_sdk.errors import InputError, unknown
 
 from . import (
+    aria,
+    baidu,
     blip,
     cohere,
+    cosmos,
     deepseek,
+    dots,
     early_fusion,
     emu,
     ernie,
@@ -30,16 +34,20 @@ from . import (
     granite,
     granite4,
     hunyuan,
+    hyperclovax,
     idefics,
+    inkling,
     kimi,
     kosmos,
     lfm2,
     llama4,
     llava,
     minicpm,
+    minimax,
     mistral3,
     mllama,
     molmo,
+    muse,
     nemotron,
     ocr,
     ovis,
@@ -47,6 +55,7 @@ from . import (
     qwen,
     qwen4,
     step,
+    video,
 )
 
 TINY_MODELS: dict[str, Callable[[Path], None]] = {
@@ -97,6 +106,16 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "mistral-large4": mistral3.mistral_large4,
     "deepseek-ocr2": deepseek.deepseek_ocr2,
     "qwen2.5-omni": qwen.qwen2_5_omni,
+    "llava-next-video": video.llava_next_video,
+    "video-llava": video.video_llava,
+    "video-llama-3": video.video_llama_3,
+    "qwen3-omni-moe": qwen.qwen3_omni_moe,
+    "qianfan-ocr": baidu.qianfan_ocr,
+    "pp-chart2table": baidu.pp_chart2table,
+    "unlimited-ocr": deepseek.unlimited_ocr,
+    "minimax-m3-vl": minimax.minimax_m3_vl,
+    "muse-glimmer": muse.muse_glimmer,
+    "muse-spark": muse.muse_spark,
     "minicpmv4.6": minicpm.minicpm_v4_6,
     "minicpmv4.7": minicpm.minicpm_v4_7,
     "minicpm-ocr": minicpm.minicpm_ocr,
@@ -112,9 +131,25 @@ TINY_MODELS: dict[str, Callable[[Path], None]] = {
     "granite4-vision": granite4.granite4_vision,
     "hunyuan-vl": hunyuan.hunyuan_vl,
     "glm5-next": glm5.glm5_next,
+    "aria": aria.aria,
+    "cohere-compass": cohere.cohere_compass,
+    "cosmos3-edge": cosmos.cosmos3_edge,
+    "cosmos3-omni": cosmos.cosmos3_omni,
+    "deepseek-vl-hybrid": deepseek.deepseek_vl_hybrid,
+    "dots3-note": dots.dots3_note,
+    "glmga": glm.glmga,
+    "hyperclovax-vision-v2": hyperclovax.hyperclovax_vision_v2,
+    "inkling": inkling.inkling,
+    "inkling2": inkling.inkling2,
 }
 
-NEEDS = {"smolvlm": "num2words", "gemma3n": "timm", "fast-vlm": "timm", "perception-lm": "timm"}
+NEEDS = {
+    "smolvlm": "num2words",
+    "gemma3n": "timm",
+    "fast-vlm": "timm",
+    "perception-lm": "timm",
+    "inkling": "scipy",
+}
 """The package that a variant's processor or tower needs besides transformers."""
 
 

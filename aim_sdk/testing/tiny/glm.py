@@ -1,4 +1,4 @@
-"""GLM-4V (with and without experts), GLM-4.6V and GLM-OCR."""
+"""GLM-4V (with and without experts), GLM-4.6V, GLM-GA and GLM-OCR."""
 
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from transformers import (
     Glm46VImageProcessor,
     Glm46VProcessor,
     Glm46VVideoProcessor,
+    GlmgaConfig,
+    GlmgaImageProcessor,
+    GlmgaVideoProcessor,
     GlmOcrConfig,
     GlmOcrForConditionalGeneration,
     PreTrainedTokenizerBase,
@@ -96,6 +99,19 @@ def glm46v(folder: Path) -> None:
     tokenizer = _tokenizer()
     model = Glm46VForConditionalGeneration(Glm46VConfig(**_config(tokenizer)))
     save(folder, model, _glm46v_processor(tokenizer), eos="<|user|>")
+
+
+def glmga(folder: Path) -> None:
+    """GLM-4.6V's model, whose images are of whole squares of 2 visual tokens by 2."""
+    tokenizer = _tokenizer()
+    patches = PATCHES | {"patch_expand_factor": 2}
+    processor = Glm46VProcessor(
+        GlmgaImageProcessor(size=SIZE, **patches),
+        tokenizer,
+        GlmgaVideoProcessor(size=SIZE, max_image_size=SIZE, **patches),
+        chat_template=TEMPLATE,
+    )
+    save(folder, Glm46VForConditionalGeneration(GlmgaConfig(**_config(tokenizer))), processor, eos="<|user|>")
 
 
 def glm_ocr(folder: Path) -> None:

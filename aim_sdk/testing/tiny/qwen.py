@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL, Qwen2.5-Omni, Qwen3-VL and Qwen3.5 (with and without experts)."""
+"""Qwen2-VL, Qwen2.5-VL, Qwen2.5-Omni, Qwen3-VL, Qwen3-Omni and Qwen3.5 (with and without experts)."""
 
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from transformers import (
     Qwen3_5MoeConfig,
     Qwen3_5MoeForConditionalGeneration,
     Qwen3_5Tokenizer,
+    Qwen3OmniMoeProcessor,
+    Qwen3OmniMoeThinkerConfig,
+    Qwen3OmniMoeThinkerForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLMoeConfig,
@@ -49,6 +52,7 @@ TURNS = """{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\
 THINKING = """{% if add_generation_prompt %}\
 {{ '<think>\n' if enable_thinking is defined and enable_thinking else '<think>\n\n</think>\n\n' }}{% endif %}"""
 
+ENDS = {"bos": "start", "eos": "end"}  # of Qwen3-Omni's marks around pictures and sounds: attribute and token
 PATCH = 8
 SIZE = {"shortest_edge": 32 * 32, "longest_edge": 64 * 64}  # in pixels: 4 to 16 visual tokens per image
 PATCHES: dict[str, Any] = {"patch_size": PATCH, "temporal_patch_size": 2, "merge_size": 2}
@@ -184,15 +188,21 @@ def _processor_3(tokenizer: PreTrainedTokenizerBase, template: str) -> Qwen3VLPr
     return Qwen3VLProcessor(Qwen2VLImageProcessor(size=SIZE, **PATCHES), tokenizer, videos, chat_template=template)
 
 
-def qwen3_vl(folder: Path) -> None:
+def qwen3_vl_parts(template: str) -> tuple[dict[str, Any], Qwen3VLProcessor]:
+    """Qwen3-VL's configuration and processor, for a family that takes them over."""
     tokenizer = _tokenizer(Qwen2Tokenizer, ("<think>", "</think>"))
     rope = {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
-    config = Qwen3VLConfig(
-        text_config=_text(tokenizer, head_dim=16, rope_parameters=rope),
-        vision_config=_vision_3(deepstack_visual_indexes=[0, 1]),
+    config = {
+        "text_config": _text(tokenizer, head_dim=16, rope_parameters=rope),
+        "vision_config": _vision_3(deepstack_visual_indexes=[0, 1]),
         **_ids(tokenizer),
-    )
-    save(folder, Qwen3VLForConditionalGeneration(config), _processor_3(tokenizer, TURNS))
+    }
+    return config, _processor_3(tokenizer, template)
+
+
+def qwen3_vl(folder: Path) -> None:
+    config, processor = qwen3_vl_parts(TURNS)
+    save(folder, Qwen3VLForConditionalGeneration(Qwen3VLConfig(**config)), processor)
 
 
 def qwen3_vl_moe(folder: Path) -> None:
@@ -205,6 +215,44 @@ def qwen3_vl_moe(folder: Path) -> None:
         **_ids(tokenizer),
     )
     save(folder, Qwen3VLMoeForConditionalGeneration(config), _processor_3(tokenizer, TURNS))
+
+
+def qwen3_omni_moe(folder: Path) -> None:
+    """The part that reads and writes text: Qwen3-VL with experts, and an audio tower that nothing here uses."""
+    media = {role: f"<|{role}_pad|>" for role in ("image", "audio", "video")}
+    ends = {f"{kind}_{end}": f"<|{kind}_{name}|>" for kind in ("vision", "audio") for end, name in ENDS.items()}
+    marks = {f"{role}_token": token for role, token in (media | ends).items()}
+    tokenizer = _tokenizer(Qwen2Tokenizer, ("<think>", "</think>"), **marks)
+    processor = Qwen3OmniMoeProcessor(
+        Qwen2VLImageProcessor(size=SIZE, **PATCHES),
+        Qwen2VLVideoProcessor(size=SIZE, **PATCHES),
+        WhisperFeatureExtractor(feature_size=16),
+        tokenizer,
+        chat_template=TURNS,
+    )
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": HIDDEN}
+    token = tokenizer.convert_tokens_to_ids
+    config = Qwen3OmniMoeThinkerConfig(
+        text_config=_text(tokenizer, head_dim=16, rope_parameters=rope, **experts),
+        vision_config=_vision_3(deepstack_visual_indexes=[0, 1]),
+        audio_config={
+            "num_mel_bins": 16,
+            "encoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "encoder_ffn_dim": HIDDEN,
+            "d_model": HIDDEN,
+            "output_dim": HIDDEN,
+            "downsample_hidden_size": 8,
+        },
+        **{f"{role}_token_id": token(mark) for role, mark in media.items()},
+        **{
+            f"{kind}_{end}_token_id": token(f"<|{kind}_{end}|>")
+            for kind in ("vision", "audio")
+            for end in ENDS.values()
+        },
+    )
+    save(folder, Qwen3OmniMoeThinkerForConditionalGeneration(config), processor)
 
 
 def _linear() -> dict[str, Any]:

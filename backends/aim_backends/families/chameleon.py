@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from aim_backends.hf.backbone import Backbone
 from aim_backends.hf.text import Layout
 from aim_sdk.config import PromptFormat
@@ -10,11 +12,11 @@ from aim_sdk.config import PromptFormat
 class Chameleon(Backbone):
     """Its processor ends every prompt with the mark that hands over to the answer; there is no chat template."""
 
-    @property
+    @cached_property
     def default_format(self) -> PromptFormat:
         mark = self.tokenizer.sep_token
         return PromptFormat.plain(f"{{image}}{{text}}{mark}{{answer}}{mark}")
 
     def _layout(self) -> Layout:
         mark, layout = self.tokenizer.sep_token, super()._layout()
-        return Layout(layout.placeholder, layout.expansion.removesuffix(mark), end=mark)
+        return Layout(layout.placeholder, layout.expansion.removesuffix(mark), end=mark, start=layout.start)

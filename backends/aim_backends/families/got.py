@@ -1,8 +1,9 @@
-"""GOT-OCR 2."""
+"""GOT-OCR 2 and PP-Chart2Table, whose model it is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from PIL import Image
@@ -14,7 +15,7 @@ from aim_sdk.config import PromptFormat
 class GotOcr2(Backbone):
     """Its processor writes the turns itself, there is no chat template; it takes the images of a batch in one list."""
 
-    @property
+    @cached_property
     def default_format(self) -> PromptFormat:
         begin, end = self.processor.message_start_token, self.processor.message_end_token
         turns = f"{begin}user\n{{image}}\n{{text}}{end}{begin}assistant\n{{answer}}{end}"
@@ -26,3 +27,12 @@ class GotOcr2(Backbone):
 
     def given_images(self, images: Sequence[Sequence[Image.Image]]) -> list[Any]:
         return [image for row in images for image in row]
+
+
+class PPChart2Table(Backbone):
+    """Its template writes every token of an image, whose number is fixed: the processor expands nothing."""
+
+    def _placeholder(self) -> str:
+        tower = self.model.config.vision_config
+        side = tower.image_size // tower.patch_size // 4
+        return f"<img>{'<imgpad>' * side**2}</img>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -75,7 +76,7 @@ class Idefics1(Backbone):
 
     plain_template = "User:{image}{text}\nAssistant: {answer}\n"
 
-    @property
+    @cached_property
     def default_format(self) -> PromptFormat:
         turn = "<end_of_utterance>"
         if turn not in self.tokenizer.get_vocab():

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from aim_backends.hf.backbone import Backbone
-from aim_backends.hf.slots import PER_TOKEN
+from aim_backends.hf.slots import per_token
 from aim_backends.hf.text import Layout, Tokens
 from aim_sdk.backend.boxes import Steps
 from aim_sdk.errors import ContextLengthError
@@ -51,11 +51,11 @@ class _ImageFirstBackbone(Backbone):
             Backbone._processed(self, [prompt], [shown], padding_side)
             for prompt, shown in zip(prompts, images, strict=True)
         ]
-        return {name: self._stacked(name, [row[name] for row in rows], padding_side) for name in rows[0]}
+        padded = ["input_ids", "attention_mask", *per_token(rows[0])] if padding_side == "left" else []
+        return {name: self._stacked(name, [row[name] for row in rows], name in padded) for name in rows[0]}
 
-    def _stacked(self, name: str, rows: Sequence[Tensor], side: str) -> Tensor:
+    def _stacked(self, name: str, rows: Sequence[Tensor], left: bool) -> Tensor:
         fill = self.pad_token_id if name == "input_ids" else 0
-        left = side == "left" and name in ("input_ids", "attention_mask", *PER_TOKEN)
         width = max(row.shape[1] for row in rows)
         gaps = [width - row.shape[1] for row in rows]
         if not any(gaps):

@@ -39,8 +39,15 @@ _UNKNOWN = PrefixReuse(alone=False, padded=False, known=False)
 _ANYWHERE = PrefixReuse(alone=True, padded=True)
 _RECURRENT = PrefixReuse(alone=True, padded=False, why="its recurrent layers read the padding after a shared prefix")
 _WINDOWED = PrefixReuse(alone=True, padded=False, why="its windowed layers count the padding after a shared prefix")
+_COUNTED = PrefixReuse(
+    alone=True, padded=False, why="transformers 5.23 counts the padding after a shared prefix among its positions"
+)
 _IMAGE_LEADS = PrefixReuse(alone=False, padded=False, why="its prompt begins with the query's image")
 _SEES_IMAGE = PrefixReuse(alone=False, padded=False, why="its text before an image attends to that image")
+_BLOCKS = PrefixReuse(alone=True, padded=False, why="its blocks of tokens count the padding after a shared prefix")
+_SHORT_AFTER = PrefixReuse(
+    alone=False, padded=False, why="its layers keep all of the first forward, and a window of what comes after it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +77,24 @@ _T5_AND_QFORMER = f"{_T5}; its Q-Former reads the whole text where it is written
 _NO_BEAMS = "no beams: transformers 5.23's own beam search does not repeat its image features"
 
 FAMILIES: Final[Mapping[str, Family]] = {
-    "aria": Family(),
+    "aria": Family(prefix=_ANYWHERE, continues_cache=True),
     "aya_vision": Family(prefix=_WINDOWED, continues_cache=True),
     "blip": Family(refused="its text decoder sees the image by cross-attention alone: a prompt has no place for one"),
     "blip-2": Family(adapter="image_first:Blip2", prefix=_IMAGE_LEADS, note=_T5),
     "chameleon": Family(adapter="chameleon:Chameleon", prefix=_ANYWHERE, continues_cache=True),
     "cohere2_vision": Family(prefix=_WINDOWED, continues_cache=True),
-    "cohere_compass": Family(adapter="scaled:ScaledLogits"),
-    "cosmos3_edge": Family(),
-    "cosmos3_omni": Family(),
+    "cohere_compass": Family(adapter="scaled:ScaledLogits", prefix=_WINDOWED, continues_cache=True),
+    "cosmos3_edge": Family(adapter="cosmos:Cosmos3Edge", prefix=_ANYWHERE, continues_cache=True),
+    "cosmos3_omni": Family(prefix=_ANYWHERE, continues_cache=True),
     "deepseek_ocr2": Family(prefix=_ANYWHERE, continues_cache=True),
     "deepseek_vl": Family(prefix=_ANYWHERE, continues_cache=True),
-    "deepseek_vl_hybrid": Family(),
+    "deepseek_vl_hybrid": Family(prefix=_ANYWHERE, continues_cache=True),
     "diffusion_gemma": Family(
         refused="it writes by block diffusion: a demonstration's text has no causal states there"
     ),
-    "dots3_note": Family(),
+    "dots3_note": Family(prefix=_WINDOWED, continues_cache=True),
     "emu3": Family(adapter="emu:Emu3", prefix=_ANYWHERE, continues_cache=True),
-    "ernie4_5_vl_moe": Family(),
+    "ernie4_5_vl_moe": Family(adapter="numbered:Ernie", prefix=_ANYWHERE, continues_cache=True),
     "evolla": Family(refused="it reads proteins, not images"),
     "exaone4_5": Family(prefix=_WINDOWED, continues_cache=True),
     "fast_vlm": Family(prefix=_ANYWHERE, continues_cache=True),
@@ -101,19 +108,19 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "glm46v": Family(prefix=_ANYWHERE, continues_cache=True),
     "glm4v": Family(prefix=_ANYWHERE, continues_cache=True),
     "glm4v_moe": Family(prefix=_ANYWHERE, continues_cache=True),
-    "glm5_next": Family(),
+    "glm5_next": Family(prefix=_RECURRENT, continues_cache=True),
     "glm_ocr": Family(prefix=_ANYWHERE, continues_cache=True),
-    "glmga": Family(),
+    "glmga": Family(adapter="glmga:Glmga", prefix=_ANYWHERE, continues_cache=True),
     "got_ocr2": Family(adapter="got:GotOcr2", prefix=_ANYWHERE, continues_cache=True),
-    "granite4_vision": Family(adapter="scaled:ScaledLogits"),
+    "granite4_vision": Family(adapter="granite4:Granite4Vision", prefix=_ANYWHERE, continues_cache=True),
     "granite_docling": Family(adapter="scaled:ScaledLogits", prefix=_ANYWHERE, continues_cache=True),
-    "hunyuan_vl": Family(),
-    "hyperclovax_vision_v2": Family(),
+    "hunyuan_vl": Family(adapter="hunyuan:HunyuanVL", prefix=_ANYWHERE, continues_cache=True),
+    "hyperclovax_vision_v2": Family(adapter="numbered:HyperClovaX", prefix=_COUNTED, continues_cache=True),
     "idefics": Family(backend="idefics", adapter="idefics:Idefics1", prefix=_ANYWHERE, continues_cache=True),
     "idefics2": Family(backend="idefics", adapter="idefics:Idefics2", prefix=_ANYWHERE, continues_cache=True),
     "idefics3": Family(backend="idefics", prefix=_ANYWHERE, continues_cache=True),
-    "inkling2": Family(),
-    "inkling_mm_model": Family(),
+    "inkling2": Family(adapter="inkling:Inkling", prefix=_RECURRENT, continues_cache=True),
+    "inkling_mm_model": Family(adapter="inkling:Inkling", prefix=_RECURRENT, continues_cache=True),
     "instructblip": Family(adapter="image_first:Blip2", prefix=_IMAGE_LEADS, note=_T5_AND_QFORMER),
     "instructblipvideo": Family(refused="it reads videos, not single images"),
     "internvl": Family(prefix=_ANYWHERE, continues_cache=True, boxes="internvl"),
@@ -127,29 +134,29 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "llama4": Family(prefix=_WINDOWED, continues_cache=True, note=_NO_BEAMS),
     "llava": Family(backend="llava", prefix=_ANYWHERE, continues_cache=True),
     "llava_next": Family(backend="llava", prefix=_ANYWHERE, continues_cache=True),
-    "llava_next_video": Family(),
+    "llava_next_video": Family(prefix=_ANYWHERE, continues_cache=True),
     "llava_onevision": Family(backend="llava", prefix=_ANYWHERE, continues_cache=True),
     "minicpm_ocr": Family(prefix=_RECURRENT, continues_cache=True),
     "minicpmv4_6": Family(prefix=_RECURRENT, continues_cache=True),
     "minicpmv4_7": Family(prefix=_RECURRENT, continues_cache=True),
-    "minimax_m3_vl": Family(),
+    "minimax_m3_vl": Family(adapter="minimax:MiniMaxM3", prefix=_BLOCKS, continues_cache=True),
     "mistral3": Family(prefix=_ANYWHERE, continues_cache=True),
     "mistral4": Family(refused="it is a text model: it reads no images"),
     "mistral_large4": Family(prefix=_ANYWHERE, continues_cache=True),
     "mllama": Family(adapter="mllama:Mllama", prefix=_SEES_IMAGE),
     "molmo2": Family(prefix=_ANYWHERE, continues_cache=True),
-    "muse_glimmer": Family(),
-    "muse_spark": Family(),
-    "nemotron_h_omni": Family(),
+    "muse_glimmer": Family(adapter="opened:Opened", prefix=_WINDOWED, continues_cache=True),
+    "muse_spark": Family(adapter="opened:Opened", prefix=_WINDOWED, continues_cache=True),
+    "nemotron_h_omni": Family(prefix=_RECURRENT, continues_cache=True),
     "ovis2": Family(prefix=_ANYWHERE, continues_cache=True),
     "paddleocr_vl": Family(prefix=_ANYWHERE, continues_cache=True),
     "paligemma": Family(adapter="image_first:PaliGemma", prefix=_IMAGE_LEADS, continues_cache=True, boxes="paligemma"),
-    "perception_lm": Family(),
+    "perception_lm": Family(adapter="perception_lm:PerceptionLM", prefix=_ANYWHERE, continues_cache=True),
     "pi0": Family(refused="it is a robot policy: it outputs actions, not text"),
     "pix2struct": Family(refused=_ENCODER_DECODER),
-    "pp_chart2table": Family(),
+    "pp_chart2table": Family(adapter="got:PPChart2Table", prefix=_ANYWHERE, continues_cache=True),
     "pp_formulanet": Family(refused=_ENCODER_DECODER),
-    "qianfan_ocr": Family(),
+    "qianfan_ocr": Family(adapter="qianfan:QianfanOCR", prefix=_ANYWHERE, continues_cache=True),
     "qwen2_5_omni_thinker": Family(prefix=_ANYWHERE, continues_cache=True),
     "qwen2_5_vl": Family(
         backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True, boxes="qwen2.5-vl"
@@ -159,22 +166,27 @@ FAMILIES: Final[Mapping[str, Family]] = {
     ),
     "qwen3_5": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_RECURRENT, continues_cache=True),
     "qwen3_5_moe": Family(backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_RECURRENT, continues_cache=True),
-    "qwen3_omni_moe_thinker": Family(),
+    "qwen3_omni_moe_thinker": Family(prefix=_ANYWHERE, continues_cache=True),
     "qwen3_vl": Family(
         backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True, boxes="qwen3-vl"
     ),
     "qwen3_vl_moe": Family(
         backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True, boxes="qwen3-vl"
     ),
-    "qwen4_exp": Family(),
+    "qwen4_exp": Family(prefix=_RECURRENT, continues_cache=True),
     "shieldgemma2": Family(refused="it is a safety classifier: its processor writes the whole prompt itself"),
     "smolvlm": Family(backend="idefics", prefix=_ANYWHERE, continues_cache=True),
     "step3p7": Family(prefix=_WINDOWED, continues_cache=True),
     "t5gemma2": Family(refused=_ENCODER_DECODER),
     "udop": Family(refused=_ENCODER_DECODER),
-    "unlimited_ocr": Family(),
-    "video_llama_3": Family(),
-    "video_llava": Family(),
+    "unlimited_ocr": Family(
+        adapter="unlimited_ocr:UnlimitedOcr",
+        prefix=_SHORT_AFTER,
+        continues_cache=True,
+        note="training sees all of a long answer, where decoding sees the last 128 tokens of it",
+    ),
+    "video_llama_3": Family(prefix=_ANYWHERE, continues_cache=True),
+    "video_llava": Family(prefix=_ANYWHERE, continues_cache=True),
     "vipllava": Family(backend="llava", prefix=_ANYWHERE, continues_cache=True),
     "vision-encoder-decoder": Family(refused=_ENCODER_DECODER),
 }

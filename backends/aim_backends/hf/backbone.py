@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, ClassVar, Final, get_args
 
 import torch
@@ -15,18 +16,19 @@ from torch import Tensor, nn
 
 from aim_backends.families.notations import NOTATIONS
 from aim_backends.families.table import family_of
+from aim_backends.hf.asking import placeholder_of, written
 from aim_backends.hf.blame import OUT_OF_MEMORY, RefusedInputError
 from aim_backends.hf.kv_cache import ProbeInputs
-from aim_backends.hf.prompts import ChatPrompts, PlainPrompts, PromptRenderer
+from aim_backends.hf.prompts import ChatPrompts, Message, PlainPrompts, PromptRenderer
 from aim_backends.hf.roles import Roles, SpecialTokens, role_ids, tags
 from aim_backends.hf.slots import choose_slot, image_ids
-from aim_backends.hf.tap import attach
+from aim_backends.hf.tap import attach, lm_head
 from aim_backends.hf.text import Layout, Tokens
 from aim_backends.hf.visual import VisualTokens
 from aim_sdk.backend.boxes import Notation, Steps
 from aim_sdk.backend.grammar import token_bytes
 from aim_sdk.config import PromptFormat
-from aim_sdk.errors import AIMError, CorruptArtifactError, FormatError, InputError
+from aim_sdk.errors import AIMError, FormatError, InputError
 
 _THOUGHTS: Final = ("enable_thinking", "thinking")
 """Variables of chat templates that let the model think before its answer. Demonstrations show answers without a
@@ -76,8 +78,9 @@ class Backbone:
         self.placeholder = self._placeholder()
         """What stands for an image in the processor's input."""
         self.image_ids = image_ids(processor, config)
+        layout = self._layout()  # which finds more image tokens
         self.slot = choose_slot(self.tokenizer, self.rows, config, self.image_ids, str(self._chat_template or ""))
-        self.tokens = self.tokens_class(self.tokenizer, self.image_ids, self._layout())
+        self.tokens = self.tokens_class(self.tokenizer, self.image_ids, layout)
         self._refusing = special_tokens == "refuse"
         self.boxes: Notation | None = NOTATIONS.get(self.family.boxes)
         """How the family writes boxes, if that is known."""
@@ -98,9 +101,22 @@ class Backbone:
         found = getattr(self.model.config.get_text_config(decoder=True), "num_hidden_layers", None)
         return found if isinstance(found, int) else None
 
-    @property
+    @cached_property
     def default_format(self) -> PromptFormat:
-        return PromptFormat.chat() if self._chat_template else PromptFormat.plain(self.plain_template)
+        """The chat format, if there is a template that can be cut into demonstrations; else a plain one."""
+        plain = PromptFormat.plain(self.plain_template)
+        if not self._chat_template:
+            return plain
+        try:
+            self.prompts(PromptFormat.chat())
+        except FormatError as error:
+            warnings.warn(
+                f"{str(error).splitlines()[0]}\nThe default format of {self.source!r} is therefore the plain one "
+                f"{self.plain_template!r}.",
+                stacklevel=2,
+            )
+            return plain
+        return PromptFormat.chat()
 
     @property
     def input_embeddings(self) -> Float[Tensor, "vocabulary embed"]:
@@ -112,7 +128,7 @@ class Backbone:
 
     @property
     def output_embeddings(self) -> Float[Tensor, "vocabulary hidden"]:
-        weight: Tensor = self.model.get_output_embeddings().weight
+        weight: Tensor = lm_head(self.model).weight
         return weight
 
     @property
@@ -191,7 +207,7 @@ class Backbone:
             return frozenset()
 
     def _placeholder(self) -> str:
-        return str(self.processor.image_token)
+        return placeholder_of(self.processor, self._ask)
 
     def process(
         self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], *, padding_side: str
@@ -279,28 +295,26 @@ class Backbone:
             raise FormatError(
                 f"{self.source!r} has no chat template.\nNext: use PromptFormat.plain({self.plain_template!r})."
             )
+        return ChatPrompts(prompt_format, self._rendered)
 
+    def _rendered(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        """A conversation as the chat template writes it, without thoughts."""
         # A variable that a template does not use makes the processor warn.
         used = [name for name in _THOUGHTS if re.search(rf"\b{name}\b", str(self._chat_template))]
-        options: dict[str, Any] = dict.fromkeys(used, False)
-        return ChatPrompts(prompt_format, partial(self.processor.apply_chat_template, tokenize=False, **options))
+        options: dict[str, Any] = {"add_generation_prompt": add_generation_prompt, **dict.fromkeys(used, False)}
+        return str(self.processor.apply_chat_template(messages, tokenize=False, **options))
 
     def _layout(self) -> Layout:
-        """Learn from one blank image what the processor writes around an image."""
-        blank = [[Image.new("RGB", (64, 64))]]
-        try:
-            outputs = self.processor(
-                images=self.given_images(blank), text=[self.placeholder], add_special_tokens=False, return_tensors="pt"
-            )
-        except (TypeError, ValueError) as error:  # an old checkpoint's processor lacks settings (patch_size)
-            raise CorruptArtifactError(f"the processor of {self.source!r} cannot write an image: {error}.") from error
-        ids = outputs["input_ids"][0].tolist()
-        places = [place for place, index in enumerate(ids) if index in self.image_ids]
-        if not places:
-            raise FormatError(f"the processor of {self.source!r} writes no image token for {self.placeholder!r}.")
-        lead, trail = (self.tokenizer.decode(part) for part in (ids[: places[0]], ids[places[-1] + 1 :]))
-        first, last = self.tokenizer.convert_ids_to_tokens([ids[places[0]], ids[places[-1]]])
-        return Layout(self.placeholder, f"{lead}{first}{last}{trail}")
+        """Learn what the processor writes around an image."""
+        found = written(self.tokenizer, self.image_ids, self.placeholder, self._ask)
+        self.image_ids |= found.ids
+        return Layout(self.placeholder, found.expansion, start=found.start)
+
+    def _ask(self, text: str, image: Image.Image) -> Any:
+        """What the processor makes of a prompt with one image."""
+        return self.processor(
+            images=self.given_images([[image]]), text=[text], add_special_tokens=False, return_tensors="pt"
+        )
 
 
 def check_option(special_tokens: str) -> None:

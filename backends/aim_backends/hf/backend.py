@@ -22,10 +22,11 @@ from aim_backends.hf.attention import read_attention
 from aim_backends.hf.backbone import Backbone, check_option
 from aim_backends.hf.fingerprint import fingerprint
 from aim_backends.hf.footprint import TransformersFootprint, weights_bytes
-from aim_backends.hf.injector import TransformersInjector, WrittenAnswers
+from aim_backends.hf.injector import TransformersInjector
 from aim_backends.hf.plain import plain_answer, show_prompt
 from aim_backends.hf.reader import TransformersReader
 from aim_backends.hf.roles import SpecialTokens
+from aim_backends.hf.tap import lm_head
 from aim_sdk.backend.box import Box
 from aim_sdk.backend.boxes import Notation, Steps
 from aim_sdk.backend.capabilities import (
@@ -203,7 +204,7 @@ class TransformersBackend(Backend):
         _ = self.fingerprint  # of whole weights; it is computed once
         for layer in self._layers:
             fully_shard(layer, mesh=mesh)
-        ends = (self.model.get_input_embeddings(), self.model.get_output_embeddings())
+        ends = (self.model.get_input_embeddings(), lm_head(self.model))
         fully_shard(self.model, mesh=mesh, ignored_params={p for module in ends for p in module.parameters()})
 
     @cached_property
@@ -216,9 +217,7 @@ class TransformersBackend(Backend):
         for layer in self._layers:
             layer.__dict__.pop("forward", None)
             if on:
-                layer.forward = partial(
-                    checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
-                )
+                layer.forward = partial(_recomputed, layer.forward)
 
     def plain_answer(
         self,
@@ -250,7 +249,7 @@ class TransformersBackend(Backend):
         prompt_format: PromptFormat,
         ended: bool = False,
         contexts: Sequence[Context] | None = None,
-    ) -> WrittenAnswers:
+    ) -> PreparedAnswers:
         return self._injector.prepare_answers(
             queries, answers, prompt_format=prompt_format, ended=ended, contexts=contexts
         )
@@ -283,3 +282,11 @@ class TransformersBackend(Backend):
         self, query: Query, demonstrations: Sequence[Demonstration], answer: str, *, prompt_format: PromptFormat
     ) -> AttentionMap:
         return read_attention(self._injector, query, demonstrations, answer, prompt_format)
+
+
+def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Compute a layer again in the backward, if there is one: what leads to no gradient would only be kept."""
+    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
+    if not any(tensor.requires_grad for tensor in tensors):
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, determinism_check="none", **kwargs)

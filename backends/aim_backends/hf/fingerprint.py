@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from aim_backends.hf.tap import lm_head
 from aim_sdk.backend.hashing import rms, tensor_hash
 from aim_sdk.config import Fingerprint
 from aim_sdk.files.atomic import expanded
@@ -44,7 +45,7 @@ def fingerprint(name: str, backbone: Backbone, saved: Callable[[], Any] | None =
         weights_hash=tensor_hash(model.named_parameters()),
         embedding_hash=embedding_hash,
         tokenizer_hash=tokenizer_hash(backbone.tokenizer),
-        hidden_size=int(backbone.model.get_output_embeddings().in_features),
+        hidden_size=int(lm_head(backbone.model).in_features),
         embedding_size=backbone.embedding_size,
         embedding_rms=rms(embedded),
         libraries=versions("aim-icl", "torch", "transformers"),

@@ -13,6 +13,7 @@ from huggingface_hub import try_to_load_from_cache
 from aim_backends.hf.backbone import Backbone
 from aim_backends.hf.kv_cache import KVSizes, kv_sizes, skeleton
 from aim_backends.hf.reader import TransformersReader
+from aim_backends.hf.tap import lm_head
 from aim_backends.hf.writing import PromptWriter
 from aim_sdk.backend.footprint import Footprint, ModelSizes
 from aim_sdk.config import PromptFormat
@@ -41,7 +42,7 @@ class TransformersFootprint(Footprint):
                 context_length=backbone.context_length,
                 most_images=backbone.most_images,
                 embedding_size=backbone.embedding_size,
-                hidden_size=int(backbone.model.get_output_embeddings().weight.shape[1]),
+                hidden_size=int(lm_head(backbone.model).weight.shape[1]),
                 default_format=backbone.default_format,
                 uncounted=tuple(backbone.uncached),
             )

@@ -183,7 +183,7 @@ class TransformersInjector(Injector):
         prompt_format: PromptFormat,
         ended: bool = False,
         contexts: Sequence[Context] | None = None,
-    ) -> WrittenAnswers:
+    ) -> PreparedAnswers:
         """See `aim_sdk.backend.capabilities.Trainable`."""
         shown = _shown(contexts) if contexts is not None else [[] for _ in queries]
         written = self.writer.written(queries, shown, prompt_format) if queries else None

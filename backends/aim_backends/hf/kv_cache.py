@@ -101,7 +101,8 @@ def _cached(model: Any, inputs: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, 
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     model.get_decoder()(**inputs, past_key_values=cache, use_cache=True)
     for layer in cache.layers:
-        window = getattr(layer, "sliding_window", None)
+        whole = hasattr(layer, "prefill_keys")  # a window of what comes after the prompt, and all of that
+        window = None if whole else getattr(layer, "sliding_window", None)
         for tensor in held(layer):
             yield tensor, None if window is None else window - 1
 

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import DynamicCache
 
-from aim_backends.hf.slots import PER_TOKEN
+from aim_backends.hf.slots import per_token
 from aim_backends.hf.tap import Injection, injected, recording
 from aim_sdk.backend.prefixes import PrefixCache
 from aim_sdk.types import Context, FusedTokens
@@ -141,7 +141,7 @@ def _tokens(context: Context) -> int:
 def _padded_after(prepared: Prepared, prefix: int) -> dict[str, Tensor]:
     """Move the padding before each prompt after its first ``prefix`` tokens."""
     inputs = dict(prepared.inputs)
-    for name in {"input_ids", "attention_mask", *PER_TOKEN} & inputs.keys():
+    for name in ("input_ids", "attention_mask", *per_token(prepared.inputs)):
         width = inputs[name].shape[1]
         pads = [width - length for length in prepared.lengths]
         inputs[name] = torch.stack([_turned(row, pad, prefix) for row, pad in zip(inputs[name], pads, strict=True)])

@@ -52,7 +52,7 @@ class TransformersReader(DemoReader):
         prompt_format: PromptFormat,
         with_images: bool = True,
         layers: Sequence[int] = LAST,
-    ) -> ProcessedReadings:
+    ) -> PreparedReadings:
         shown = tuple(demonstrations)
         tokens, inputs, places = self._processed(shown, prompt_format, with_images) if shown else ([], {}, [])
         positions = inputs["input_ids"].numel() if shown else 0

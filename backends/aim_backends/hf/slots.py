@@ -18,14 +18,22 @@ _ID = re.compile(r"(?:_id|_index|_ids)$")
 _NUL = ("<0x00>", "Ā")
 """The byte 0 in SentencePiece and in byte-level vocabularies."""
 
-PER_TOKEN = (
-    "token_type_ids",
-    "mm_token_type_ids",
-    "image_attention_mask",
-    "cross_attention_mask",
-    "image_embeds_position_mask",
-)
-"""Tensors with one entry per token, 0 where the token is text."""
+
+IMAGE_MASKS = ("image_attention_mask", "cross_attention_mask")
+"""The images that each token sees: new text sees what the last token sees."""
+
+
+def per_token(inputs: Mapping[str, Tensor]) -> list[str]:
+    """The names of tensors with one entry per token, besides ids and attention mask; text has 0 there."""
+    shape = inputs["input_ids"].shape
+    others = {name: tensor for name, tensor in inputs.items() if name not in ("input_ids", "attention_mask")}
+    return [
+        name
+        for name, tensor in others.items()
+        if isinstance(tensor, Tensor)  # some families count tiles in lists
+        and tensor.shape[:2] == shape
+        and not tensor.is_floating_point()
+    ]
 
 
 def config_ids(config: Mapping[str, Any], *, only: re.Pattern[str] | None = None) -> Iterator[int]:
@@ -110,7 +118,7 @@ def insert_slots(
     result = dict(inputs)
     result["input_ids"] = _take(ids, source, pad).masked_fill(source == _SLOT, slot)
     result["attention_mask"] = _take(mask, source, 0).masked_fill(source == _SLOT, 1)
-    result.update({name: _take(inputs[name], source, 0) for name in PER_TOKEN if name in inputs})
+    result.update({name: _take(inputs[name], source, 0) for name in per_token(inputs)})
     return result
 
 
@@ -120,13 +128,13 @@ def append_tokens(
     """Put text tokens after every row; they see the images that the last token of their row sees."""
     result = dict(inputs)
     result["input_ids"] = torch.cat([inputs["input_ids"], ids], dim=1)
-    for name in ("attention_mask", "image_attention_mask", "cross_attention_mask"):
+    for name in ("attention_mask", *IMAGE_MASKS):
         if name in inputs:
             last = inputs[name][:, -1:]
             result[name] = torch.cat([inputs[name], *[last] * ids.shape[1]], dim=1)
-    for name in ("token_type_ids", "mm_token_type_ids", "image_embeds_position_mask"):
-        if name in inputs:
-            kind = torch.full_like(ids, token_type if name == "token_type_ids" else 0)
+    for name in per_token(inputs):
+        if name not in IMAGE_MASKS:
+            kind = torch.full_like(ids, token_type if name == "token_type_ids" else 0, dtype=inputs[name].dtype)
             result[name] = torch.cat([inputs[name], kind], dim=1)
     return result
 
@@ -153,17 +161,14 @@ def answered(
     result = dict(inputs)
     result["input_ids"] = _take(ids, source, pad).where(~after, answer_ids)
     result["attention_mask"] = _take(mask, source, 0)
-    for name in PER_TOKEN:
-        if name in inputs:
-            result[name] = _take(inputs[name], source, 0)
-            if name not in _IMAGE_MASKS:
-                value = answer_type if name == "token_type_ids" else 0
-                result[name] = result[name].masked_fill(after, value)
+    for name in per_token(inputs):
+        result[name] = _take(inputs[name], source, 0)
+        if name not in IMAGE_MASKS:
+            result[name] = result[name].masked_fill(after, answer_type if name == "token_type_ids" else 0)
     return result
 
 
 _PAD, _SLOT = -1, -2
-_IMAGE_MASKS = ("image_attention_mask", "cross_attention_mask")
 
 
 def _take(

@@ -105,7 +105,7 @@ def attach(model: Any) -> None:
     Raises:
         UnsupportedModelError: the model has no input embeddings or no LM head.
     """
-    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    embeddings, head = model.get_input_embeddings(), lm_head(model)
     if not isinstance(embeddings, nn.Module) or not isinstance(head, nn.Module):
         raise UnsupportedModelError(
             f"{type(model).__name__} has no {'LM head' if isinstance(embeddings, nn.Module) else 'input embeddings'}: "
@@ -115,6 +115,12 @@ def attach(model: Any) -> None:
     model.register_forward_hook(_end, with_kwargs=True, always_call=True)
     embeddings.register_forward_hook(_write, with_kwargs=True)
     head.register_forward_pre_hook(_read)
+
+
+def lm_head(model: Any) -> Any:
+    """The LM head; some models do not name it, but their language model does."""
+    head = model.get_output_embeddings()
+    return getattr(model, "language_model", model).get_output_embeddings() if head is None else head
 
 
 def place(

@@ -24,6 +24,8 @@ class Layout:
     expansion: str
     end: str = field(default="", kw_only=True)
     """What the processor puts after every prompt."""
+    start: str = field(default="", kw_only=True)
+    """What the processor puts before every prompt, such as a BOS of its own."""
     writes_bos: bool = field(default=False, kw_only=True)
     """Whether BOS is part of the laid out text, wherever it stands there."""
 
@@ -34,7 +36,7 @@ class Layout:
 
     def body(self, text: str) -> str:
         """Write the beginning of a prompt: its images, but not its end."""
-        return text.replace(self.placeholder, self.expansion)
+        return self.start + text.replace(self.placeholder, self.expansion)
 
     def given(self, text: str) -> str:
         """What the processor is given, so that it writes this prompt."""
@@ -84,7 +86,7 @@ class Tokens:
     def adds_special(self, prompt: str) -> bool:
         """Whether the tokenizer must still put its own BOS before a rendered prompt."""
         bos = self._tokenizer.bos_token
-        return not (bos and prompt.startswith(bos))
+        return not self.layout.start and not (bos and prompt.startswith(bos))
 
     def encode(self, prompt: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Tokenise an unexpanded prompt whose images are laid out: ids and character offsets."""
@@ -124,9 +126,8 @@ class Tokens:
         places = [
             i for i, (start, end) in enumerate(offsets) if end > border and start < stop and ids[i] not in self._images
         ]
-        first, last = self.image_span(ids)
-        if any(first < place < last for place in places):
-            raise FormatError("this model's template writes text between the tokens of one image.")
+        first, last = self.image_span(ids)  # what stands between, of the template's, belongs to the image
+        places = [place for place in places if not first < place < last]
         return TextTokens(
             prefix_ids=tuple(i for i in ids[: _length_before(border, offsets)] if i not in self._images),
             ids=tuple(ids[place] for place in places),
@@ -163,7 +164,8 @@ class Tokens:
             FormatError: the processor's ids hold other text than the unexpanded prompt.
         """
         old_first, old_last = self.image_span(tokens.unexpanded)
-        new_first, new_last = self.image_span(expanded)
+        # An image is all between the text before and after it.
+        new_first, new_last = old_first, len(expanded) - len(tokens.unexpanded) + old_last
         same_head = list(tokens.unexpanded[:old_first]) == list(expanded[:new_first])
         if not same_head or list(tokens.unexpanded[old_last + 1 :]) != list(expanded[new_last + 1 :]):
             names = self._tokenizer.convert_ids_to_tokens
@@ -187,10 +189,17 @@ class Tokens:
         image = None
         for visual, places in self._runs(expanded):
             ids = [expanded[place] for place in places]
-            if runs and runs[0][0] == visual and (visual or [unexpanded[place] for place in runs[0][1]] == ids):
-                _, old = runs.popleft()
-                image = old[0] if visual else None
-                found += [old[0]] * len(places) if visual else old
+            old = runs[0][1] if runs and runs[0][0] == visual else []
+            text = [] if visual else [unexpanded[place] for place in old]
+            if visual and old:
+                image = old[0]
+                found += [image] * len(places)
+                runs.popleft()
+            elif text and ids[-len(text) :] == text and (image is not None or len(ids) == len(text)):
+                found += [image] * (len(ids) - len(text)) if image is not None else []  # some is the image's
+                found += old
+                runs.popleft()
+                image = None
             elif image is not None:  # still inside that image
                 found += [image] * len(places)
         if runs or len(found) != len(expanded):
