@@ -12,6 +12,7 @@ from transformers import StoppingCriteria
 
 from aim_backends.auto import AutoBackend
 from aim_backends.hf import TransformersBackend
+from aim_backends.hf.tap import lm_head
 from aim_backends.idefics import IdeficsBackend
 from aim_sdk import FusedTokens, PromptFormat, Query
 from aim_sdk.backend import Interleaves, find
@@ -81,7 +82,7 @@ def test_the_slot_is_never_generated(family: Family) -> None:
         output[..., backend.slot] = 1e4
         return output
 
-    head = backend.model.get_output_embeddings()
+    head = lm_head(backend.model)
     wished = head.register_forward_hook(wish)
     try:
         (answer,) = backend.injector.generate(
