@@ -26,12 +26,15 @@ LARGE = 1000
 class Processor:
     """Writes an image as ``small`` or ``large`` say; ``per_token`` is one of its outputs for each token."""
 
-    def __init__(self, tokenizer: Any, small: str, large: str, start: str = "", per_token: int | None = None) -> None:
-        self.tokenizer, self._small, self._large, self._start = tokenizer, small, large, start
+    def __init__(
+        self, tokenizer: Any, small: str, large: str, start: str = "", end: str = "", per_token: int | None = None
+    ) -> None:
+        self.tokenizer, self._small, self._large, self._start, self._end = tokenizer, small, large, start, end
         self._per_token = per_token
 
     def __call__(self, text: str, image: Image.Image) -> dict[str, torch.Tensor]:
-        expanded = self._start + text.replace("<image>", self._large if max(image.size) >= LARGE else self._small)
+        shown = self._large if max(image.size) >= LARGE else self._small
+        expanded = self._start + text.replace("<image>", shown) + self._end
         ids = torch.tensor([self.tokenizer(expanded, add_special_tokens=False)["input_ids"]])
         outputs = {"input_ids": ids, "pixel_values": torch.zeros(1, 3)}
         return outputs if self._per_token is None else outputs | {"kinds": torch.full_like(ids, self._per_token)}
@@ -66,6 +69,11 @@ def test_what_stands_before_every_prompt_is_no_part_of_the_image(tokenizer: Any)
     found = ask(tokenizer, "<|image_pad|>", "<|image_pad|>", start="<|im_start|>")
     assert (found.start, found.expansion) == ("<|im_start|>", "<|image_pad|><|image_pad|>")
     assert tokenizer.convert_tokens_to_ids("<|im_start|>") not in found.ids
+
+
+def test_what_stands_after_every_prompt_is_no_part_of_the_image(tokenizer: Any) -> None:
+    found = ask(tokenizer, "<|image_pad|>", "<|image_pad|>", end="<|im_end|>")
+    assert (found.end, found.expansion) == ("<|im_end|>", "<|image_pad|><|image_pad|>")
 
 
 def test_outputs_for_each_token_must_be_0_for_text(tokenizer: Any) -> None:
@@ -103,15 +111,27 @@ def test_the_placeholder_is_what_the_processor_takes() -> None:
     def strict(text: str, image: Image.Image) -> Any:
         if "<b><i><e>" not in text:
             refuse(text, image)
+        return expanding(text, image)
+
+    def expanding(text: str, image: Image.Image) -> Any:
+        return {"input_ids": [words(text.replace("<i>", "<i>" * 4))["input_ids"]]}
+
+    def other(text: str, image: Image.Image) -> Any:
+        return {"input_ids": [words(text.replace("<b><i><e>", "<b>" + "<i>" * 4 + "<e>"))["input_ids"]]}
+
+    def words(text: str, **_: Any) -> Any:
+        return {"input_ids": text.split(">")[:-1]}
 
     def render(messages: Any, tokenize: bool) -> str:
         kinds = [part["type"] for part in messages[0]["content"]]
         return f"<s>{'<b><i><e>' if 'image' in kinds else ''}x</s>"
 
-    framed = SimpleNamespace(image_token="<i>", chat_template="...", apply_chat_template=render)
+    framed = SimpleNamespace(tokenizer=words, image_token="<i>", chat_template="...", apply_chat_template=render)
     assert placeholder_of(framed, strict) == "<b><i><e>"
-    assert placeholder_of(framed, lambda text, image: None) == "<i>"
-    nameless = SimpleNamespace(chat_template="...", apply_chat_template=render)
+    assert placeholder_of(framed, expanding) == "<i>"
+    assert placeholder_of(framed, other) == "<b><i><e>"
+    assert placeholder_of(framed, lambda text, image: {"input_ids": [words(text)["input_ids"]]}) == "<i>"
+    nameless = SimpleNamespace(tokenizer=words, chat_template="...", apply_chat_template=render)
     assert placeholder_of(nameless, strict) == "<b><i><e>"
     with pytest.raises(UnsupportedModelError, match=r"names no image token.*\(no frame\)") as caught:
         placeholder_of(nameless, refuse)

@@ -1,10 +1,13 @@
 """Photos, receipts, banners and icons: each is read and answered in a batch as alone, whatever tiles it is cut into."""
 
+from functools import cache
+
 import pytest
 import torch
 from PIL import Image
 
 from aim_sdk import Demonstration, FusedTokens, Query
+from aim_sdk.errors import ContextLengthError
 from aim_sdk.testing.samples import picture
 from tests.conformance.families import Family
 
@@ -12,9 +15,19 @@ SIZES = ((4032, 3024), (120, 900), (1000, 200), (48, 48))
 TEXTS = ("What is this?", "", "How many people are in the picture?", "And here?")
 
 
-@pytest.fixture(scope="module")
-def photos() -> list[Image.Image]:
-    return [picture(*size, 40 * number) for number, size in enumerate(SIZES)]
+UNBOUNDED = ("inkling", "inkling2")
+"""A photo is never scaled down: in the context of a tiny model there is room for a smaller one."""
+
+
+@cache
+def photo(width: int, height: int, turn: int) -> Image.Image:
+    return picture(width, height, turn)
+
+
+@pytest.fixture
+def photos(family: Family) -> list[Image.Image]:
+    sizes = ((1600, 1200) if family.variant in UNBOUNDED else SIZES[0], *SIZES[1:])
+    return [photo(*size, 40 * number) for number, size in enumerate(sizes)]
 
 
 def test_each_is_read_in_a_batch_as_alone(family: Family, photos: list[Image.Image]) -> None:
@@ -37,3 +50,10 @@ def test_each_is_answered_in_a_batch_as_alone(family: Family, photos: list[Image
     for query, context, found in zip(queries, contexts, together, strict=True):
         (alone,) = ask([query], [context], prompt_format=form, max_new_tokens=3)
         assert (found.token_ids, found.prompt_tokens) == (alone.token_ids, alone.prompt_tokens)
+
+
+def test_a_photo_that_does_not_fit_is_refused(family: Family) -> None:
+    if family.variant not in UNBOUNDED:
+        pytest.skip("it scales photos down")
+    with pytest.raises(ContextLengthError, match="scale the image down"):
+        family.backend.reader.read([Demonstration(photo(*SIZES[0], 0), "What?", "a cat")], prompt_format=family.form)

@@ -27,7 +27,7 @@ TEMPLATE = """{{ bos_token }}{% for message in messages %}{{ '<|im_start|>' + me
 
 
 def lfm2_vl(folder: Path) -> None:
-    """4 visual tokens a tile, two tiles and a thumbnail for a large image; a convolution, then attention."""
+    """Up to 8 visual tokens; 4 for each of two tiles and a thumbnail if it is large; a convolution, then attention."""
     special = ["<|pad|>", "<|startoftext|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     images = ["<image>", "<|image_start|>", "<|image_end|>", "<|img_thumbnail|>"]
     tokenizer = byte_level_tokenizer(
@@ -42,7 +42,7 @@ def lfm2_vl(folder: Path) -> None:
         image_thumbnail="<|img_thumbnail|>",
     )
     images_processor = Lfm2VlImageProcessor(
-        tile_size=32, encoder_patch_size=8, min_image_tokens=2, max_image_tokens=4, max_tiles=2, downsample_factor=2
+        tile_size=32, encoder_patch_size=8, min_image_tokens=2, max_image_tokens=8, max_tiles=2, downsample_factor=2
     )
     processor = Lfm2VlProcessor(images_processor, tokenizer, chat_template=TEMPLATE)
     text = Lfm2Config(

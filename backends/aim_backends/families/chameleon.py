@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cached_property
 
 from aim_backends.hf.backbone import Backbone
-from aim_backends.hf.text import Layout
 from aim_sdk.config import PromptFormat
 
 
@@ -16,7 +15,3 @@ class Chameleon(Backbone):
     def default_format(self) -> PromptFormat:
         mark = self.tokenizer.sep_token
         return PromptFormat.plain(f"{{image}}{{text}}{mark}{{answer}}{mark}")
-
-    def _layout(self) -> Layout:
-        mark, layout = self.tokenizer.sep_token, super()._layout()
-        return Layout(layout.placeholder, layout.expansion.removesuffix(mark), end=mark, start=layout.start)

@@ -1,4 +1,4 @@
-"""GOT-OCR 2 and PP-Chart2Table, whose model it is."""
+"""GOT-OCR 2."""
 
 from __future__ import annotations
 
@@ -27,12 +27,3 @@ class GotOcr2(Backbone):
 
     def given_images(self, images: Sequence[Sequence[Image.Image]]) -> list[Any]:
         return [image for row in images for image in row]
-
-
-class PPChart2Table(Backbone):
-    """Its template writes every token of an image, whose number is fixed: the processor expands nothing."""
-
-    def _placeholder(self) -> str:
-        tower = self.model.config.vision_config
-        side = tower.image_size // tower.patch_size // 4
-        return f"<img>{'<imgpad>' * side**2}</img>"

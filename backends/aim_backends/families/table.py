@@ -154,9 +154,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "perception_lm": Family(adapter="perception_lm:PerceptionLM", prefix=_ANYWHERE, continues_cache=True),
     "pi0": Family(refused="it is a robot policy: it outputs actions, not text"),
     "pix2struct": Family(refused=_ENCODER_DECODER),
-    "pp_chart2table": Family(adapter="got:PPChart2Table", prefix=_ANYWHERE, continues_cache=True),
+    "pp_chart2table": Family(prefix=_ANYWHERE, continues_cache=True),
     "pp_formulanet": Family(refused=_ENCODER_DECODER),
-    "qianfan_ocr": Family(adapter="qianfan:QianfanOCR", prefix=_ANYWHERE, continues_cache=True),
+    "qianfan_ocr": Family(prefix=_ANYWHERE, continues_cache=True),
     "qwen2_5_omni_thinker": Family(prefix=_ANYWHERE, continues_cache=True),
     "qwen2_5_vl": Family(
         backend="qwen-vl", adapter="qwen_vl:QwenVL", prefix=_ANYWHERE, continues_cache=True, boxes="qwen2.5-vl"

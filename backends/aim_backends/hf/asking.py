@@ -29,26 +29,33 @@ class Written:
     """Before every prompt."""
     expansion: str
     """For an image, whatever its size; the first and the last of its tokens stand for those between."""
+    end: str
+    """After every prompt."""
     ids: frozenset[int]
     """The special tokens of an image."""
 
 
 def placeholder_of(processor: Any, ask: Ask) -> str:
-    """What stands for an image in a prompt: its image token, or that token as the chat template writes it.
+    """What stands for an image in a prompt: the processor's image token, or what the chat template writes for one.
+
+    The first of them that the processor replaces by more tokens; if it replaces none, the first that it takes.
 
     Raises:
         UnsupportedModelError: neither is there, or the processor takes none of them.
     """
-    token, errors = getattr(processor, "image_token", None), []
+    token, taken, errors = getattr(processor, "image_token", None), list[str](), list[Exception]()
     for mark in filter(None, (token, _of_template(processor))):
         try:
-            ask(mark, Image.new("RGB", _SIZES[0]))
+            outputs = ask(mark, Image.new("RGB", _SIZES[0]))
         except Exception as error:  # processors refuse what they are given in many ways
             errors.append(error)
-        else:
+            continue
+        plain = processor.tokenizer(mark, add_special_tokens=False)["input_ids"]
+        if len(outputs["input_ids"][0]) > len(plain):
             return str(mark)
-    if token:  # what it refuses is not the mark
-        return str(token)
+        taken.append(mark)
+    if taken or token:  # a token that is refused alone gets an error of its own
+        return str(taken[0] if taken else token)
     raise UnsupportedModelError(
         f"{type(processor).__name__} names no image token, and its chat template writes none that it takes"
         f"{''.join(f' ({error})' for error in errors)}.\n"
@@ -80,9 +87,9 @@ def written(tokenizer: Any, image_ids: Iterable[int], placeholder: str, ask: Ask
             rows.append(outputs["input_ids"][0].tolist())
     if not rows:
         raise CorruptArtifactError(f"the processor cannot write an image: {errors[0]}.") from errors[0]
-    start = _start(tokenizer, placeholder, ask)
-    rows = [row[len(start) :] if row[: len(start)] == start else row for row in rows]
-    learned = _special(tokenizer, rows) - set(start)
+    start, end = _around(tokenizer, placeholder, ask)
+    rows = [row[len(start) : len(row) - len(end)] for row in rows]
+    learned = _special(tokenizer, rows)
     known = learned | set(image_ids)
     spans = [[place for place, index in enumerate(row) if index in known] for row in rows]
     if not all(spans):
@@ -91,26 +98,27 @@ def written(tokenizer: Any, image_ids: Iterable[int], placeholder: str, ask: Ask
     trails = [row[span[-1] + 1 :][::-1] for row, span in zip(rows, spans, strict=True)]
     # Text beside an image that depends on its size belongs to the image.
     lead, trail = _shared(leads), _shared(trails)[::-1]
-    ends = [rows[0][spans[0][0]], rows[0][spans[0][-1]]]
-    first, last = tokenizer.convert_ids_to_tokens(ends)
-    return Written(
-        tokenizer.decode(start), f"{tokenizer.decode(lead)}{first}{last}{tokenizer.decode(trail)}", frozenset(learned)
-    )
+    first, last = tokenizer.convert_ids_to_tokens([rows[0][spans[0][0]], rows[0][spans[0][-1]]])
+    expansion = f"{tokenizer.decode(lead)}{first}{last}{tokenizer.decode(trail)}"
+    return Written(tokenizer.decode(start), expansion, tokenizer.decode(end), frozenset(learned))
 
 
-def _start(tokenizer: Any, placeholder: str, ask: Ask) -> list[int]:
-    """What the processor writes before a text that begins with a letter, whatever it is told about special tokens."""
-    outputs = ask(f"{_LETTER}{placeholder}", Image.new("RGB", _SIZES[0]))
+def _around(tokenizer: Any, placeholder: str, ask: Ask) -> tuple[list[int], list[int]]:
+    """What the processor writes before and after every prompt, whatever it is told about special tokens."""
+    outputs = ask(f"{_LETTER}{placeholder}{_LETTER}", Image.new("RGB", _SIZES[0]))
     ids = outputs["input_ids"][0].tolist()
-    letter = tokenizer(_LETTER, add_special_tokens=False)["input_ids"]
-    _check_text(outputs, ids.index(letter[0]) if letter[0] in ids else None)
-    return ids[: ids.index(letter[0])] if letter[0] in ids else []
+    letters = tokenizer.convert_tokens_to_ids([f"{blank}{_LETTER}" for blank in ("", "▁", "Ġ")])
+    places = [place for place, index in enumerate(ids) if index in letters and index != tokenizer.unk_token_id]
+    if len(places) < 2:
+        return [], []
+    _check_text(outputs, places[0])
+    return ids[: places[0]], ids[places[-1] + 1 :]
 
 
-def _check_text(outputs: Mapping[str, Any], letter: int | None) -> None:
+def _check_text(outputs: Mapping[str, Any], letter: int) -> None:
     """Refuse outputs for each token that are not 0 where text is: new text could not continue them."""
     tensors = {name: value for name, value in outputs.items() if isinstance(value, Tensor)}
-    for name in per_token(tensors) if letter is not None else ():
+    for name in per_token(tensors):
         if name not in IMAGE_MASKS and bool(tensors[name][0, letter].any()):
             raise UnsupportedModelError(
                 f"the processor gives {name!r} for each token, and it is not 0 for text: how it goes on is not known.\n"
@@ -143,4 +151,4 @@ def _of_template(processor: Any) -> str | None:
         return None
     before = len(_shared([shown, bare]))
     after = len(_shared([shown[before:][::-1], bare[before:][::-1]]))
-    return str(shown[before : len(shown) - after]) or None
+    return str(shown[before : len(shown) - after]).strip() or None

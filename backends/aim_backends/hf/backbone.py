@@ -308,7 +308,7 @@ class Backbone:
         """Learn what the processor writes around an image."""
         found = written(self.tokenizer, self.image_ids, self.placeholder, self._ask)
         self.image_ids |= found.ids
-        return Layout(self.placeholder, found.expansion, start=found.start)
+        return Layout(self.placeholder, found.expansion, start=found.start, end=found.end)
 
     def _ask(self, text: str, image: Image.Image) -> Any:
         """What the processor makes of a prompt with one image."""

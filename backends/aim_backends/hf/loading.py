@@ -185,8 +185,8 @@ def _of_its_code(source: str, error: Exception) -> UnsupportedModelError | None:
         return None
     return UnsupportedModelError(
         f"{source} needs its own Python code to be loaded; that code was not run.\n"
-        "Next: read that code, and if you trust it pass trust_remote_code=True (`--trust-remote-code` on the command "
-        "line)."
+        "Next: look for a conversion that transformers loads by itself (names often end in '-hf'); or read that code, "
+        "and if you trust it pass trust_remote_code=True (`--trust-remote-code` on the command line)."
     )
 
 
@@ -209,9 +209,19 @@ def _check_family(backend: str, config: Any) -> None:
             f"model_type {kind!r} is not served by backend {backend!r}, which serves: "
             f"{', '.join(served_by(backend))}.\nNext: use backend {family.backend!r}."
         )
-    if type(config) not in AutoModelForImageTextToText._model_mapping and not hasattr(config, "auto_map"):
+    if type(config) in AutoModelForImageTextToText._model_mapping:
+        return
+    offered = getattr(config, "auto_map", None)  # what a checkpoint's own code holds
+    if offered is None:
         raise UnsupportedModelError(
             f"model_type {kind!r} is not an image-text-to-text model of transformers; expected a multimodal LLM."
+        )
+    if AutoModelForImageTextToText.__name__ not in offered:
+        raise UnsupportedModelError(
+            f"the Python code of this checkpoint ({kind!r}) offers {', '.join(sorted(offered))}, and not "
+            "AutoModelForImageTextToText: its model and its processor have an interface of their own.\n"
+            "Next: look for a conversion that transformers loads by itself (names often end in '-hf'), or write a "
+            "backend for it (see 'Write a backend' in the documentation)."
         )
 
 

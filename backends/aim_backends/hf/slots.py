@@ -42,8 +42,13 @@ def config_ids(config: Mapping[str, Any], *, only: re.Pattern[str] | None = None
         if isinstance(value, Mapping):
             yield from config_ids(value, only=only)
         elif _ID.search(str(name)) and (only is None or only.search(str(name))):
-            values = value if isinstance(value, list | tuple) else [value]
-            yield from (item for item in values if isinstance(item, int) and not isinstance(item, bool))
+            yield from _whole(value)
+
+
+def _whole(value: Any) -> Iterator[int]:
+    """The whole numbers in a setting; switches are none."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return (item for item in values if isinstance(item, int) and not isinstance(item, bool))
 
 
 def image_ids(processor: Any, config: Mapping[str, Any]) -> frozenset[int]:
@@ -51,8 +56,8 @@ def image_ids(processor: Any, config: Mapping[str, Any]) -> frozenset[int]:
     found = set(config_ids(config, only=re.compile(f"{_IMAGE.pattern}|[be]oi|[be]oa", re.IGNORECASE)))
     for name, value in vars(processor).items():
         if ("token" in name and _ID.search(name)) or name == "row_col_ids":
-            found.update(item for item in (value if isinstance(value, list) else [value]) if isinstance(item, int))
-    found.update(item for item in getattr(processor, "image_token_ids", None) or () if isinstance(item, int))
+            found.update(_whole(value))
+    found.update(_whole(getattr(processor, "image_token_ids", None)))
     added = {token.content: index for index, token in processor.tokenizer.added_tokens_decoder.items()}
     for name in ("image_token", "boi_token", "eoi_token", "video_token"):
         found.add(added.get(getattr(processor, name, None) or "", -1))
