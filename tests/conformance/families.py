@@ -76,6 +76,7 @@ MARKS = {**dict.fromkeys(("kosmos-2", "blip-2", "instructblip", "fuyu"), ""), "g
 OPENS = {**dict.fromkeys(("muse-glimmer", "muse-spark"), " to=user<|message|>"), "minimax-m3-vl": "</mm:think>"}
 """What a template writes before a shown answer, and leaves to the model before another."""
 THOUGHTS = {
+    "kimi-k2.5": ("thinking",),
     "nemotron-h-omni": ("enable_thinking",),
     "glm5-next": ("enable_thinking",),
     "cosmos3-edge": ("enable_thinking",),
