@@ -23,8 +23,8 @@ QUERIES = (
     Query(picture(64, 32, 20), "How many people are in the picture, and what are they doing there?"),
     Query(picture(32, 64, 70), "And here?"),
 )
-PICTURES = (picture(320, 240, 30), picture(200, 40, 60), picture(40, 200, 110), picture(20, 20, 250))
-"""Large, oblong, upright and small: many a processor gives them unequal numbers of tokens."""
+PICTURES = (picture(1200, 900, 30), picture(1000, 200, 60), picture(120, 900, 110), picture(20, 20, 250))
+"""A photo, a banner, a receipt and an icon: many a processor gives them unequal numbers of tokens, or tiles."""
 _THINGS = ("lynx", "fox", "cat", "dog", "owl", "hen", "ant", "bee")
 LONG = " ".join(f"Is the {thing} in it, to the left of the other ones, or not?" for thing in _THINGS)
 """Longer than a question, and than what a careless adapter cuts at."""

@@ -12,6 +12,8 @@ from transformers import StoppingCriteria
 
 from aim_backends.auto import AutoBackend
 from aim_backends.hf import TransformersBackend
+from aim_backends.hf.decoding import Decoding
+from aim_backends.hf.tap import lm_head
 from aim_backends.idefics import IdeficsBackend
 from aim_sdk import FusedTokens, PromptFormat, Query
 from aim_sdk.backend import Interleaves, find
@@ -81,7 +83,7 @@ def test_the_slot_is_never_generated(family: Family) -> None:
         output[..., backend.slot] = 1e4
         return output
 
-    head = backend.model.get_output_embeddings()
+    head = lm_head(backend.model)
     wished = head.register_forward_hook(wish)
     try:
         (answer,) = backend.injector.generate(
@@ -141,6 +143,17 @@ def test_leaving_a_stream_stops_its_thread(llava: TransformersBackend) -> None:
     pieces.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
     assert slow.steps < 100
+
+
+def test_a_character_may_go_on_after_a_hidden_token(llava: TransformersBackend) -> None:
+    tokenizer = llava.backbone.tokenizer
+    half, end = tokenizer.convert_tokens_to_ids(["<0xCF>", "</s>"])
+    plain = tokenizer("cat", add_special_tokens=False)["input_ids"]
+    decoding = Decoding(llava.backbone, 0, None, (), None)
+    assert decoding.settled(plain)
+    assert decoding.settled([*plain, end])
+    assert not decoding.settled([*plain, half])
+    assert not decoding.settled([*plain, half, end])
 
 
 def test_an_exception_in_the_stream_reaches_its_reader(llava: TransformersBackend) -> None:

@@ -52,7 +52,7 @@ def placeholder_of(processor: Any, ask: Ask) -> str:
     raise UnsupportedModelError(
         f"{type(processor).__name__} names no image token, and its chat template writes none that it takes"
         f"{''.join(f' ({error})' for error in errors)}.\n"
-        "Next: a backend of its own for this model (docs: Add a model family)."
+        "Next: write a backend for this model (see 'Write a backend' in the documentation)."
     )
 
 
@@ -114,7 +114,7 @@ def _check_text(outputs: Mapping[str, Any], letter: int | None) -> None:
         if name not in IMAGE_MASKS and bool(tensors[name][0, letter].any()):
             raise UnsupportedModelError(
                 f"the processor gives {name!r} for each token, and it is not 0 for text: how it goes on is not known.\n"
-                "Next: a backend of its own for this model (docs: Add a model family)."
+                "Next: write a backend for this model (see 'Write a backend' in the documentation)."
             )
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -150,16 +151,22 @@ class Decoding:
         tokenizer, shown = self._backbone.tokenizer, self._backbone.box_ids
         hidden = shown.isdisjoint(ids)  # no box: nothing special is shown
         if not hidden:
-            special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - shown
-            ids = [index for index in ids if index not in special]
+            ids = [index for index in ids if index not in self._special - shown]
         return str(tokenizer.decode(ids, skip_special_tokens=hidden, clean_up_tokenization_spaces=False))
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        added = self._backbone.tokenizer.added_tokens_decoder
+        return frozenset(index for index, token in added.items() if token.special)
 
     def settled(self, ids: list[int]) -> bool:
         """Whether later tokens leave the text of these as it is: they do not end inside a character.
 
-        SentencePiece decodes a run of byte tokens together: one bad byte spoils the run.
+        SentencePiece decodes a run of byte tokens together, also if a hidden special token is in it: one bad byte
+        spoils the run.
         """
-        token = str(self._backbone.tokenizer.convert_ids_to_tokens(ids[-1]))
+        last = next((index for index in reversed(ids) if index not in self._special), ids[-1])
+        token = str(self._backbone.tokenizer.convert_ids_to_tokens(last))
         return not self.text(ids).endswith("\ufffd") and not _BYTE.fullmatch(token)
 
     def generation(self, made: Generated, prompt_tokens: int) -> Generation:
