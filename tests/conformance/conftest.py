@@ -8,6 +8,7 @@ from typing import cast
 import pytest
 from transformers import AutoModelForImageTextToText
 
+from aim_backends.families.emu import see_each_alone
 from aim_backends.families.hunyuan import number_in_each_prompt
 from aim_backends.families.minimax import count_from_the_text
 from aim_backends.families.table import family_of
@@ -35,6 +36,8 @@ def family(request: pytest.FixtureRequest, tiny: Callable[[str], Path]) -> Famil
         count_from_the_text(plain)
     if kind == "hunyuan_vl":
         number_in_each_prompt(plain)
+    if request.param == "emu3":
+        see_each_alone(plain)
     return Family(request.param, folder, loaded, plain)
 
 
