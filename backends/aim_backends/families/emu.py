@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from aim_backends.hf.backbone import Backbone
 from aim_backends.hf.roles import SpecialTokens
-from aim_backends.hf.visual import Size, VisualTokens
-
-
-class _Measured(VisualTokens):
-    """The processor's own count leaves out the digits of an image's size."""
-
-    def _counted(self, sizes: Sequence[Size]) -> list[int]:
-        return [self.measured(size) for size in sizes]
 
 
 class Emu3(Backbone):
@@ -26,10 +18,6 @@ class Emu3(Backbone):
     def __init__(self, model: Any, processor: Any, source: str, special_tokens: SpecialTokens = "refuse") -> None:
         see_each_alone(model)
         super().__init__(model, processor, source, special_tokens)
-
-    @cached_property
-    def visual(self) -> VisualTokens:
-        return _Measured(self)
 
 
 def see_each_alone(model: Any) -> None:

@@ -110,7 +110,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "glm4v_moe": Family(prefix=_ANYWHERE, continues_cache=True),
     "glm5_next": Family(prefix=_RECURRENT, continues_cache=True),
     "glm_ocr": Family(prefix=_ANYWHERE, continues_cache=True),
-    "glmga": Family(adapter="glmga:Glmga", prefix=_ANYWHERE, continues_cache=True),
+    "glmga": Family(prefix=_ANYWHERE, continues_cache=True),
     "got_ocr2": Family(adapter="got:GotOcr2", prefix=_ANYWHERE, continues_cache=True),
     "granite4_vision": Family(adapter="granite4:Granite4Vision", prefix=_ANYWHERE, continues_cache=True),
     "granite_docling": Family(adapter="scaled:ScaledLogits", prefix=_ANYWHERE, continues_cache=True),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from PIL import Image
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 """Width and height."""
 _SQUARE: Size = (336, 336)
+_PROBES: Final[tuple[Size, ...]] = ((64, 64), (120, 900), (1000, 200))
+"""Sizes at which a processor's count is compared with what it writes."""
 
 
 class VisualTokens:
@@ -31,11 +33,13 @@ class VisualTokens:
 
     def quick(self, sizes: Sequence[Size]) -> list[int]:
         """What an image of each size adds; if the processor does not count tokens, what a square one does for all."""
+        if not self.counts:
+            return [self.measured(_SQUARE)] * len(sizes)
         try:
             return [count + self._besides for count in self._counted(sizes)]
         except OUT_OF_MEMORY:
             raise
-        except Exception:  # not every processor counts, and some fail at a size that they refuse later
+        except Exception:  # a size that it refuses later
             if len(sizes) > 1:
                 return [count for size in sizes for count in self.quick([size])]
             return [self.measured(_SQUARE)] * len(sizes)
@@ -68,13 +72,16 @@ class VisualTokens:
 
     @cached_property
     def counts(self) -> bool:
-        """Whether the processor counts an image's tokens without an image."""
-        try:
-            return bool(self._counted([_SQUARE]))
-        except OUT_OF_MEMORY:
-            raise
-        except Exception:
-            return False
+        """Whether the processor counts an image's tokens without an image, and as many as it writes."""
+        same = []
+        for size in _PROBES:
+            try:
+                same.append(self._counted([size])[0] + self._besides == self.measured(size))
+            except OUT_OF_MEMORY:
+                raise
+            except Exception:  # it does not count, or refuses this size
+                continue
+        return bool(same) and all(same)
 
     def _counted(self, sizes: Sequence[Size]) -> list[int]:
         heights = [[height, width] for width, height in sizes]
