@@ -1,5 +1,6 @@
 """What a processor writes for an image is learned by asking it, and refused if it cannot be learned."""
 
+import copy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,13 @@ def test_tokens_of_tiles_are_learned_from_large_pictures(tokenizer: Any) -> None
     assert found.expansion == "<|image_pad|><|image_pad|>"
     names = tokenizer.convert_ids_to_tokens(sorted(found.ids))
     assert set(names) == {"<|image_pad|>", "<slice>", "</slice>"}
+
+
+def test_words_and_line_ends_among_the_added_tokens_stay_text(tokenizer: Any) -> None:
+    other = copy.deepcopy(tokenizer)
+    other.add_tokens(["\n", "tile"])
+    found = ask(other, "<|image_pad|>", "tile\n<|image_pad|>")
+    assert other.convert_ids_to_tokens(sorted(found.ids)) == ["<|image_pad|>"]
 
 
 def test_text_beside_an_image_is_text_if_it_never_changes(tokenizer: Any) -> None:

@@ -128,8 +128,10 @@ def _check_text(outputs: Mapping[str, Any], letter: int) -> None:
 
 def _special(tokenizer: Any, rows: Sequence[Sequence[int]]) -> set[int]:
     """The added tokens in what stands for images; what any text may hold is not among them."""
+    added = {index: token.content.strip() for index, token in tokenizer.added_tokens_decoder.items()}
+    marks = {index for index, content in added.items() if content and not content.isalnum()}
     ends = {tokenizer.unk_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
-    return {index for row in rows for index in row if index in tokenizer.added_tokens_decoder} - ends
+    return {index for row in rows for index in row if index in marks - ends}
 
 
 def _shared(rows: Sequence[Sequence[Any]]) -> list[Any]:
