@@ -225,6 +225,12 @@ def test_contexts_that_cannot_be_used(llava: TransformersBackend) -> None:
         llava.injector.prepare(QUERIES[:1], [[*fused, DEMONSTRATIONS[0]]], prompt_format=form)  # type: ignore[list-item]
     with pytest.raises(InputError, match=r"\(4, 7\)"):
         llava.injector.prepare(QUERIES[:1], [[FusedTokens(torch.zeros(4, 7))]], prompt_format=form)
+    (known,) = fused
+    image = min(llava.backbone.image_ids)
+    for ids in ([10**6] * len(known), [-1] * len(known), [image] * len(known), [5]):
+        strange = FusedTokens(known.embeddings, token_ids=torch.tensor(ids))
+        with pytest.raises(InputError, match=r"token_ids that are not text.*\n.*read their demonstrations again"):
+            llava.injector.prepare(QUERIES[:1], [[strange]], prompt_format=form)
     with pytest.raises(InputError, match="one context per query"):
         llava.injector.prepare(QUERIES[:2], [fused], prompt_format=form)
     with pytest.raises(InputError, match="blank"):

@@ -162,6 +162,20 @@ def test_projecting_kept_readings_is_projecting(pipe: AIMPipeline, items: list[D
             torch.testing.assert_close(bank[key].fused.embeddings, tokens.embeddings, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("keep_readings", [False, True])
+def test_a_bank_keeps_the_tokens_that_fused_tokens_stand_for(
+    pipe: AIMPipeline, items: list[Demonstration], tmp_path: Path, keep_readings: bool
+) -> None:
+    options = {"encoder": pipe.encoder, "keep_readings": keep_readings}
+    with DemonstrationBank.open(tmp_path / "bank", create=True, **options) as bank:  # type: ignore[arg-type]
+        keys = bank.add(items)
+    with DemonstrationBank.open(tmp_path / "bank", encoder=pipe.encoder) as bank:
+        for key, reading in zip(keys, pipe.encoder.read(items), strict=True):
+            found = bank[key].fused.token_ids
+            assert found is not None
+            assert torch.equal(found, reading.token_ids.cpu())
+
+
 def test_the_binding_tells_projectors_apart(pipe: AIMPipeline) -> None:
     projector = type(pipe.projector)(pipe.projector.hidden_size, pipe.projector.embedding_size)
     other = Encoder(pipe.backend, projector, pipe.prompt_format)
