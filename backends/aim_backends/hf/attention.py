@@ -112,9 +112,14 @@ def _kinds(
     heads = accumulate((prompts.demonstration(*pair).text for pair in shown), initial=prompts.prefix)
     borders = [len(layout.body(head)) for head in heads]  # where each demonstration starts, and the query
     ids, offsets = backbone.tokens.encode(layout(text))
+    pieces = [sum(end > border for border in borders) for _, end in offsets]
+    images: dict[int, list[int]] = {piece: [] for piece in pieces}  # each piece's image tokens
+    for place, (piece, index) in enumerate(zip(pieces, ids, strict=True)):
+        if index in backbone.image_ids:
+            images[piece].append(place)
     kinds = [
-        _kind(sum(end > border for border in borders), len(shown), index in backbone.image_ids)
-        for index, (_, end) in zip(ids, offsets, strict=True)
+        _kind(piece, len(shown), bool(seen := images[piece]) and seen[0] <= place <= seen[-1])
+        for place, piece in enumerate(pieces)
     ]
     origins = backbone.tokens.origins(ids, expanded)
     return ["first", *(kinds[origin] for origin in origins[1:])]
