@@ -152,13 +152,8 @@ def check_recomputed_activations(backend: Backend) -> None:
             return tensor
 
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            (logs,) = log_probs(
-                backend,
-                QUERIES[:1],
-                [[replace(shown[0], embeddings=first), *shown[1:]]],
-                CHOICES[2:],
-                prompt_format=form,
-            )
+            context = [replace(shown[0], embeddings=first), *shown[1:]]
+            (logs,) = log_probs(backend, QUERIES[:1], [context], CHOICES[2:], prompt_format=form)
         logs.sum().backward()  # type: ignore[no-untyped-call]
         assert first.grad is not None
         return first.grad, kept

@@ -74,6 +74,7 @@ _ENCODER_DECODER = "it has an encoder-decoder LM: a demonstration's text has no 
 _IMAGE_FIRST = "it puts the image before the whole text itself: a prompt has no place for one"
 _T5 = "checkpoints with a T5 inside are refused: a demonstration's text has no causal states there"
 _T5_AND_QFORMER = f"{_T5}; its Q-Former reads the whole text where it is written, also a demonstration's answer"
+_NUMBERED = "its template numbers the images of a conversation; here each is the first one"
 _NO_BEAMS = "no beams: transformers 5.23's own beam search does not repeat its image features"
 
 FAMILIES: Final[Mapping[str, Family]] = {
@@ -94,7 +95,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     ),
     "dots3_note": Family(prefix=_WINDOWED, continues_cache=True),
     "emu3": Family(adapter="emu:Emu3", prefix=_ANYWHERE, continues_cache=True),
-    "ernie4_5_vl_moe": Family(adapter="numbered:Ernie", prefix=_ANYWHERE, continues_cache=True),
+    "ernie4_5_vl_moe": Family(adapter="numbered:Ernie", prefix=_ANYWHERE, continues_cache=True, note=_NUMBERED),
     "evolla": Family(refused="it reads proteins, not images"),
     "exaone4_5": Family(prefix=_WINDOWED, continues_cache=True),
     "fast_vlm": Family(prefix=_ANYWHERE, continues_cache=True),
@@ -115,7 +116,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "granite4_vision": Family(adapter="granite4:Granite4Vision", prefix=_ANYWHERE, continues_cache=True),
     "granite_docling": Family(adapter="scaled:ScaledLogits", prefix=_ANYWHERE, continues_cache=True),
     "hunyuan_vl": Family(adapter="hunyuan:HunyuanVL", prefix=_ANYWHERE, continues_cache=True),
-    "hyperclovax_vision_v2": Family(adapter="numbered:HyperClovaX", prefix=_COUNTED, continues_cache=True),
+    "hyperclovax_vision_v2": Family(
+        adapter="numbered:HyperClovaX", prefix=_COUNTED, continues_cache=True, note=_NUMBERED
+    ),
     "idefics": Family(backend="idefics", adapter="idefics:Idefics1", prefix=_ANYWHERE, continues_cache=True),
     "idefics2": Family(backend="idefics", adapter="idefics:Idefics2", prefix=_ANYWHERE, continues_cache=True),
     "idefics3": Family(backend="idefics", prefix=_ANYWHERE, continues_cache=True),
