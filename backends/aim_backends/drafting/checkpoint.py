@@ -44,7 +44,9 @@ def step(name: str) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    """An exception's type and first line; the next one, too, if the first announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1])
     return f"{type(error).__name__}: {text}"[:300]
 
 

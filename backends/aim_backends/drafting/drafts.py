@@ -59,23 +59,23 @@ def draft(wanted: str, *, kit: bool = True) -> Draft:
     Nothing that is wrong with the model raises: the draft says at which step it failed, and why.
 
     Args:
-        wanted: the type, or the folder.
+        wanted: the type, or the folder; one that is named like a type is written ``./llava``.
         kit: whether all checks of the kit are run on it, which takes most of the time.
 
     Raises:
         InputError: there is neither such a type nor such a folder.
     """
-    folder = Path(wanted)
-    if not folder.is_dir() and wanted not in TYPES:
+    folder = None if wanted in TYPES else Path(wanted)
+    if folder is not None and not folder.is_dir():
         raise InputError(
             f"transformers has no image-text-to-text model_type {wanted!r}, and there is no such folder."
             f"{did_you_mean(wanted, TYPES)}"
         )
-    name = folder.name if folder.is_dir() else wanted
+    name = wanted if folder is None else folder.resolve().name
     with warnings.catch_warnings(), TemporaryDirectory() as place:
         warnings.simplefilter("ignore")  # of a type that nobody has tried
         try:
-            return _of_folder(folder, kit) if folder.is_dir() else _of_type(wanted, Path(place), kit)
+            return _of_type(wanted, Path(place), kit) if folder is None else _of_folder(folder, kit)
         except DraftError as error:
             return Draft(name, None, (f"{name}: it failed at {error}",), error.step)
 
@@ -97,10 +97,11 @@ def refusal(model_type: str) -> str:
     with step("its default configuration"):
         kind: Any = CONFIG_MAPPING[model_type]
         config = kind.from_dict(default_settings(kind))
-    with suppress(NoProcessorError):
-        if not any("image_processor" in name for name in attributes(processor_class(kind))):
-            return "its processor takes no images"
-    return _refused(config)
+    with step("its classes"):
+        with suppress(NoProcessorError):
+            if not any("image_processor" in name for name in attributes(processor_class(kind))):
+                return "its processor takes no images"
+        return _refused(config)
 
 
 def _refused(config: Any) -> str:
@@ -117,7 +118,9 @@ def _of_folder(folder: Path, kit: bool) -> Draft:
     with step("its configuration"):
         config = AutoConfig.from_pretrained(folder)
     kind = str(config.model_type)
-    if reason := _refused(config):
+    with step("its classes"):
+        reason = _refused(config)
+    if reason:
         return Draft(kind, Family(refused=reason))
     with step("loading it"):
         backend = AutoBackend.from_pretrained(str(folder), device="cpu")
@@ -146,7 +149,10 @@ def _of_folder(folder: Path, kit: bool) -> Draft:
 def _unseen_layers(text: Any) -> list[str]:
     """The kinds of layers that a language model's code names and its configuration does not have."""
     module = type(text).__module__.replace(".configuration_", ".modeling_")
-    source = inspect.getsource(import_module(module))
+    try:
+        source = inspect.getsource(import_module(module))
+    except (ImportError, OSError):  # a checkpoint's own code
+        return []
     used = getattr(text, "layer_types", None) or ["full_attention"]
     return [kind for kind in ALLOWED_ATTN_LAYER_TYPES if f'"{kind}"' in source and kind not in used]
 

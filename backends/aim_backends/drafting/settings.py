@@ -51,7 +51,7 @@ _SIZES: Final = tuple(
         (r"image_size$|img_size$|^resolution$", IMAGE),
         (r"patch_size$", PATCH),
         (r"^num_position_embeddings$|^num_patches$", (IMAGE // PATCH) ** 2),
-        (r"^pos_emb_(?:height|width)$|grid_size$", IMAGE // PATCH),
+        (r"^pos_emb_(?:height|width)$", IMAGE // PATCH),
         (r"intermediate|ffn_dim|mlp_dim|^d_ff$|hidden_size_mlp", 2 * HIDDEN),
         (r"hidden_size|_dim$|_dim_|^dim$|d_model|width$|feat_size$|^embed|output_size|decoder_hidden", HIDDEN),
         (r"codebook|^num_embeddings$|ngram_vocab", 128),
