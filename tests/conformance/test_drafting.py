@@ -9,7 +9,7 @@ import pytest
 
 from aim_backends.drafting import __main__ as command
 from aim_backends.drafting import facts
-from aim_backends.drafting.drafts import TYPES, draft
+from aim_backends.drafting.drafts import draft
 from aim_backends.drafting.rows import row_text
 from aim_backends.families import table
 from aim_backends.families.table import FAMILIES, Family, PrefixReuse
@@ -92,11 +92,11 @@ def test_a_step_that_fails_is_named(broken: str, monkeypatch: pytest.MonkeyPatch
 def test_without_arguments_the_new_types_are_drafted_and_the_gone_ones_named(
     monkeypatch: pytest.MonkeyPatch, capsys: Said
 ) -> None:
-    known = {kind: family for kind, family in FAMILIES.items() if kind not in ("florence2", "evolla")}
-    monkeypatch.setattr(command, "FAMILIES", known | {"vanished": Family()})
+    monkeypatch.setattr(command, "TYPES", ["evolla", "florence2", "internvl"])
+    monkeypatch.setattr(command, "FAMILIES", {"internvl": FAMILIES["internvl"], "vanished": Family()})
     assert command.main([]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].endswith(f": {len(TYPES)} image-text-to-text types")
+    assert said[0].endswith(": 3 image-text-to-text types")
     assert said[1:3] == ["# new: evolla florence2", "# gone: vanished"]
     assert [line.partition(":")[0] for line in said[3:]] == ['"evolla"', '"florence2"']
 
@@ -137,6 +137,14 @@ def test_the_measurement_of_prefixes_sees_what_is_wrong(
             with monkeypatch.context() as patch:
                 patch.setattr(facts, name, mutation)
                 assert facts.behind_a_prefix(llava, QUERIES, fused, form), mutation
+
+
+def test_what_fails_behind_a_prefix_is_no_reuse(llava: TransformersBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("no cache")
+
+    monkeypatch.setattr(facts, "_prefix", fails)
+    assert facts.prefix_reuse(llava) == ("RuntimeError: no cache", "RuntimeError: no cache")
 
 
 def test_the_measurement_of_a_continued_cache_sees_what_is_wrong(
