@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from aim_backends.drafting.facts import behind_a_prefix
 from aim_backends.hf import TransformersBackend
-from aim_backends.hf.slots import per_token
 from aim_backends.llava import LlavaBackend
 from aim_backends.qwen_vl import QwenVLBackend
 from aim_sdk import FusedTokens, Generation, PromptFormat
@@ -22,72 +22,20 @@ from aim_sdk.backend import ReusesPrefixes, find, prefixes
 from aim_sdk.backend.prefixes import DEFAULT_BYTES, PrefixCache
 from tests.conformance.families import DEMONSTRATIONS, QUERIES, Family
 
-NEW = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}
-
 
 def test_one_prompt_behind_a_shared_prefix(family: Family) -> None:
-    reusable = all(_is_the_full_prompt(family, [place]) for place in range(len(QUERIES)))
-    assert reusable == (find(family.backend, ReusesPrefixes) is not None), _next(family)
+    fused = family.text_only(0, 1)
+    wrong = [behind_a_prefix(family.backend, [query], fused, family.form) for query in QUERIES]
+    assert (not any(wrong)) == (find(family.backend, ReusesPrefixes) is not None), _next(family)
 
 
 def test_unequal_prompts_behind_a_shared_prefix(family: Family) -> None:
-    reusable = _is_the_full_prompt(family, list(range(len(QUERIES))))
-    assert reusable == family.backend.backbone.family.prefix.padded, _next(family)
+    wrong = behind_a_prefix(family.backend, QUERIES, family.text_only(0, 1), family.form)
+    assert (not wrong) == family.backend.backbone.family.prefix.padded, _next(family)
 
 
 def _next(family: Family) -> str:
     return f"correct `prefix` of {family.plain.config.model_type!r} in aim_backends/families/table.py"
-
-
-def _is_the_full_prompt(family: Family, places: list[int]) -> bool:
-    backend = family.backend
-    fused = family.text_only(0, 1)
-    prepared = backend.injector.prepare(
-        [QUERIES[place] for place in places], [fused] * len(places), prompt_format=family.form
-    )
-    with backend.injector.injected(prepared):
-        expected = _logits(backend.model, prepared.inputs)
-    try:
-        cache, width = _prefix(family)
-        rows: Any = torch.zeros(len(places), dtype=torch.long)
-        cache.reorder_cache(rows)
-        if hasattr(backend.model.base_model, "rope_deltas"):  # the injector forgets the last prompt's positions too
-            backend.model.base_model.rope_deltas = None
-        found = _logits(backend.model, _padded_behind(prepared.inputs, width), past_key_values=cache)
-    except Exception:  # a family that cannot do it fails in its own way
-        return False
-    return torch.allclose(found, expected, atol=5e-4, rtol=1e-4)
-
-
-def _prefix(family: Family) -> tuple[DynamicCache, int]:
-    """Run what stands before the first query: BOS, system prompt and fused tokens."""
-    backend = family.backend
-    prepared = backend.injector.prepare(QUERIES[:1], [family.text_only(0, 1)], prompt_format=family.form)
-    slots = (prepared.inputs["input_ids"][0] == backend.slot).nonzero()
-    ids = prepared.inputs["input_ids"][:, : int(slots[-1]) + 1]
-    cache = DynamicCache(config=backend.model.config.get_text_config())
-    inputs = backend.backbone.text_inputs(ids, torch.ones_like(ids))
-    with torch.no_grad(), backend.injector.injected(prepared):
-        backend.model(**inputs, past_key_values=cache, use_cache=True)
-    return cache, ids.shape[1]
-
-
-def _padded_behind(inputs: dict[str, Tensor], width: int) -> dict[str, Tensor]:
-    """Move the padding that stands before each row's prefix after it."""
-    result = dict(inputs)
-    for name in ("input_ids", "attention_mask", *per_token(inputs)):
-        if name in inputs:
-            rows = [
-                torch.cat([row[pad : pad + width], row[:pad], row[pad + width :]])
-                for row, pad in zip(inputs[name], (inputs["attention_mask"] == 0).sum(1).tolist(), strict=True)
-            ]
-            result[name] = torch.stack(rows)
-    return result
-
-
-def _logits(model: Any, inputs: dict[str, Tensor], **options: Any) -> Tensor:
-    out = model.generate(**inputs, **NEW, **options, return_dict_in_generate=True, output_logits=True)
-    return torch.stack(out.logits, dim=1)
 
 
 CHOICES = ["No", "It is a lynx, or a fox."]

@@ -1,0 +1,1 @@
+"""How many model families can be drafted from transformers alone?"""
