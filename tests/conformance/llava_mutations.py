@@ -154,15 +154,18 @@ def slot_in_reach(good: TransformersBackend) -> Backend:
 
 
 def looking_twice(good: TransformersBackend) -> TransformersBackend:
-    """A family that looks ids up a second time; nothing is wrong with it."""
-    table = (
-        torch.randn(good.backbone.rows, good.backbone.embedding_size, generator=torch.Generator().manual_seed(0)) / 8
-    )
+    """A family whose first layer looks ids up a second time; nothing is wrong with it."""
+    rows, seen = good.backbone.rows, list[Tensor]()
+    table = torch.randn(rows, good.backbone.embedding_size, generator=torch.Generator().manual_seed(0)) / 8
 
-    def add(module: object, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output + table[args[0]]
+    def see(module: object, args: object, kwargs: dict[str, Any]) -> None:
+        seen[:] = [kwargs["input_ids"]]
 
-    good.model.get_input_embeddings().register_forward_hook(add)
+    def add(module: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0] + table[seen[0]], *args[1:])
+
+    good.model.register_forward_pre_hook(see, with_kwargs=True)
+    good.model.get_decoder().layers[0].register_forward_pre_hook(add)
     return good
 
 

@@ -112,10 +112,10 @@ def test_no_family_thinks_before_a_shown_answer(tiny: Callable[[str], Path], var
 
 def test_an_untested_type_says_so_once() -> None:
     with pytest.warns(UntestedModelWarning, match="aim-icl backends check auto --model /a/model"):
-        tell_untested("aria", "/a/model")
+        tell_untested("next_vl", "/a/model")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        tell_untested("aria", "/a/model")
+        tell_untested("next_vl", "/a/model")
         tell_untested("llava", "/a/model")
 
 

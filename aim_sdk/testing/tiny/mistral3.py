@@ -57,7 +57,7 @@ def mistral3(folder: Path) -> None:
 
 
 def mistral_large4(folder: Path) -> None:
-    """Mistral 3's images; latent keys, of which an indexer picks up to 2048; experts; a layer without positions."""
+    """Mistral 3's images; latent keys, of which an indexer picks up to 32; experts; a layer without positions."""
     processor = _processor()
     tokenizer = processor.tokenizer
     rope = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 8.0, "original_max_position_embeddings": 512}
@@ -71,7 +71,8 @@ def mistral_large4(folder: Path) -> None:
         qk_nope_head_dim=8,
         v_head_dim=16,
         index_head_dim=16,
-        index_n_heads=2,
+        index_n_heads=16,  # with few heads scores tie at 0
+        index_topk=32,
         no_rope_layers=[1, 0],
         rope_parameters=rope | {"attention_factor": 1.0},
     )
