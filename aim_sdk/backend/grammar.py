@@ -204,7 +204,10 @@ class AnswerGrammar:
         """What is wrong, without llguidance's grammar and state."""
         if isinstance(self.constraint, JsonSchema):
             return refused_schema(json.loads(self.constraint.text), self._problem, _said(matcher))
-        return InputError("choices: too many, or too long. Next: fewer choices.")
+        return InputError(
+            "choices: too many or too long, or this backbone's tokens cannot write them at an answer's beginning "
+            f"({_said(matcher)}).\nNext: fewer choices; or score them (`pipe.score`), which takes any."
+        )
 
     def _problem(self, schema: dict[str, Any]) -> str:
         """What llguidance says about a schema; empty if it admits it."""

@@ -22,4 +22,4 @@ class Opened(Backbone):
             text = self._rendered(messages, add_generation_prompt=add_generation_prompt)
             return f"{text}{opening}" if add_generation_prompt else text
 
-        return ChatPrompts(prompt_format, render)
+        return ChatPrompts(prompt_format, render, self.placeholder)

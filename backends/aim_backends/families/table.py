@@ -74,6 +74,7 @@ _ENCODER_DECODER = "it has an encoder-decoder LM: a demonstration's text has no 
 _IMAGE_FIRST = "it puts the image before the whole text itself: a prompt has no place for one"
 _T5 = "checkpoints with a T5 inside are refused: a demonstration's text has no causal states there"
 _T5_AND_QFORMER = f"{_T5}; its Q-Former reads the whole text where it is written, also a demonstration's answer"
+_OPENED = "an answer begins as shown answers do, where its template leaves that to the model"
 _NUMBERED = "its template numbers the images of a conversation; here each is the first one"
 _NO_BEAMS = "no beams: transformers 5.23's own beam search does not repeat its image features"
 
@@ -142,14 +143,14 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "minicpm_ocr": Family(prefix=_RECURRENT, continues_cache=True),
     "minicpmv4_6": Family(prefix=_RECURRENT, continues_cache=True),
     "minicpmv4_7": Family(prefix=_RECURRENT, continues_cache=True),
-    "minimax_m3_vl": Family(adapter="minimax:MiniMaxM3", prefix=_BLOCKS, continues_cache=True),
+    "minimax_m3_vl": Family(adapter="minimax:MiniMaxM3", prefix=_BLOCKS, continues_cache=True, note=_OPENED),
     "mistral3": Family(prefix=_ANYWHERE, continues_cache=True),
     "mistral4": Family(refused="it is a text model: it reads no images"),
     "mistral_large4": Family(prefix=_ANYWHERE, continues_cache=True),
     "mllama": Family(adapter="mllama:Mllama", prefix=_SEES_IMAGE),
     "molmo2": Family(prefix=_ANYWHERE, continues_cache=True),
-    "muse_glimmer": Family(adapter="opened:Opened", prefix=_WINDOWED, continues_cache=True),
-    "muse_spark": Family(adapter="opened:Opened", prefix=_WINDOWED, continues_cache=True),
+    "muse_glimmer": Family(adapter="opened:Opened", prefix=_WINDOWED, continues_cache=True, note=_OPENED),
+    "muse_spark": Family(adapter="opened:Opened", prefix=_WINDOWED, continues_cache=True, note=_OPENED),
     "nemotron_h_omni": Family(prefix=_RECURRENT, continues_cache=True),
     "ovis2": Family(prefix=_ANYWHERE, continues_cache=True),
     "paddleocr_vl": Family(prefix=_ANYWHERE, continues_cache=True),

@@ -28,7 +28,7 @@ from aim_backends.hf.visual import VisualTokens
 from aim_sdk.backend.boxes import Notation, Steps
 from aim_sdk.backend.grammar import token_bytes
 from aim_sdk.config import PromptFormat
-from aim_sdk.errors import AIMError, FormatError, InputError
+from aim_sdk.errors import AIMError, CorruptArtifactError, FormatError, InputError
 
 _THOUGHTS: Final = ("enable_thinking", "thinking")
 """Variables of chat templates that let the model think before its answer. Demonstrations show answers without a
@@ -90,9 +90,10 @@ class Backbone:
         )
         """Special tokens that an answer with boxes holds: text, in a demonstration and in an answer."""
         roles = role_ids(self.tokenizer, str(self._chat_template or "")) if self._refusing else frozenset[int]()
-        self.roles = Roles(
-            self.tokenizer, self.tokens, {*self.image_ids, self.slot}, roles - self.box_ids, self.placeholder
-        )
+        # A tokenizer may have more tokens than the model has embeddings.
+        missing = {index for index in self.tokenizer.get_vocab().values() if index >= self.rows}
+        reserved = {*self.image_ids, self.slot, *missing}
+        self.roles = Roles(self.tokenizer, self.tokens, reserved, roles - self.box_ids, self.placeholder)
         self._prompts: dict[PromptFormat, PromptRenderer] = {}
         attach(model)
 
@@ -113,7 +114,7 @@ class Backbone:
             warnings.warn(
                 f"{str(error).splitlines()[0]}\nThe default format of {self.source!r} is therefore the plain one "
                 f"{self.plain_template!r}.",
-                stacklevel=2,
+                stacklevel=4,
             )
             return plain
         return PromptFormat.chat()
@@ -175,6 +176,8 @@ class Backbone:
 
     def generate(self, **options: Any) -> Any:
         """Run the model's ``generate``."""
+        if self.model.generation_config.stop_strings:  # of the checkpoint
+            options.setdefault("tokenizer", self.tokenizer)
         return self.model.generate(**options)
 
     def prompts(self, prompt_format: PromptFormat) -> PromptRenderer:
@@ -295,7 +298,7 @@ class Backbone:
             raise FormatError(
                 f"{self.source!r} has no chat template.\nNext: use PromptFormat.plain({self.plain_template!r})."
             )
-        return ChatPrompts(prompt_format, self._rendered)
+        return ChatPrompts(prompt_format, self._rendered, self.placeholder)
 
     def _rendered(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         """A conversation as the chat template writes it, without thoughts."""
@@ -308,13 +311,27 @@ class Backbone:
         """Learn what the processor writes around an image."""
         found = written(self.tokenizer, self.image_ids, self.placeholder, self._ask)
         self.image_ids |= found.ids
-        return Layout(self.placeholder, found.expansion, start=found.start, end=found.end)
+        blank, prompt = Image.new("RGB", (64, 64)), self.placeholder
+        told, untold = self._ask(prompt, blank), self._ask(prompt, blank, add_special_tokens=None)
+        self._check_image_token(told["input_ids"][0].tolist())
+        bare = told["input_ids"].tolist() == untold["input_ids"].tolist()
+        return Layout(prompt, found.expansion, start=found.start, end=found.end, bare=bare)
 
-    def _ask(self, text: str, image: Image.Image) -> Any:
-        """What the processor makes of a prompt with one image."""
-        return self.processor(
-            images=self.given_images([[image]]), text=[text], add_special_tokens=False, return_tensors="pt"
-        )
+    def _check_image_token(self, ids: Sequence[int]) -> None:
+        """Refuse a configuration that names another image token than the processor writes: images would be lost."""
+        config = self.model.config
+        named = [getattr(config, name, None) for name in ("image_token_id", "image_token_index")]
+        tokens = [index for index in named if isinstance(index, int)]
+        if tokens and not set(tokens) & set(ids):
+            raise CorruptArtifactError(
+                f"{self.source}: config.json names {tokens[0]} as the image token, and the processor writes "
+                f"{sorted(self.image_ids & set(ids))} for an image.\nNext: take both from the same checkpoint."
+            )
+
+    def _ask(self, text: str, image: Image.Image, add_special_tokens: bool | None = False) -> Any:
+        """What the processor makes of a prompt with one image; None: it is not told about special tokens."""
+        options = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
+        return self.processor(images=self.given_images([[image]]), text=[text], return_tensors="pt", **options)
 
 
 def check_option(special_tokens: str) -> None:

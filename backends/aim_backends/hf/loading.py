@@ -268,7 +268,9 @@ def _model(source: str, options: Mapping[str, Any]) -> Any:
             raise InputError(
                 f"option {unknown[1]!r} is unknown to the model's class and to transformers' from_pretrained.{near}"
             ) from error
-        raise
+        raise _not_loaded(source, error) from error
+    except AssertionError as error:
+        raise _not_loaded(source, error) from error
     except pickle.UnpicklingError as error:  # of a .bin file, which is read without running what a pickle names
         raise CorruptArtifactError(f"{source}: a weights file is not a plain state dict: {_first(error)}") from error
     except ValueError as error:
@@ -285,6 +287,13 @@ def _model(source: str, options: Mapping[str, Any]) -> Any:
             f"{', ...' if len(missing) > 3 else ''}."
         )
     return model
+
+
+def _not_loaded(source: str, error: Exception) -> CorruptArtifactError:
+    return CorruptArtifactError(
+        f"{source}: config.json or generation_config.json does not fit the model ({type(error).__name__}: "
+        f"{_first(error)})."
+    )
 
 
 def _unreachable(source: str, error: Exception) -> str:

@@ -98,7 +98,7 @@ def prefill(backbone: Backbone, inputs: Mapping[str, Any]) -> Any:
     hook = backbone.model.register_forward_hook(lambda module, args, output: outputs.append(output))
     try:
         with recording():
-            backbone.model.generate(**inputs, **ONCE, pad_token_id=backbone.pad_token_id)
+            backbone.generate(**inputs, **ONCE, pad_token_id=backbone.pad_token_id)
     finally:
         hook.remove()
     return outputs[0]

@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
-
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import FormatError
 
@@ -83,7 +81,7 @@ class ChatPrompts(PromptRenderer):
     _ANCHOR = ("Which one is the first?", "It is the 1st.")
     _OTHER = ("Which one is the second?", "It is the 2nd.")
 
-    def __init__(self, prompt_format: PromptFormat, render: Render) -> None:
+    def __init__(self, prompt_format: PromptFormat, render: Render, placeholder: str) -> None:
         self._render = render
         self._system = _message("system", prompt_format.system) if prompt_format.system else None
         anchor, answer = self._ANCHOR
@@ -100,6 +98,9 @@ class ChatPrompts(PromptRenderer):
             raise self._error("it writes the first turn differently from the others")
         for shots in ([self._OTHER], [self._OTHER, self._ANCHOR], [self._ANCHOR, self._OTHER, self._ANCHOR]):
             self.check(shots, anchor)
+        marks = self.query("x").count(placeholder), self.demonstration("x", "x").text.count(placeholder)
+        if marks != (1, 1):
+            raise self._error(f"it writes {placeholder!r} {marks[1]} times for one image, and {marks[0]} for a query's")
 
     def demonstration(self, text: str, answer: str) -> Piece:
         answer = answer.strip()
@@ -129,8 +130,8 @@ class ChatPrompts(PromptRenderer):
             messages.append(_message("user", query, image=True))
         try:
             return self._render(messages, add_generation_prompt=query is not None)
-        except TemplateError as error:
-            raise self._error(f"it refuses the conversation ({error})") from error
+        except Exception as error:  # a template fails in as many ways as any program
+            raise self._error(f"it refuses the conversation ({type(error).__name__}: {error})") from error
 
     def _error(self, reason: str) -> FormatError:
         system = " (try it without the system text)" if self._system else ""

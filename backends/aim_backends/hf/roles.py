@@ -50,7 +50,7 @@ class Roles:
 
     Args:
         tokenizer, tokens: the family's tokenizer, and how its prompts are tokenised.
-        reserved: image tokens and the slot: no text may hold them.
+        reserved: image tokens, the slot and tokens without an embedding: no text may hold them.
         ids: tokens with a role; none if special tokens are allowed.
         placeholder: what stands for an image in a prompt.
     """
@@ -128,7 +128,8 @@ class Roles:
                 continue
             if reserved:
                 raise FormatError(
-                    f"the text {text[:80]!r} holds {token!r}, which this model reads as an image or a placeholder.\n"
+                    f"the text {text[:80]!r} holds {token!r}, which this model reads as an image or a placeholder, or "
+                    "does not know.\n"
                     "Next: remove it from the text; the image is put in by the prompt format."
                 )
             raise FormatError(

@@ -26,6 +26,8 @@ class Layout:
     """What the processor puts after every prompt."""
     start: str = field(default="", kw_only=True)
     """What the processor puts before every prompt, such as a BOS of its own."""
+    bare: bool = field(default=False, kw_only=True)
+    """Whether the processor by itself adds no special token, such as BOS."""
     writes_bos: bool = field(default=False, kw_only=True)
     """Whether BOS is part of the laid out text, wherever it stands there."""
 
@@ -86,7 +88,7 @@ class Tokens:
     def adds_special(self, prompt: str) -> bool:
         """Whether the tokenizer must still put its own BOS before a rendered prompt."""
         bos = self._tokenizer.bos_token
-        return not self.layout.start and not (bos and prompt.startswith(bos))
+        return not (self.layout.start or self.layout.bare) and not (bos and prompt.startswith(bos))
 
     def encode(self, prompt: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Tokenise an unexpanded prompt whose images are laid out: ids and character offsets."""
