@@ -9,7 +9,7 @@ from aim_sdk.projectors import KINDS, untrained
 from aim_sdk.projectors.carrier import Carrier
 from tests.conformance.families import DEMONSTRATIONS, Family
 
-ONE_SHAPE = {"gemma3n": "its layers' states are several streams each"}
+ONE_SHAPE = dict.fromkeys(("gemma3n", "qwen4-exp", "glm5-next"), "its layers' states are several streams each")
 """Families that give the last hidden states alone."""
 
 
