@@ -14,6 +14,7 @@ from aim_sdk.config import PromptFormat
 from aim_sdk.testing.compare import flat, require, tolerance
 from aim_sdk.testing.kit import heart
 from aim_sdk.testing.layouts import IMAGE_FIRST
+from aim_sdk.testing.precision import close
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES, picture
 from aim_sdk.types import Context, Demonstration, Query
 
@@ -27,6 +28,7 @@ _TOKENS = 8
 
 
 @heart
+@close("log-probabilities", bfloat16=0.006, float16=0.0015)
 def check_sensitivity(backend: Backend) -> None:
     """Another image, text, demonstration, order or system text changes what the model says.
 
