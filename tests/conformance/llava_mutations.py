@@ -160,7 +160,7 @@ def looking_twice(good: TransformersBackend) -> TransformersBackend:
     )
 
     def add(module: object, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output + table[args[0]]
+        return output + table[args[0]].to(output.dtype)
 
     good.model.get_input_embeddings().register_forward_hook(add)
     return good
