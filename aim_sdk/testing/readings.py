@@ -16,7 +16,7 @@ from aim_sdk.types import Demonstration
 
 
 @heart
-@close("states", bfloat16=0.03, float16=0.008)
+@close("states", bfloat16=0.05, float16=0.01)
 def check_reading_alone(backend: Backend) -> None:
     """A demonstration reads the same alone and in a batch of unlike ones.
 
@@ -64,7 +64,7 @@ def check_reading_is_the_text(backend: Backend) -> None:
 
 
 @heart
-@close("states", bfloat16=0.01, float16=0.003)
+@close("states", bfloat16=0.02, float16=0.004)
 def check_reading_before_the_answer(backend: Backend) -> None:
     """What is read before ``answer_start`` does not depend on the rest of the answer.
 

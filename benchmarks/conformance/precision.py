@@ -81,16 +81,15 @@ def summary(models: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
     return found
 
 
-def measured(name: str, checks: Iterable[str], folder: Path, apart: Apart) -> dict[str, dict[str, Any]]:
-    """One model, in both dtypes, and what fails in float32, too."""
+def measure(found: dict[str, dict[str, Any]], checks: Iterable[str], folder: Path, apart: Apart) -> None:
+    """Add what one model is not yet asked: in both dtypes, and what fails there in float32, too."""
     kind = json.loads((folder / "config.json").read_text())["model_type"]
-    found: dict[str, dict[str, Any]] = {}
     for dtype in (*_DTYPES, "float32"):
-        failed = {check for of in found.values() for check, row in of.items() if row["status"] == "failed"}
-        backend = get_backend(family_of(kind).backend).from_pretrained(str(folder), device="cpu", dtype=dtype)
-        asked = checks if dtype in _DTYPES else failed
-        found[dtype] = {check: apart.of(backend, check) for check in asked}
-    return found
+        failed = {check for half in _DTYPES for check, row in found.get(half, {}).items() if row["status"] == "failed"}
+        asked = set(checks if dtype in _DTYPES else failed) - found.setdefault(dtype, {}).keys()
+        if asked:
+            backend = get_backend(family_of(kind).backend).from_pretrained(str(folder), device="cpu", dtype=dtype)
+            found[dtype].update({check: apart.of(backend, check) for check in CHECKS if check in asked})
 
 
 def main() -> None:
@@ -103,10 +102,11 @@ def main() -> None:
     models = json.loads(options.out.read_text())["models"] if options.out.exists() else {}
     apart = Apart()
     for name in options.models:
-        if name in models or (name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None):
+        known = set(options.checks) <= models.get(name, {}).get(_DTYPES[-1], {}).keys()
+        if known or (name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None):
             continue
         with tempfile.TemporaryDirectory() as folder:
-            models[name] = measured(name, options.checks, build(name, Path(folder) / name), apart)
+            measure(models.setdefault(name, {}), options.checks, build(name, Path(folder) / name), apart)
         content = {
             **provenance("transformers"),
             "command": "python -m benchmarks.conformance.precision",

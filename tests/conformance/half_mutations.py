@@ -44,6 +44,18 @@ class _SystemUnread(Reader):
         return self.good.read(demonstrations, prompt_format=form.model_copy(update={"system": None}), **options)
 
 
+class _ImagesTurned(Reader):
+    """The rows of a batch get each other's images."""
+
+    def read(self, demonstrations: Any, **options: Any) -> list[Reading]:
+        images = [one.image for one in demonstrations]
+        turned = [
+            dataclasses.replace(one, image=image)
+            for one, image in zip(demonstrations, images[1:] + images[:1], strict=True)
+        ]
+        return self.good.read(turned, **options)
+
+
 class _TokenBefore(Reader):
     def run(self, prepared: Any) -> list[Reading]:
         return [dataclasses.replace(found, hidden=found.hidden.roll(1, 0)) for found in self.good.run(prepared)]
@@ -97,6 +109,7 @@ CAUGHT: list[tuple[str, str, Broken]] = [
     ("sensitivity", "the question is forgotten", answering(_TextForgotten)),
     ("identity_behind_text", "in another order", answering(_ImageFirst)),
     ("identity_batch", "padding is seen", padding_is_seen),
+    ("reading_alone", "images turned", reading(_ImagesTurned)),
     ("prepared_is_read", "states of the token before", reading(_TokenBefore)),
     ("large_batch", "padding is seen", padding_is_seen),
     ("reading_is_scored_in_chat", "the reader's system text is lost", reading(_SystemUnread)),

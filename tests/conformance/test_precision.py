@@ -23,14 +23,44 @@ DEVICES = (
     "cpu",
     pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
 )
-HALF_FAILURES: dict[tuple[str, str], dict[str, str]] = {}
-"""What a tiny model fails of the kit in half precision alone: (variant, dtype) -> check -> why."""
+LITTLE = frozenset({"cohere-compass", "hyperclovax-vision-v2", "inkling"})
+SAYS_LITTLE = {
+    "float16": LITTLE,
+    "bfloat16": LITTLE
+    | {
+        "lfm2-vl",
+        "minicpm-ocr",
+        "minicpmv4.6",
+        "minicpmv4.7",
+        "nemotron-h-omni",
+        "qwen3.5",
+        "qwen3.5-moe",
+        "qwen4-exp",
+    },
+}
+"""Tiny models that another picture, text or order changes by less than the rounding: they are judged in float32."""
+HALF_FAILURES: dict[tuple[str, str], dict[str, str]] = {
+    ("idefics2", dtype): {"reading_alone": "its tiny perceiver makes any rounding ten times as large"}
+    for dtype in DTYPES
+}
+"""What else a tiny model fails of the kit in half precision alone: (variant, dtype) -> check -> why."""
+UNSEEN = {"hyperclovax-vision-v2": ("reading_is_scored_in_chat",)}
+"""What a tiny model fails in float32 by less than the rounding."""
 
 MUTATIONS: list[tuple[str, str, broken.Broken]] = [
     *((check, broken.name(bug), bug) for check, bug in broken.BROKEN),
     *llava_mutations.CAUGHT,
     *half_mutations.CAUGHT,
 ]
+ROUNDED_AWAY = {("reading_alone", "SeesTheBatch", "bfloat16"): "it adds 0.07 to states of up to 3, as rounding may"}
+"""Bugs that are too small: (check, bug, dtype) -> why."""
+
+
+def known_failures(variant: str, dtype: str) -> dict[str, str]:
+    known = {**EXPECTED_FAILURES.get(variant, {}), **HALF_FAILURES.get((variant, dtype), {})}
+    if variant in SAYS_LITTLE[dtype]:
+        known["sensitivity"] = "a change of the prompt changes what this tiny model says by less than the rounding"
+    return {check: why for check, why in known.items() if check not in UNSEEN.get(variant, ())}
 
 
 def loaded(folder: Path, device: str, dtype: str) -> TransformersBackend:
@@ -45,8 +75,7 @@ def loaded(folder: Path, device: str, dtype: str) -> TransformersBackend:
 def test_family(tiny: Callable[[str], Path], variant: str, dtype: str, device: str) -> None:
     if variant in NEEDS and find_spec(NEEDS[variant]) is None:
         pytest.skip(f"it needs {NEEDS[variant]}")
-    known = {**EXPECTED_FAILURES.get(variant, {}), **HALF_FAILURES.get((variant, dtype), {})}
-    check_backend(loaded(tiny(variant), device, dtype), expected_failures=known)
+    check_backend(loaded(tiny(variant), device, dtype), expected_failures=known_failures(variant, dtype))
 
 
 @pytest.mark.slow
@@ -60,7 +89,7 @@ def test_family(tiny: Callable[[str], Path], variant: str, dtype: str, device: s
 def test_a_bug_is_caught(
     tiny: Callable[[str], Path], check: str, what: str, bug: broken.Broken, dtype: str, device: str
 ) -> None:
-    if reason := left_out(check, getattr(torch, dtype)):
+    if reason := left_out(check, getattr(torch, dtype)) or ROUNDED_AWAY.get((check, what, dtype)):
         pytest.skip(reason)
     (result,) = run_checks(bug(loaded(tiny("llava-1.5"), device, dtype)), checks=[check])
     assert result.status == "failed", result
