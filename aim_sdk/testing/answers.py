@@ -11,6 +11,7 @@ from aim_sdk.config import PromptFormat
 from aim_sdk.errors import InputError
 from aim_sdk.testing.compare import log_probs, require, require_close, require_same_scores, spelled, tolerance
 from aim_sdk.testing.kit import CheckFailure, NotApplicable, check, needs
+from aim_sdk.testing.precision import close
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES
 from aim_sdk.testing.steering import head_changed
 from aim_sdk.types import Context, Demonstration, Generation, Query
@@ -19,6 +20,7 @@ _ASKED = "{image}Q: {text}\nA:"
 
 
 @check
+@close("tokens, log-probabilities, states", bfloat16=0.004, float16=0.0005)
 def check_deterministic(backend: Backend) -> None:
     """Asked twice, the backbone gives the same tokens, scores and readings.
 
@@ -67,6 +69,7 @@ def check_stream_is_generate(backend: Backend) -> None:
 
 @check
 @needs(Trainable)
+@close("log-probabilities", bfloat16=0.015, float16=0.003)
 def check_cached_is_full(backend: Backend) -> None:
     """Scores after a prompt that is computed once equal those of one whole forward each.
 
@@ -81,6 +84,7 @@ def check_cached_is_full(backend: Backend) -> None:
 
 
 @check
+@close("log-probabilities", bfloat16=0.004, float16=0.0005)
 def check_score_batch_is_score(backend: Backend) -> None:
     """Choices scored for several queries at once get the scores of each query on its own, in the queries' order.
 
@@ -104,6 +108,7 @@ def check_score_batch_is_score(backend: Backend) -> None:
 
 
 @check
+@close("log-probabilities", bfloat16=0.004, float16=0.0005)
 def check_score_each_is_score(backend: Backend) -> None:
     """Queries with choices of their own, of different numbers and lengths, get the scores of each query on its own.
 
@@ -120,6 +125,7 @@ def check_score_each_is_score(backend: Backend) -> None:
 
 
 @check
+@close("log-probabilities", bfloat16=0.008, float16=0.003)
 def check_score_is_generate(backend: Backend) -> None:
     """Where an answer's text is tokenised as it was generated, its scores are the log-probabilities of its tokens.
 

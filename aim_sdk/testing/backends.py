@@ -18,11 +18,13 @@ from aim_sdk.backend.registry import list_backends
 from aim_sdk.config import Fingerprint
 from aim_sdk.testing.compare import before_each_module, require, require_same_scores
 from aim_sdk.testing.kit import NotApplicable, check, heart, needs
+from aim_sdk.testing.precision import close
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES
 from aim_sdk.types import FusedTokens, Generation, Reading
 
 _RARE = "§ ¤ ¶"
 """Its tokens are in no prompt of the checks."""
+_SAVED = "float16 rounds other numbers than a checkpoint does, and a fingerprint is of the checkpoint's"
 
 
 @heart
@@ -59,6 +61,7 @@ def check_return_types(backend: Backend) -> None:
 
 
 @check
+@close("hash", bfloat16=0, float16=_SAVED, float32=0)
 def check_fingerprint(backend: Backend) -> None:
     """The fingerprint's sizes are the matrices', and a weight that changes changes it, whichever it is.
 
@@ -117,6 +120,7 @@ def check_declarations(backend: Backend) -> None:
 
 @check
 @needs(MarksSlots)
+@close("log-probabilities", bfloat16=0.004, float16=0.0005)
 def check_slot_changes_nothing(backend: Backend) -> None:
     """No text has the slot's token, and with another token as the slot the scores are the same.
 

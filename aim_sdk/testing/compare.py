@@ -16,11 +16,9 @@ from aim_sdk.backend.interfaces import Backend
 from aim_sdk.backend.prepared import AnswerLogits
 from aim_sdk.config import PromptFormat
 from aim_sdk.testing.kit import CheckFailure
+from aim_sdk.testing.precision import allowed
 from aim_sdk.types import Context, Demonstration, FusedTokens, Query
 
-_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
-_HALF = 5e-2
-"""For bf16 and fp16: two orders of the same sums differ by that much in a log-probability."""
 _SHOWN = 600
 """Characters of a prompt in a message."""
 
@@ -32,17 +30,17 @@ def require(holds: bool, message: str) -> None:
 
 
 def require_close(found: Tensor, expected: Tensor, backend: Backend, what: str) -> None:
-    """Compare two tensors up to the noise of the backbone's dtype."""
+    """Compare two tensors as closely as the check states for the backbone's dtype."""
     require(found.shape == expected.shape, f"{what}: shape {tuple(found.shape)}; expected {tuple(expected.shape)}")
-    allowed = tolerance(backend, expected)
+    most = tolerance(backend, expected)
     apart = float((found.float() - expected.float()).abs().max()) if found.numel() else 0.0
-    require(apart <= allowed, f"{what}: they differ by up to {apart:.2g}; allowed is {allowed:.2g}")
+    require(apart <= most, f"{what}: they differ by up to {apart:.2g}; allowed is {most:.2g}")
 
 
 def tolerance(backend: Backend, expected: Tensor) -> float:
     """How far two computations of the same numbers may be apart."""
     largest = float(expected.abs().max()) if expected.numel() else 0.0
-    return _TOLERANCE.get(backend.dtype, _HALF) * max(1.0, largest)
+    return allowed(backend.dtype) * max(1.0, largest)
 
 
 def flat(scores: Sequence[Sequence[float]]) -> Tensor:

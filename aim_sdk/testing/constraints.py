@@ -17,8 +17,10 @@ from aim_sdk.config import PromptFormat
 from aim_sdk.errors import CutAnswerError, InputError, MissingDependencyError
 from aim_sdk.testing.compare import require, require_close, spelled
 from aim_sdk.testing.kit import NotApplicable, check, needs
+from aim_sdk.testing.precision import close
 from aim_sdk.testing.samples import DEMONSTRATIONS, QUERIES
 from aim_sdk.testing.steering import saying
+from aim_sdk.testing.ties import is_tie
 from aim_sdk.types import Demonstration, Generation
 
 _PLAIN = PromptFormat.plain("{image}Q: {text}\nA: {answer}\n")
@@ -39,6 +41,7 @@ _LONG = 400
 
 @check
 @needs(ConstrainsAnswers)
+@close("tokens", float32=0, bfloat16=0.03, float16=0.008)
 def check_choices_are_kept(backend: Backend) -> None:
     """With choices, each answer is one of them: in a batch, alone, streamed, after fused tokens, at any limit.
 
@@ -58,7 +61,10 @@ def check_choices_are_kept(backend: Backend) -> None:
         for made in batch:
             require(made.text in choices, f"the answer is {made.text!r}, none of {list(choices)}, in {spelled(form)}")
         (alone,) = injector.generate(QUERIES[:1], [context], **options)
-        require(batch[0].text == alone.text, f"a batch gives the choice {batch[0].text!r}, alone it is {alone.text!r}")
+        require(
+            batch[0].text == alone.text or is_tie(backend, QUERIES[0], context, batch[0], alone, prompt_format=form),
+            f"a batch gives the choice {batch[0].text!r}, alone it is {alone.text!r}",
+        )
         streamed = "".join(injector.stream(QUERIES[0], context, **options))
         require(streamed == alone.text, f"the stream gives {streamed!r}, generate {alone.text!r}")
 
@@ -97,6 +103,7 @@ def check_schema_is_kept(backend: Backend) -> None:
 
 @check
 @needs(ConstrainsAnswers, HasVocabulary)
+@close("log-probabilities", bfloat16=0.004, float16=0.0005)
 def check_constrained_is_free(backend: Backend) -> None:
     """What the model says, if it is allowed, it says in the same tokens, of the same probabilities, as unconstrained.
 

@@ -11,6 +11,7 @@ from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
 from aim_sdk.testing.compare import require
 from aim_sdk.testing.kit import NotApplicable, check, needs
+from aim_sdk.testing.precision import is_half
 from aim_sdk.testing.samples import DEMONSTRATIONS, QUERIES
 from aim_sdk.testing.steering import exchanged, saying
 from aim_sdk.types import Context, Demonstration
@@ -58,9 +59,11 @@ def check_end_token(backend: Backend) -> None:
             continue
         short = ""
         if cut:
-            (before,) = backend.injector.generate([query], [[]], **options, max_new_tokens=cut)
-            short = before.text
+            short = backend.injector.generate(QUERIES, contexts, **options, max_new_tokens=cut)[row].text
         require(made.text == short, f"{what} is {made.text!r}; expected {short!r}, which comes before it")
+        (alone,) = backend.injector.generate([query], [[]], **limit)
+        if alone.token_ids != ids and is_half(backend.dtype):  # a near tie
+            continue
         with exchanged(backend, word, end):
             streamed = "".join(backend.injector.stream(query, [], **limit))
         require(streamed == short, f"the end token is {end}: `stream` gives {streamed!r}; expected {short!r}")

@@ -17,6 +17,7 @@ from aim_sdk.testing.compare import log_probs, require, require_close, shown, sp
 from aim_sdk.testing.kit import NotApplicable, check, heart, needs
 from aim_sdk.testing.layouts import IMAGE_FIRST
 from aim_sdk.testing.positions import _heads as heads
+from aim_sdk.testing.precision import close
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES
 from aim_sdk.testing.steering import saying
 from aim_sdk.types import Demonstration, Generation, Query
@@ -171,6 +172,7 @@ def check_scores_are_log_probabilities(backend: Backend) -> None:
 
 @check
 @needs(Trainable, HasVocabulary)
+@close("log-probabilities", bfloat16=0.006, float16=0.0015)
 def check_ended(backend: Backend) -> None:
     """`ended=True` adds one token, the first one after the answer, and changes no other.
 

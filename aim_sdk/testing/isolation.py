@@ -18,6 +18,7 @@ from aim_sdk.projectors import KINDS, untrained
 from aim_sdk.projectors.base import Projector
 from aim_sdk.testing.compare import before_each_module, log_probs, require, require_close, require_same_scores
 from aim_sdk.testing.kit import check, needs
+from aim_sdk.testing.precision import close
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES
 from aim_sdk.types import FusedTokens
 
@@ -53,6 +54,7 @@ def check_gradient_reaches_the_projector_only(backend: Backend) -> None:
 
 
 @check
+@close("log-probabilities, states", bfloat16=0.004, float16=0.0005)
 def check_nothing_stays_injected(backend: Backend) -> None:
     """After a call that fails anywhere inside the backbone, and after a stream that is left early, all is as before.
 
@@ -74,6 +76,7 @@ def check_nothing_stays_injected(backend: Backend) -> None:
 
 
 @check
+@close("log-probabilities, states", bfloat16=0.004, float16=0.0005)
 def check_threads_do_not_mix(backend: Backend) -> None:
     """What several threads read, answer and score at once is what they get one by one.
 

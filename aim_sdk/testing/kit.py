@@ -14,6 +14,7 @@ from aim_sdk.backend.capabilities import CAPABILITIES, capability, why_not
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.config import PromptFormat
 from aim_sdk.errors import CapabilityError, InputError, unknown
+from aim_sdk.testing.precision import left_out
 from aim_sdk.testing.process import process_kept
 from aim_sdk.testing.tracing import explained
 
@@ -206,6 +207,8 @@ def _run(name: str, backend: Backend, expected: str | None) -> CheckResult:
         with process_kept():
             for protocol in NEEDS.get(name, ()):
                 _require(backend, protocol)
+            if (why := left_out(name, backend.dtype)) is not None:
+                raise Refused(f"not checked in {str(backend.dtype).removeprefix('torch.')}: {why}")
             CHECKS[name](backend)
     except NotApplicable as reason:
         status, message = "not applicable", expected or str(reason)

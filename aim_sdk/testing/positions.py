@@ -16,6 +16,7 @@ from aim_sdk.errors import FormatError
 from aim_sdk.testing.compare import require, require_close, spelled, tolerance
 from aim_sdk.testing.kit import CheckFailure, heart, needs
 from aim_sdk.testing.layouts import IMAGE_FIRST, TEXT_FIRST
+from aim_sdk.testing.precision import close
 from aim_sdk.testing.samples import DEMONSTRATIONS, PICTURES, SYSTEM
 from aim_sdk.types import Demonstration, Query, Reading
 
@@ -50,6 +51,7 @@ def check_answer_start(backend: Backend) -> None:
 
 
 @heart
+@close("states", bfloat16=0.03, float16=0.008)
 def check_image_position(backend: Backend) -> None:
     """`image_position` is the first text token whose state another image changes, wherever a format puts the image.
 
@@ -74,6 +76,7 @@ def check_image_position(backend: Backend) -> None:
 
 @heart
 @needs(HasVocabulary)
+@close("log-probabilities", bfloat16=0.008, float16=0.003)
 def check_reading_is_scored(backend: Backend) -> None:
     """The LM head on a reading's states gives the scores of its answer after the same image and text.
 
@@ -87,6 +90,7 @@ def check_reading_is_scored(backend: Backend) -> None:
 
 @heart
 @needs(HasVocabulary)
+@close("log-probabilities", bfloat16=0.008, float16=0.003)
 def check_reading_is_scored_in_chat(backend: Backend) -> None:
     """The same in the default format, alone and with a system text.
 

@@ -10,11 +10,13 @@ from aim_sdk.errors import CapabilityError, InputError
 from aim_sdk.layers import LAST
 from aim_sdk.testing.compare import require, require_close
 from aim_sdk.testing.kit import Refused, check, heart
+from aim_sdk.testing.precision import close
 from aim_sdk.testing.samples import DEMONSTRATIONS, PICTURES, SHOTS
 from aim_sdk.types import Demonstration
 
 
 @heart
+@close("states", bfloat16=0.05, float16=0.01)
 def check_reading_alone(backend: Backend) -> None:
     """A demonstration reads the same alone and in a batch of unlike ones.
 
@@ -62,6 +64,7 @@ def check_reading_is_the_text(backend: Backend) -> None:
 
 
 @heart
+@close("states", bfloat16=0.02, float16=0.004)
 def check_reading_before_the_answer(backend: Backend) -> None:
     """What is read before ``answer_start`` does not depend on the rest of the answer.
 
@@ -97,6 +100,7 @@ def check_image_reaches_the_reading(backend: Backend) -> None:
 
 
 @check
+@close("states", bfloat16=0.004, float16=0.0005)
 def check_reading_layers(backend: Backend) -> None:
     """Layers are those that are asked for: the last is the usual reading, and layer 0 has seen no other text token.
 

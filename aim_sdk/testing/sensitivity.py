@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from aim_sdk.backend.capabilities import AnswersPlainly, capability
@@ -14,6 +13,7 @@ from aim_sdk.config import PromptFormat
 from aim_sdk.testing.compare import flat, require, tolerance
 from aim_sdk.testing.kit import heart
 from aim_sdk.testing.layouts import IMAGE_FIRST
+from aim_sdk.testing.precision import close, is_half
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES, picture
 from aim_sdk.types import Context, Demonstration, Query
 
@@ -27,6 +27,7 @@ _TOKENS = 8
 
 
 @heart
+@close("log-probabilities", bfloat16=0.006, float16=0.0015)
 def check_sensitivity(backend: Backend) -> None:
     """Another image, text, demonstration, order or system text changes what the model says.
 
@@ -96,5 +97,4 @@ def _blame(backend: Backend, usual: _Asked, other: _Asked) -> str:
             f"The plain backbone's answer is {answers[0]} to both: either the model says too little (then the kit "
             f"cannot judge it: take another one), or the adapter drops it in `plain_answer`, too."
         )
-    half = backend.dtype in (torch.bfloat16, torch.float16)
-    return f"{told} In half precision small changes are lost: try float32." if half else told
+    return f"{told} In half precision small changes are lost: try float32." if is_half(backend.dtype) else told

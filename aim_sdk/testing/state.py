@@ -13,6 +13,7 @@ import torch
 from aim_sdk.backend.interfaces import Backend
 from aim_sdk.testing.compare import flat, require, require_close
 from aim_sdk.testing.kit import check
+from aim_sdk.testing.precision import close
 from aim_sdk.testing.process import process_kept, process_state, seed_the_process
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES, picture
 from aim_sdk.types import FusedTokens, Query
@@ -38,6 +39,7 @@ def check_leaves_the_process_alone(backend: Backend) -> None:
 
 
 @check
+@close("log-probabilities, states", bfloat16=0.004, float16=0.0005)
 def check_images_are_seen_again(backend: Backend) -> None:
     """A file that was overwritten, and a picture that was painted over, are seen as they are now.
 

@@ -70,14 +70,19 @@ class _Products(TorchFunctionMode):
 @contextmanager
 def saying(backend: Backend, ids: Sequence[int]) -> Iterator[None]:
     """Make the tokens of an answer, step by step, by far the likeliest."""
+    with head_changed(backend, wanted(ids)):
+        yield
+
+
+def wanted(ids: Sequence[int]) -> Callable[[Tensor], None]:
+    """The change of logits that makes one token after the other the likeliest."""
     left = list(ids)
 
     def wish(logits: Tensor) -> None:
         if left:
             logits[..., left.pop(0)] = logits.max() + _MORE
 
-    with head_changed(backend, wish):
-        yield
+    return wish
 
 
 @contextmanager

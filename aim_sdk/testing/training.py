@@ -15,6 +15,7 @@ from aim_sdk.backend.interfaces import Backend
 from aim_sdk.backend.prepared import AnswerLogits
 from aim_sdk.testing.compare import answer_logits, log_probs, require, require_close
 from aim_sdk.testing.kit import check, needs
+from aim_sdk.testing.precision import close
 from aim_sdk.testing.samples import CHOICES, DEMONSTRATIONS, QUERIES
 from aim_sdk.types import Context, Demonstration
 
@@ -28,6 +29,7 @@ _LEAST = -30.0
 
 @check
 @needs(Trainable)
+@close("log-probabilities", bfloat16=0.02, float16=0.004)
 def check_answer_logits(backend: Backend) -> None:
     """The logits at an answer's positions are the scores of every answer that begins with the same tokens.
 
@@ -94,6 +96,7 @@ def _shown(context: Context) -> str:
 
 @check
 @needs(Trainable)
+@close("log-probabilities", bfloat16=0.025, float16=0.006)
 def check_answer_logits_batch(backend: Backend) -> None:
     """A batch of unlike prompts and answers has the logits of its rows alone, also if prepared ahead.
 
@@ -133,6 +136,7 @@ def _require_same(backend: Backend, found: list[AnswerLogits], expected: list[An
 
 @check
 @needs(Trainable, RecomputesActivations)
+@close("gradients", bfloat16=0.004, float16=0.0005)
 def check_recomputed_activations(backend: Backend) -> None:
     """Computed again in the backward, activations take less memory and give the same gradients.
 

@@ -61,6 +61,7 @@ class Answerer(Injector):
 
     def prepare_answers(self, queries: Any, answers: Any, **options: Any) -> PreparedAnswers:
         ids = self.good.prepare_answers(queries, answers, **options).token_ids
+        options.pop("contexts", None)
         return PreparedAnswers(tuple(queries), tuple(answers), ids, **options)
 
     def answer_logits(self, prepared: PreparedAnswers, contexts: Any) -> list[AnswerLogits]:

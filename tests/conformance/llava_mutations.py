@@ -162,7 +162,7 @@ def looking_twice(good: TransformersBackend) -> TransformersBackend:
         seen[:] = [kwargs["input_ids"]]
 
     def add(module: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0] + table[seen[0]], *args[1:])
+        return (args[0] + table[seen[0]].to(args[0].dtype), *args[1:])
 
     good.model.register_forward_pre_hook(see, with_kwargs=True)
     good.model.get_decoder().layers[0].register_forward_pre_hook(add)

@@ -1,0 +1,1 @@
+"""What the conformance kit's numbers are chosen from."""
