@@ -56,7 +56,7 @@ ALTERNATING = "{% if messages | length > 1 %}{{ refuse('one turn only') }}{% end
 
 
 def test_an_answer_continues_its_query_with_the_blanks_that_lead_it() -> None:
-    prompts = ChatPrompts(PromptFormat.chat(), renderer(FOLDED))
+    prompts = ChatPrompts(PromptFormat.chat(), renderer(FOLDED), "<image>")
     assert prompts.prefix == ""
     assert prompts.query("q") == "Q: <image>q A:"
     assert prompts.answer("q", "yes")[0] == " yes"
@@ -72,13 +72,13 @@ def test_got_ocr2s_default_format_is_the_prompt_of_its_processor(tiny: Callable[
 
 
 def test_the_system_text_is_the_prefix() -> None:
-    prompts = ChatPrompts(PromptFormat.chat(system="Be brief."), renderer(TURNS))
+    prompts = ChatPrompts(PromptFormat.chat(system="Be brief."), renderer(TURNS), "<image>")
     assert prompts.prefix == "[system]Be brief.|"
     assert prompts.demonstration("a", "b").text == "[user]<image>a|[assistant]b|"
 
 
 def test_a_thought_at_the_end_of_a_conversation_is_no_part_of_a_demonstration() -> None:
-    prompts = ChatPrompts(PromptFormat.chat(), renderer(THINKING))
+    prompts = ChatPrompts(PromptFormat.chat(), renderer(THINKING), "<image>")
     assert prompts.demonstration("a", "b").text == "[user]<image>a|[assistant]b|"
     assert prompts.query("a") == "[user]<image>a|[assistant]<think></think>"
     assert prompts.answer("a", "b")[0] == "b"
@@ -94,7 +94,7 @@ def test_a_thought_at_the_end_of_a_conversation_is_no_part_of_a_demonstration() 
 )
 def test_a_template_that_ties_turns_together_is_refused(template: str, system: str | None, reason: str) -> None:
     with pytest.raises(FormatError, match=reason) as caught:
-        ChatPrompts(PromptFormat.chat(system=system), renderer(template))
+        ChatPrompts(PromptFormat.chat(system=system), renderer(template), "<image>")
     assert "PromptFormat.plain" in str(caught.value)
 
 
