@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import cycle
 
 from aim_sdk.backend.capabilities import AnswersPlainly, Interleaves, capability, find, why_not
@@ -12,7 +13,9 @@ from aim_sdk.errors import CapabilityError, FormatError, InputError
 from aim_sdk.testing.compare import require, shown, spelled
 from aim_sdk.testing.kit import CheckFailure, NotApplicable, Refused, heart, needs
 from aim_sdk.testing.layouts import TEXT_FIRST
+from aim_sdk.testing.precision import close
 from aim_sdk.testing.samples import DEMONSTRATIONS, LONG, PICTURES, QUERIES, SHOTS, SYSTEM
+from aim_sdk.testing.ties import is_tie
 from aim_sdk.types import Demonstration, Query
 
 _TOKENS = 6
@@ -26,6 +29,7 @@ _ODD = "  {Which} of {} is it, }{?  "
 
 @heart
 @needs(AnswersPlainly)
+@close("tokens", float32=0, bfloat16=0.015, float16=0.003)
 def check_plain_model(backend: Backend) -> None:
     """Without demonstrations the backend answers as the plain backbone does, whatever format, picture and text.
 
@@ -45,6 +49,7 @@ def check_plain_model(backend: Backend) -> None:
 
 @heart
 @needs(AnswersPlainly)
+@close("tokens", float32=0, bfloat16=0.015, float16=0.003)
 def check_identity_chat(backend: Backend) -> None:
     """In the default format, also with a system text, fused tokens of true embeddings are the plain model's text turns.
 
@@ -55,6 +60,7 @@ def check_identity_chat(backend: Backend) -> None:
 
 
 @heart
+@close("tokens", float32=0, bfloat16=0.015, float16=0.003)
 def check_interleaved(backend: Backend) -> None:
     """Demonstrations with their images in one prompt are the plain model's, in number, order and place.
 
@@ -107,8 +113,9 @@ def _require_plain(
     context = shots if with_images else backend.reader.text_only(shots, prompt_format=form)
     (made,) = backend.injector.generate([query], [context], prompt_format=form, max_new_tokens=tokens)
     ids = list(made.token_ids)
+    plain = replace(made, token_ids=tuple(expected[: len(ids)]))
     require(
-        bool(ids) and ids == list(expected[: len(ids)]),
+        bool(ids) and (made == plain or is_tie(backend, query, context, plain, made, prompt_format=form)),
         f"tokens {ids}; the plain backbone gives {list(expected)} after {len(shots)} demonstrations"
         f"{'' if with_images else ' without their images'}, in {spelled(form)}. The prompt:\n  "
         f"{shown(backend, query, context, form)}",

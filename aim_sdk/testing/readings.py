@@ -16,7 +16,7 @@ from aim_sdk.types import Demonstration
 
 
 @heart
-@close("states", bfloat16=0.05, float16=0.01)
+@close("states", bfloat16=0.06, float16=0.01)
 def check_reading_alone(backend: Backend) -> None:
     """A demonstration reads the same alone and in a batch of unlike ones.
 

@@ -94,6 +94,14 @@ class _Remembers(Answerer):
         return Query(self.kept.setdefault(key, image), query.text)
 
 
+class _GoesOn(Answerer):
+    """Says more after the end."""
+
+    def generate(self, queries: Any, contexts: Any, **options: Any) -> list[Generation]:
+        made = super().generate(queries, contexts, **options)
+        return [dataclasses.replace(one, text=f"{one.text}!") if one.ended else one for one in made]
+
+
 class _Scaled(Answerer):
     """Log-probabilities at another temperature."""
 
@@ -116,6 +124,7 @@ CAUGHT: list[tuple[str, str, Broken]] = [
     ("score_batch_is_score", "one context for all", answering(_FirstContextForAll)),
     ("score_each_is_score", "one context for all", answering(_FirstContextForAll)),
     ("answer_logits", "images are lost", answering(_ImagesLost)),
+    ("end_token", "more after the end", answering(_GoesOn)),
     ("images_are_seen_again", "kept by `id` or path", answering(_Remembers)),
     ("score_is_generate", "at another temperature", answering(_Scaled)),
 ]
