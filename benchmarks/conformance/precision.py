@@ -102,7 +102,7 @@ def main() -> None:
     models = json.loads(options.out.read_text())["models"] if options.out.exists() else {}
     apart = Apart()
     for name in options.models:
-        known = set(options.checks) <= models.get(name, {}).get(_DTYPES[-1], {}).keys()
+        known = all(set(options.checks) <= models.get(name, {}).get(dtype, {}).keys() for dtype in _DTYPES)
         if known or (name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None):
             continue
         with tempfile.TemporaryDirectory() as folder:

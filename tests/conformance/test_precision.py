@@ -45,9 +45,11 @@ SAYS_LITTLE = {
     },
 }
 """Tiny models that another picture, text or order changes by less than the rounding: they are judged in float32."""
+PERCEIVER = {"reading_alone": "its tiny perceiver makes any rounding ten times as large"}
 HALF_FAILURES: dict[tuple[str, str], dict[str, str]] = {
-    ("idefics2", dtype): {"reading_alone": "its tiny perceiver makes any rounding ten times as large"}
-    for dtype in DTYPES
+    ("idefics2", "bfloat16"): PERCEIVER,
+    ("idefics2", "float16"): PERCEIVER,
+    ("paddleocr-vl", "bfloat16"): {"identity_chat": "the plain tiny model says the slot, which no answer may hold"},
 }
 """What else a tiny model fails of the kit in half precision alone: (variant, dtype) -> check -> why."""
 UNSEEN = {"hyperclovax-vision-v2": ("reading_is_scored_in_chat",)}
