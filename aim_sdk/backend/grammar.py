@@ -206,7 +206,7 @@ class AnswerGrammar:
             return refused_schema(json.loads(self.constraint.text), self._problem, _said(matcher))
         return InputError(
             "choices: too many or too long, or this backbone's tokens cannot write them at an answer's beginning "
-            f"({_said(matcher)}).\nNext: fewer choices; or score them (`pipe.score`), which takes any."
+            f"({_said(matcher)}).\nNext: fewer choices; or `pipe.classify`, which compares whole choices."
         )
 
     def _problem(self, schema: dict[str, Any]) -> str:

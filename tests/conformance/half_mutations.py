@@ -32,7 +32,7 @@ class _TextForgotten(Answerer):
 
 
 class _ImageFirst(Answerer):
-    """Fused tokens behind the text of a format that begins with it: here, behind the first of them."""
+    """Fused tokens after the text of a format that begins with it: here, after the first of them."""
 
     def context(self, context: Any) -> Any:
         return [*context[1:], *context[:1]]

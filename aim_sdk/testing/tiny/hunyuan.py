@@ -18,7 +18,7 @@ _BOS, _USER, _ASSISTANT = "<｜hy_begin▁of▁sentence｜>", "<｜hy_User｜>",
 _EOD, _PAD = "<｜hy_end▁of▁sentence｜>", "<｜hy_▁pad▁｜>"
 _SYSTEM, _START, _END, _IMAGE, _LINE = (f"<｜hy_place▁holder▁no▁{i}｜>" for i in (3, 100, 101, 102, 103))
 
-# Marks stand behind a turn, not before it: nothing opens an answer.
+# Marks stand after a turn, not before it: nothing opens an answer.
 TEMPLATE = f"""{{{{ '{_BOS}' }}}}{{% for message in messages %}}{{% for part in message['content'] %}}\
 {{{{ '{_START}{_IMAGE}{_END}' if part['type'] == 'image' else part['text'] }}}}{{% endfor %}}\
 {{{{ {{'system': '{_SYSTEM}', 'user': '{_USER}', 'assistant': '{_ASSISTANT}'}}[message['role']] }}}}{{% endfor %}}"""

@@ -26,7 +26,7 @@ TEMPLATE = """{% set images = namespace(count=0) %}{% for message in messages %}
 
 
 def hyperclovax_vision_v2(folder: Path) -> None:
-    """A visual token for 16 pixels square, between two marks and behind a line of JSON; embeddings, attention, layers
+    """A visual token for 16 pixels square, between two marks and after a line of JSON; embeddings, attention, layers
     and logits are scaled, with norms before and after each layer."""
     names = ["mime_start", "mime_end", "image_start", "IMAGE_PAD", "image_end", "video_start", "VIDEO_PAD", "video_end"]
     vocab, merges = byte_level_bpe()

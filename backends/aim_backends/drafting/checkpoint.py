@@ -101,7 +101,7 @@ def _model(config: Any) -> Any:
 
 
 def _open_gates(model: Any) -> None:
-    """Draw the gates that a fresh model keeps shut, by weights of 0: what is behind them must count."""
+    """Draw the gates that a fresh model keeps shut, by weights of 0: what they let through must count."""
     for name, parameter in model.named_parameters():
         if parameter.ndim < 2 and not name.endswith("bias") and not parameter.any():
             torch.nn.init.normal_(parameter)

@@ -134,8 +134,8 @@ def _of_folder(folder: Path, kit: bool) -> Draft:
     with step("its images"):
         images = tuple(_of_images(backend))
     measured = {
-        "one prompt behind a prefix": alone,
-        "unequal prompts behind a prefix": padded,
+        "one prompt after a prefix": alone,
+        "unequal prompts after a prefix": padded,
         "a cached prompt, continued": continued,
     }
     notes = [*images, *(f"{what}: {why.splitlines()[0]}" for what, why in measured.items() if why)]

@@ -21,7 +21,7 @@ _NEW: Final[Mapping[str, Any]] = {"max_new_tokens": 3, "min_new_tokens": 3, "do_
 
 
 def prefix_reuse(backend: TransformersBackend) -> tuple[str, str]:
-    """What is wrong with answers behind a prefix that was computed once: for one prompt, and for unequal ones.
+    """What is wrong with answers after a prefix that was computed once: for one prompt, and for unequal ones.
 
     Empty where nothing is: the logits are those of the whole prompt.
     """
@@ -34,7 +34,7 @@ def prefix_reuse(backend: TransformersBackend) -> tuple[str, str]:
 def behind_a_prefix(
     backend: TransformersBackend, queries: Sequence[Query], fused: Sequence[FusedTokens], prompt_format: PromptFormat
 ) -> str:
-    """What is wrong with a batch of answers behind fused tokens that were computed once; empty if nothing is.
+    """What is wrong with a batch of answers after fused tokens that were computed once; empty if nothing is.
 
     Every prompt begins with the same fused tokens. If prompts are unequal, padding stands after them.
     """

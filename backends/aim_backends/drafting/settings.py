@@ -12,7 +12,7 @@ IMAGE: Final = 32
 PATCH: Final = 8
 WINDOW: Final = 4096
 PINPOINTS: Final = [[IMAGE, 2 * IMAGE], [2 * IMAGE, IMAGE]]
-"""Two tiles, one beside or one below the other."""
+"""Two tiles, next to each other or one below the other."""
 _HEADS, _GROUPS, _HEAD = 4, 2, 16
 _MOST_LAYERS: Final = 4
 

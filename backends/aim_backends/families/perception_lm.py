@@ -17,13 +17,6 @@ class PerceptionLM(Backbone):
     def _processed(
         self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], padding_side: str
     ) -> dict[str, Tensor]:
-        given = [self.tokens.layout.given(prompt) for prompt in prompts]
-        outputs = self.processor(
-            images=self.given_images(images),
-            text=given,
-            add_special_tokens=self.tokens.adds_special(given[0]),
-            padding=True,
-            padding_side=padding_side,
-        )
+        outputs = self._outputs(prompts, images, padding_side)
         tiles = torch.cat(outputs.pop("pixel_values"))
         return self.moved({**{name: torch.tensor(rows) for name, rows in outputs.items()}, "pixel_values": tiles[None]})

@@ -96,7 +96,7 @@ def written(tokenizer: Any, image_ids: Iterable[int], placeholder: str, ask: Ask
         raise FormatError(f"the processor writes no image token for {placeholder!r}.")
     leads = [row[: span[0]] for row, span in zip(rows, spans, strict=True)]
     trails = [row[span[-1] + 1 :][::-1] for row, span in zip(rows, spans, strict=True)]
-    # Text beside an image that depends on its size belongs to the image.
+    # Text next to an image that depends on its size belongs to the image.
     lead, trail = _shared(leads), _shared(trails)[::-1]
     first, last = tokenizer.convert_ids_to_tokens([rows[0][spans[0][0]], rows[0][spans[0][-1]]])
     expansion = f"{tokenizer.decode(lead)}{first}{last}{tokenizer.decode(trail)}"

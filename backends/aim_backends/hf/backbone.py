@@ -234,16 +234,21 @@ class Backbone:
     def _processed(
         self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], padding_side: str
     ) -> dict[str, Tensor]:
+        return self.moved(self._outputs(prompts, images, padding_side, return_tensors="pt"))
+
+    def _outputs(
+        self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], padding_side: str, **options: Any
+    ) -> Any:
+        """The processor's own, for a batch."""
         given = [self.tokens.layout.given(prompt) for prompt in prompts]
-        outputs = self.processor(
+        return self.processor(
             images=self.given_images(images),
             text=given,
             add_special_tokens=self.tokens.adds_special(given[0]),
             padding=True,
             padding_side=padding_side,
-            return_tensors="pt",
+            **options,
         )
-        return self.moved(outputs)
 
     @cached_property
     def visual(self) -> VisualTokens:
