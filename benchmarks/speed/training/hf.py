@@ -27,7 +27,8 @@ class BareTransformers(Bare):
         def note(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
             given.append({name: value for name, value in kwargs.items() if isinstance(value, Tensor)})
 
-        handle = self.model.register_forward_pre_hook(note, with_kwargs=True)
+        # First of all hooks: the backbone's own one takes the slots out of the ids.
+        handle = self.model.register_forward_pre_hook(note, with_kwargs=True, prepend=True)
         try:
             yield given
         finally:
