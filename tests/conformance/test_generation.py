@@ -149,7 +149,7 @@ def test_a_character_may_go_on_after_a_hidden_token(llava: TransformersBackend) 
     tokenizer = llava.backbone.tokenizer
     half, end = tokenizer.convert_tokens_to_ids(["<0xCF>", "</s>"])
     plain = tokenizer("cat", add_special_tokens=False)["input_ids"]
-    decoding = Decoding(llava.backbone, 0, None, (), None)
+    decoding = Decoding(llava.backbone, 0, None, (), None, {})
     assert decoding.settled(plain)
     assert decoding.settled([*plain, end])
     assert not decoding.settled([*plain, half])

@@ -12,7 +12,7 @@ from transformers import AutoProcessor
 
 from aim_backends.auto import AutoBackend
 from aim_sdk import Demonstration, Query
-from aim_sdk.errors import CorruptArtifactError, FormatError
+from aim_sdk.errors import CorruptArtifactError, FormatError, InputError
 
 IMAGE = Image.linear_gradient("L").resize((90, 60)).convert("RGB")
 
@@ -30,10 +30,21 @@ def change(file: Path, **settings: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
 
 
-def answered(backend: AutoBackend) -> tuple[int, ...]:
+def answered(backend: AutoBackend, **generation: Any) -> list[tuple[int, ...]]:
+    """Answers to two queries without demonstrations and after fused tokens."""
     form = backend.default_format
-    (answer,) = backend.injector.generate([Query(IMAGE, "What?")], [[]], prompt_format=form, max_new_tokens=2)
-    return answer.token_ids
+    fused = backend.reader.text_only([Demonstration(IMAGE, "What is it?", "a fox")], prompt_format=form)
+    return [
+        answer.token_ids
+        for context in ([], fused)
+        for answer in backend.injector.generate(
+            [Query(IMAGE, "What?"), Query(IMAGE, "Who is it?")],
+            [context] * 2,
+            prompt_format=form,
+            max_new_tokens=4,
+            **generation,
+        )
+    ]
 
 
 def test_special_tokens_are_added_only_where_the_processor_adds_them(copy: Callable[[str], Path]) -> None:
@@ -114,5 +125,77 @@ def test_stop_strings_of_a_checkpoint_are_used(copy: Callable[[str], Path]) -> N
 def test_malformed_settings_are_refused_at_load(copy: Callable[[str], Path]) -> None:
     folder = copy("internvl")
     (folder / "generation_config.json").write_text("[1]")
-    with pytest.raises(CorruptArtifactError, match=r"generation_config\.json does not fit"):
+    with pytest.raises(CorruptArtifactError, match=r"generation_config\.json cannot be used"):
         load(folder)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"penalty_alpha": 0.6, "top_k": 4},
+        {"dola_layers": "high"},
+        {"prompt_lookup_num_tokens": 3},
+        {"assistant_early_exit": 1},
+        {"prefill_chunk_size": 4},
+        {"token_healing": True},
+        {"cache_implementation": "offloaded"},
+        {"force_words_ids": [[3]]},
+        {"use_mtp": True},
+        {"num_beams": 4, "num_return_sequences": 4},
+        {"do_sample": True, "temperature": 0.7},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_another_search_is_the_callers_choice_alone(copy: Callable[[str], Path], settings: dict[str, Any]) -> None:
+    folder = copy("internvl")
+    expected = answered(load(folder))
+    change(folder / "generation_config.json", **settings)
+    assert answered(load(folder)) == expected
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"eos_token_id": "2"}, {"repetition_penalty": -1}, {"suppress_tokens": "x"}, {"num_return_sequences": 3}],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_settings_that_cannot_be_used_are_named(copy: Callable[[str], Path], settings: dict[str, Any]) -> None:
+    folder = copy("internvl")
+    change(folder / "generation_config.json", **settings)
+    with pytest.raises(CorruptArtifactError, match=r"generation_config\.json cannot be used .*\n.*correct that file"):
+        answered(load(folder))
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"prefill_chunk_size": 4}, "'prefill_chunk_size' is set by the injector"),
+        ({"token_healing": True}, "'token_healing' is set by the injector"),
+        ({"repetition_penalty": -1}, "option repetition_penalty=-1: .*strictly positive"),
+        ({"prompt_lookup_num_tokens": 2, "seed": 1}, "option prompt_lookup_num_tokens=2: .*batch_size = 1"),
+        ({"penalty_alpha": 0.6, "top_k": 4}, "options penalty_alpha=0.6, top_k=4: Contrastive Search requires"),
+        ({"temprature": 1.0}, "unknown to this backbone: .*temprature"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_options_that_cannot_be_used_are_named(tiny: Callable[[str], Path], options: dict[str, Any], why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        answered(load(tiny("internvl")), **options)
+
+
+@pytest.mark.parametrize(
+    ("part", "settings"),
+    [
+        ("image_processor", {"crop_to_patches": False, "size": {"height": 48, "width": 48}}),
+        ("", {"image_seq_length": 3}),
+    ],
+    ids=["another size", "another number of tokens"],
+)
+def test_a_processor_of_another_checkpoint_is_named(
+    copy: Callable[[str], Path], part: str, settings: dict[str, Any]
+) -> None:
+    folder = copy("internvl")
+    file = folder / "processor_config.json"
+    change(file, **{part: json.loads(file.read_text())[part] | settings} if part else settings)
+    backend = load(folder)
+    with pytest.raises(CorruptArtifactError, match=r"cannot take what the processor makes of any image .*\n.*same"):
+        answered(backend)

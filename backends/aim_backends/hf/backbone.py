@@ -18,6 +18,7 @@ from aim_backends.families.notations import NOTATIONS
 from aim_backends.families.table import family_of
 from aim_backends.hf.asking import placeholder_of, written
 from aim_backends.hf.blame import OUT_OF_MEMORY, RefusedInputError
+from aim_backends.hf.generation_settings import drop_other_ways
 from aim_backends.hf.kv_cache import ProbeInputs
 from aim_backends.hf.prompts import ChatPrompts, Message, PlainPrompts, PromptRenderer
 from aim_backends.hf.roles import Roles, SpecialTokens, role_ids, tags
@@ -95,6 +96,7 @@ class Backbone:
         reserved = {*self.image_ids, self.slot, *missing}
         self.roles = Roles(self.tokenizer, self.tokens, reserved, roles - self.box_ids, self.placeholder)
         self._prompts: dict[PromptFormat, PromptRenderer] = {}
+        drop_other_ways(model.generation_config)
         attach(model)
 
     @property

@@ -26,6 +26,7 @@ from aim_backends.hf.injector import TransformersInjector
 from aim_backends.hf.plain import plain_answer, show_prompt
 from aim_backends.hf.reader import TransformersReader
 from aim_backends.hf.roles import SpecialTokens
+from aim_backends.hf.sources import source_of
 from aim_backends.hf.tap import lm_head
 from aim_sdk.backend.box import Box
 from aim_sdk.backend.boxes import Notation, Steps
@@ -92,7 +93,7 @@ class TransformersBackend(Backend):
             DeviceError: a device or dtype that does not exist here.
         """
         check_option(special_tokens)  # before the weights are read
-        source = loading.source(cls.name, cls.default_model, model)
+        source = source_of(cls.name, cls.default_model, model)
         loaded, processor = loading.load(cls.name, source, device, dtype, options)
         kind = loaded.config.model_type
         tell_untested(kind, source)
@@ -116,7 +117,7 @@ class TransformersBackend(Backend):
     ) -> TransformersFootprint:
         """See `aim_sdk.backend.capabilities.ForeseesCost`: the configuration and the processor are enough."""
         check_option(special_tokens)
-        source = loading.source(cls.name, cls.default_model, model)
+        source = source_of(cls.name, cls.default_model, model)
         sketch, processor, placed, precision = loading.sketched(cls.name, source, device, dtype, options)
         backbone = adapter_of(sketch.config.model_type)(sketch, processor, source, special_tokens)
         return TransformersFootprint(backbone, placed, precision, weights_bytes(sketch, precision, source))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
+from torch import Tensor
 
-from aim_sdk.errors import AIMError, ImageError, InputError
+from aim_backends.hf.tap import injected
+from aim_sdk.errors import AIMError, CorruptArtifactError, ImageError, InputError
 from aim_sdk.files.images import describe, load_image
 from aim_sdk.types import ImageInput
 
@@ -35,6 +37,7 @@ def naming_the_image(backbone: Backbone, rows: Sequence[Sequence[ImageInput]]) -
 
     Raises:
         ImageError: naming the image; its ``query`` is the row.
+        CorruptArtifactError: the backbone takes text, and no image.
     """
     try:
         yield
@@ -43,8 +46,17 @@ def naming_the_image(backbone: Backbone, rows: Sequence[Sequence[ImageInput]]) -
     except Exception as error:
         if isinstance(error, AIMError) and not isinstance(error, RefusedInputError):
             raise
-        if _failure(backbone, Image.new("RGB", (336, 336))) is not None:
-            raise  # the model fails at every image
+        if (cause := _failure(backbone, Image.new("RGB", (336, 336)))) is not None:
+            if isinstance(cause, InputError):  # of the processor
+                raise
+            with backbone.lock, torch.no_grad(), injected(None):
+                if fails(lambda: backbone.model(**any_text(backbone), use_cache=False)):
+                    raise
+            raise CorruptArtifactError(
+                f"{backbone.source}: the model cannot take what the processor makes of any image "
+                f"({type(cause).__name__}: {cause}).\n"
+                "Next: take config.json and the processor's files from the same checkpoint."
+            ) from cause
         for place, row in enumerate(rows):
             for image in row:
                 if (cause := _failure(backbone, image)) is not None:
@@ -77,6 +89,23 @@ def _failure(backbone: Backbone, image: ImageInput) -> Exception | None:
     except Exception as error:
         return error
     return None
+
+
+def any_text(backbone: Backbone, rows: int = 1) -> dict[str, Tensor]:
+    """The inputs of a text that no model fails at."""
+    ids = torch.full((rows, 2), backbone.pad_token_id, device=backbone.device)
+    return backbone.text_inputs(ids, torch.ones_like(ids))
+
+
+def fails(run: Callable[[], object]) -> bool:
+    """Whether something raises, besides for want of memory."""
+    try:
+        run()
+    except OUT_OF_MEMORY:
+        raise
+    except Exception:
+        return True
+    return False
 
 
 def _message(backbone: Backbone, image: ImageInput, cause: Exception) -> str:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
+from aim_backends.hf.generation_settings import at_fault
 from aim_backends.hf.watching import Admitted, AnswerEnds, Finite, Pieces
 from aim_sdk.backend.answers import clean_answer, stream_answer
 from aim_sdk.backend.grammar import AnswerGrammar
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 _SEEDED = threading.Lock()
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _RETURNED = ("return_dict_in_generate", "output_logits", "output_scores")
-_OURS = ("inputs", "input_ids", "inputs_embeds", "attention_mask", "streamer", "max_length", *_RETURNED)
+_INPUTS = ("inputs", "input_ids", "inputs_embeds", "attention_mask", "streamer", "max_length")
+_RUN = ("prefill_chunk_size", "token_healing")  # a prompt in parts, or changed: fused tokens would be lost
+_OURS = (*_INPUTS, *_RUN, *_RETURNED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,26 +46,33 @@ class Generated:
 class Decoding:
     """Runs ``generate`` after one batch of prompts of ``width`` positions.
 
-    An answer ends at the string ``stop``, or where its ``grammar`` says.
+    An answer ends at the string ``stop``, or where its ``grammar`` says; ``given`` are the caller's options.
     """
 
     def __init__(
-        self, backbone: Backbone, width: int, stop: str | None, ends: Collection[int], grammar: AnswerGrammar | None
+        self,
+        backbone: Backbone,
+        width: int,
+        stop: str | None,
+        ends: Collection[int],
+        grammar: AnswerGrammar | None,
+        given: Mapping[str, Any],
     ) -> None:
         self._backbone, self.width, self._ends, self._grammar = backbone, width, frozenset(ends), grammar
+        self._given = given
         self.stop = stop if grammar is None else None
         self._mark = special_start(backbone, self.stop)
 
-    def options(self, generation: Mapping[str, Any], max_new_tokens: int, *, slots: bool) -> dict[str, Any]:
+    def options(self, max_new_tokens: int, *, slots: bool) -> dict[str, Any]:
         """Merge the caller's options with ours: greedy by default, no slot is ever generated.
 
         Raises:
             InputError: an option that the injector sets itself.
         """
-        if ours := sorted(set(generation) & set(_OURS)):
+        if ours := sorted(set(self._given) & set(_OURS)):
             raise InputError(f"generation option {ours[0]!r} is set by the injector itself; remove it.")
         defaults = self._backbone.model.generation_config
-        options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "max_new_tokens": max_new_tokens, **generation}
+        options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "max_new_tokens": max_new_tokens, **self._given}
         if options.get("pad_token_id", defaults.pad_token_id) is None:
             options["pad_token_id"] = self._backbone.pad_token_id
         if slots:
@@ -100,11 +110,11 @@ class Decoding:
                     return_dict_in_generate=True,
                     output_logits=log_probs,
                 )
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # settings fail in many ways
             if "model_kwargs" in str(error) or "unexpected keyword" in str(error):
                 raise InputError(f"a generation option is unknown to this backbone: {error}") from error
-            if named := [name for name in passed if name in str(error)]:
-                raise InputError(f"generation option {named[-1]}={passed[named[-1]]!r}: {error}") from error
+            if found := at_fault(self._backbone, self._given, len(inputs["input_ids"]), error):
+                raise found from error
             raise
         finite.check()
         pad = options.get("pad_token_id", self._backbone.model.generation_config.pad_token_id)

@@ -122,8 +122,9 @@ class TransformersInjector(Injector):
             grammar = AnswerGrammar(self.backbone.token_bytes, self._constraint, ends=ends, lead=lead, stop=written)
             max_new_tokens = grammar.limit(max_new_tokens)
         prepared = self.prepare(queries, contexts, prompt_format=prompt_format, max_new_tokens=max_new_tokens)
-        decoding = Decoding(self.backbone, prepared.inputs["input_ids"].shape[1], stop, ends, grammar)
-        return prepared, decoding, decoding.options(generation, max_new_tokens, slots=prepared.fused is not None)
+        width = prepared.inputs["input_ids"].shape[1]
+        decoding = Decoding(self.backbone, width, stop, ends, grammar, generation)
+        return prepared, decoding, decoding.options(max_new_tokens, slots=prepared.fused is not None)
 
     def _streamed(
         self,

@@ -11,13 +11,15 @@ from typing import Any
 import torch
 from huggingface_hub.utils.tqdm import enable_progress_bars
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 from transformers.utils import logging
 
 from aim_backends.families.table import family_of, served_by
 from aim_backends.hf.folder import check_folder, read_config
+from aim_backends.hf.generation_settings import unusable_settings
 from aim_backends.hf.kv_cache import skeleton
 from aim_backends.hf.processors import check_counts, find_template
+from aim_backends.hf.sources import first, unreachable
 from aim_sdk.backend.devices import resolve_device, resolve_dtype
 from aim_sdk.errors import (
     CorruptArtifactError,
@@ -28,37 +30,11 @@ from aim_sdk.errors import (
     UnsupportedModelError,
     did_you_mean,
 )
-from aim_sdk.files.atomic import expanded
 from aim_sdk.support.terminal import libraries_are_quiet
 
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "proxies", "trust_remote_code")
 _OPTIONS = ("dtype", "device", "device_map", "max_memory", "quantization_config", "attn_implementation", "variant")
 """Usual ones, for suggestions."""
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-
-
-def source(backend: str, default: str | None, model: str | None) -> str:
-    """Return the local folder or hub id to load.
-
-    Raises:
-        InputError: no model is named and the backend has no default.
-        ModelNotFoundError: a local path without a folder.
-    """
-    if model is None:
-        if default is None:
-            raise InputError(
-                f"backend {backend!r} has no default model; pass model=<hub id or local folder>, "
-                f'for example from_pretrained("{backend}", model="OpenGVLab/InternVL3-1B-hf").'
-            )
-        return default
-    path = expanded(model)
-    if path.is_dir():
-        return str(path)
-    if path.exists():
-        raise ModelNotFoundError(f"{model} is a file; expected the folder of a checkpoint (config.json and weights).")
-    if path.is_absolute() or model.startswith((".", "~")) or not _HUB_ID.fullmatch(model):
-        raise ModelNotFoundError(f"{model}: no such folder.{_near(path)}")
-    return model
 
 
 def load(
@@ -98,6 +74,7 @@ def described(backend: str, source: str, options: Mapping[str, Any]) -> tuple[An
     hub = {name: value for name, value in _checked(options).items() if name in _HUB_OPTIONS}
     config = _config(source, hub)
     _check_family(backend, config)
+    _check_generation(source, hub)
     processor = _processor(source, {**hub, **options.get("processor_options", {})})
     check_counts(processor, config, source)
     return config, processor
@@ -123,10 +100,10 @@ def sketched(
     try:
         model = skeleton(config, trust_remote_code=options["trust_remote_code"])
     except ImportError as error:
-        raise MissingDependencyError(f"{source} needs another package: {_first(error)}") from error
+        raise MissingDependencyError(f"{source} needs another package: {first(error)}") from error
     except Exception as error:  # a malformed configuration fails in as many ways as there are classes
         raise CorruptArtifactError(
-            f"{source}/config.json does not describe a {config.model_type!r} model: {_first(error)}"
+            f"{source}/config.json does not describe a {config.model_type!r} model: {first(error)}"
         ) from error
     return model, processor, found, precision
 
@@ -168,14 +145,14 @@ def _config(source: str, hub: Mapping[str, Any]) -> Any:
         if refused := _of_its_code(source, error):
             raise refused from error
         if not Path(source).is_dir():
-            raise ModelNotFoundError(_unreachable(source, error)) from error
+            raise ModelNotFoundError(unreachable(source, error)) from error
         kind = read_config(Path(source) / "config.json")["model_type"]
         if "does not recognize" in str(error) or "Unrecognized" in str(error):
             raise UnsupportedModelError(
-                f"{source}: transformers knows no model_type {kind!r}; {_first(error)}"
+                f"{source}: transformers knows no model_type {kind!r}; {first(error)}"
             ) from error
         raise CorruptArtifactError(
-            f"{source}/config.json does not describe a {kind!r} model: {_first(error)}"
+            f"{source}/config.json does not describe a {kind!r} model: {first(error)}"
         ) from error
 
 
@@ -225,19 +202,29 @@ def _check_family(backend: str, config: Any) -> None:
         )
 
 
+def _check_generation(source: str, hub: Mapping[str, Any]) -> None:
+    """Refuse settings of ``generate`` that transformers refuses."""
+    try:
+        GenerationConfig.from_pretrained(source, **hub)
+    except OSError:  # it has none
+        return
+    except Exception as error:  # malformed ones fail in many ways
+        raise CorruptArtifactError(unusable_settings(source, error)) from error
+
+
 def _processor(source: str, options: Mapping[str, Any]) -> Any:
     try:
         load: Any = AutoProcessor.from_pretrained
         processor = load(source, **options)
     except ImportError as error:
-        raise MissingDependencyError(f"the processor of {source} needs another package: {_first(error)}") from error
+        raise MissingDependencyError(f"the processor of {source} needs another package: {first(error)}") from error
     except Exception as error:  # a broken tokenizer or processor file fails in as many ways as there are classes
         if refused := _of_its_code(source, error):
             raise refused from error
         if not Path(source).is_dir():
-            raise ModelNotFoundError(_unreachable(source, error)) from error
+            raise ModelNotFoundError(unreachable(source, error)) from error
         raise CorruptArtifactError(
-            f"{source}: the processor's files are missing, cut or malformed ({type(error).__name__}: {_first(error)})."
+            f"{source}: the processor's files are missing, cut or malformed ({type(error).__name__}: {first(error)})."
         ) from error
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
         raise CorruptArtifactError(
@@ -257,11 +244,11 @@ def _model(source: str, options: Mapping[str, Any]) -> Any:
     except SafetensorError as error:
         raise CorruptArtifactError(f"{source}: a weights file is cut or malformed ({error}).") from error
     except ImportError as error:
-        raise MissingDependencyError(f"{source} needs another package: {_first(error)}") from error
+        raise MissingDependencyError(f"{source} needs another package: {first(error)}") from error
     except OSError as error:
         if not Path(source).is_dir():
-            raise ModelNotFoundError(_unreachable(source, error)) from error
-        raise ModelNotFoundError(f"{source}: the weights cannot be read: {_first(error)}") from error
+            raise ModelNotFoundError(unreachable(source, error)) from error
+        raise ModelNotFoundError(f"{source}: the weights cannot be read: {first(error)}") from error
     except TypeError as error:
         if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
             near = did_you_mean(unknown[1], [*_HUB_OPTIONS, *_OPTIONS])
@@ -272,7 +259,7 @@ def _model(source: str, options: Mapping[str, Any]) -> Any:
     except AssertionError as error:
         raise _not_loaded(source, error) from error
     except pickle.UnpicklingError as error:  # of a .bin file, which is read without running what a pickle names
-        raise CorruptArtifactError(f"{source}: a weights file is not a plain state dict: {_first(error)}") from error
+        raise CorruptArtifactError(f"{source}: a weights file is not a plain state dict: {first(error)}") from error
     except ValueError as error:
         if refused := _of_its_code(source, error):
             raise refused from error
@@ -280,7 +267,7 @@ def _model(source: str, options: Mapping[str, Any]) -> Any:
     except RuntimeError as error:
         if "size mismatch" not in str(error) and "mismatched" not in str(error):
             raise
-        raise CorruptArtifactError(f"{source}: the weights do not fit config.json: {_first(error)}") from error
+        raise CorruptArtifactError(f"{source}: the weights do not fit config.json: {first(error)}") from error
     if missing := sorted(report["missing_keys"]):
         raise CorruptArtifactError(
             f"{source}: {len(missing)} weights are missing (would be random): {', '.join(missing[:3])}"
@@ -292,25 +279,5 @@ def _model(source: str, options: Mapping[str, Any]) -> Any:
 def _not_loaded(source: str, error: Exception) -> CorruptArtifactError:
     return CorruptArtifactError(
         f"{source}: config.json or generation_config.json does not fit the model ({type(error).__name__}: "
-        f"{_first(error)})."
+        f"{first(error)})."
     )
-
-
-def _unreachable(source: str, error: Exception) -> str:
-    return (
-        f"{source!r} is not a local folder, and the hub could not provide it ({_first(error)})."
-        f"{_near(Path(source))}\n"
-        "Next: check the name and the network; without a network pass a local folder: model='/path/to/checkpoint'."
-    )
-
-
-def _near(path: Path) -> str:
-    """Name the existing folders that are nearest to a missing one."""
-    parent = path.parent
-    if not parent.is_dir():
-        return f" The folder {parent} does not exist either." if path.is_absolute() else ""
-    return did_you_mean(path.name, sorted(item.name for item in parent.iterdir() if item.is_dir()))
-
-
-def _first(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

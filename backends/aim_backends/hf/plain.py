@@ -45,7 +45,7 @@ def plain_answer(
         inputs = backbone.process([prompt], [[load_image(image) for image in images]], padding_side="left")
         if text_ids:
             inputs = _with_text(backbone, inputs, prompt, torch.cat(list(text_ids)), prompt_format)
-        ids = backbone.model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens)
+        ids = backbone.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens)
     return list(ids[0, inputs["input_ids"].shape[1] :].tolist())
 
 

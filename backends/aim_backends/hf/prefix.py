@@ -36,8 +36,6 @@ _ANY_CACHE: Final[frozenset[str]] = frozenset(
     """.split()  # noqa: SIM905
 )
 """Options of ``generate`` that look at logits and ids alone; any other may run the prompt in another way."""
-_USUAL: Final[Mapping[str, object]] = {"use_cache": True, "cache_implementation": "hybrid"}
-"""Values that ask for what happens anyway: transformers 5 drops "hybrid", which old checkpoints of Gemma ask for."""
 ONCE: Final[Mapping[str, Any]] = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1, "max_new_tokens": 1}
 """What ``generate`` is asked for to run a prompt alone."""
 
@@ -105,7 +103,8 @@ def prefill(backbone: Backbone, inputs: Mapping[str, Any]) -> Any:
 
 
 def _usual(name: str, value: Any) -> bool:
-    return value is None or (name in _USUAL and bool(value == _USUAL[name]))
+    """Whether an option asks for what happens anyway."""
+    return value is None or (name == "use_cache" and value is True)
 
 
 def _computed(

@@ -37,7 +37,7 @@ class Answering:
 
     def decoding(self, stop: str | None) -> Decoding:
         """What an answer is made of its tokens."""
-        return Decoding(self._backbone, 0, stop, self._ends, None)
+        return Decoding(self._backbone, 0, stop, self._ends, None, {})
 
     def options(self, generation: dict[str, Any], max_new_tokens: int, *, fused: bool) -> dict[str, Any]:
         """The caller's options as fields of a request.

@@ -16,6 +16,7 @@ from aim_backends.hf.backbone import Backbone
 from aim_backends.hf.backend import TransformersBackend
 from aim_backends.hf.fingerprint import tokenizer_hash
 from aim_backends.hf.roles import SpecialTokens
+from aim_backends.hf.sources import source_of
 from aim_backends.vllm.client import TIMEOUT, VllmClient
 from aim_backends.vllm.connecting import check_server
 from aim_backends.vllm.injector import VllmInjector
@@ -215,7 +216,7 @@ class VllmBackend(Backend):
 
 def sketched(model: str | None, special_tokens: SpecialTokens, options: dict[str, Any]) -> Backbone:
     """A checkpoint without its weights."""
-    source = loading.source(AutoBackend.name, None, model)
+    source = source_of(AutoBackend.name, None, model)
     sketch, processor, _, _ = loading.sketched(AutoBackend.name, source, "cpu", None, options)
     return adapter_of(sketch.config.model_type)(sketch, processor, source, special_tokens)
 
