@@ -21,7 +21,7 @@ from aim_sdk.chat.completion import ChatCompletion
 from aim_sdk.chat.messages import Messages
 from aim_sdk.chat.options import ChatOptions
 from aim_sdk.chat.stream import ChatStream
-from aim_sdk.errors import InputError
+from aim_sdk.errors import CapabilityError, InputError
 from aim_sdk.injection.cost import Cost
 from aim_sdk.injection.cost_sample import of_call
 from aim_sdk.injection.counting import COST_MODES, cost_of
@@ -31,6 +31,7 @@ from aim_sdk.projectors import KINDS, untrained
 from aim_sdk.projectors.base import Projector
 from aim_sdk.reading.encoder import Encoder
 from aim_sdk.selection.base import Selector
+from aim_sdk.selection.builtin import ReadingSelector
 from aim_sdk.selection.registry import DEFAULT_SELECTOR, get_selector
 
 if TYPE_CHECKING:
@@ -77,6 +78,12 @@ class AIMPipeline(FewShotModel):
                 f"backend: {type(backend).__name__}; expected a loaded backend. "
                 "Next: AIMPipeline.from_pretrained(...), which takes names."
             )
+        chosen_by = get_selector(selector)
+        if isinstance(chosen_by, ReadingSelector) and not backend.reader.reads:
+            raise CapabilityError(
+                f"selector {chosen_by.name!r} reads each query, and this backend reads nothing.\n"
+                "Next: one that reads none: 'first', 'random', 'rices', 'text' or 'mmices'."
+            )
         fitted = _attached(backend.default_projector() if projector is None else projector, backend)
         encoder = Encoder(backend, fitted, format_of(prompt_format) or backend.default_format)
         if prefix_bytes is not None and (reusing := find(backend, ReusesPrefixes)) is not None:
@@ -93,7 +100,7 @@ class AIMPipeline(FewShotModel):
                 images=images,
             )
         )
-        super().__init__(encoder, opened, get_selector(selector))
+        super().__init__(encoder, opened, chosen_by)
         self._chat = Chat(self)
 
     def chat(self, messages: Messages, **options: Any) -> ChatCompletion:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from aim_sdk.backend.prepared import PreparedReadings
 from aim_sdk.config import PromptFormat
@@ -15,6 +16,9 @@ from aim_sdk.types import Demonstration, FusedTokens, Reading
 
 class DemoReader(ABC):
     """Reads demonstrations with the frozen backbone, each on its own."""
+
+    reads: ClassVar[bool] = True
+    """False: nothing is read here, neither demonstrations nor queries; a bank that was read elsewhere is shown."""
 
     def read(
         self,

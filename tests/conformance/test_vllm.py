@@ -188,15 +188,16 @@ def test_a_gateway_needs_no_weights(
     for file in Path(local.backbone.source).iterdir():
         if file.suffix != ".safetensors":
             (bare / file.name).write_bytes(file.read_bytes())
-    pipe = AIMPipeline.from_pretrained(
-        "vllm",
-        model=bare,
-        base_url=served.injector._client.url,
-        reader=tmp_path / "bank",
-        projector=tmp_path / "projector",
-        bank=tmp_path / "bank",
-        selector="first",
-    )
+    options = {
+        "model": bare,
+        "base_url": served.injector._client.url,
+        "reader": tmp_path / "bank",
+        "projector": tmp_path / "projector",
+        "bank": tmp_path / "bank",
+    }
+    with pytest.raises(CapabilityError, match=r"'reading' reads each query, .*reads nothing"):
+        AIMPipeline.from_pretrained("vllm", **options)
+    pipe = AIMPipeline.from_pretrained("vllm", **options, selector="first")
     found = pipe.generate(queries(pictures), max_new_tokens=6)
     assert [one.token_ids for one in found] == [one.token_ids for one in expected]
     with pytest.raises(CapabilityError, match="nothing can be read here"):

@@ -9,7 +9,7 @@ import pytest
 from aim_backends.auto import AutoBackend
 from aim_backends.llava import LlavaBackend
 from aim_sdk import AIMPipeline, LinearProjector, Projector
-from aim_sdk.errors import ArtifactError, BackendError, InputError, UnknownBackendError
+from aim_sdk.errors import ArtifactError, BackendError, CapabilityError, InputError, UnknownBackendError
 from aim_sdk.projectors import untrained
 
 
@@ -89,3 +89,13 @@ def test_what_is_not_loaded_is_sent_to_what_loads_it(loaded: LlavaBackend, saved
     for name in (None, 3, b"saved"):
         with pytest.raises(InputError, match="expected a projector's folder, or its id on the Hub"):
             Projector.from_pretrained(name)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("selector", ["reading", "agreed"])
+def test_a_backend_that_reads_nothing_needs_a_selector_that_reads_nothing(
+    loaded: LlavaBackend, monkeypatch: pytest.MonkeyPatch, selector: str
+) -> None:
+    monkeypatch.setattr(type(loaded.reader), "reads", False)
+    with pytest.raises(CapabilityError, match=rf"'{selector}' reads each query, .* reads nothing.\nNext: .*'rices'"):
+        AIMPipeline(loaded, projector=untrained("linear", loaded.vocabulary), selector=selector)
+    AIMPipeline(loaded, projector=untrained("linear", loaded.vocabulary), selector="first")

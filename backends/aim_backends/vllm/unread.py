@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from aim_sdk.backend.prepared import PreparedReadings
 from aim_sdk.backend.reader import DemoReader
@@ -20,6 +20,8 @@ class UnreadReader(DemoReader):
     Args:
         bank: the folder of the bank.
     """
+
+    reads: ClassVar[bool] = False
 
     def __init__(self, bank: Path) -> None:
         self._bank = bank
