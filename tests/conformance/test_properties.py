@@ -134,9 +134,11 @@ class _PerLayer(torch.nn.Module):
         return self.once(ids), self.again(ids)
 
 
-def test_a_second_look_at_the_ids_sees_what_fused_tokens_stand_for() -> None:
+@pytest.mark.parametrize("backends", [1, 2])
+def test_a_second_look_at_the_ids_sees_what_fused_tokens_stand_for(backends: int) -> None:
     model, ids = _PerLayer(), torch.tensor([[1, 7, 2]])
-    attach(model)
+    for _ in range(backends):
+        attach(model)
     fused = torch.ones(1, 1, 3)
     with torch.no_grad(), injected(Injection(fused, torch.tensor([[5]]), slot=7)):
         first, second = model(ids)

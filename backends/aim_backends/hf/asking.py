@@ -103,6 +103,27 @@ def written(tokenizer: Any, image_ids: Iterable[int], placeholder: str, ask: Ask
     return Written(tokenizer.decode(start), expansion, tokenizer.decode(end), frozenset(learned))
 
 
+def check_image_token(config: Any, ids: Sequence[int], image_ids: Iterable[int], source: str) -> None:
+    """Refuse a configuration that names another image token than the processor writes: images would be lost.
+
+    Args:
+        config: the model's.
+        ids: what the processor writes for a prompt with an image.
+        image_ids: tokens that stand for an image.
+        source: where the checkpoint came from.
+
+    Raises:
+        CorruptArtifactError: naming both.
+    """
+    named = [getattr(config, name, None) for name in ("image_token_id", "image_token_index")]
+    tokens = [index for index in named if isinstance(index, int)]
+    if tokens and not set(tokens) & set(ids):
+        raise CorruptArtifactError(
+            f"{source}: config.json names {tokens[0]} as the image token, and the processor writes "
+            f"{sorted(set(image_ids) & set(ids))} for an image.\nNext: take both from the same checkpoint."
+        )
+
+
 def _around(tokenizer: Any, placeholder: str, ask: Ask) -> tuple[list[int], list[int]]:
     """What the processor writes before and after every prompt, whatever it is told about special tokens."""
     outputs = ask(f"{_LETTER}{placeholder}{_LETTER}", Image.new("RGB", _SIZES[0]))

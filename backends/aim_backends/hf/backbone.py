@@ -7,36 +7,35 @@ import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Final, get_args
+from typing import Any, ClassVar, Final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from aim_backends.families.notations import NOTATIONS
 from aim_backends.families.table import family_of
-from aim_backends.hf.asking import placeholder_of, written
+from aim_backends.hf.asking import check_image_token, placeholder_of, written
 from aim_backends.hf.blame import OUT_OF_MEMORY, RefusedInputError
-from aim_backends.hf.generation_settings import drop_other_ways
+from aim_backends.hf.frozen import FrozenModel
 from aim_backends.hf.kv_cache import ProbeInputs
 from aim_backends.hf.prompts import ChatPrompts, Message, PlainPrompts, PromptRenderer
-from aim_backends.hf.roles import Roles, SpecialTokens, role_ids, tags
+from aim_backends.hf.roles import Roles, SpecialTokens, check_option, role_ids, tags
 from aim_backends.hf.slots import choose_slot, image_ids
-from aim_backends.hf.tap import attach, lm_head
 from aim_backends.hf.text import Layout, Tokens
 from aim_backends.hf.visual import VisualTokens
 from aim_sdk.backend.boxes import Notation, Steps
 from aim_sdk.backend.grammar import token_bytes
 from aim_sdk.config import PromptFormat
-from aim_sdk.errors import AIMError, CorruptArtifactError, FormatError, InputError
+from aim_sdk.errors import AIMError, FormatError
 
 _THOUGHTS: Final = ("enable_thinking", "thinking")
 """Variables of chat templates that let the model think before its answer. Demonstrations show answers without a
 thought, and so does the answer's place."""
 
 
-class Backbone:
+class Backbone(FrozenModel):
     """A frozen decoder-only multimodal LLM of transformers with its processor.
 
     Args:
@@ -64,13 +63,11 @@ class Backbone:
 
     def __init__(self, model: Any, processor: Any, source: str, special_tokens: SpecialTokens = "refuse") -> None:
         check_option(special_tokens)
-        self.model = model.eval().requires_grad_(False)
+        super().__init__(model)
         self.processor = processor
         self.tokenizer: Any = processor.tokenizer
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.lock = threading.RLock()
-        """Held during every use of the backbone: some families keep the positions of the last prompt on the module."""
         self.processor_lock = threading.RLock()
         """Held during every use of the processor and its tokenizer, which may run while the backbone computes."""
         self.source = source
@@ -96,13 +93,6 @@ class Backbone:
         reserved = {*self.image_ids, self.slot, *missing}
         self.roles = Roles(self.tokenizer, self.tokens, reserved, roles - self.box_ids, self.placeholder)
         self._prompts: dict[PromptFormat, PromptRenderer] = {}
-        drop_other_ways(model.generation_config)
-        attach(model)
-
-    @property
-    def decoder_layers(self) -> int | None:
-        found = getattr(self.model.config.get_text_config(decoder=True), "num_hidden_layers", None)
-        return found if isinstance(found, int) else None
 
     @cached_property
     def default_format(self) -> PromptFormat:
@@ -122,40 +112,6 @@ class Backbone:
         return PromptFormat.chat()
 
     @property
-    def input_embeddings(self) -> Float[Tensor, "vocabulary embed"]:
-        """The vectors that enter the inner LLM: some families scale the matrix, or keep it in two parts."""
-        module = self.model.get_input_embeddings()
-        if type(module) is nn.Embedding:
-            return module.weight
-        return self.embed(range(self.rows))
-
-    @property
-    def output_embeddings(self) -> Float[Tensor, "vocabulary hidden"]:
-        weight: Tensor = lm_head(self.model).weight
-        return weight
-
-    @property
-    def device(self) -> torch.device:
-        """Where the inputs go; of a model without weights, the CPU."""
-        device: torch.device = self.model.get_input_embeddings().weight.device
-        return torch.device("cpu") if device.type == "meta" else device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What the input embeddings are in."""
-        dtype: torch.dtype = self.model.get_input_embeddings().weight.dtype
-        return dtype
-
-    @property
-    def embedding_size(self) -> int:
-        return int(self.model.get_input_embeddings().embedding_dim)
-
-    @property
-    def context_length(self) -> int | None:
-        """The most positions that a prompt and its answer may have; None if the configuration does not say."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-
-    @property
     def pad_token_id(self) -> int:
         return int(self.tokenizer.pad_token_id)
 
@@ -164,12 +120,6 @@ class Backbone:
         """The bytes of each token, for grammars."""
         with self.processor_lock:
             return token_bytes(self.tokenizer.backend_tokenizer.to_str())
-
-    @torch.no_grad()
-    def embed(self, ids: Sequence[int]) -> Float[Tensor, "tokens embed"]:
-        """The true input embeddings of token ids."""
-        embedded: Tensor = self.model.get_input_embeddings()(torch.tensor([list(ids)], device=self.device))
-        return embedded[0]
 
     def is_text(self, ids: Int[Tensor, " tokens"]) -> bool:
         """Whether ids, on the CPU, are tokens of the vocabulary that stand for no image."""
@@ -293,11 +243,6 @@ class Backbone:
     def _chat_template(self) -> Any:
         return getattr(self.processor, "chat_template", None)
 
-    @property
-    def rows(self) -> int:
-        """Rows of the input embeddings."""
-        return int(self.model.get_input_embeddings().num_embeddings)
-
     def _make_prompts(self, prompt_format: PromptFormat) -> PromptRenderer:
         if prompt_format.kind == "plain":
             return PlainPrompts(prompt_format, self.placeholder)
@@ -320,32 +265,11 @@ class Backbone:
         self.image_ids |= found.ids
         blank, prompt = Image.new("RGB", (64, 64)), self.placeholder
         told, untold = self._ask(prompt, blank), self._ask(prompt, blank, add_special_tokens=None)
-        self._check_image_token(told["input_ids"][0].tolist())
+        check_image_token(self.model.config, told["input_ids"][0].tolist(), self.image_ids, self.source)
         bare = told["input_ids"].tolist() == untold["input_ids"].tolist()
         return Layout(prompt, found.expansion, start=found.start, end=found.end, bare=bare)
-
-    def _check_image_token(self, ids: Sequence[int]) -> None:
-        """Refuse a configuration that names another image token than the processor writes: images would be lost."""
-        config = self.model.config
-        named = [getattr(config, name, None) for name in ("image_token_id", "image_token_index")]
-        tokens = [index for index in named if isinstance(index, int)]
-        if tokens and not set(tokens) & set(ids):
-            raise CorruptArtifactError(
-                f"{self.source}: config.json names {tokens[0]} as the image token, and the processor writes "
-                f"{sorted(self.image_ids & set(ids))} for an image.\nNext: take both from the same checkpoint."
-            )
 
     def _ask(self, text: str, image: Image.Image, add_special_tokens: bool | None = False) -> Any:
         """What the processor makes of a prompt with one image; None: it is not told about special tokens."""
         options = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
         return self.processor(images=self.given_images([[image]]), text=[text], return_tensors="pt", **options)
-
-
-def check_option(special_tokens: str) -> None:
-    """Refuse an unknown setting of special tokens.
-
-    Raises:
-        InputError: it is neither of the two.
-    """
-    if special_tokens not in get_args(SpecialTokens):
-        raise InputError(f"special_tokens={special_tokens!r}; expected 'refuse' or 'allow'.")

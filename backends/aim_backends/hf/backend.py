@@ -19,13 +19,13 @@ from aim_backends.families.notations import NOTATIONS
 from aim_backends.families.table import adapter_of, tell_untested
 from aim_backends.hf import loading
 from aim_backends.hf.attention import read_attention
-from aim_backends.hf.backbone import Backbone, check_option
+from aim_backends.hf.backbone import Backbone
 from aim_backends.hf.fingerprint import fingerprint
 from aim_backends.hf.footprint import TransformersFootprint, weights_bytes
 from aim_backends.hf.injector import TransformersInjector
 from aim_backends.hf.plain import plain_answer, show_prompt
 from aim_backends.hf.reader import TransformersReader
-from aim_backends.hf.roles import SpecialTokens
+from aim_backends.hf.roles import SpecialTokens, check_option
 from aim_backends.hf.sources import source_of
 from aim_backends.hf.tap import lm_head
 from aim_sdk.backend.box import Box

@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from aim_backends.hf.prompts import PromptRenderer
 from aim_backends.hf.text import Tokens
-from aim_sdk.errors import FormatError
+from aim_sdk.errors import FormatError, InputError
 
 SpecialTokens = Literal["refuse", "allow"]
 """What happens to a user's text that holds a special token."""
@@ -174,3 +174,13 @@ def _written(prompts: PromptRenderer, shown: Sequence[tuple[str, str]], query: s
     if query is not None:
         return prompts.whole(shown, query)
     return prompts.prefix + "".join(prompts.demonstration(text, answer).text for text, answer in shown)
+
+
+def check_option(special_tokens: str) -> None:
+    """Refuse an unknown setting of special tokens.
+
+    Raises:
+        InputError: it is neither of the two.
+    """
+    if special_tokens not in get_args(SpecialTokens):
+        raise InputError(f"special_tokens={special_tokens!r}; expected 'refuse' or 'allow'.")

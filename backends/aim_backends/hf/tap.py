@@ -100,7 +100,7 @@ def predicting(positions: Positions) -> Iterator[None]:
 
 
 def attach(model: Any) -> None:
-    """Register the hooks.
+    """Register the hooks, once.
 
     Raises:
         UnsupportedModelError: the model has no input embeddings or no LM head.
@@ -111,10 +111,14 @@ def attach(model: Any) -> None:
             f"{type(model).__name__} has no {'LM head' if isinstance(embeddings, nn.Module) else 'input embeddings'}: "
             "it cannot be read and written like a decoder-only language model."
         )
-    model.register_forward_pre_hook(_start, with_kwargs=True)
-    model.register_forward_hook(_end, with_kwargs=True, always_call=True)
-    embeddings.register_forward_hook(_write, with_kwargs=True)
-    head.register_forward_pre_hook(_read)
+    # A model that another backend has already: its slots would be gone at the second hook.
+    if _start not in model._forward_pre_hooks.values():
+        model.register_forward_pre_hook(_start, with_kwargs=True)
+        model.register_forward_hook(_end, with_kwargs=True, always_call=True)
+    if _write not in embeddings._forward_hooks.values():
+        embeddings.register_forward_hook(_write, with_kwargs=True)
+    if _read not in head._forward_pre_hooks.values():
+        head.register_forward_pre_hook(_read)
 
 
 def lm_head(model: Any) -> Any:
