@@ -125,11 +125,11 @@ class Idefics1(Backbone):
     def continuation_inputs(
         self, inputs: Mapping[str, Tensor], prompt: Any, rows: int, tokens: int
     ) -> dict[str, Tensor]:
+        mask = {"image_attention_mask": inputs["image_attention_mask"][:, -1:].repeat(rows, tokens, 1)}
+        if (encoded := getattr(prompt, "image_outputs", None)) is not None:  # transformers 5.24
+            return mask | {"image_encoder_embeddings": encoded.last_hidden_state.repeat(rows, 1, 1)}
         states = "perceiver_embeddings" if self.model.config.use_resampler else "image_encoder_embeddings"
-        return {
-            states: prompt.image_hidden_states.repeat(rows, 1, 1, 1),
-            "image_attention_mask": inputs["image_attention_mask"][:, -1:].repeat(rows, tokens, 1),
-        }
+        return mask | {states: prompt.image_hidden_states.repeat(rows, 1, 1, 1)}
 
     def _layout(self) -> Layout:
         fake = "<fake_token_around_image>"
