@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 from transformers import AutoProcessor
 
@@ -174,12 +176,30 @@ def test_settings_that_cannot_be_used_are_named(copy: Callable[[str], Path], set
         ({"prompt_lookup_num_tokens": 2, "seed": 1}, "option prompt_lookup_num_tokens=2: .*batch_size = 1"),
         ({"penalty_alpha": 0.6, "top_k": 4}, "options penalty_alpha=0.6, top_k=4: Contrastive Search requires"),
         ({"temprature": 1.0}, "unknown to this backbone: .*temprature"),
+        ({"generation_config": None}, "pass its settings as options instead"),
+        ({"num_beams": "x"}, r"num_beams: Input should be a valid integer \(got 'x'\)"),
+        ({"do_sample": "no"}, r"do_sample: Input should be a valid boolean \(got 'no'\)"),
+        ({"seed": 2**70}, "seed: Input should be less than"),
+        ({"eos_token_id": [[1]]}, "eos_token_id.0: Input should be a valid integer"),
+        ({"logits_processor": 3}, "logits_processor: Input should be a valid list"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_options_that_cannot_be_used_are_named(tiny: Callable[[str], Path], options: dict[str, Any], why: str) -> None:
     with pytest.raises(InputError, match=why):
         answered(load(tiny("internvl")), **options)
+
+
+def test_numbers_of_numpy_and_torch_are_options(tiny: Callable[[str], Path]) -> None:
+    backend = load(tiny("internvl"))
+    end = answered(backend)[0][1]
+    assert answered(backend, num_beams=np.int64(2)) == answered(backend, num_beams=2)
+    for given in (end, (end,), np.int64(end), torch.tensor([end])):
+        form = backend.default_format
+        (answer,) = backend.injector.generate(
+            [Query(IMAGE, "What?")], [[]], prompt_format=form, max_new_tokens=4, eos_token_id=given
+        )
+        assert (answer.token_ids[-1], answer.ended) == (end, True)
 
 
 @pytest.mark.parametrize(

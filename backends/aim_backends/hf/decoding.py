@@ -21,7 +21,6 @@ from aim_sdk.backend.answers import clean_answer, stream_answer
 from aim_sdk.backend.grammar import AnswerGrammar
 from aim_sdk.errors import InputError
 from aim_sdk.support.cores import hand_over_cores
-from aim_sdk.support.numbers import whole_number
 from aim_sdk.types import Generation
 
 if TYPE_CHECKING:
@@ -29,10 +28,6 @@ if TYPE_CHECKING:
 
 _SEEDED = threading.Lock()
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-_RETURNED = ("return_dict_in_generate", "output_logits", "output_scores")
-_INPUTS = ("inputs", "input_ids", "inputs_embeds", "attention_mask", "streamer", "max_length")
-_RUN = ("prefill_chunk_size", "token_healing")  # a prompt in parts, or changed: fused tokens would be lost
-_OURS = (*_INPUTS, *_RUN, *_RETURNED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +59,7 @@ class Decoding:
         self._mark = special_start(backbone, self.stop)
 
     def options(self, max_new_tokens: int, *, slots: bool) -> dict[str, Any]:
-        """Merge the caller's options with ours: greedy by default, no slot is ever generated.
-
-        Raises:
-            InputError: an option that the injector sets itself.
-        """
-        if ours := sorted(set(self._given) & set(_OURS)):
-            raise InputError(f"generation option {ours[0]!r} is set by the injector itself; remove it.")
+        """Merge the caller's options with ours: greedy by default, no slot is ever generated."""
         defaults = self._backbone.model.generation_config
         options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "max_new_tokens": max_new_tokens, **self._given}
         if options.get("pad_token_id", defaults.pad_token_id) is None:
@@ -80,8 +69,6 @@ class Decoding:
             options["suppress_tokens"] = [*(wanted or []), self._backbone.slot]
         if "stop_strings" in options:
             options.setdefault("tokenizer", self._backbone.tokenizer)
-        if options.get("seed") is not None:
-            options["seed"] = whole_number("seed", options["seed"], 0)
         if self.stop or self._grammar:
             criteria = [*options.get("stopping_criteria", []), AnswerEnds(self)]
             options["stopping_criteria"] = StoppingCriteriaList(criteria)

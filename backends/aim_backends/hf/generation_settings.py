@@ -1,19 +1,25 @@
-"""Settings of ``generate``: a checkpoint's own ones that are not used, and whose settings are at fault if it fails."""
+"""Settings of ``generate``: what callers may set, what a checkpoint may not, and whose are at fault if it fails."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 
 from aim_backends.hf.blame import OUT_OF_MEMORY, any_text, fails
 from aim_backends.hf.tap import injected
-from aim_sdk.errors import AIMError, CorruptArtifactError, InputError
+from aim_sdk.errors import AIMError, CorruptArtifactError, InputError, problem
 
 if TYPE_CHECKING:
     from aim_backends.hf.backbone import Backbone
 
+_INPUTS: Final = ("inputs", "input_ids", "inputs_embeds", "attention_mask", "streamer", "max_length")
+_RUN: Final = ("prefill_chunk_size", "token_healing")
+"""They run a prompt in parts, or change it: fused tokens would be lost."""
+_RETURNED: Final = ("return_dict_in_generate", "output_logits", "output_scores")
+_OURS: Final = (*_INPUTS, *_RUN, *_RETURNED)
 _OTHER_WAYS: Final = (
     "assistant_early_exit",
     "cache_implementation",
@@ -33,6 +39,53 @@ _OTHER_WAYS: Final = (
 
 _NOT_SETTINGS: Final = ("logits_processor", "prefix_allowed_tokens_fn", "seed", "stopping_criteria")
 """Options that hold the caller's own code, whose errors are its own, and what ``generate`` does not take."""
+
+
+def _plain(value: Any) -> Any:
+    """Numbers and arrays of numpy and torch as Python's."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _several(value: Any) -> Any:
+    """One token as a list of it."""
+    value = _plain(value)
+    return [value] if isinstance(value, int) else value
+
+
+Whole = Annotated[StrictInt, BeforeValidator(_plain)]
+Tokens = Annotated[list[StrictInt] | None, BeforeValidator(_several)]
+
+
+class CallerOptions(BaseModel):
+    """The options that are looked at here; ``generate`` looks at all others."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    do_sample: Annotated[StrictBool, BeforeValidator(_plain)] = False
+    num_beams: Annotated[Whole, Field(ge=1)] = 1
+    num_return_sequences: Annotated[Whole, Field(ge=1)] = 1
+    seed: Annotated[Annotated[StrictInt, Field(ge=0, lt=2**63)] | None, BeforeValidator(_plain)] = None
+    eos_token_id: Tokens = None
+    suppress_tokens: Tokens = None
+    logits_processor: list[Any] = []
+    stopping_criteria: list[Any] = []
+
+    @classmethod
+    def checked(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What a caller has given, and nothing else.
+
+        Raises:
+            InputError: an option that the injector sets itself, or a value that cannot be used.
+        """
+        if ours := sorted(set(given) & set(_OURS)):
+            raise InputError(f"generation option {ours[0]!r} is set by the injector itself; remove it.")
+        if "generation_config" in given:
+            raise InputError("generation_config=: pass its settings as options instead, such as num_beams=3.")
+        try:
+            found = cls(**given)
+        except ValidationError as error:
+            raise InputError(f"generation option {problem(error)}.") from error
+        return {**given, **{name: getattr(found, name) for name in found.model_fields_set}}
 
 
 def drop_other_ways(settings: Any) -> None:

@@ -12,6 +12,7 @@ from transformers import DynamicCache
 
 from aim_backends.hf.blame import naming_the_image, of_query
 from aim_backends.hf.decoding import Decoding, Generated, end_tokens, special_start
+from aim_backends.hf.generation_settings import CallerOptions
 from aim_backends.hf.prefix import ONCE, continued, rows_per_prompt
 from aim_backends.hf.scoring import score, whole
 from aim_backends.hf.tap import injected
@@ -114,6 +115,7 @@ class TransformersInjector(Injector):
         generation: Mapping[str, Any],
     ) -> tuple[Prepared, Decoding, dict[str, Any]]:
         """The prompts, and how answers to them are generated."""
+        generation = CallerOptions.checked(generation)
         ends, stop, grammar = end_tokens(self.backbone, generation), prompt_format.stop, None
         if self._constraint is not None:
             mark = special_start(self.backbone, stop)
