@@ -51,7 +51,7 @@ def read_attention(
         kinds += ["answer"] * (len(tokens) - 1)
         seen = torch.tensor([tokens[:-1]], dtype=torch.long, device=backbone.device)
         with eager_attention(backbone.model), _reduced(backbone.model, len(tokens)) as layers, recording():
-            backbone.model(**append_tokens(prepared.inputs, seen), use_cache=False)
+            backbone.forward(**append_tokens(prepared.inputs, seen), use_cache=False)
     if not layers:
         raise CapabilityError(
             f"{type(backbone.model).__name__} gives no attention weights with eager attention.\n"

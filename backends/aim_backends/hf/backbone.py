@@ -19,6 +19,7 @@ from aim_backends.families.table import family_of
 from aim_backends.hf.asking import check_image_token, placeholder_of, written
 from aim_backends.hf.blame import OUT_OF_MEMORY, RefusedInputError
 from aim_backends.hf.frozen import FrozenModel
+from aim_backends.hf.generation_settings import drop_other_ways
 from aim_backends.hf.kv_cache import ProbeInputs
 from aim_backends.hf.prompts import ChatPrompts, Message, PlainPrompts, PromptRenderer
 from aim_backends.hf.roles import Roles, SpecialTokens, check_option, role_ids, tags
@@ -127,7 +128,9 @@ class Backbone(FrozenModel):
         return bool(known.all())
 
     def generate(self, **options: Any) -> Any:
-        """Run the model's ``generate``."""
+        """Run the model's ``generate``; raises what `forward` raises."""
+        self.check_unchanged()
+        drop_other_ways(self.model.generation_config)
         if self.model.generation_config.stop_strings:  # of the checkpoint
             options.setdefault("tokenizer", self.tokenizer)
         return self.model.generate(**options)

@@ -50,7 +50,7 @@ def naming_the_image(backbone: Backbone, rows: Sequence[Sequence[ImageInput]]) -
             if isinstance(cause, InputError):  # of the processor
                 raise
             with backbone.lock, torch.no_grad(), injected(None):
-                if fails(lambda: backbone.model(**any_text(backbone), use_cache=False)):
+                if fails(lambda: backbone.forward(**any_text(backbone), use_cache=False)):
                     raise
             raise CorruptArtifactError(
                 f"{backbone.source}: the model cannot take what the processor makes of any image "
@@ -83,7 +83,7 @@ def _failure(backbone: Backbone, image: ImageInput) -> Exception | None:
         with backbone.processor_lock:
             inputs = backbone.process([prompt], [[load_image(image)]], padding_side="left")
         with backbone.lock, torch.no_grad():
-            backbone.model(**inputs, use_cache=False)
+            backbone.forward(**inputs, use_cache=False)
     except OUT_OF_MEMORY:
         raise
     except Exception as error:

@@ -55,6 +55,8 @@ class Decoding:
     ) -> None:
         self._backbone, self.width, self._ends, self._grammar = backbone, width, frozenset(ends), grammar
         self._given = given
+        stops = given.get("stop_strings") or backbone.model.generation_config.stop_strings
+        self._may_be_padded = bool(stops or given.get("stopping_criteria"))
         self.stop = stop if grammar is None else None
         self._mark = special_start(backbone, self.stop)
 
@@ -202,7 +204,8 @@ class Decoding:
         end = next((n for n, index in enumerate(ids) if index in self._ends), None)
         if end is not None:
             return ids[: end + 1]
-        while ids and ids[-1] == pad:
+        # What ends a row in another way leaves it to be padded.
+        while ids and ids[-1] == pad and self._may_be_padded:
             ids = ids[:-1]
         return ids
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from aim_backends.hf.generation_settings import drop_other_ways
 from aim_backends.hf.tap import attach, lm_head
+from aim_sdk.errors import InputError, UnsupportedModelError
+
+_LOCKS: Final[WeakKeyDictionary[nn.Module, threading.RLock]] = WeakKeyDictionary()
+"""Of each model, which several backends may share."""
 
 
 class FrozenModel:
@@ -22,11 +28,46 @@ class FrozenModel:
     """
 
     def __init__(self, model: Any) -> None:
+        if not issubclass(type(model), PreTrainedModel):  # a wrapper, which `generate` may pass by
+            raise UnsupportedModelError(
+                f"{type(model).__name__} is not itself a model of transformers.\n"
+                "Next: pass the model inside (of peft's adapters `get_base_model()`, of a compiled one `_orig_mod`)."
+            )
         self.model = model.eval().requires_grad_(False)
-        self.lock = threading.RLock()
+        self.lock = _LOCKS.setdefault(model, threading.RLock())
         """Held during every use of the backbone: some families keep the positions of the last prompt on the module."""
         drop_other_ways(model.generation_config)
         attach(model)
+        self._parts = self._changeable()
+
+    def forward(self, **inputs: Any) -> Any:
+        """Run the model once.
+
+        Raises:
+            InputError, UnsupportedModelError: somebody has changed the model since it was loaded.
+        """
+        self.check_unchanged()
+        return self.model(**inputs)
+
+    def check_unchanged(self) -> None:
+        """Refuse a model that would answer in another way than when it was loaded.
+
+        Raises:
+            InputError: it is in training mode.
+            UnsupportedModelError: it has other embeddings, another LM head or other adapters.
+        """
+        if self.model.training:
+            raise InputError("the backbone was set to training mode, in which dropout changes it.\nNext: model.eval().")
+        if self._changeable() != self._parts:
+            raise UnsupportedModelError(
+                "the backbone's embeddings, LM head or adapters (peft) are other ones than when it was loaded: what it "
+                "has read would not fit.\nNext: save the model as it is now, adapters merged, and load that."
+            )
+
+    def _changeable(self) -> tuple[object, ...]:
+        """Parts that other libraries replace."""
+        model = self.model
+        return (model.get_input_embeddings(), lm_head(model), tuple(getattr(model, "peft_config", ())))
 
     @property
     def input_embeddings(self) -> Float[Tensor, "vocabulary embed"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -64,8 +65,10 @@ class CallerOptions(BaseModel):
     do_sample: Annotated[StrictBool, BeforeValidator(_plain)] = False
     num_beams: Annotated[Whole, Field(ge=1)] = 1
     num_return_sequences: Annotated[Whole, Field(ge=1)] = 1
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: Annotated[Annotated[StrictInt, Field(ge=0, lt=2**63)] | None, BeforeValidator(_plain)] = None
     eos_token_id: Tokens = None
+    pad_token_id: Annotated[Annotated[StrictInt, Field(ge=0)] | None, BeforeValidator(_plain)] = None
     suppress_tokens: Tokens = None
     logits_processor: list[Any] = []
     stopping_criteria: list[Any] = []
@@ -110,14 +113,14 @@ def at_fault(backbone: Backbone, given: Mapping[str, Any], rows: int, error: Exc
     inputs = any_text(backbone, rows)
     plain = {"do_sample": False, "num_beams": 1, "max_new_tokens": 1, "pad_token_id": backbone.pad_token_id}
     with backbone.lock, torch.no_grad(), injected(None):
-        if fails(lambda: backbone.model(**inputs)):
+        if fails(lambda: backbone.forward(**inputs)):
             return None
         if fails(lambda: backbone.generate(**inputs, **plain)):
             return CorruptArtifactError(unusable_settings(backbone.source, error))
         options = {name: value for name, value in given.items() if name not in _NOT_SETTINGS}
         if options and fails(lambda: backbone.generate(**inputs, **plain | options)):
             named = [name for name in options if name in str(error)] or sorted(options)
-            told = ", ".join(f"{name}={options[name]!r}" for name in named)
+            told = ", ".join(f"{name}={reprlib.repr(options[name])}" for name in named)
             return InputError(f"generation option{'s' * (len(named) > 1)} {told}: {error}")
     return None
 
@@ -125,6 +128,6 @@ def at_fault(backbone: Backbone, given: Mapping[str, Any], rows: int, error: Exc
 def unusable_settings(source: str, error: Exception) -> str:
     """What to do about a checkpoint whose settings of ``generate`` fail."""
     return (
-        f"{source}/generation_config.json cannot be used ({type(error).__name__}: {error}).\n"
-        "Next: correct that file, or leave it out."
+        f"{source}/generation_config.json, or what was changed of these settings since, cannot be used "
+        f"({type(error).__name__}: {error}).\nNext: correct that file, or leave it out."
     )

@@ -92,14 +92,9 @@ def continued(
 @torch.no_grad()
 def prefill(backbone: Backbone, inputs: Mapping[str, Any]) -> Any:
     """Run what ``past_key_values`` lacks of the prompts; the model's own output, logits of the last position alone."""
-    outputs: list[Any] = []
-    hook = backbone.model.register_forward_hook(lambda module, args, output: outputs.append(output))
-    try:
-        with recording():
-            backbone.generate(**inputs, **ONCE, pad_token_id=backbone.pad_token_id)
-    finally:
-        hook.remove()
-    return outputs[0]
+    with recording() as record:
+        backbone.generate(**inputs, **ONCE, pad_token_id=backbone.pad_token_id)
+    return record.output
 
 
 def _usual(name: str, value: Any) -> bool:

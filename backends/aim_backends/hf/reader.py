@@ -141,8 +141,9 @@ class TransformersReader(DemoReader):
         took in, if other layers than the last are asked for."""
         only_last = tuple(layers) == LAST
         with recording() as record:
-            outputs = self._backbone.model(**inputs, use_cache=False, output_hidden_states=not only_last)
-        last = record.hidden[-1]
+            outputs = self._backbone.forward(**inputs, use_cache=False, output_hidden_states=not only_last)
+        last = record.hidden
+        assert last is not None
         if only_last:
             return last, None
         states = getattr(outputs, "language_model_outputs", outputs).hidden_states  # BLIP-2 keeps its LM's apart

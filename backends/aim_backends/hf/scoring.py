@@ -55,13 +55,13 @@ def _continued(
     cache.reorder_cache(torch.zeros(len(ids), dtype=torch.long, device=ids.device))
     # One unpadded prompt and padding on the right: causality alone keeps the choices right, no mask is needed.
     more = backbone.continuation_inputs(inputs, prompt, *ids[:, :-1].shape)
-    rest = backbone.model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True, **more)
+    rest = backbone.forward(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True, **more)
     return torch.cat([first, rest.logits], dim=1)
 
 
 def _forwarded(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Any:
     with recording():  # the prompt's logits at its last position alone
-        return backbone.model(**inputs, use_cache=True)
+        return backbone.forward(**inputs, use_cache=True)
 
 
 def whole(backbone: Backbone, inputs: Mapping[str, Tensor], answers: Sequence[Sequence[int]]) -> list[AnswerLogits]:
@@ -71,7 +71,7 @@ def whole(backbone: Backbone, inputs: Mapping[str, Tensor], answers: Sequence[Se
     places = [(row, lengths[row] - 1 + n) for row, count in enumerate(counts) for n in range(count)]
     rows, columns = torch.tensor(places).T.to(backbone.device)
     with predicting(Positions(rows, columns)):
-        (logits,) = backbone.model(**after, use_cache=False).logits  # (places, vocabulary)
+        (logits,) = backbone.forward(**after, use_cache=False).logits  # (places, vocabulary)
     ids = torch.tensor([index for answer in answers for index in answer], device=logits.device)
     return [AnswerLogits(*parts) for parts in zip(torch.split(ids, counts), torch.split(logits, counts), strict=True)]
 

@@ -39,11 +39,14 @@ class Injection:
         return Injection(embeddings, self.ids[:rows, start:stop], self.slot) if embeddings.shape[1] else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Recording:
-    """The LM head's input, one tensor per forward, if asked for; logits are of the last position only."""
+    """What a forward computes, the last one if there are several; logits are of the last position only."""
 
-    hidden: list[Float[Tensor, "rows positions hidden"]]
+    hidden: Float[Tensor, "rows positions hidden"] | None = None
+    """The LM head's input."""
+    output: Any = None
+    """What the model returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +83,8 @@ def injected(injection: Injection | None) -> Iterator[None]:
 
 @contextmanager
 def recording() -> Iterator[Recording]:
-    """Record the last hidden states inside the block; the LM head then computes the last position alone."""
-    record = Recording([])
+    """Record forwards inside the block, of this thread alone; the LM head then computes the last position alone."""
+    record = Recording()
     token = _RECORDING.set(record)
     try:
         yield record
@@ -156,6 +159,8 @@ def _start(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 def _end(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     slots = _SLOTS.get()
     _SLOTS.set(None)
+    if (record := _RECORDING.get()) is not None:
+        record.output = output
     if slots is not None and output is not None and not slots.written:
         raise UnsupportedModelError(
             f"{type(module).__name__} embeds its input in a way of its own: fused tokens cannot be put there."
@@ -185,5 +190,5 @@ def _read(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
     record = _RECORDING.get()
     if record is None:
         return None
-    record.hidden.append(args[0])
+    record.hidden = args[0]
     return (args[0][:, -1:], *args[1:])
