@@ -127,7 +127,7 @@ def test_stop_strings_of_a_checkpoint_are_used(copy: Callable[[str], Path]) -> N
 def test_malformed_settings_are_refused_at_load(copy: Callable[[str], Path]) -> None:
     folder = copy("internvl")
     (folder / "generation_config.json").write_text("[1]")
-    with pytest.raises(CorruptArtifactError, match=r"generation_config\.json cannot be used"):
+    with pytest.raises(CorruptArtifactError, match=r"generation_config\.json, .* cannot be used"):
         load(folder)
 
 
@@ -163,7 +163,7 @@ def test_another_search_is_the_callers_choice_alone(copy: Callable[[str], Path],
 def test_settings_that_cannot_be_used_are_named(copy: Callable[[str], Path], settings: dict[str, Any]) -> None:
     folder = copy("internvl")
     change(folder / "generation_config.json", **settings)
-    with pytest.raises(CorruptArtifactError, match=r"generation_config\.json cannot be used .*\n.*correct that file"):
+    with pytest.raises(CorruptArtifactError, match=r"generation_config\.json, .* cannot be used .*\n.*correct that file"):
         answered(load(folder))
 
 

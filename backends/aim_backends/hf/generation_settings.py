@@ -53,8 +53,8 @@ def _several(value: Any) -> Any:
     return [value] if isinstance(value, int) else value
 
 
-Whole = Annotated[StrictInt, BeforeValidator(_plain)]
-Tokens = Annotated[list[StrictInt] | None, BeforeValidator(_several)]
+_Whole = Annotated[StrictInt, BeforeValidator(_plain)]
+_Tokens = Annotated[list[StrictInt] | None, BeforeValidator(_several)]
 
 
 class CallerOptions(BaseModel):
@@ -63,13 +63,13 @@ class CallerOptions(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     do_sample: Annotated[StrictBool, BeforeValidator(_plain)] = False
-    num_beams: Annotated[Whole, Field(ge=1)] = 1
-    num_return_sequences: Annotated[Whole, Field(ge=1)] = 1
+    num_beams: Annotated[_Whole, Field(ge=1)] = 1
+    num_return_sequences: Annotated[_Whole, Field(ge=1)] = 1
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    seed: Annotated[Annotated[StrictInt, Field(ge=0, lt=2**63)] | None, BeforeValidator(_plain)] = None
-    eos_token_id: Tokens = None
-    pad_token_id: Annotated[Annotated[StrictInt, Field(ge=0)] | None, BeforeValidator(_plain)] = None
-    suppress_tokens: Tokens = None
+    seed: Annotated[_Whole, Field(ge=0, lt=2**63)] | None = None
+    eos_token_id: _Tokens = None
+    pad_token_id: Annotated[_Whole, Field(ge=0)] | None = None
+    suppress_tokens: _Tokens = None
     logits_processor: list[Any] = []
     stopping_criteria: list[Any] = []
 
