@@ -163,7 +163,8 @@ def test_another_search_is_the_callers_choice_alone(copy: Callable[[str], Path],
 def test_settings_that_cannot_be_used_are_named(copy: Callable[[str], Path], settings: dict[str, Any]) -> None:
     folder = copy("internvl")
     change(folder / "generation_config.json", **settings)
-    with pytest.raises(CorruptArtifactError, match=r"generation_config\.json, .* cannot be used .*\n.*correct that file"):
+    why = r"generation_config\.json, .* cannot be used .*\n.*correct that file"
+    with pytest.raises(CorruptArtifactError, match=why):
         answered(load(folder))
 
 
