@@ -149,7 +149,9 @@ class AnswerGrammar:
         """
         text = self.text(ids)
         (state,) = self._states([ids])
-        for length in range(len(self._stop), -1, -1):  # a limit may have cut the string that ends it
+        # A limit may have cut the string that ends JSON; choices are whole, and so is what an end token ends.
+        cut = isinstance(self.constraint, JsonSchema) and not (ids and ids[-1] in self._ends)
+        for length in range(len(self._stop), -1, -1) if cut else (len(self._stop), 0):
             value = text[: len(text) - length].strip()
             found = self.constraint.found(value) if text.endswith(self._stop[:length]) else None
             if found is not None and (length or state.over or not self._may_go_on(value)):

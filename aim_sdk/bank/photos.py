@@ -1,4 +1,4 @@
-"""A bank's images that are separate files: they may have been moved or overwritten since they were read."""
+"""A bank's images that are not kept in it: files may have been moved or overwritten since, PIL images drawn on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aim_sdk.errors import ImageError
 from aim_sdk.files.atomic import expanded
 from aim_sdk.files.images import describe, image_digest
 from aim_sdk.support.progress import Advance
-from aim_sdk.types import Demonstration
+from aim_sdk.types import Demonstration, LazyImage
 
 
 class Photos:
@@ -46,7 +46,7 @@ class Photos:
             KeyError: there is no such demonstration.
         """
         found = self.placed(self._store.demonstration(key))
-        if not isinstance(found.image, str | os.PathLike):  # kept in the bank, or in memory
+        if isinstance(found.image, bytes | LazyImage):  # which do not change
             return found
         digest = self._store.digest(key)
         problem = f"{describe(found.image)}: not the image that was read, but another one"

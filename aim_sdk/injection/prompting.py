@@ -22,15 +22,18 @@ _OWN: Final = (
     *("choices", "schema"),
 )
 """What the pipeline takes itself; all else goes to the backend."""
+_OF_THE_INJECTOR: Final = ("queries", "query", "contexts", "context", "prompt_format")
 
 
 def check_names(generation: Iterable[str]) -> None:
     """Refuse a mistyped argument, before anything is read for it.
 
     Raises:
-        InputError: it is almost one of the pipeline's own.
+        InputError: it is almost one of the pipeline's own, or one that the pipeline gives its injector.
     """
     for name in generation:
+        if name in _OF_THE_INJECTOR:
+            raise InputError(f"{name}= cannot be given to a call: the pipeline passes it to its backend itself.")
         if near := difflib.get_close_matches(name, _OWN, 1, 0.87):  # transformers' min_new_tokens is not as near
             raise InputError(f"no argument named {name!r}. Did you mean {near[0]!r}?")
 

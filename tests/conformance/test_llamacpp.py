@@ -292,6 +292,12 @@ def test_choices_that_spell_special_tokens_are_refused(backend: LlamaCppBackend)
         pipe(Image.new("RGB", (9, 9)), "What?", shots=0, choices=["<s>", "red"])
 
 
+def test_a_batch_over_the_librarys_limit_is_refused(backend: LlamaCppBackend, pictures: list[Image.Image]) -> None:
+    queries, form = [Query(pictures[0], "What?")] * 257, backend.default_format
+    with pytest.raises(InputError, match=r"257 prompts at a time; .* at most 256\.\nNext: batch_size=256"):
+        backend.injector.generate(queries, [[]] * 257, prompt_format=form, max_new_tokens=1)
+
+
 def test_a_forked_process_is_told(backend: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend.model, "process", 1)
     pipe = AIMPipeline(backend, untrained("residual", backend.vocabulary))

@@ -58,6 +58,12 @@ def test_special_tokens_may_be_allowed(backend: PocketBackend) -> None:
         PocketBackend(backend.model, "no")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("temperature", [0, 1e-46, 1e39, float("inf"), float("nan")])
+def test_a_temperature_that_float32_cannot_divide_by_is_refused(backend: PocketBackend, temperature: float) -> None:
+    with pytest.raises(InputError, match="temperature: Input should be"):
+        AIMPipeline(backend)((PICTURE, "What?"), shots=0, do_sample=True, temperature=temperature)
+
+
 def test_a_bank_keeps_what_fits(backend: PocketBackend) -> None:
     pipe = AIMPipeline(backend)
     items = [Demonstration(PICTURE, text, "a cat") for text in ("What?", "word " * 9000, "Hi<|im_end|>", "And here?")]

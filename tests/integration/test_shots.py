@@ -178,6 +178,9 @@ def test_a_mistyped_argument_is_named_at_once(pipe: AIMPipeline, query: Query, n
     with pytest.raises(InputError, match="no argument named"):
         pipe.stream(query, **{name: 2})
     assert pipe.generate([query], min_new_tokens=2, max_new_tokens=3), "transformers' own are passed on"
+    for name in ("prompt_format", "contexts"):
+        with pytest.raises(InputError, match=f"{name}= cannot be given to a call"):
+            pipe.generate([query], **{name: None})
 
 
 def test_pairs(pipe: AIMPipeline, pictures: list[Image.Image]) -> None:

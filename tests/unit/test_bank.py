@@ -1,5 +1,6 @@
 """The bank's rules, in memory and on disk, with a counting encoder in place of a backbone."""
 
+import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,32 @@ def test_what_was_added_comes_back(opened: Open, items: list[Demonstration], tmp
         assert entry.fused.key == key
         assert bank.get(key) == entry
     assert bank.get("0" * 64) is None
+
+
+@pytest.mark.parametrize("kind", ["PIL", "path", "bytes"])
+def test_what_comes_back_is_known(opened: Open, items: list[Demonstration], kind: str, tmp_path: Path) -> None:
+    """A query that is one of a bank's own demonstrations is not answered with itself, wherever the bank is."""
+    items[0].image.save(tmp_path / "a.png")
+    images = {"PIL": items[0].image, "path": tmp_path / "a.png", "bytes": (tmp_path / "a.png").read_bytes()}
+    bank = opened()
+    (key,) = bank.add([Demonstration(images[kind], "What?", "answer 0")])
+    again = copy.deepcopy(bank[key].demonstration)
+    assert bank.holds(again)
+    assert bank.add([again]) == [key]
+    assert bank.view().own(Query(again.image, again.text)) == [0]
+    other = open_bank(CountingEncoder(), tmp_path / "other")
+    assert other.add([again]) == [key]
+
+
+def test_a_pil_image_that_was_drawn_on_is_not_the_one_that_was_read(items: list[Demonstration]) -> None:
+    bank = open_bank(CountingEncoder(), None)
+    image = items[0].image.copy()
+    (key,) = bank.add([Demonstration(image, "What?", "a")])
+    assert bank.check_images() == []
+    image.paste((9, 200, 9), (0, 0, 8, 8))
+    assert len(bank.check_images()) == 1
+    with pytest.raises(ImageError, match="not the image that was read"):
+        bank[key].checked()
 
 
 def test_the_order_is_that_of_addition_whatever_the_batches(opened: Open, items: list[Demonstration]) -> None:

@@ -237,6 +237,21 @@ def test_a_schema_that_was_not_checked_is_refused(tokenizer: Any, spelled: Any) 
         grammar(spelled, tokenizer, JsonSchema(json.dumps({"uniqueItems": True, "x-guidance": {"lenient": True}})))
 
 
+@pytest.mark.parametrize(
+    ("constraint", "stop", "said"),
+    [
+        (OneOf(("No", "No.")), ".\n", "No."),
+        (OneOf(("a", "a#")), "##", "a#"),
+        (JsonSchema('{"type": "integer"}'), "0\n", "10"),
+    ],
+)
+def test_what_an_end_token_ends_is_not_cut_by_a_part_of_the_stop_string(
+    tokenizer: Any, spelled: Any, constraint: Constraint, stop: str, said: str
+) -> None:
+    ids = tokenizer(said, add_special_tokens=False)["input_ids"]
+    assert grammar(spelled, tokenizer, constraint, stop).answer([*ids, tokenizer.eos_token_id]) == said
+
+
 def test_padding_after_an_answer_is_cut(tokenizer: Any, spelled: Any) -> None:
     """A batch puts its padding there, which may be a token that ends texts elsewhere."""
     for constraint, text in ((OneOf(("cat", "dog")), "cat"), (JsonSchema.of({"type": "object"}), "{}")):

@@ -19,6 +19,7 @@ from aim_sdk.bank.disk.rows import Row
 from aim_sdk.bank.store import Listed, NewEntry, Store
 from aim_sdk.config import Binding
 from aim_sdk.files import records
+from aim_sdk.files.images import KeptImage
 from aim_sdk.types import Demonstration, FusedTokens, ImageInput, KeptReading, Matrix, Metadata
 
 _LOADED_BYTES = 256 << 20
@@ -133,7 +134,8 @@ class DiskStore(Store):
             record = entry_at(self.log.segments, row)
             image: ImageInput = record.header["image"]
             if "image" in record.header["parts"]:
-                image = part_at(self.log.segments, row, record, "image").numpy().tobytes()
+                file = part_at(self.log.segments, row, record, "image").numpy().tobytes()
+                image = KeptImage(file, record.header["digest"])
             return Demonstration(image, record.header["text"], record.header["answer"], row.metadata)
 
         return self._read(key, read)

@@ -26,6 +26,8 @@ _BLOCK: Final = 256
 """Positions of a sequence are a multiple of it."""
 _BATCH: Final = 512
 """Tokens of one forward."""
+_MOST_SEQUENCES: Final = 256
+"""Of one context, a limit of the library."""
 _NO_POOLING: Final = 0
 KV_TYPES: Final = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 30}
 """The library's numbers of the types that keys and values may have."""
@@ -75,6 +77,11 @@ class LlamaContext:
         self._library, self._hidden, self._vocabulary = model.library, model.hidden_size, model.vocabulary_size
         self._layers = model.layers
         self._seen: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+        if sequences > _MOST_SEQUENCES:
+            raise InputError(
+                f"{sequences} prompts at a time; llama.cpp runs at most {_MOST_SEQUENCES}.\n"
+                f"Next: batch_size={_MOST_SEQUENCES}, or less."
+            )
         self._library.forget()
         params = self._library.llama_context_default_params()
         params.n_ctx = sequences * _rounded(positions)
