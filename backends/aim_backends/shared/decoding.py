@@ -33,7 +33,7 @@ class Sampling(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     do_sample: bool = False
-    temperature: float = Field(default=1.0, ge=1e-3, le=1e6, allow_inf_nan=False)
+    temperature: float = Field(default=1.0, ge=1e-6, le=1e6, allow_inf_nan=False)
     top_p: float = Field(default=1.0, gt=0, le=1)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
 
