@@ -20,7 +20,7 @@ _INPUTS: Final = ("inputs", "input_ids", "inputs_embeds", "attention_mask", "str
 _RUN: Final = ("prefill_chunk_size", "token_healing")
 """They run a prompt in parts, or change it: fused tokens would be lost."""
 _RETURNED: Final = ("return_dict_in_generate", "output_logits", "output_scores")
-_OURS: Final = (*_INPUTS, *_RUN, *_RETURNED)
+_OURS: Final = (*_INPUTS, *_RETURNED)
 _OTHER_WAYS: Final = (
     "assistant_early_exit",
     "cache_implementation",
@@ -78,10 +78,14 @@ class CallerOptions(BaseModel):
         """What a caller has given, and nothing else.
 
         Raises:
-            InputError: an option that the injector sets itself, or a value that cannot be used.
+            InputError: an option that the injector sets itself or that would lose fused tokens, or a bad value.
         """
         if ours := sorted(set(given) & set(_OURS)):
             raise InputError(f"generation option {ours[0]!r} is set by the injector itself; remove it.")
+        if lost := sorted(set(given) & set(_RUN)):
+            raise InputError(
+                f"generation option {lost[0]!r} changes how a prompt is run: fused tokens would be lost; remove it."
+            )
         if "generation_config" in given:
             raise InputError("generation_config=: pass its settings as options instead, such as num_beams=3.")
         try:
